@@ -1,0 +1,220 @@
+"""The rows that travel through the pipe, and the two summaries of a run folder.
+
+One row is one answer. Stages only add fields. Fields that are not ours (somebody's jq column)
+are kept as raw JSON and written back unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from selfrefine.errors import DataError
+
+SCHEMA_VERSION = 1
+
+UnitInterval = Annotated[float, Meta(ge=0.0, le=1.0)]
+Count = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, lt=2**53)]
+"""Below 2^53: jq reads every number as a double."""
+
+FinishReason = Literal["stop", "length", "error"]
+Verdict = Literal["ok", "revise"]
+Extra = dict[str, Raw] | UnsetType
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    role: str
+    content: str
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    id: str
+    prompt: tuple[Message, ...]
+    references: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
+    meta: dict[str, Any] = {}
+    extra: Extra = UNSET
+    """Columns that are not ours. Never encoded under this name: see `encode`."""
+
+
+class Critique(Struct, frozen=True, kw_only=True):
+    messages: tuple[Message, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    pass_index: Count = 0
+    critic: str = ""
+    prompt_sha256: str = ""
+    text: str = ""
+    score: UnitInterval | None = None
+    verdict: Verdict | None = None
+    error: str | None = None
+
+
+class Reward(Struct, frozen=True, kw_only=True):
+    name: str
+    value: UnitInterval | None
+    """In [0, 1], higher is better; null with a reason in `error` when it could not be computed."""
+    detail: str | None = None
+    """What a critic could be told, and the raw figure (BLEU 0-100, TER, nats). Never a reference."""
+    signature: str = ""
+    error: str | None = None
+
+
+class Sample(Struct, frozen=True, kw_only=True):
+    v: int = SCHEMA_VERSION
+    id: str
+    task: Task
+    messages: tuple[Message, ...] = ()
+    """The context as rendered: system prompt, draft, critique and hint included."""
+    prompt_token_ids: tuple[int, ...] = ()
+    round: Count = 0
+    index: Count = 0
+    parent_id: str | None = None
+    text: str = ""
+    finish_reason: FinishReason = "stop"
+    token_ids: tuple[int, ...] = ()
+    """The stop token included; `text` is without it."""
+    logprobs: tuple[float, ...] | None = None
+    """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
+    the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
+    seed: Seed = 0
+    policy: str = ""
+    engine: str = ""
+    critiques: tuple[Critique, ...] = ()
+    rewards: tuple[Reward, ...] = ()
+    reward: UnitInterval | None = None
+    error: str | None = None
+    extra: Extra = UNSET
+
+
+class GateDecision(Struct, frozen=True, kw_only=True):
+    accepted: bool
+    before: float | None
+    after: float | None
+    n: Count
+    reason: str
+
+
+class RoundSummary(Struct, frozen=True, kw_only=True):
+    """`round.json`: written last; its presence means the round is committed."""
+
+    index: Count
+    policy_before: str
+    policy_after: str
+    counts: dict[str, int] = {}
+    measures: dict[str, Any] = {}
+    gate: GateDecision | None = None
+    accepted_round: int = 0
+    """The round whose adapter is the accepted policy after this one; 0 is the starting policy."""
+    stop: str | None = None
+    """Why the cycle ends after this round, if it does."""
+    artifacts: dict[str, str] = {}
+    """File name in the round's folder to sha256."""
+
+
+class RunManifest(Struct, frozen=True, kw_only=True):
+    """`manifest.json`: what was asked. Never changes after the run is made."""
+
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    argv: tuple[str, ...]
+    config: dict[str, Any]
+    origins: dict[str, str]
+    """Dotted key to `default`, `file` or `flag`: who decided it."""
+    seeds: dict[str, int]
+    git: dict[str, Any]
+    packages: dict[str, str]
+    model: dict[str, str]
+    chat_template_sha256: str
+    prompts: dict[str, str]
+    tasks: dict[str, str]
+    """Split name to sha256 of its frozen file."""
+    device: str
+    dtype: str
+    threads: int
+    token_budget: int
+
+
+Row = TypeVar("Row", Task, Sample)
+
+_TASK_FIELDS = frozenset(Task.__struct_fields__) - {"extra"}
+_SAMPLE_FIELDS = frozenset(Sample.__struct_fields__) - {"extra"}
+_decode_raw = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_sample = msgspec.json.Decoder(Sample).decode
+_decode_task = msgspec.json.Decoder(Task).decode
+
+
+def decode_sample(line: bytes, where: str) -> Sample:
+    """One JSON line to a Sample. Raises: DataError naming `where` (file:line) and the field's path."""
+    raw = _parse(line, where)
+    version = raw.get("v")
+    if version is not None and bytes(version) != str(SCHEMA_VERSION).encode():
+        raise DataError(
+            f"{where}: schema version {bytes(version).decode(errors='replace')[:20]} is not known "
+            f"(this selfrefine reads version {SCHEMA_VERSION})"
+        )
+    if "text" not in raw and "prompt" in raw and "task" not in raw:
+        raise DataError(f"{where}: this is a task, not an answer; run `selfrefine generate` on it first")
+    if not {"id", "task", "text"} <= raw.keys():
+        missing = ", ".join(sorted({"id", "task", "text"} - raw.keys()))
+        raise DataError(f"{where}: not a sample row, it has no {missing}")
+    try:
+        sample = _decode_sample(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: {error}") from None
+    extra = {k: v for k, v in raw.items() if k not in _SAMPLE_FIELDS}
+    task_extra = {k: v for k, v in _decode_raw(raw["task"]).items() if k not in _TASK_FIELDS}
+    if task_extra or sample.task.extra is not UNSET:
+        task = msgspec.structs.replace(sample.task, extra=task_extra or UNSET)
+        sample = msgspec.structs.replace(sample, task=task)
+    if extra or sample.extra is not UNSET:
+        sample = msgspec.structs.replace(sample, extra=extra or UNSET)
+    return sample
+
+
+def decode_task(line: bytes, where: str) -> Task:
+    """One JSON line in the project's own task schema. Raises: DataError."""
+    raw = _parse(line, where)
+    try:
+        task = _decode_task(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: {error}") from None
+    extra = {k: v for k, v in raw.items() if k not in _TASK_FIELDS}
+    if extra or task.extra is not UNSET:
+        task = msgspec.structs.replace(task, extra=extra or UNSET)
+    return task
+
+
+def _parse(line: bytes, where: str) -> dict[str, Raw]:
+    try:
+        return _decode_raw(line)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 ({error.reason})") from None
+    except msgspec.DecodeError as error:
+        raise DataError(f"{where}: broken JSON line: {error}") from None
+
+
+def encode(row: Task | Sample) -> bytes:
+    """A row as one JSON line without the newline; foreign columns follow ours, byte for byte."""
+    task_extra = row.task.extra if isinstance(row, Sample) else UNSET
+    if row.extra is UNSET and task_extra is UNSET:
+        return msgspec.json.encode(row)
+    fields = {name: getattr(row, name) for name in row.__struct_fields__ if name != "extra"}
+    if task_extra is not UNSET and isinstance(row, Sample):
+        fields["task"] = Raw(encode(row.task))
+    if row.extra is not UNSET:
+        fields |= row.extra
+    return msgspec.json.encode(fields)
+
+
+def groups(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """Samples by task id, in order of first appearance: the group of an advantage or a majority vote."""
+    by_task: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_task.setdefault(sample.task.id, []).append(sample)
+    return list(by_task.values())
