@@ -6,6 +6,7 @@ are kept as raw JSON and written back unchanged.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -37,8 +38,8 @@ class Task(Struct, frozen=True, kw_only=True):
     references: tuple[str, ...] = ()
     tags: dict[str, str] = {}
     meta: dict[str, Any] = {}
-    extra: Extra = UNSET
-    """Columns that are not ours. Never encoded under this name: see `encode`."""
+    extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
+    """Columns that are not ours, a column `extra` among them. Never encoded as a field: see `encode`."""
 
 
 class Critique(Struct, frozen=True, kw_only=True):
@@ -89,7 +90,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     rewards: tuple[Reward, ...] = ()
     reward: UnitInterval | None = None
     error: str | None = None
-    extra: Extra = UNSET
+    extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
 
 
 class GateDecision(Struct, frozen=True, kw_only=True):
@@ -166,15 +167,13 @@ def decode_sample(line: bytes, where: str) -> Sample:
     try:
         sample = _decode_sample(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{where}: {why_undecodable(line, error)}") from None
     extra = {k: v for k, v in raw.items() if k not in _SAMPLE_FIELDS}
     task_extra = {k: v for k, v in _decode_raw(raw["task"]).items() if k not in _TASK_FIELDS}
-    if task_extra or sample.task.extra is not UNSET:
-        task = msgspec.structs.replace(sample.task, extra=task_extra or UNSET)
+    if task_extra:
+        task = msgspec.structs.replace(sample.task, extra=task_extra)
         sample = msgspec.structs.replace(sample, task=task)
-    if extra or sample.extra is not UNSET:
-        sample = msgspec.structs.replace(sample, extra=extra or UNSET)
-    return sample
+    return msgspec.structs.replace(sample, extra=extra) if extra else sample
 
 
 def decode_task(line: bytes, where: str) -> Task:
@@ -183,20 +182,31 @@ def decode_task(line: bytes, where: str) -> Task:
     try:
         task = _decode_task(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: {error}") from None
+        raise DataError(f"{where}: {why_undecodable(line, error)}") from None
     extra = {k: v for k, v in raw.items() if k not in _TASK_FIELDS}
-    if extra or task.extra is not UNSET:
-        task = msgspec.structs.replace(task, extra=extra or UNSET)
-    return task
+    return msgspec.structs.replace(task, extra=extra) if extra else task
 
 
 def _parse(line: bytes, where: str) -> dict[str, Raw]:
     try:
         return _decode_raw(line)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 ({error.reason})") from None
-    except msgspec.DecodeError as error:
-        raise DataError(f"{where}: broken JSON line: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{where}: {why_undecodable(line, error)}") from None
+
+
+def why_undecodable(line: bytes, error: Exception) -> str:
+    """What is wrong with a JSON line, in words: msgspec calls a lone surrogate "truncated"."""
+    try:
+        text = line.decode()
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as utf8:
+        return f"not UTF-8 ({utf8.reason} at byte {utf8.start + 1})"
+    except UnicodeEncodeError:
+        return "a lone surrogate (half of a \\ud83d\\ude00 pair) in a string"
+    except (ValueError, RecursionError):
+        return f"broken JSON line: {error}"
+    return str(error) if isinstance(value, dict) else "not a JSON object"
 
 
 def encode(row: Task | Sample) -> bytes:

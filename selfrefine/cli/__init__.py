@@ -1,1 +1,76 @@
+"""One file per command, thin: flags to configuration, configuration to a step, rows out, a summary line."""
 
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from selfrefine import __version__
+from selfrefine.cli import (
+    adapter,
+    critique,
+    cycle,
+    doctor,
+    evaluate,
+    finetune,
+    gate,
+    generate,
+    reward,
+    runs,
+    select,
+    tasks,
+)
+
+app = typer.Typer(
+    name="selfrefine",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"selfrefine {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show a bug's traceback here, not in a file.")
+    ] = False,
+) -> None:
+    """Let a language model improve itself, and keep an improvement only when it is measured.
+
+    Five verbs, one loop; each verb is a filter on JSON Lines:
+
+      selfrefine tasks gym:chain_sum -n 64 | selfrefine generate -n 8 | selfrefine reward -r gym > scored.jsonl
+      selfrefine finetune scored.jsonl -o adapter
+
+    `selfrefine cycle --config demo --run demo` runs them in rounds, measures each round on held-out tasks
+    and keeps or rolls back.
+    """
+
+
+for module, name in (
+    (tasks, "tasks"),
+    (generate, "generate"),
+    (critique, "critique"),
+    (reward, "reward"),
+    (select, "select"),
+    (finetune, "finetune"),
+    (evaluate, "evaluate"),
+    (gate, "gate"),
+    (cycle, "cycle"),
+    (doctor, "doctor"),
+):
+    app.command(name)(module.command)
+app.add_typer(runs.app, name="runs")
+app.add_typer(adapter.app, name="adapter")

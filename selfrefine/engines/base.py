@@ -55,6 +55,10 @@ class Engine(Protocol):
     def context_tokens(self) -> int:
         """Longest prompt + completion the model takes."""
 
+    @property
+    def unit_tokens(self) -> int:
+        """New tokens of a commit unit at most: a constant of the device class."""
+
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """A chat, rendered with the model's template up to where the assistant begins to speak.
 

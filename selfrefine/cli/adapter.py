@@ -1,0 +1,39 @@
+"""`selfrefine adapter`: what else can be done with an adapter."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import ModelOption
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with LoRA adapters.")
+
+
+@app.command("merge")
+def merge(
+    adapter: Annotated[str, typer.Argument(help="The adapter's folder, such as runs/demo/adapter.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder of the plain model to write.")],
+    model: ModelOption = None,
+) -> None:
+    """Write base + adapter as one plain model that needs no peft.
+
+    selfrefine adapter merge runs/demo/adapter -o my-model
+    """
+    from selfrefine.artifacts import RoundDir
+    from selfrefine.errors import EngineError, RunFolderError
+
+    out = Path(output)
+    if out.exists():
+        raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
+    resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))
+    engine = common.engine_for(resolved)
+    save = getattr(engine, "save_merged", None)
+    if save is None:
+        raise EngineError(f"--model {resolved.config.model}: this engine has no weights to merge into")
+    RoundDir(out.resolve().parent).put_directory(out.name, save)
+    sys.stderr.write(f"merged: {out}; use it with --model {out}\n")

@@ -1,0 +1,147 @@
+"""What all commands share: their common flags, the resolved settings, the watch, the summary."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.config import Settings, parse_set, read_toml, resolve
+from selfrefine.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from selfrefine.engines.base import Engine
+    from selfrefine.report.console import Progress
+
+RUNS_DIR = Path("runs")
+
+Input = Annotated[str, typer.Argument(help="JSON Lines file, - for stdin.")]
+Output = Annotated[str, typer.Option("-o", "--output", help="Where the rows go, - for stdout.")]
+RunOption = Annotated[
+    str | None,
+    typer.Option("--run", help="Read and write the first uncommitted round of this run (name or folder)."),
+]
+ConfigOption = Annotated[
+    str | None, typer.Option("--config", help="A TOML file, or a shipped one: demo, demo-text.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as train.lr=1e-4. Repeatable."),
+]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl]."),
+]
+AdapterOption = Annotated[str | None, typer.Option("--adapter", help="A LoRA adapter folder on top of it.")]
+SeedOption = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it. [0]")]
+SummaryOption = Annotated[
+    str | None, typer.Option("--summary-json", metavar="FILE", help="The summary as one JSON object.")
+]
+DriftOption = Annotated[
+    bool, typer.Option("--allow-drift", help="Go on although settings differ from the run's; recorded.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="JSON Lines even where stdout is a terminal.")]
+TrustOption = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run Python code that the model's repository ships.")
+]
+
+
+def flags(**given: Any) -> dict[str, Any]:
+    """Dotted keys (with __ for the dot) to the values that were given on the command line."""
+    return {
+        key.replace("__", "."): list(value) if isinstance(value, list | tuple) else value
+        for key, value in given.items()
+        if value is not None and value != []
+    }
+
+
+def settings(
+    config: str | None, sets: list[str] | None, given: Mapping[str, Any], run: Mapping[str, Any] | None = None
+) -> Settings:
+    """Default < run < config file < --set and flags."""
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if run is not None:
+        layers.append(("run", run))
+    if config is not None:
+        layers.append(("file", read_toml(config_path(config))))
+    layers.append(("flag", dict(parse_set(text) for text in sets or [])))
+    layers.append(("flag", given))
+    return resolve(layers)
+
+
+def config_path(name: str) -> Path:
+    """A file, or a configuration that ships with selfrefine. Raises: ConfigError."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folder = Path(__file__).parent.parent / "recipes"
+    shipped = folder / f"{name}.toml"
+    if path.name == name and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
+    raise ConfigError(f"--config {name}: there is no such file, and the shipped ones are: {names}")
+
+
+def need_input(ctx: typer.Context, source: str, run: str | None) -> None:
+    """With nothing on stdin and a terminal there is nothing to wait for: show the help."""
+    if run is None and source == "-" and sys.stdin is not None and sys.stdin.isatty():
+        sys.stderr.write(ctx.get_help() + "\n")
+        raise UsageError("nothing to read: give a file, a pipe, or --run")
+
+
+def engine_for(resolved: Settings, *, trust: bool = False) -> Engine:
+    """The policy the settings name. Raises: EngineError, ConfigError."""
+    from selfrefine.engines.load import load_engine
+
+    adapter = Path(resolved.config.adapter) if resolved.config.adapter else None
+    return load_engine(resolved.config.model, adapter, trust_remote_code=trust)
+
+
+class ConsoleWatch:
+    """The watch of a person: bars on stderr, signals, lines."""
+
+    def __init__(self, stop: Stop) -> None:
+        from selfrefine.report.console import make_console
+
+        self.console: Console = make_console()
+        self.stop = stop
+
+    @contextmanager
+    def stage(self, name: str, total: int | None) -> Iterator[Progress]:
+        from selfrefine.report.console import stage
+
+        with stage(self.console, name, total) as bar:
+            yield bar
+
+    def check(self) -> None:
+        self.stop.check()
+
+    def say(self, message: str) -> None:
+        from selfrefine.report.console import say
+
+        say(self.console, message)
+
+
+@contextmanager
+def watching() -> Iterator[ConsoleWatch]:
+    with stoppable() as stop:
+        yield ConsoleWatch(stop)
+
+
+def write_summary(path: str | None, summary: Mapping[str, Any]) -> None:
+    """One JSON object to a file. The one-line form is printed by the stage's bar."""
+    if path is None:
+        return
+    import msgspec
+
+    from selfrefine.jsonl import open_output
+
+    with open_output(path) as write:
+        write(msgspec.json.encode(summary) + b"\n")

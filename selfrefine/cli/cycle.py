@@ -1,0 +1,130 @@
+"""`selfrefine cycle`: the five verbs in rounds, measured on held-out tasks, kept or rolled back."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import (
+    ConfigOption,
+    DriftOption,
+    ModelOption,
+    SeedOption,
+    SetOption,
+    SummaryOption,
+    TrustOption,
+)
+
+
+def command(
+    run: Annotated[
+        str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
+    ] = None,
+    config: ConfigOption = None,
+    tasks: Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")] = None,
+    reward: Annotated[
+        list[str] | None,
+        typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")] = None,
+    until: Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")] = None,
+    max_minutes: Annotated[float | None, typer.Option(help="Begin no round after this time.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
+    prompts_per_round: Annotated[int | None, typer.Option(help="Training tasks a round. [128]")] = None,
+    critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    set_: SetOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")
+    ] = False,
+    require_improvement: Annotated[
+        bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")
+    ] = False,
+    summary_json: SummaryOption = None,
+    allow_drift: DriftOption = False,
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """The whole loop, in one process: generate, critique, reward, select, finetune, measure, decide.
+
+    The same command again continues: a run can be killed at any instant. A finished run is extended by a
+    higher --rounds.
+
+      selfrefine cycle --config demo --run demo
+      selfrefine cycle --tasks gym:chain_sum -r gym --rounds 3 --run sums
+    """
+    given = common.flags(
+        model=model,
+        seed=seed,
+        tasks__source=tasks,
+        reward__use=reward,
+        evaluate__measure=measure,
+        cycle__rounds=rounds,
+        cycle__until=until,
+        cycle__max_minutes=max_minutes,
+        generate__n=n,
+        cycle__prompts_per_round=prompts_per_round,
+        critique__passes=critique,
+    )
+    if dry_run:
+        from selfrefine.report.plan import plan
+
+        sys.stdout.write(plan(common.settings(config, set_, given).config))
+        return
+    with common.watching() as watch:
+        summary = _cycle(run, config, set_, given, watch, allow_drift=allow_drift, trust=trust_remote_code)
+    common.write_summary(summary_json, summary)
+    if summary["nothing_to_learn"]:
+        from selfrefine.errors import NothingToLearnError
+
+        raise NothingToLearnError(summary["nothing_to_learn"])
+    if require_improvement and not summary["accepted_round"]:
+        from selfrefine.errors import GateNotMetError
+
+        raise GateNotMetError("no round was measured better than the start")
+
+
+def _cycle(
+    name: str | None,
+    config: str | None,
+    sets: list[str] | None,
+    given: dict[str, Any],
+    watch: common.ConsoleWatch,
+    *,
+    allow_drift: bool,
+    trust: bool,
+) -> dict[str, Any]:
+    from selfrefine.cli.by_hand import critic_for
+    from selfrefine.cli.open_run import come_back, create_run, run_path
+    from selfrefine.errors import ConfigError
+    from selfrefine.report.ending import ending, summary
+    from selfrefine.rundir import Run, new_name
+    from selfrefine.steps.cycle import cycle
+    from selfrefine.steps.work import start
+
+    path = run_path(name or new_name(common.RUNS_DIR))
+    old = Run.open(path) if path.exists() else None
+    # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
+    resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
+    if not resolved.config.reward.use:
+        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine reward --help`)")
+    engine = common.engine_for(resolved, trust=trust)
+    run = old or create_run(str(path), resolved, engine)
+    watch.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
+    watch.say(f"{'continuing' if old else 'new run'} {run.path}")
+    with run.lock():
+        if old:
+            come_back(run, resolved, engine, allow_drift=allow_drift)
+        run.events.append("cycle", continued=old is not None, argv=list(run.manifest.argv))
+        work = start(run, resolved.config, engine, critic_for(resolved, trust=trust), watch)
+        ended = cycle(work)
+        run.events.append("end", why=ended.why)
+    watch.console.print(ending(run, ended, work.self_measured))
+    told: dict[str, Any] = summary(run, ended)
+    return told

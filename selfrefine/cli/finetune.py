@@ -1,0 +1,140 @@
+"""`selfrefine finetune`: scored answers in, a LoRA adapter out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import (
+    AdapterOption,
+    DriftOption,
+    Input,
+    ModelOption,
+    RunOption,
+    SeedOption,
+    SetOption,
+    SummaryOption,
+    TrustOption,
+)
+from selfrefine.cli.select import MaxPerPromptOption, MinRewardOption, StrategyOption, select_flags
+
+
+def command(
+    ctx: typer.Context,
+    source: Input = "-",
+    output: Annotated[str, typer.Option("-o", "--output", help="The adapter's folder.")] = "adapter",
+    run: RunOption = None,
+    strategy: StrategyOption = None,
+    min_reward: MinRewardOption = None,
+    max_per_prompt: MaxPerPromptOption = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. [2e-4]")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the chosen rows. [1]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Answers an optimizer step. [16]")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="base: a fresh adapter; adapter: continue --adapter.")
+    ] = None,
+    model: ModelOption = None,
+    adapter: AdapterOption = None,
+    seed: SeedOption = None,
+    set_: SetOption = None,
+    summary_json: SummaryOption = None,
+    allow_drift: DriftOption = False,
+    trust_remote_code: TrustOption = False,
+) -> None:
+    """A LoRA adapter learns from the good answers (selection first; see `selfrefine select`).
+
+    The loss is on the answer only, its end included. The folder is peft's own format and holds train.jsonl,
+    a row a step. LoRA rank and targets, token budget, warm-up and the rest: --set train.lora.r=8 …
+
+      selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
+    """
+    given = select_flags(strategy, min_reward, max_per_prompt, None) | common.flags(
+        model=model,
+        adapter=adapter,
+        seed=seed,
+        train__lr=lr,
+        train__epochs=epochs,
+        train__batch_size=batch_size,
+        train__start=start,
+    )
+    if run is not None:
+        from selfrefine.cli.by_hand import one_stage
+
+        one_stage(
+            run, "finetune", given, set_, summary_json, allow_drift=allow_drift, trust=trust_remote_code
+        )
+        return
+    common.need_input(ctx, source, run)
+    resolved = common.settings(None, set_, given)
+    with common.watching() as watch:
+        watch.stop.way_on = "no adapter was written"
+        summary = _train(resolved, source, Path(output), watch, trust=trust_remote_code)
+    common.write_summary(summary_json, summary)
+
+
+def _train(
+    resolved: Any, source: str, out: Path, watch: common.ConsoleWatch, *, trust: bool
+) -> dict[str, Any]:
+    from selfrefine.artifacts import RoundDir
+    from selfrefine.cli.stream import read_samples
+    from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
+    from selfrefine.report.words import summary_line
+    from selfrefine.steps.finetune import finetune, trainable
+    from selfrefine.steps.select import select, why_nothing
+
+    config = resolved.config
+    if out.exists():
+        raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
+    if config.train.start == "adapter" and config.adapter is None:
+        raise UsageError("--start adapter continues an adapter: name it with --adapter")
+    chosen = select(list(read_samples(source)), config.select)
+    watch.say(summary_line({"stage": "select", **chosen.counts}))
+    if not chosen.rows:
+        raise NothingToLearnError(why_nothing(chosen.counts))
+    engine = trainable(common.engine_for(resolved, trust=trust))
+    folder = RoundDir(out.resolve().parent)
+
+    def keep(log: list[bytes], save: Any) -> None:
+        def build(place: Path) -> None:
+            save(place)
+            (place / "train.jsonl").write_bytes(b"".join(line + b"\n" for line in log))
+
+        folder.put_directory(out.name, build)
+
+    def rescue(save: Any) -> None:
+        kept = out.with_name(f"{out.name}.last-good")
+        if kept.exists():
+            shutil.rmtree(kept)
+        folder.put_directory(kept.name, save)
+        watch.say(f"the adapter as it was before the bad step is in {kept}")
+
+    with watch.stage("finetune", None) as bar:
+
+        def on_step(row: Any, total: int) -> None:
+            bar.total = total
+            bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
+            watch.check()
+
+        trained = finetune(
+            chosen.rows,
+            engine,
+            config.train,
+            config.seed,
+            keep,
+            start=Path(config.adapter) if config.train.start == "adapter" else None,
+            on_step=on_step,
+            rescue=rescue,
+        )
+        summary = {
+            "stage": "finetune",
+            **trained.counts,
+            "first_loss": trained.first_loss,
+            "last_loss": trained.last_loss,
+            "adapter": str(out),
+        }
+        bar.finish(summary_line(summary))
+    return summary | {"selection": chosen.counts}

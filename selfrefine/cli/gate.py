@@ -1,0 +1,33 @@
+"""`selfrefine gate`: decide on the candidate of a run made by hand, and commit its round."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
+
+
+def command(
+    run: Annotated[str, typer.Option("--run", help="The run: a name or a folder.")],
+    final: Annotated[
+        bool, typer.Option("--final", help="No candidate: measure the accepted policy on the test tasks.")
+    ] = False,
+    require_improvement: Annotated[
+        bool, typer.Option("--require-improvement", help="Exit with 9 when the candidate is rolled back.")
+    ] = False,
+    set_: SetOption = None,
+    summary_json: SummaryOption = None,
+    allow_drift: DriftOption = False,
+) -> None:
+    """Measure the candidate on the gate tasks, keep it or roll back, commit the round.
+
+    selfrefine gate --run mine
+    """
+    from selfrefine.cli.by_hand import one_stage
+    from selfrefine.errors import GateNotMetError
+
+    summary = one_stage(run, "final" if final else "gate", {}, set_, summary_json, allow_drift=allow_drift)
+    if require_improvement and not final and not summary["accepted"]:
+        raise GateNotMetError(summary["reason"])

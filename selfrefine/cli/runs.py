@@ -1,0 +1,88 @@
+"""`selfrefine runs`: make, list, show and verify run folders."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, SeedOption, SetOption
+
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, list, show and verify run folders."
+)
+
+
+@app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(help="The run's name.")],
+    config: ConfigOption = None,
+    model: ModelOption = None,
+    seed: SeedOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Make a run folder: settings, splits and templates frozen, nothing computed yet.
+
+    selfrefine runs new mine --config demo
+    """
+    from selfrefine.cli.open_run import create_run
+
+    resolved = common.settings(config, set_, common.flags(model=model, seed=seed))
+    run = create_run(name, resolved, common.engine_for(resolved))
+    sys.stderr.write(f"made {run.path}; next: selfrefine cycle --run {run.name}, or stage by stage\n")
+
+
+@app.command("ls")
+def ls(json_: JsonOption = False) -> None:
+    """The runs in ./runs: rounds, accepted policy, its gate score."""
+    import msgspec
+
+    from selfrefine.audit import list_runs
+    from selfrefine.report.console import make_console
+    from selfrefine.report.tables import runs_table
+
+    found = list_runs(common.RUNS_DIR)
+    if json_ or not sys.stdout.isatty():
+        for info in found:
+            sys.stdout.write(msgspec.json.encode(info).decode() + "\n")
+        return
+    make_console(sys.stdout).print(runs_table(found))
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="A run's name or folder.")], json_: JsonOption = False
+) -> None:
+    """What was asked, and what each round measured and decided."""
+    import msgspec
+
+    from selfrefine.report.console import make_console
+    from selfrefine.report.ending import final_row, round_seconds
+    from selfrefine.report.tables import run_view
+    from selfrefine.rundir import Run, locate
+
+    run = Run.open(locate(common.RUNS_DIR, name))
+    summaries = [folder.summary() for folder in run.rounds()]
+    if json_:
+        told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run)}
+        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        return
+    make_console(sys.stdout).print(run_view(run.manifest, summaries, round_seconds(run), final_row(run)))
+
+
+@app.command("verify")
+def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")]) -> None:
+    """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong."""
+    from selfrefine.audit import in_progress
+    from selfrefine.audit import verify as check
+    from selfrefine.errors import RunFolderError
+    from selfrefine.rundir import Run, locate
+
+    run = Run.open(locate(common.RUNS_DIR, name))
+    for path in in_progress(run):
+        sys.stderr.write(f"in progress: {path}\n")
+    if problems := check(run):
+        raise RunFolderError("\n".join(problems))
+    sys.stderr.write(f"verify: {run.path} is whole, {run.next_round()} rounds committed\n")

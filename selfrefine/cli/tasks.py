@@ -1,0 +1,70 @@
+"""`selfrefine tasks`: list the sources, or print a source's tasks as JSON Lines."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli.common import JsonOption, Output, SeedOption
+
+
+def command(
+    source: Annotated[
+        str, typer.Argument(help="A file, or KIND:NAME; without one the kinds are listed.")
+    ] = "",
+    output: Output = "-",
+    n: Annotated[int | None, typer.Option("-n", help="How many tasks at most.")] = None,
+    seed: SeedOption = None,
+    template: Annotated[
+        str | None, typer.Option("--template", help="The prompt, with {source} where the text goes.")
+    ] = None,
+    suffix: Annotated[str, typer.Option("--suffix", help="Text after each prompt.")] = "",
+    prompt_field: Annotated[str | None, typer.Option("--prompt-field", help="A row's prompt column.")] = None,
+    reference_field: Annotated[
+        str | None, typer.Option("--reference-field", help="A row's reference column.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the source, such as max_terms=2."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Tasks from a source, as JSON Lines: the beginning of the pipe.
+
+    selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64
+    selfrefine tasks parallel:val.en,val.fr -n 100
+    selfrefine tasks questions.jsonl --prompt-field q --reference-field a
+    """
+    from selfrefine.cli.stream import write_tasks
+    from selfrefine.config import parse_set
+    from selfrefine.jsonl import open_input
+    from selfrefine.report.console import make_console
+    from selfrefine.tasks import listing, load
+    from selfrefine.tasks.base import TaskOptions
+
+    if not source:
+        for name, what, example in listing():
+            sys.stdout.write(f"{name:<24}{what}\n{'':<24}selfrefine tasks {example}\n")
+        return
+    options = TaskOptions(
+        n=n,
+        seed=seed or 0,
+        template=template,
+        suffix=suffix,
+        prompt_field=prompt_field,
+        reference_field=reference_field,
+        settings=dict(parse_set(text) for text in set_ or []),
+    )
+    with open_input(source if source == "-" else "/dev/null") as stream:
+        found = load(source, options, stream)
+        if output == "-" and not json_ and sys.stdout.isatty():
+            from selfrefine.report.tables import task_view
+
+            console = make_console(sys.stdout)
+            for task in found:
+                console.print(task_view(task))
+            return
+        count = write_tasks(found, output)
+    sys.stderr.write(f"tasks: {count} tasks of {source}\n")

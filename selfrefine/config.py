@@ -1,0 +1,235 @@
+"""Every setting of a run: default < config file < flag, unknown keys refused with the nearest known one.
+
+The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from selfrefine.errors import ConfigError
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+SplitSize = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0.0, lt=1.0)]
+
+
+class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where tasks come from, and how they are split. gate and test: counts, or shares of the distinct tasks."""
+
+    source: str = ""
+    n: Positive | None = None
+    template: str | None = None
+    suffix: str = ""
+    prompt_field: str | None = None
+    reference_field: str | None = None
+    settings: dict[str, str | int | float | bool] = {}
+    train: Positive | None = None
+    gate: SplitSize = 0.2
+    test: SplitSize = 0.2
+    gate_file: str | None = None
+    test_file: str | None = None
+
+
+class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are drawn for training. top_p 1 and top_k 0 are off; temperature 0 is greedy."""
+
+    n: Positive = 8
+    temperature: NonNegative = 1.0
+    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
+    top_k: Natural = 0
+    max_new_tokens: Positive = 128
+    stop: tuple[str, ...] = ()
+    system: str | None = None
+
+
+class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How held-out tasks are answered: greedily unless told otherwise. measure: a reward kept apart from the
+    trained ones; without one the trained rewards measure themselves, and the run says so."""
+
+    measure: tuple[str, ...] = ()
+    n: Positive = 1
+    temperature: NonNegative = 0.0
+    max_new_tokens: Positive | None = None
+
+
+class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """passes 0 leaves the step out of a cycle. prompts: a shipped name or a file."""
+
+    passes: Natural = 0
+    critic_model: str | None = None
+    critique_prompt: str = "critique"
+    revise_prompt: str = "revise"
+    feedback: Literal["none", "rewards"] = "none"
+    reveal_references: bool = False
+    control: bool = True
+    max_new_tokens: Positive = 128
+    temperature: NonNegative = 1.0
+
+
+class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """use: NAME[:weight] each. gate_on: the others count only where this one passes. settings: by reward."""
+
+    use: tuple[str, ...] = ()
+    gate_on: str | None = None
+    settings: dict[str, dict[str, Any]] = {}
+
+
+class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt of each."""
+
+    strategy: Literal["best-of-n", "threshold", "all"] = "best-of-n"
+    min_reward: Share | None = None
+    max_per_prompt: Positive | None = None
+    dedupe: bool = True
+
+
+class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """targets "all-linear" is every linear layer except the head."""
+
+    r: Positive = 16
+    alpha: Positive = 32
+    dropout: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    targets: tuple[str, ...] = ("all-linear",)
+
+
+class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """steps > 0 overrides epochs. replay: share of the training tokens taken from earlier rounds."""
+
+    objective: str = "sft"
+    lr: PositiveFloat = 2e-4
+    epochs: PositiveFloat = 1.0
+    steps: Natural = 0
+    batch_size: Positive = 16
+    token_budget: Positive = 4096
+    warmup: Share = 0.1
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    clip: NonNegative = 1.0
+    weight_decay: NonNegative = 0.0
+    checkpoint_steps: Positive = 20
+    start: Literal["base", "adapter"] = "base"
+    replay: Annotated[float, Meta(ge=0.0, lt=1.0)] = 0.0
+    lora: LoraConfig = LoraConfig()
+
+
+class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """rounds, until and max_minutes may change when a run is continued; everything else is frozen with it."""
+
+    rounds: Natural = 3
+    prompts_per_round: Positive = 128
+    until: Share | None = None
+    max_minutes: PositiveFloat | None = None
+    patience: Positive = 2
+    gate: Literal["better", "off"] = "better"
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole run."""
+
+    seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
+    model: str = "smollm2"
+    adapter: str | None = None
+    tasks: TasksConfig = TasksConfig()
+    generate: GenerateConfig = GenerateConfig()
+    critique: CritiqueConfig = CritiqueConfig()
+    reward: RewardConfig = RewardConfig()
+    select: SelectConfig = SelectConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    cycle: CycleConfig = CycleConfig()
+
+
+class Settings(Struct, frozen=True):
+    """A resolved configuration and, by dotted key, who decided it: `default`, `file`, `run` or `flag`."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Later layers win; each is (origin, nested or dotted table). Raises: ConfigError naming the key."""
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(keys(), "default")
+    for origin, table in layers:
+        for dotted, value in flatten(table).items():
+            check_key(dotted, origin)
+            _put(merged, dotted, value)
+            origins[dotted] = origin
+    try:
+        config = msgspec.convert(merged, Config, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$.")
+        raise ConfigError(f"setting {path.rstrip('`') or '?'}: {message[0].lower()}{message[1:]}") from None
+    return Settings(config, origins)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A config file as a nested table. Raises: ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """`train.lr=1e-4` to its key and value; a value that is not TOML is a string. Raises: ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write KEY=VALUE, such as --set train.lr=1e-4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables to dotted keys; what stands under a free table (…settings) stays one value."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = f"{prefix}{key}"
+        if isinstance(value, Mapping) and not dotted.endswith("settings"):
+            flat |= flatten(value, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat
+
+
+def keys(struct: type[Struct] = Config, prefix: str = "") -> dict[str, Any]:
+    """Every dotted key with its default."""
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, Struct):
+            found |= keys(field.type, f"{prefix}{field.name}.")
+        else:
+            found[prefix + field.name] = field.default
+    return found
+
+
+def check_key(dotted: str, origin: str) -> None:
+    """Raises: ConfigError for a key that does not exist, naming the nearest one that does."""
+    known = keys()
+    if dotted in known or any(dotted.startswith(f"{k}.") for k in known if k.endswith("settings")):
+        return
+    near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    where = {"file": "config file", "flag": "--set"}.get(origin, origin)
+    raise ConfigError(f"{where}: unknown key {dotted}{hint}")
+
+
+def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    table[last] = value

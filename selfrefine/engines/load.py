@@ -1,0 +1,149 @@
+"""From what the user calls a model to an engine: `smollm2`, a folder, a hub id, `scripted[:rules.jsonl]`."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from selfrefine.engines import embedded
+from selfrefine.engines.base import Engine
+from selfrefine.engines.quiet import quiet_transformers
+from selfrefine.errors import ConfigError, EngineError
+
+if TYPE_CHECKING:
+    from selfrefine.engines.local import Identity, LocalEngine
+
+_PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+
+
+def load_engine(
+    name: str, adapter: Path | None = None, *, trust_remote_code: bool = False
+) -> Engine | LocalEngine:
+    """The engine for a model name, with an adapter merged if one is given.
+
+    Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or a
+    script that cannot be read.
+    """
+    if name == "scripted" or name.startswith("scripted:"):
+        from selfrefine.engines.scripted import Scripted
+
+        if adapter is not None:
+            raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
+        rules = name.partition(":")[2]
+        return Scripted.from_file(Path(rules)) if rules else Scripted()
+    folder, revision = resolve(name)
+    engine = _load_local(name, folder, revision, trust_remote_code)
+    engine.use_adapter(adapter)
+    return engine
+
+
+def resolve(name: str) -> tuple[Path, str]:
+    """The folder that holds a model, and its revision. Raises: EngineError."""
+    if name == embedded.NAME:
+        return embedded.ensure(), embedded.GGUF_SHA256[:12]
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return folder, ""
+    if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise EngineError(
+            f"--model {name}: no model there (a model folder has a config.json); "
+            f"give a folder, a hub id such as org/name, or {embedded.NAME} for the embedded model"
+        )
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> tuple[Path, str]:
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+    quiet_transformers()
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=_PATTERNS))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise EngineError(
+            f"--model {name}: not in the local hub cache and the hub gave no answer ({first})\n"
+            f"without a network, use a folder or the embedded model: --model {embedded.NAME}"
+        ) from None
+    return folder, folder.name
+
+
+def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool) -> LocalEngine:
+    quiet_transformers()
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from selfrefine.engines.local import LocalEngine
+
+    if not list(folder.glob("*.safetensors")):
+        raise EngineError(
+            f"{folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
+        )
+    device = pick_device()
+    dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+        model, report = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=dtype, use_safetensors=True, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise EngineError(f"--model {name}: cannot be loaded: {first}") from None
+    if report["missing_keys"]:
+        # transformers fills them with random numbers and goes on.
+        raise EngineError(
+            f"--model {name}: its weights lack {len(report['missing_keys'])} tensors of a causal language "
+            f"model, such as {min(report['missing_keys'])}"
+        )
+    _refuse_recurrent(model, name)
+    return LocalEngine(model.to(device), tokenizer, identity(name, folder, revision))
+
+
+def _refuse_recurrent(model: Any, name: str) -> None:
+    """State-space and linear-attention layers keep no keys and values that a slot cache could hold."""
+    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ())
+    strange = sorted(kinds - {"full_attention", "sliding_attention"})
+    if strange or getattr(model, "_is_stateful", False):
+        raise EngineError(
+            f"--model {name}: layers of kind {', '.join(strange) or 'recurrent'} are not supported; "
+            "use a model with attention layers only"
+        )
+
+
+def pick_device() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def identity(name: str, folder: Path, revision: str) -> Identity:
+    """Name, revision and weights hash of a model folder; the hash is cached by size and mtime."""
+    from selfrefine.engines.local import Identity
+
+    if folder == embedded.converted_dir():  # elsewhere a sidecar may outlive the weights it speaks of
+        known = json.loads((folder / embedded.SIDECAR).read_text())
+        return Identity(name=known["name"], revision=revision, weights_sha256=known["weights_sha256"])
+    files = sorted(folder.glob("*.safetensors"))
+    key = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    note = embedded.cache_dir() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    if note.is_file():
+        return Identity(name=name, revision=revision, weights_sha256=json.loads(note.read_text()))
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    with contextlib.suppress(OSError):  # without a cache the hash is computed again, that is all
+        note.parent.mkdir(parents=True, exist_ok=True)
+        scratch = note.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(digest.hexdigest()))
+        scratch.replace(note)
+    return Identity(name=name, revision=revision, weights_sha256=digest.hexdigest())

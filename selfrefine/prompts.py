@@ -1,0 +1,157 @@
+"""Prompt templates: Jinja2 in the immutable sandbox, checked completely when they are loaded.
+
+A template is one user message. What it may say is declared in `TEMPLATES`; an unknown variable fails at
+load, not at row 900. Values are model text, that is data: they are never scanned for template syntax, and
+every tag the template itself closes (`</draft>`) is defanged in them, so that no answer can end its own
+quotation and go on as the prompt. Special tokens (`<|im_end|>`) are the engine's business: `encode_chat`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import jinja2
+from jinja2 import meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from selfrefine.errors import ConfigError
+
+_CRITIC_SEES = frozenset({"task", "conversation", "answer", "feedback", "references"})
+TEMPLATES: dict[str, frozenset[str]] = {
+    "critique": _CRITIC_SEES,
+    "rubric": _CRITIC_SEES,
+    "revise": frozenset({"task", "conversation", "answer", "critique", "feedback"}),
+}
+"""Kind to the variables it may use. `references` is for critics only and empty unless revealed."""
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(
+    undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
+)
+_ENVIRONMENT.globals.clear()  # `range`, `cycler`, ...: a prompt has no use for them
+
+_CLOSING_TAG = re.compile(r"</([A-Za-z_][\w-]*)>")
+# Whitespace and characters of no width, which a reader does not see between `<` and the name.
+_GAP = r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*"
+_RENDER_ERRORS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A loaded template. `sha256` is over `source` as UTF-8: stored with every critique made with it."""
+
+    name: str
+    kind: str
+    source: str
+    sha256: str
+    _compiled: jinja2.Template = field(repr=False, compare=False)
+    _tags: re.Pattern[str] | None = field(repr=False, compare=False)
+
+    def render(self, **values: str) -> str:
+        """The prompt text. A declared variable that is not given is the empty string.
+
+        Raises: ConfigError where the template fails on these values; TypeError for a value that its kind
+        does not declare (a bug of the caller).
+        """
+        if unknown := values.keys() - TEMPLATES[self.kind]:
+            raise TypeError(f"a {self.kind} template takes no {sorted(unknown)}")
+        given = dict.fromkeys(TEMPLATES[self.kind], "") | {k: self._defang(v) for k, v in values.items()}
+        try:
+            return self._compiled.render(given)
+        except _RENDER_ERRORS as error:
+            raise ConfigError(f"{self.name}: the template cannot be rendered: {error}") from None
+
+    def _defang(self, value: str) -> str:
+        # Only the `<` is changed, so nothing is removed that could bring two halves of a tag together.
+        return value if self._tags is None else self._tags.sub("‹", value)
+
+
+def load(name_or_path: str | Path, kind: str) -> Template:
+    """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
+
+    Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
+    `kind` does not declare, no `answer`, or a failure when rendered with all variables full or all empty.
+    """
+    path = _find(str(name_or_path))
+    try:
+        source = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read this prompt template: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: this prompt template is not UTF-8") from None
+    return from_source(source, kind, str(path))
+
+
+def from_source(source: str, kind: str, name: str) -> Template:
+    """A template from its text; `name` is what errors call it. Raises: ConfigError, as `load`."""
+    known = TEMPLATES[kind]
+    try:
+        used = meta.find_undeclared_variables(_ENVIRONMENT.parse(source))
+        compiled = _ENVIRONMENT.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(f"{name}:{error.lineno}: template syntax: {error.message}") from None
+    if unknown := sorted(used - known):
+        raise ConfigError(
+            f"{name}: unknown variable '{unknown[0]}' in a {kind} template; nearest known: "
+            f"'{_nearest(unknown[0], known)}' (known: {', '.join(sorted(known))})"
+        )
+    if "answer" not in used:
+        # `{ answer }` with single braces would otherwise have every draft judged unseen.
+        raise ConfigError(f"{name}: a {kind} template must show the draft: {{{{ answer }}}} is missing")
+    template = Template(
+        name=name,
+        kind=kind,
+        source=source,
+        sha256=hashlib.sha256(source.encode()).hexdigest(),
+        _compiled=compiled,
+        _tags=_tag_openings(source),
+    )
+    template.render(**dict.fromkeys(known, "x"))
+    template.render()
+    return template
+
+
+def shipped_dir() -> Path:
+    """Where the shipped templates are: in the wheel inside the package, in a checkout at the top.
+
+    Raises: ConfigError when neither is there (a broken installation).
+    """
+    package = Path(__file__).resolve().parent
+    if (packed := package / "_shipped" / "prompts").is_dir():
+        return packed
+    # Beside an installed package lies site-packages, where a foreign `prompts` may be: ask for pyproject too.
+    if (package.parent / "pyproject.toml").is_file() and (package.parent / "prompts").is_dir():
+        return package.parent / "prompts"
+    raise ConfigError(f"the shipped prompts are missing beside {package}; install selfrefine again")
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in shipped_dir().glob("*.md") if path.stem != "README")
+
+
+def _find(name: str) -> Path:
+    if "/" in name or name.endswith(".md"):
+        return Path(name)
+    if name not in (names := shipped_names()):
+        raise ConfigError(
+            f"no shipped prompt is called '{name}'; nearest: '{_nearest(name, names)}' "
+            "(a file of your own needs a / or .md in its name)"
+        )
+    return shipped_dir() / f"{name}.md"
+
+
+def _tag_openings(source: str) -> re.Pattern[str] | None:
+    """Matches the `<` of each tag, opening or closing, that `source` closes, in any case and spacing."""
+    names = sorted(set(_CLOSING_TAG.findall(source)))
+    if not names:
+        return None
+    either = "|".join(map(re.escape, names))
+    return re.compile(rf"<(?={_GAP}(?:[/\\∕⁄]{_GAP})?(?:{either})(?![\w-]))", re.IGNORECASE)
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.0)[0]

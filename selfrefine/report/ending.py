@@ -1,0 +1,94 @@
+"""What a cycle ends with: the table, the gain on the test split, where the run is, what to type next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.console import Group, RenderableType
+
+from selfrefine.artifacts import RoundDir
+from selfrefine.report.safe_text import text
+from selfrefine.report.tables import RoundRow, round_rows, round_table
+from selfrefine.report.words import with_interval
+from selfrefine.rundir import Run
+from selfrefine.stats import Difference, Interval, paired_difference
+from selfrefine.steps.cycle import Ended
+from selfrefine.steps.evaluate import per_task
+from selfrefine.steps.stages import test_reads
+
+
+def round_seconds(run: Run) -> dict[int, float]:
+    """Seconds of each round's finished stages, all attempts together."""
+    seconds: dict[int, float] = {}
+    for event in run.events.read():
+        if event.get("kind") == "stage-end" and isinstance(event.get("round"), int):
+            k = event["round"]
+            seconds[k] = seconds.get(k, 0.0) + float(event.get("seconds", 0.0))
+    return seconds
+
+
+def final_row(run: Run) -> RoundRow | None:
+    """The accepted policy on the test split, where it was measured."""
+    note = run.final.path / "summary.json"
+    if not note.is_file():
+        return None
+    told = msgspec.json.decode(note.read_bytes())
+    label = f"final (round {told['accepted_round']})"
+    return RoundRow(label=label, test=msgspec.convert(told["test"], Interval))
+
+
+def test_gain(run: Run) -> Difference | None:
+    """Paired difference on the test split, from the starting policy to the accepted one."""
+    start, end = run.round(0), run.final
+    if not (start.has("test") and end.has("test")):
+        return None
+    return paired_difference(_per_task(start), _per_task(end), seed=run.manifest.seeds["run"])
+
+
+def _per_task(folder: RoundDir) -> dict[str, float | None]:
+    return per_task(folder.samples("test"))
+
+
+def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableType:
+    """For a person, on stderr."""
+    rows = round_rows(ended.summaries, round_seconds(run))
+    final = final_row(run)
+    table = round_table([*rows, final] if final else rows, measure=measure_name(run))
+    gain = test_gain(run)
+    lines = [f"ended: {ended.why}"]
+    if gain is not None:
+        what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
+        lines.append(
+            f"{what} on {gain.n} test tasks, paired: {with_interval(gain)} "
+            f"(the test split was read {test_reads(run.path)} times)"
+        )
+    lines.append(f"run folder: {run.path}")
+    adapter = run.path / "adapter"
+    if adapter.exists():
+        lines.append(f"try it: selfrefine generate tasks.jsonl --adapter {adapter}")
+    more = run.manifest.config["cycle"]["rounds"] + 2
+    lines.append(f"next: selfrefine runs show {run.name} · selfrefine cycle --run {run.name} --rounds {more}")
+    return Group(table, *(text(line) for line in lines))
+
+
+def measure_name(run: Run) -> str:
+    """The rewards that measure, as the table's title."""
+    config = run.manifest.config
+    names = config["evaluate"]["measure"] or config["reward"]["use"]
+    return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
+
+
+def summary(run: Run, ended: Ended) -> dict[str, Any]:
+    """The same as one object, for --summary-json."""
+    gain = test_gain(run)
+    return {
+        "stage": "cycle",
+        "run": str(run.path),
+        "why": ended.why,
+        "nothing_to_learn": ended.nothing_to_learn,
+        "rounds": [msgspec.to_builtins(one) for one in ended.summaries],
+        "accepted_round": ended.summaries[-1].accepted_round if ended.summaries else 0,
+        "test": msgspec.to_builtins(ended.final) if ended.final else None,
+        "test_gain": msgspec.to_builtins(gain) if gain else None,
+    }

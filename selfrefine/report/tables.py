@@ -1,0 +1,250 @@
+"""Data in, rich renderables out: nothing here prints, reads or counts. All fit 80 columns.
+
+Print them with a console of `report.console`. Where stdout is a pipe, commands write JSON Lines instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from rich import box
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from selfrefine.audit import RunInfo
+from selfrefine.doctor import Check
+from selfrefine.records import Reward, RoundSummary, RunManifest, Sample, Task
+from selfrefine.report.safe_text import text
+from selfrefine.report.words import compact, number, with_interval
+from selfrefine.stats import Interval
+
+_STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 600, 4_000
+
+
+class RoundRow(Struct, frozen=True, kw_only=True):
+    """A line of the table a cycle ends with."""
+
+    label: str
+    """The round's number, or "final"."""
+    gate: Interval | None = None
+    test: Interval | None = None
+    tokens: int | None = None
+    """Sampled ones."""
+    seconds: float | None = None
+    decision: str = ""
+
+
+def round_rows(
+    summaries: Iterable[RoundSummary], seconds: Mapping[int, float] | None = None
+) -> list[RoundRow]:
+    """Rows of `round_table` from committed rounds; `seconds` by round index, from events.jsonl."""
+    return [
+        RoundRow(
+            label=str(summary.index),
+            gate=_measure(summary.measures.get("gate")),
+            test=_measure(summary.measures.get("test")),
+            tokens=summary.counts.get("tokens"),
+            seconds=(seconds or {}).get(summary.index),
+            decision=_decision(summary),
+        )
+        for summary in summaries
+    ]
+
+
+def _measure(value: Any) -> Interval | None:
+    """A stored measure; None where it is not an interval of this version's shape."""
+    try:
+        return msgspec.convert(value, Interval)
+    except msgspec.ValidationError:
+        return None
+
+
+def _decision(summary: RoundSummary) -> str:
+    if summary.gate is None:
+        return "start" if summary.index == 0 else ""
+    return "kept" if summary.gate.accepted else "rolled back"
+
+
+def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:
+    """Per round: gate and test with their 95 % intervals, tokens, time and decision."""
+    table = _table(f"{measure}, mean [95 % interval]")
+    table.add_column("round", no_wrap=True)
+    columns = [name for name in ("gate", "test") if any(getattr(row, name) for row in rows)]
+    for name in columns:
+        table.add_column(name, no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    table.add_column("decision")
+    for row in rows:
+        cells = [with_interval(value) if (value := getattr(row, name)) else "" for name in columns]
+        tokens = "" if row.tokens is None else compact(row.tokens)
+        clock = "" if row.seconds is None else _clock(row.seconds)
+        table.add_row(*map(text, (row.label, *cells, tokens, clock, row.decision)))
+    return table
+
+
+def _clock(seconds: float) -> str:
+    """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def runs_table(runs: Sequence[RunInfo]) -> Table:
+    """`runs ls`: a line per run, damaged ones with what is wrong."""
+    table = _table()
+    for name in ("run", "rounds", "accepted", "gate"):
+        table.add_column(name, justify="right" if name in {"rounds", "accepted"} else "left", overflow="fold")
+    table.add_column("state")
+    for run in runs:
+        if run.problem is not None:
+            table.add_row(text(run.name), text(""), text(""), text(""), text(run.problem, "bold red"))
+            continue
+        last = run.last
+        gate = last.gate if last else None
+        score = with_interval(_measure(last.measures.get("gate"))) if last else "–"
+        if gate is not None and not gate.accepted:  # the measure is the rejected candidate's
+            score = "–" if gate.before is None else f"{gate.before:.3f}"
+        state = "new" if last is None else f"ended: {last.stop}" if last.stop else "open"
+        accepted = str(last.accepted_round) if last else ""
+        table.add_row(*map(text, (run.name, str(run.rounds), accepted, score, state)))
+    return table
+
+
+def run_view(
+    manifest: RunManifest,
+    summaries: Sequence[RoundSummary],
+    seconds: Mapping[int, float] | None = None,
+    final: RoundRow | None = None,
+) -> Group:
+    """`runs show`: what was asked (with who decided it, defaults left out), then what each round measured."""
+    head = Table.grid(padding=(0, 2))
+    model = " ".join(manifest.model[key] for key in ("id", "revision") if manifest.model.get(key))
+    facts = {
+        "run": manifest.name,
+        "model": model,
+        "device": f"{manifest.device}, {manifest.dtype}, {manifest.threads} threads",
+        "seeds": ", ".join(f"{key} {value}" for key, value in manifest.seeds.items()),
+        "command": " ".join(manifest.argv),
+    }
+    for key, value in facts.items():
+        head.add_row(text(key, "bold"), text(value))
+    for key, origin in sorted(manifest.origins.items()):
+        if origin != "default":
+            head.add_row(text(origin, "dim"), text(f"{key} = {_setting(manifest.config, key)}"))
+    parts: list[RenderableType] = [head, text("")]
+    if not summaries:
+        return Group(*parts, text("no round is committed yet"))
+    rows = round_rows(summaries, seconds)
+    parts.append(round_table([*rows, final] if final else rows))
+    for summary in summaries:
+        counts = ", ".join(
+            f"{number(count)} {name.replace('_', ' ')}" for name, count in summary.counts.items()
+        )
+        parts.append(text(f"round {summary.index}: {counts or 'no counts'}"))
+        if summary.gate is not None:
+            parts.append(Padding(text(summary.gate.reason, "dim"), (0, 0, 0, 2)))
+        if summary.stop is not None:
+            parts.append(text(f"stopped: {summary.stop}", "bold"))
+    return Group(*parts)
+
+
+def _setting(config: Mapping[str, Any], dotted: str) -> str:
+    value: Any = config
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return msgspec.json.encode(value).decode()
+
+
+def doctor_view(checks: Sequence[Check]) -> Table:
+    """`doctor`: a line per fact, and under what is not ok how to mend it."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        table.add_row(text(check.status, _STYLES[check.status]), text(check.name), text(check.value))
+        if check.mend is not None:
+            table.add_row(text(""), text(""), text(f"→ {check.mend}", "dim"))
+    return table
+
+
+def task_view(task: Task) -> Group:
+    """A task as a person reads it: id and tags, the messages, the references."""
+    tags = "".join(f" · {key}={value}" for key, value in task.tags.items())
+    parts: list[RenderableType] = [text(f"{task.id}{tags}", "bold")]
+    parts += [_indented(f"{message.role}: {message.content}", _PROMPT_CHARACTERS) for message in task.prompt]
+    parts += [
+        _indented(f"reference: {reference}", _PROMPT_CHARACTERS, "dim") for reference in task.references
+    ]
+    return Group(*parts)
+
+
+def samples_view(samples: Iterable[Sample]) -> Group:
+    """Answers as a person reads them; the prompt stands once above the answers of one task."""
+    parts: list[RenderableType] = []
+    shown: str | None = None
+    for sample in samples:
+        if sample.task.id != shown:
+            parts += [text("")] if parts else []
+            parts.append(task_view(sample.task))
+            shown = sample.task.id
+        parts.append(sample_view(sample))
+    return Group(*parts)
+
+
+def sample_view(sample: Sample) -> Group:
+    """One answer without its prompt: what it is, the text, its rewards and critiques."""
+    parts: list[RenderableType] = [_headline(sample)]
+    if sample.error is not None:
+        parts.append(_indented(f"error: {sample.error}", _PROMPT_CHARACTERS, "red"))
+    if sample.text:
+        parts.append(_indented(sample.text, _ANSWER_CHARACTERS))
+    parts += [_indented(_reward_line(reward), _PROMPT_CHARACTERS, "dim") for reward in sample.rewards]
+    for critique in sample.critiques:
+        score = "" if critique.score is None else f" {critique.score:.3f}"
+        said = critique.text if critique.error is None else f"error: {critique.error}"
+        verdict = critique.verdict or "no verdict"
+        line = f"critique {critique.pass_index} ({verdict}{score}): {said}"
+        parts.append(_indented(line, _ANSWER_CHARACTERS, "italic"))
+    return Group(*parts)
+
+
+def _headline(sample: Sample) -> Text:
+    words = [sample.id]
+    if sample.reward is not None:
+        words.append(f"reward {sample.reward:.3f}")
+    elif sample.rewards:
+        words.append("unscored")
+    if sample.finish_reason != "stop":
+        words.append({"length": "truncated", "error": "failed"}[sample.finish_reason])
+    if sample.parent_id is not None:
+        words.append(f"revises {sample.parent_id}")
+    return text(" · ".join(words), "cyan")
+
+
+def _reward_line(reward: Reward) -> str:
+    value = "–" if reward.value is None else f"{reward.value:.3f}"
+    why = reward.detail if reward.error is None else f"unscored: {reward.error}"
+    return f"{reward.name} {value}" + (f" ({why})" if why else "")
+
+
+def _indented(value: str, limit: int, style: str = "") -> Padding:
+    return Padding(text(value, style, limit, newlines=True), (0, 0, 0, 2))
+
+
+def _table(title: str | None = None) -> Table:
+    heading = None if title is None else text(title, "bold")
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        title=heading,
+        title_justify="left",
+    )

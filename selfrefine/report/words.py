@@ -1,0 +1,121 @@
+"""Figures and summaries as people read them. Plain strings, no rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from selfrefine.report.safe_text import safe_text
+from selfrefine.stats import Difference, Interval
+
+_QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
+"""Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
+
+
+def number(value: float) -> str:
+    """1234567 -> "1,234,567", 503.7 -> "504", 0.28512 -> "0.285"."""
+    if isinstance(value, int) or abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def compact(value: float) -> str:
+    """950 -> "950", 12345 -> "12.3k", 1234567 -> "1.23M"."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size * 0.9995:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """7.25 -> "7.2 s", 305 -> "5 min 05 s", 7262 -> "2 h 01 min"."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def with_interval(measured: Interval | Difference | None) -> str:
+    """ "0.285 [0.243, 0.331]", the mean alone where there is no interval, "–" where there is no mean."""
+    if measured is None or measured.mean is None:
+        return "–"
+    sign = "+" if isinstance(measured, Difference) else ""
+    if measured.lo is None or measured.hi is None:
+        return f"{measured.mean:{sign}.3f}"
+    return f"{measured.mean:{sign}.3f} [{measured.lo:{sign}.3f}, {measured.hi:{sign}.3f}]"
+
+
+def summary_line(summary: Mapping[str, Any]) -> str:
+    """A stage's summary in one line: "generate: 512 samples of 64 tasks · 3 truncated · 504 tok/s".
+
+    `stage` names it; `samples` and `tasks` are read together; keys ending in `_share` are shares, in `_s`
+    seconds, `tokens_per_s` a rate; a mapping with a `mean` is a measure; lists are left to --summary-json.
+    """
+    rest = {key: value for key, value in summary.items() if key != "stage"}
+    if "samples" in rest and "tasks" in rest:
+        of = f"{_scalar(rest.pop('samples'))} samples of {_scalar(rest.pop('tasks'))} tasks"
+        parts = [of, *_parts(rest)]
+    else:
+        parts = list(_parts(rest))
+    name = summary.get("stage")
+    return safe_text((f"{name}: " if name else "") + " · ".join(parts))
+
+
+def _parts(values: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in values.items():
+        words = key.replace("_", " ")
+        if isinstance(value, Mapping):
+            yield from _of_mapping(words, value)
+        elif isinstance(value, str) or not isinstance(value, Sequence):
+            yield from _of_scalar(key, words, value)
+
+
+def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
+    if "mean" in value:
+        measured = Interval(mean=value["mean"], lo=value.get("lo"), hi=value.get("hi"), n=value.get("n") or 0)
+        unscored = value.get("unscored")
+        yield f"{words} {with_interval(measured)}" + (f" ({number(unscored)} unscored)" if unscored else "")
+        return
+    flat = {k: v for k, v in value.items() if isinstance(v, str) or not isinstance(v, Mapping | Sequence)}
+    if flat:
+        yield f"{words}: " + ", ".join(f"{k.replace('_', ' ')} {_scalar(v)}" for k, v in flat.items())
+    yield from _parts({k: v for k, v in value.items() if isinstance(v, Mapping)})
+
+
+def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        if value or key not in _QUIET_AT_ZERO:
+            yield f"{number(value)} {words}"
+    elif value is None or not isinstance(value, float):
+        yield f"{words} {_scalar(value)}"
+    elif key == "tokens_per_s":
+        yield f"{number(value)} tok/s"
+    elif key == "seconds" or key.endswith("_s"):
+        yield duration(value) if key == "seconds" else f"{words[:-2]} {duration(value)}"
+    elif key.endswith("_share"):
+        yield f"{value:.1%} {words.removesuffix(' share')}"
+    else:
+        yield f"{words} {number(value)}"
+
+
+def _scalar(value: Any) -> str:
+    if value is None:
+        return "–"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def critique_line(summary: Mapping[str, Any]) -> str:
+    """What critique came to, with the comparison that decides whether it was worth its tokens."""
+    passes, compared = summary["passes"], summary["comparison"]
+    parts = [f"{number(summary['drafts'])} drafts, {number(summary['revisions'])} revisions"]
+    if summary["unparsed_share"] is not None:
+        parts.append(f"{summary['unparsed_share']:.0%} of verdicts unparsed")
+    for i, one in enumerate(passes, start=1):
+        parts.append(f"pass {i} wrong→right {one['wrong_right']}, right→wrong {one['right_wrong']}")
+    right = compared["right"]
+    if compared["compared"]:
+        arms = ", ".join(f"{arm} {right[arm]:.3f}" for arm in right)
+        parts.append(f"right at equal tokens: {arms} ({number(compared['compared'])} compared)")
+    return "critique: " + " · ".join(parts)

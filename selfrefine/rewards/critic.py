@@ -1,0 +1,24 @@
+"""critic: the score of the row's last critique, as `critique` parsed it.
+
+A last critique without a score makes the row unscored: an earlier pass judged another stage of the work.
+"""
+
+from __future__ import annotations
+
+from selfrefine.engines.base import Engine
+from selfrefine.records import Reward, Sample
+from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, unscored
+
+
+def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+    return Scorer(name="critic", score=each(_score))
+
+
+def _score(sample: Sample) -> Reward:
+    if not sample.critiques:
+        return unscored("critic", "no critique on this row; run `selfrefine critique` first")
+    last = sample.critiques[-1]
+    signature = f"critic:{last.critic}|prompt:{last.prompt_sha256[:12]}"
+    if last.score is None:
+        return unscored("critic", f"the critique has no score ({last.error or 'not parsed'})", signature)
+    return checked("critic", last.score, None, signature)

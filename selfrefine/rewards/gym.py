@@ -1,0 +1,74 @@
+"""gym: reasoning-gym's own scorer for the task's dataset.
+
+The task carries `meta.gym = {"dataset": NAME, "entry": {...}}`. Most of these scorers want the bare answer,
+so where the entry's answer is a number the last number of the text is handed over, else the stripped text.
+
+Trap: their common fallback gives len(oracle)/len(answer) where the oracle is a substring, meant for a right
+answer in a wordy text. On a bare number it would pay "14" half a point for "4", and best-of-n would then
+train on it; that credit is taken back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from typing import Any, cast
+
+from selfrefine.engines.base import Engine
+from selfrefine.errors import ConfigError
+from selfrefine.records import Reward, Sample
+from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, unscored
+from selfrefine.rewards.numeric import last_number_text
+
+GymScorer = Callable[..., float]
+
+
+def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+    return Scorer(name="gym", score=each(_score))
+
+
+def _score(sample: Sample) -> Reward:
+    gym = sample.task.meta.get("gym")
+    if not isinstance(gym, dict) or not isinstance(gym.get("dataset"), str):
+        return unscored(
+            "gym", "the task has no meta.gym.dataset; make tasks with `selfrefine tasks gym:NAME`"
+        )
+    entry = gym.get("entry")
+    if not isinstance(entry, dict) or not isinstance(entry.get("answer"), str):
+        return unscored("gym", "the task has no meta.gym.entry with an answer")
+    scorer, signature = _scorer(gym["dataset"])
+    if scorer is None:
+        return unscored("gym", f"reasoning-gym has no dataset {gym['dataset']!r}", signature)
+    return _judge(sample.text.strip(), entry, scorer, signature)
+
+
+def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) -> Reward:
+    oracle = entry["answer"].strip().replace(",", "")
+    numeric = last_number_text(oracle) == oracle.removeprefix("+")
+    if numeric:
+        found = last_number_text(text)
+        if found is None:
+            return checked("gym", 0.0, "no number in the answer", signature)
+        text = found
+    try:
+        value = float(scorer(answer=text, entry=entry))
+    except Exception as error:  # noqa: BLE001  outside code on model text: the row fails, not the run
+        return unscored("gym", f"{type(error).__name__}: {error}", signature)
+    if numeric and value < 1 and oracle in text:
+        value = 0.0
+    detail = None if value >= 1 else f"the number {text} is wrong" if numeric else "not right"
+    return checked("gym", value, detail, signature)
+
+
+@cache
+def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
+    try:
+        import reasoning_gym  # takes over a second, so only when a row needs it
+    except ImportError as error:
+        raise ConfigError(f"reward gym needs the package reasoning-gym: {error}") from None
+    signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number"
+    try:
+        return cast(GymScorer, reasoning_gym.get_score_answer_fn(dataset)), signature
+    except ValueError:
+        return None, signature

@@ -1,0 +1,66 @@
+"""p-true: how probable the model finds "Yes" against "No" when asked whether the answer is right.
+
+The answer stands in an assistant turn of its own, so it needs no delimiters it could break out of. The two
+words are scored as the next token in one pass; nothing is sampled. This is the model judging itself: a run
+measured by it is self-measured.
+
+Source: Kadavath et al. 2022, "Language Models (Mostly) Know What They Know", section 3 (P(True)).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+from selfrefine.engines.base import Engine
+from selfrefine.errors import ConfigError, EngineError
+from selfrefine.records import Message, Reward, Sample
+from selfrefine.rewards.base import RewardOptions, Scorer, checked, unscored
+
+QUESTION = "Is the answer above right? Reply with one word, Yes or No."
+
+
+def make(options: RewardOptions, engine: Engine | None) -> Scorer:
+    if engine is None:
+        raise ConfigError("reward p-true asks a model and none was given")
+    yes, no = engine.encode_text("Yes")[:1], engine.encode_text("No")[:1]
+    if not yes or not no or yes == no:
+        raise EngineError("reward p-true: Yes and No begin with the same token in this model's vocabulary")
+
+    def score(samples: Sequence[Sample]) -> list[Reward]:
+        return _score(samples, engine, yes, no)
+
+    return Scorer(name="p-true", score=score)
+
+
+def _score(
+    samples: Sequence[Sample], engine: Engine, yes: tuple[int, ...], no: tuple[int, ...]
+) -> list[Reward]:
+    question = hashlib.sha256(QUESTION.encode()).hexdigest()[:12]
+    signature = f"question:{question}|policy:{engine.policy}|{engine.signature}"
+    prompts = [_prompt(sample, engine) for sample in samples]
+    fits = [prompt for prompt in prompts if len(prompt) < engine.context_tokens]
+    # Each prompt twice, side by side, so that an engine can compute it once.
+    asked = [prompt for prompt in fits for _ in range(2)]
+    scored = iter(engine.score(asked, [yes, no] * len(fits)) if fits else [])
+    rewards = []
+    for prompt in prompts:
+        if len(prompt) >= engine.context_tokens:
+            rewards.append(unscored("p-true", "prompt and answer are longer than the context", signature))
+            continue
+        (log_yes,), (log_no,) = next(scored), next(scored)
+        value = 0.5 * (1 + math.tanh((log_yes - log_no) / 2))  # e^yes / (e^yes + e^no), without overflow
+        detail = f"p(Yes) {value:.3f} of p(Yes)+p(No) {math.exp(log_yes) + math.exp(log_no):.3f}"
+        rewards.append(checked("p-true", value, detail, signature))
+    return rewards
+
+
+def _prompt(sample: Sample, engine: Engine) -> tuple[int, ...]:
+    return engine.encode_chat(
+        [
+            *sample.task.prompt,
+            Message(role="assistant", content=sample.text),
+            Message(role="user", content=QUESTION),
+        ]
+    )

@@ -1,0 +1,51 @@
+"""What bleu, chrf and ter share: sacreBLEU per sentence for the rows, per corpus for the summary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from selfrefine.records import Reward, Sample
+from selfrefine.rewards.base import Scorer, checked, each
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.base import Metric
+
+
+def scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[[float], float]) -> Scorer:
+    """`value` maps the metric's raw figure (0 to 100, TER beyond) to [0, 1]."""
+    sentence = metric()
+
+    def score(sample: Sample) -> Reward:
+        raw = sentence.sentence_score(sample.text, list(sample.task.references)).score
+        clipped = min(1.0, max(0.0, value(raw)))  # BLEU of a perfect match is 100.00000000000004
+        # The signature knows the number of references only after scoring.
+        return checked(name, clipped, f"{label} {raw:.2f}", str(sentence.get_signature()))
+
+    return Scorer(name=name, score=each(score), needs_references=True, corpus=lambda: Corpus(metric()))
+
+
+class Corpus:
+    """A corpus score from summed segment statistics: the rows are not held.
+
+    sacreBLEU offers this through private methods only; a test holds it against the public `corpus_score`.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._sums: list[float] = []
+        self._reference_counts: set[int] = set()
+
+    def add(self, sample: Sample) -> None:
+        references = [[reference] for reference in sample.task.references]
+        (stats,) = self._metric._extract_corpus_statistics([sample.text], references)
+        self._sums = [a + b for a, b in zip(self._sums, stats, strict=True)] if self._sums else list(stats)
+        self._reference_counts.add(len(references))
+
+    def result(self) -> dict[str, Any] | None:
+        if not self._sums:
+            return None
+        counts = self._reference_counts
+        self._metric.num_refs = counts.copy().pop() if len(counts) == 1 else -1  # -1 is shown as "var"
+        score = self._metric._compute_score_from_stats(self._sums).score
+        return {"score": score, "signature": str(self._metric.get_signature())}

@@ -1,0 +1,246 @@
+"""Continuous batched decoding of a fixed list of requests on a transformers model.
+
+Legend: B live rows, b prompts in one prefill, V vocabulary.
+
+A prompt is prefilled once and fanned out to its n rows. Finished rows leave at once; when a quarter of the
+rows is free the next prompts come in. What is decoded together is decided by the requests alone, so the
+same list decodes the same way every time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from selfrefine import seeds
+from selfrefine.errors import EngineError
+from selfrefine.sampling.cache import SlotCache
+from selfrefine.sampling.draw import draw
+
+SLACK = 64
+"""Extra columns: the cache is shifted left once per this many steps instead of at every refill."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much may be decoded together: constants of a device class, never of free memory."""
+
+    rows: int
+    tokens: int
+    """Cache slots (rows x columns)."""
+    prefill_tokens: int
+
+
+@dataclass
+class Job:
+    """One prompt and the seeds of its completions."""
+
+    request: int
+    prompt: Sequence[int]
+    seeds: Sequence[int]
+    first: int = 0
+    """Index of the first seed (a request with more seeds than rows comes as several jobs)."""
+
+
+@dataclass
+class Live:
+    """One row being decoded."""
+
+    request: int
+    index: int
+    uniforms: np.random.Generator
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """When a row ends and how its tokens are drawn."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+
+
+class Watcher:
+    """Says whether a row is at a stop string. The default never stops; `engines.local` decodes text."""
+
+    def stops(self, row: Live) -> bool:
+        return False
+
+
+@torch.inference_mode()
+def decode(
+    model: Any, jobs: Sequence[Job], rules: Rules, budget: Budget, watcher: Watcher, pad_id: int
+) -> Iterator[list[Live]]:
+    """Yield rows as they finish. Raises whatever the model raises (out of memory included).
+
+    Inference mode as a decorator: a `with` around the yields would leave the caller in it between batches.
+    """
+    if jobs:
+        yield from _Decoder(model, jobs, rules, budget, watcher, pad_id).run()
+
+
+class _Decoder:
+    def __init__(
+        self, model: Any, jobs: Sequence[Job], rules: Rules, budget: Budget, watcher: Watcher, pad_id: int
+    ) -> None:
+        self.model, self.rules, self.watcher, self.pad_id = model, rules, watcher, pad_id
+        self.device = model.device
+        self.budget = budget
+        longest = max(len(job.prompt) for job in jobs)
+        columns = longest + rules.max_new_tokens + SLACK
+        self.longest = longest
+        wanted = sum(len(job.seeds) for job in jobs)
+        self.rows = max(1, min(budget.rows, budget.tokens // columns, wanted))
+        self.queue = deque(_split(sorted(jobs, key=lambda job: len(job.prompt)), self.rows))
+        self.cache = SlotCache(self.rows, columns, longest)
+        self.live: list[Live] = []
+        self.start_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.pending_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+
+    def run(self) -> Iterator[list[Live]]:
+        while self.queue or self.live:
+            if self.queue and self._free() >= min(self._needed(), self.rows):
+                yield from self._refill()
+            if self.live:
+                finished = self._step()
+                if finished:
+                    yield finished
+
+    def _free(self) -> int:
+        return self.rows - len(self.live)
+
+    def _needed(self) -> int:
+        """Free rows that make a prefill worth its interruption: a quarter, and room for the next prompt."""
+        return max(len(self.queue[0].seeds), self.rows // 4)
+
+    def _refill(self) -> Iterator[list[Live]]:
+        """Prefill as many prompts as fit, in chunks of the prefill budget."""
+        while self.queue and len(self.queue[0].seeds) <= self._free():
+            chunk: list[Job] = []
+            room = self._free()
+            while self.queue and len(self.queue[0].seeds) <= room:
+                longest = len(self.queue[0].prompt)
+                if chunk and longest * (len(chunk) + 1) > self.budget.prefill_tokens:
+                    break
+                room -= len(self.queue[0].seeds)
+                chunk.append(self.queue.popleft())
+            finished = self._admit(chunk)
+            if finished:
+                yield finished
+
+    def _admit(self, chunk: list[Job]) -> list[Live]:
+        window = self.cache.window
+        lengths = [len(job.prompt) for job in chunk]
+        longest = max(lengths)
+        ids_bP = torch.full((len(chunk), longest), self.pad_id, dtype=torch.long)
+        for i, job in enumerate(chunk):
+            ids_bP[i, longest - lengths[i] :] = torch.tensor(job.prompt)
+        lengths_b = torch.tensor(lengths)
+        mask_bP = torch.arange(longest)[None] >= (longest - lengths_b)[:, None]
+        positions_bP = (mask_bP.long().cumsum(-1) - 1).clamp(min=0)
+        prefilled = DynamicCache()
+        logits_bV = self._forward(ids_bP, mask_bP, positions_bP, prefilled)
+        repeats_b = torch.tensor([len(job.seeds) for job in chunk], device=self.device)
+        first, count = len(self.live), int(repeats_b.sum())
+        self.cache.lay(prefilled, repeats_b)
+        starts_b = (window.end - lengths_b).to(self.device)
+        self.start_B[first : first + count] = torch.repeat_interleave(starts_b, repeats_b)
+        window.low = int(self.start_B[: first + count].min())
+        rows = [
+            Live(job.request, job.first + k, seeds.generator(seed))
+            for job in chunk
+            for k, seed in enumerate(job.seeds)
+        ]
+        self.live.extend(rows)
+        logits_BV = torch.repeat_interleave(logits_bV, repeats_b, 0)
+        return self._take(logits_BV, first)
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
+        out = self.model(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            position_ids=positions.to(self.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        return out.logits[:, -1].float()
+
+    def _step(self) -> list[Live]:
+        window, count = self.cache.window, len(self.live)
+        window.live = count
+        if window.end == window.columns:
+            # Not further than the longest prompt still to come: it must end at the current column.
+            by = min(window.low, window.end - self.longest)
+            self.cache.shift(by)
+            self.start_B -= by
+        start_B = self.start_B[:count]
+        window.low = int(start_B.min())
+        columns = torch.arange(window.low, window.end + 1, device=self.device)
+        mask = columns[None] >= start_B[:, None]
+        logits_BV = self._forward(
+            self.pending_B[:count, None], mask, (window.end - start_B)[:, None], self.cache
+        )
+        window.end += 1
+        return self._take(logits_BV, 0)
+
+    def _take(self, logits_BV: torch.Tensor, first: int) -> list[Live]:
+        """Draw a token for rows [first, len(live)), record it, and let finished rows leave."""
+        rows = self.live[first:]
+        uniforms_B = torch.tensor([row.uniforms.random() for row in rows], dtype=torch.float64)
+        rules = self.rules
+        drawn_B = draw(logits_BV, uniforms_B, rules.temperature, rules.top_k, rules.top_p)
+        chosen_B = logits_BV.gather(-1, drawn_B[:, None]).squeeze(-1) - logits_BV.logsumexp(-1)
+        self.pending_B[first : first + len(rows)] = drawn_B
+        finished = []
+        for i, (row, token, logprob) in enumerate(
+            zip(rows, drawn_B.tolist(), chosen_B.tolist(), strict=True), first
+        ):
+            if not math.isfinite(logprob):
+                raise EngineError("the model's output is not finite, so no token can be drawn from it")
+            row.token_ids.append(token)
+            row.logprobs.append(logprob)
+            if (
+                token in rules.stop_ids
+                or len(row.token_ids) >= rules.max_new_tokens
+                or self.watcher.stops(row)
+            ):
+                finished.append(i)
+        return self._leave(finished) if finished else []
+
+    def _leave(self, finished: list[int]) -> list[Live]:
+        """Close the gaps with the last live rows; only those are copied."""
+        gone = [self.live[i] for i in finished]
+        remaining = len(self.live) - len(finished)
+        holes = [i for i in finished if i < remaining]
+        ended = set(finished)
+        movers = [i for i in range(remaining, len(self.live)) if i not in ended]
+        if holes:
+            to = torch.tensor(holes, device=self.device)
+            origin = torch.tensor(movers, device=self.device)
+            self.cache.move(to, origin)
+            self.start_B[to] = self.start_B[origin]
+            self.pending_B[to] = self.pending_B[origin]
+            for hole, mover in zip(holes, movers, strict=True):
+                self.live[hole] = self.live[mover]
+        del self.live[remaining:]
+        self.cache.window.live = remaining
+        return gone
+
+
+def _split(jobs: Sequence[Job], rows: int) -> Iterator[Job]:
+    """A request with more seeds than there are rows becomes several jobs (its prompt is computed again)."""
+    for job in jobs:
+        for at in range(0, len(job.seeds), rows):
+            yield Job(job.request, job.prompt, job.seeds[at : at + rows], job.first + at)

@@ -1,0 +1,86 @@
+"""Drawing the next token: inverse CDF with one uniform per row.
+
+Legend: B rows, V vocabulary, K candidates kept by top-k or top-p.
+
+A multinomial draw through exponentials costs V random numbers a row and depends on generator state that
+all rows share. One uniform per row costs one number and makes a row's stream its own.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_CHUNK = 256
+_FIRST_CANDIDATES = 256
+"""top-p looks at this many most likely tokens before it pays for more (a full sort is V log V)."""
+
+
+def draw(
+    logits_BV: torch.Tensor, uniforms_B: torch.Tensor, temperature: float, top_k: int, top_p: float
+) -> torch.Tensor:
+    """Token ids [B] from float32 logits. temperature 0 is argmax; top_k 0 and top_p 1 are off.
+
+    top-k comes before top-p, and top-p acts on what top-k left, renormalised (as in transformers), so
+    the same settings mean the same distribution as in `model.generate`.
+    """
+    if temperature == 0.0:
+        return logits_BV.argmax(-1)
+    if logits_BV.device.type == "mps":  # has no float64, which the sums need
+        return draw(logits_BV.cpu(), uniforms_B.cpu(), temperature, top_k, top_p).to(logits_BV.device)
+    probs_BV = torch.softmax(logits_BV / temperature, -1)
+    vocabulary = probs_BV.shape[-1]
+    if 0 < top_k < vocabulary:
+        probs_BK, ids_BK = probs_BV.topk(top_k, -1)
+        if top_p < 1.0:
+            probs_BK = _nucleus(probs_BK / probs_BK.sum(-1, keepdim=True), top_p)
+    elif top_p < 1.0:
+        probs_BK, ids_BK = _candidates(probs_BV, top_p)
+        probs_BK = _nucleus(probs_BK, top_p)
+    else:
+        return inverse_cdf(probs_BV, uniforms_B)
+    return ids_BK.gather(-1, inverse_cdf(probs_BK, uniforms_B).unsqueeze(-1)).squeeze(-1)
+
+
+def inverse_cdf(weights_BV: torch.Tensor, uniforms_B: torch.Tensor) -> torch.Tensor:
+    """Index [B] of the first entry whose cumulative weight exceeds u times the total.
+
+    In two levels, chunks and then the entries of one chunk, so that float64 sums are paid for a few hundred
+    numbers a row and not for the vocabulary.
+
+    right=True: with u = 0 and a leading zero weight, the left side would pick an impossible entry. Rounding
+    can still carry the threshold past the last possible entry (u times the total reaches the total, or a
+    chunk's sum differs from the sum of its entries): such a row takes the last possible entry before it.
+    """
+    size = weights_BV.shape[-1]
+    uniforms_B = uniforms_B.to(weights_BV.device)
+    padded = -size % _CHUNK
+    chunks_BCk = torch.nn.functional.pad(weights_BV, (0, padded)).view(-1, (size + padded) // _CHUNK, _CHUNK)
+    ends_BC = chunks_BCk.sum(-1).double().cumsum(-1)
+    threshold_B1 = (uniforms_B.double() * ends_BC[:, -1]).unsqueeze(-1)
+    chunk_B1 = torch.searchsorted(ends_BC, threshold_B1, right=True).clamp(max=ends_BC.shape[-1] - 1)
+    before_B1 = torch.where(chunk_B1 > 0, ends_BC.gather(-1, (chunk_B1 - 1).clamp(min=0)), 0.0)
+    inside_Bk = chunks_BCk.gather(1, chunk_B1.unsqueeze(-1).expand(-1, -1, _CHUNK)).squeeze(1)
+    offset_B1 = torch.searchsorted(inside_Bk.double().cumsum(-1), threshold_B1 - before_B1, right=True).clamp(
+        max=_CHUNK - 1
+    )
+    drawn_B1 = (chunk_B1 * _CHUNK + offset_B1).clamp(max=size - 1)
+    if bool((weights_BV.gather(-1, drawn_B1) > 0).all()):
+        return drawn_B1.squeeze(-1)
+    places_V = torch.arange(size, device=weights_BV.device)
+    allowed_BV = (weights_BV > 0) & (places_V <= drawn_B1)
+    return torch.where(allowed_BV, places_V, 0).amax(-1)
+
+
+def _nucleus(sorted_BK: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Zero what lies outside the smallest head of descending probabilities that sums to top_p or more."""
+    before_BK = sorted_BK.cumsum(-1, dtype=torch.float64) - sorted_BK
+    return sorted_BK.masked_fill(before_BK >= top_p, 0.0)
+
+
+def _candidates(probs_BV: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    count = min(_FIRST_CANDIDATES, probs_BV.shape[-1])
+    while True:
+        probs_BK, ids_BK = probs_BV.topk(count, -1)
+        if count == probs_BV.shape[-1] or bool((probs_BK.sum(-1, dtype=torch.float64) >= top_p).all()):
+            return probs_BK, ids_BK
+        count = min(count * 8, probs_BV.shape[-1])

@@ -1,0 +1,322 @@
+"""Critique and revision, built to be measured: drafts in, drafts with critiques and their revisions out.
+
+A critique is attached to the row whose text it is about: pass 0's to the draft, pass 1's to the revision of
+pass 0. A pass ends a draft's thread at verdict `ok` or when the engine cannot answer (prompt too long); a
+verdict that could not be read counts as `revise`. What passes through untouched: revisions, rows that carry
+critiques already (running the step twice changes nothing), and rows with finish_reason `error`.
+
+Source: Madaan et al. 2023, "Self-Refine" (feedback, refine, stop); Huang et al. 2024, "Large Language Models
+Cannot Self-Correct Reasoning Yet", for why the comparison must be at equal cost and without references.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from msgspec import UNSET, Raw, Struct
+from msgspec.structs import replace
+
+from selfrefine import verdict
+from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.errors import EngineError
+from selfrefine.prompts import Template
+from selfrefine.records import Critique, Message, Sample
+from selfrefine.seeds import row_seed
+from selfrefine.steps.critique_outcome import Outcome, PassOutcome, comparison, n_fresh, transition
+
+REVEALED = "references_revealed"
+"""Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
+
+ScoreFn = Callable[[list[Sample]], list[Sample]]
+"""Adds rewards: the same rows in the same order."""
+
+
+class CritiqueSettings(Struct, frozen=True, kw_only=True):
+    """`revision` also draws the fresh samples of the comparison."""
+
+    passes: int = 1
+    feedback: Literal["none", "rewards"] = "none"
+    reveal_references: bool = False
+    critique: Sampling = Sampling()
+    revision: Sampling = Sampling()
+    control: bool = True
+
+
+class Templates(NamedTuple):
+    """`critique` may be of kind critique or rubric."""
+
+    critique: Template
+    revise: Template
+
+
+class CritiqueResult(Struct, frozen=True, kw_only=True):
+    """`rows`: input order, each draft followed by its revisions. `controls` are no output rows."""
+
+    rows: list[Sample]
+    controls: list[Sample]
+    outcome: Outcome
+
+
+@dataclass
+class _Thread:
+    """A draft and what became of it; the last row is the one the critic sees next."""
+
+    rows: list[Sample]
+    tokens: int = 0
+    live: bool = True
+
+
+def critique(
+    samples: Sequence[Sample],
+    policy: Engine,
+    critic: Engine,
+    templates: Templates,
+    settings: CritiqueSettings,
+    run_seed: int,
+    score: ScoreFn | None = None,
+) -> CritiqueResult:
+    """Criticises and revises each draft for up to `settings.passes` passes; `policy` writes the revisions.
+
+    Without `score` the rewards the drafts came with are used, and revisions have none. What the engine cannot
+    answer (a prompt too long) is marked in its row and counted, not raised. The comparison with fresh samples
+    is defined in `critique_outcome`; rows that share a task should come in one call for it.
+
+    Raises: EngineError when an engine leaves an answer out; ConfigError from a template; what `score` raises.
+    """
+    run = _Run(policy, critic, templates, settings, run_seed, score or (lambda rows: rows))
+    threads = [_Thread([row], live=_is_draft(row)) for row in samples]
+    drafts = [thread for thread in threads if thread.live]
+    for thread, row in zip(drafts, run.scored([thread.rows[0] for thread in drafts]), strict=True):
+        thread.rows = [row]
+    outcome = Outcome(drafts=len(drafts), passed_through=len(threads) - len(drafts))
+    for pass_index in range(settings.passes):
+        live = [thread for thread in drafts if thread.live]
+        outcome += run.criticise(live, pass_index)
+        outcome += run.revise([thread for thread in live if thread.live], pass_index)
+    outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
+    revised = [thread for thread in drafts if len(thread.rows) > 1]
+    fresh = run.fresh(revised, drafts) if settings.control else None
+    for i, thread in enumerate(revised):
+        outcome += comparison(thread.rows, thread.tokens, fresh[i] if fresh is not None else None)
+    return CritiqueResult(
+        rows=[row for thread in threads for row in thread.rows],
+        controls=[row for group in fresh or [] for row in group],
+        outcome=outcome,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What stays the same over the passes of one call."""
+
+    policy: Engine
+    critic: Engine
+    templates: Templates
+    settings: CritiqueSettings
+    run_seed: int
+    score: ScoreFn
+
+    def scored(self, rows: list[Sample]) -> list[Sample]:
+        scored = self.score(rows) if rows else rows
+        if [row.id for row in scored] != [row.id for row in rows]:
+            raise ValueError("score must return the rows it was given, in their order")
+        return scored
+
+    def seed(self, stage: str, pass_index: int, row: Sample) -> int:
+        return row_seed(self.run_seed, stage, pass_index, row.round, row.task.id, row.index)
+
+    def criticise(self, threads: list[_Thread], pass_index: int) -> Outcome:
+        """Appends a critique to each thread's last row; verdict ok or a failed critique ends the thread."""
+        chats = [self._critique_chat(thread) for thread in threads]
+        seeds = [(self.seed("critique", pass_index, thread.rows[0]),) for thread in threads]
+        answers = _ask(self.critic, chats, seeds, self.settings.critique)
+        counts = PassOutcome(critiques=len(threads))
+        n_tokens = 0
+        for thread, chat, (prompt, (answer,)) in zip(threads, chats, answers, strict=True):
+            row = thread.rows[-1]
+            made = self._critique(row, chat, prompt, answer, pass_index)
+            failed = answer.finish_reason == "error"
+            thread.rows[-1] = replace(row, critiques=(*row.critiques, made))
+            thread.tokens += len(answer.token_ids)
+            thread.live = not failed and made.verdict != "ok"
+            n_tokens += len(answer.token_ids)
+            counts += PassOutcome(
+                failed=int(failed),
+                unparsed=int(not failed and made.verdict is None),
+                ok=int(made.verdict == "ok"),
+            )
+        return Outcome(passes=(PassOutcome(),) * pass_index + (counts,), critique_tokens=n_tokens)
+
+    def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
+        """Appends a scored revision to each thread; a failed one ends the thread."""
+        chats = [self._revise_chat(thread) for thread in threads]
+        seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
+        answers = _ask(self.policy, chats, seeds, self.settings.revision)
+        rows: list[Sample] = []
+        for thread, chat, (seed,), (prompt, (answer,)) in zip(threads, chats, seeds, answers, strict=True):
+            draft = thread.rows[0]
+            row = self._row(draft, f".v{pass_index + 1}", chat, prompt, seed, answer)
+            extra = {REVEALED: Raw(b"true")} if self._reveals(draft) else UNSET
+            rows.append(replace(row, parent_id=draft.id, extra=extra))
+        rows = self.scored(rows)
+        counts = PassOutcome()
+        for thread, row in zip(threads, rows, strict=True):
+            counts += transition(thread.rows[-1], row)
+            thread.rows.append(row)
+            thread.tokens += len(row.token_ids)
+            thread.live = row.finish_reason != "error"
+        n_tokens = sum(len(row.token_ids) for row in rows)
+        return Outcome(passes=(PassOutcome(),) * pass_index + (counts,), revision_tokens=n_tokens)
+
+    def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> list[list[Sample]]:
+        """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""
+        lengths: dict[str, list[int]] = {}
+        for thread in drafts:
+            draft = thread.rows[0]
+            n_tokens = len(draft.token_ids) or len(self.policy.encode_answer(draft.text))
+            lengths.setdefault(draft.task.id, []).append(n_tokens)
+        chats = [_context(thread).messages for thread in revised]
+        seeds: list[tuple[int, ...]] = []
+        for thread in revised:
+            draft = thread.rows[0]
+            n = n_fresh(thread.tokens, lengths[draft.task.id])
+            seeds.append(tuple(self.seed("fresh", k, draft) for k in range(n)))
+        answers = _ask(self.policy, chats, seeds, self.settings.revision)
+        rows = [
+            self._row(thread.rows[0], f".f{k}", chat, prompt, seed, answer)
+            for thread, chat, own, (prompt, group) in zip(revised, chats, seeds, answers, strict=True)
+            for k, (seed, answer) in enumerate(zip(own, group, strict=True))
+        ]
+        scored = iter(self.scored(rows))
+        return [[next(scored) for _ in own] for own in seeds]
+
+    def _reveals(self, row: Sample) -> bool:
+        return self.settings.reveal_references and bool(row.task.references)
+
+    def _feedback(self, row: Sample) -> str:
+        if self.settings.feedback == "none":
+            return ""
+        return "\n".join(f"- {reward.name}: {reward.detail}" for reward in row.rewards if reward.detail)
+
+    def _critique_chat(self, thread: _Thread) -> tuple[Message, ...]:
+        context, row = _context(thread), thread.rows[-1]
+        text = self.templates.critique.render(
+            task=context.task,
+            conversation=_as_text(context.system + context.before),
+            answer=row.text,
+            feedback=self._feedback(row),
+            references="\n".join(row.task.references) if self._reveals(row) else "",
+        )
+        return (Message(role="user", content=text),)
+
+    def _revise_chat(self, thread: _Thread) -> tuple[Message, ...]:
+        context, row = _context(thread), thread.rows[-1]
+        text = self.templates.revise.render(
+            task=context.task,
+            conversation=_as_text(context.before),
+            answer=row.text,
+            critique=row.critiques[-1].text,
+            feedback=self._feedback(row),
+        )
+        return (*context.system, Message(role="user", content=text))
+
+    def _critique(
+        self,
+        row: Sample,
+        chat: tuple[Message, ...],
+        prompt: tuple[int, ...],
+        answer: Completion,
+        pass_index: int,
+    ) -> Critique:
+        if answer.finish_reason == "error":
+            parsed = verdict.Parsed(None, None, answer.error or "the critic gave no answer")
+        else:
+            parsed = verdict.parse(answer.text)
+        mark = "+references" if self._reveals(row) else ""
+        return Critique(
+            messages=chat,
+            prompt_token_ids=prompt,
+            token_ids=answer.token_ids,
+            logprobs=answer.logprobs,
+            pass_index=pass_index,
+            critic=f"{self.critic.signature} policy:{self.critic.policy[:12]}{mark}",
+            prompt_sha256=self.templates.critique.sha256,
+            text=answer.text,
+            score=parsed.score,
+            verdict=parsed.verdict,
+            error=parsed.error,
+        )
+
+    def _row(
+        self,
+        draft: Sample,
+        suffix: str,
+        chat: tuple[Message, ...],
+        prompt: tuple[int, ...],
+        seed: int,
+        answer: Completion,
+    ) -> Sample:
+        return Sample(
+            id=draft.id + suffix,
+            task=draft.task,
+            messages=chat,
+            prompt_token_ids=prompt,
+            round=draft.round,
+            index=draft.index,
+            text=answer.text,
+            finish_reason=answer.finish_reason,
+            token_ids=answer.token_ids,
+            logprobs=answer.logprobs,
+            seed=seed,
+            policy=self.policy.policy,
+            engine=self.policy.signature,
+            error=answer.error,
+        )
+
+
+class _Context(NamedTuple):
+    """The chat a draft answers: `messages` is all of it, in order, `task` the last user message."""
+
+    messages: tuple[Message, ...]
+    system: tuple[Message, ...]
+    before: tuple[Message, ...]
+    task: str
+
+
+def _context(thread: _Thread) -> _Context:
+    # The draft's own context and not the task's prompt: `generate --system` stands only there.
+    draft = thread.rows[0]
+    messages = draft.messages or draft.task.prompt
+    users = [i for i, message in enumerate(messages) if message.role == "user"]
+    last = users[-1] if users else len(messages) - 1
+    system = tuple(message for message in messages[:last] if message.role == "system")
+    before = tuple(message for message in messages[:last] if message.role != "system")
+    return _Context(messages, system, before, messages[last].content if messages else "")
+
+
+def _as_text(messages: tuple[Message, ...]) -> str:
+    return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def _is_draft(row: Sample) -> bool:
+    return row.parent_id is None and row.finish_reason != "error" and not row.critiques
+
+
+def _ask(
+    engine: Engine, chats: Sequence[tuple[Message, ...]], seeds: Sequence[tuple[int, ...]], sampling: Sampling
+) -> list[tuple[tuple[int, ...], list[Completion]]]:
+    """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in."""
+    requests = [
+        Request(prompt_token_ids=engine.encode_chat(chat), seeds=own)
+        for chat, own in zip(chats, seeds, strict=True)
+    ]
+    batches = engine.generate(requests, sampling) if requests else ()
+    answers = {(answer.request, answer.index): answer for batch in batches for answer in batch}
+    if len(answers) != sum(map(len, seeds)):
+        raise EngineError(f"{engine.signature}: {len(answers)} answers to {sum(map(len, seeds))} requests")
+    return [
+        (request.prompt_token_ids, [answers[i, k] for k in range(len(request.seeds))])
+        for i, request in enumerate(requests)
+    ]

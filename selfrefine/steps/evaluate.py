@@ -1,0 +1,43 @@
+"""The step `evaluate`: a policy's answers to held-out tasks, scored, with an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from selfrefine.engines.base import Completion, Engine
+from selfrefine.records import Sample, Task, groups
+from selfrefine.rewards.base import Scorer
+from selfrefine.stats import Interval, interval
+from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.reward import score
+
+
+def evaluate(
+    tasks: Sequence[Task],
+    engine: Engine,
+    settings: GenerateSettings,
+    scorers: Sequence[Scorer],
+    run_seed: int,
+    *,
+    stage: str,
+    gate_on: str | None = None,
+    on_rows: Callable[[list[Completion]], object] | None = None,
+) -> list[Sample]:
+    """Scored answers. The seeds are those of round 0 whatever the round: policies are compared on equal
+    draws."""
+    samples = generate(tasks, engine, settings, run_seed, round_index=0, stage=stage, on_rows=on_rows)
+    return score(samples, scorers, gate_on)
+
+
+def per_task(samples: Iterable[Sample]) -> dict[str, float | None]:
+    """Task id to the mean reward of its samples; null where none of them could be scored."""
+    means: dict[str, float | None] = {}
+    for group in groups(list(samples)):
+        values = [row.reward for row in group if row.reward is not None]
+        means[group[0].task.id] = sum(values) / len(values) if values else None
+    return means
+
+
+def measured(samples: Iterable[Sample]) -> Interval:
+    """Mean over tasks with its 95 % interval; the unit of resampling is the task, not the sample."""
+    return interval(list(per_task(samples).values()))

@@ -1,0 +1,369 @@
+"""The stages of one round inside a run folder: each reads the artifact before it and writes its own.
+
+`cycle` calls them in a loop, and the verbs with --run call one: that is why a run made by hand is the same.
+Each returns at once when its artifact is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from selfrefine import records
+from selfrefine.artifacts import RoundDir
+from selfrefine.errors import ConfigError, NothingToLearnError, RunFolderError
+from selfrefine.jsonl import atomic_write
+from selfrefine.records import RoundSummary, Sample, Task
+from selfrefine.seeds import derive
+from selfrefine.stats import Interval
+from selfrefine.steps import critique as critique_step
+from selfrefine.steps import evaluate as evaluate_step
+from selfrefine.steps import finetune as finetune_step
+from selfrefine.steps import gate as gate_step
+from selfrefine.steps import generate as generate_step
+from selfrefine.steps import reward as reward_step
+from selfrefine.steps import select as select_step
+from selfrefine.steps.critique_outcome import Outcome, summary
+from selfrefine.steps.units import sample_units
+from selfrefine.steps.watch import show_completions, show_rewards
+from selfrefine.steps.work import (
+    Work,
+    check_policy,
+    critique_settings,
+    critique_templates,
+    evaluate_settings,
+    generate_settings,
+)
+from selfrefine.tasks.splits import draw
+
+
+def generate(work: Work, k: int) -> None:
+    """The accepted policy answers the round's tasks: generate.jsonl."""
+    folder, config = work.run.round(k), work.config
+    if folder.has("generate"):
+        return
+    tasks, again = draw(work.run.tasks("train"), k, config.cycle.prompts_per_round, config.seed)
+    if again:
+        work.watch.say(f"round {k}: the training tasks are used up, a reshuffled pass over them begins")
+    work.be(work.run.accepted_adapter)
+    settings = generate_settings(config)
+    plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))
+    with _timed(work, k, "generate"), work.watch.stage(f"round {k} generate", len(tasks) * settings.n) as bar:
+
+        def make(unit: list[Task]) -> list[bytes]:
+            rows = generate_step.generate(
+                unit,
+                work.engine,
+                settings,
+                config.seed,
+                round_index=k,
+                on_rows=lambda batch: show_completions(bar, batch),
+            )
+            return [records.encode(row) for row in rows]
+
+        folder.stage("generate", plan, make, should_stop=work.watch.check)
+
+
+def critique(work: Work, k: int) -> None:
+    """The critic criticises and the policy revises: critique.jsonl and critique.json (what it came to)."""
+    folder, config = work.run.round(k), work.config
+    if folder.has("critique") and (folder.path / "critique.json").is_file():
+        return
+    work.be(work.run.accepted_adapter)
+    samples = list(folder.samples("generate"))
+    check_policy(work.engine.policy, samples, str(folder.file("generate")))
+    settings = critique_settings(config)
+    templates = critique_templates(config, work.run.prompts_dir)
+    each = settings.passes * (settings.critique.max_new_tokens + settings.revision.max_new_tokens)
+    plan = list(enumerate(sample_units(samples, each, work.engine.unit_tokens)))
+    with _timed(work, k, "critique"), work.watch.stage(f"round {k} critique", len(samples)) as bar:
+
+        def make(numbered: tuple[int, list[Sample]]) -> list[bytes]:
+            number, unit = numbered
+            result = critique_step.critique(
+                unit,
+                work.engine,
+                work.critic,
+                templates,
+                settings,
+                config.seed,
+                lambda rows: reward_step.score(rows, work.scorers, config.reward.gate_on),
+            )
+            show_rewards(bar, result.rows, rows=len(unit))
+            # Beside the rows, because the fresh samples it was compared with are not among them.
+            atomic_write(_outcome_file(folder, number), msgspec.json.encode(result.outcome))
+            return [records.encode(row) for row in result.rows]
+
+        folder.stage("critique", plan, make, should_stop=work.watch.check)
+    atomic_write(folder.path / "critique.json", _json(_total_outcome(folder, len(plan))))
+    for number in range(len(plan)):
+        _outcome_file(folder, number).unlink()
+
+
+def reward(work: Work, k: int) -> None:
+    """Every answer gets its scores: reward.jsonl."""
+    folder, config = work.run.round(k), work.config
+    if folder.has("reward"):
+        return
+    source = "critique" if config.critique.passes else "generate"
+    work.be(work.run.accepted_adapter)
+    samples = list(folder.samples(source))
+    check_policy(work.engine.policy, samples, str(folder.file(source)))
+    plan = list(sample_units(samples))
+    with _timed(work, k, "reward"), work.watch.stage(f"round {k} reward", len(samples)) as bar:
+
+        def make(unit: list[Sample]) -> list[bytes]:
+            scored = reward_step.score(unit, work.scorers, config.reward.gate_on)
+            show_rewards(bar, scored)
+            return [records.encode(row) for row in scored]
+
+        folder.stage("reward", plan, make, should_stop=work.watch.check)
+    reward_step.require_some_scored(reward_step.summary(folder.samples("reward"), work.scorers))
+
+
+def select(work: Work, k: int) -> dict[str, int]:
+    """The answers worth learning from, replay included: selected.jsonl. Returns the counts.
+
+    Raises: NothingToLearnError, saying why.
+    """
+    folder, config = work.run.round(k), work.config
+    chosen = select_step.select(list(folder.samples("reward")), config.select)
+    if not chosen.rows:
+        raise NothingToLearnError(f"round {k}: {select_step.why_nothing(chosen.counts)}")
+    earlier = [
+        row for past in work.run.rounds()[1:k] for row in past.samples("selected") if row.round == past.index
+    ]
+    again = select_step.replay(chosen.rows, earlier, config.train.replay, derive(config.seed, "round", k))
+    folder.stage("selected", [[*chosen.rows, *again]], lambda rows: [records.encode(row) for row in rows])
+    return chosen.counts | {"replayed": len(again)}
+
+
+class RoundCheckpoints:
+    """Training checkpoints in the round's folder; the commit removes them."""
+
+    def __init__(self, folder: RoundDir) -> None:
+        self.folder = folder
+
+    def load(self) -> Path | None:
+        return self.folder.directory("train.ckpt")
+
+    def replace(self, build: Callable[[Path], None]) -> None:
+        self.folder.replace_directory("train.ckpt", build)
+
+
+def finetune(work: Work, k: int) -> None:
+    """A LoRA adapter learns from the selected answers: train.jsonl and adapter/."""
+    folder, config = work.run.round(k), work.config
+    if folder.has("adapter"):
+        return
+    engine = finetune_step.trainable(work.engine)
+    accepted = work.run.accepted_adapter
+    start = accepted if config.train.start == "adapter" else None
+    base = Path(config.adapter) if config.adapter else None
+    rows = list(folder.samples("selected"))
+
+    def keep(log: list[bytes], save: Callable[[Path], None]) -> None:
+        # The log first: the adapter's folder is what says that the training is done.
+        folder.stage("train", [log], lambda lines: lines)
+        folder.put_directory("adapter", save)
+
+    with _timed(work, k, "finetune"), work.watch.stage(f"round {k} finetune", None) as bar:
+        shown = _StepShow(work, bar)
+        work.forget_policy()
+        trained = finetune_step.finetune(
+            rows,
+            engine,
+            config.train,
+            config.seed,
+            keep,
+            round_index=k,
+            start=start or base,
+            checkpoints=RoundCheckpoints(folder),
+            on_step=shown,
+            rescue=lambda save: folder.replace_directory("adapter.last-good", save),
+        )
+        bar.finish(
+            f"round {k} finetune: {trained.counts['rows']} rows, {trained.counts['steps']} steps, "
+            f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f}"
+        )
+
+
+class _StepShow:
+    def __init__(self, work: Work, bar: Any) -> None:
+        self.work, self.bar = work, bar
+
+    def __call__(self, row: Any, total: int) -> None:
+        self.bar.total = total
+        self.bar.advance(
+            rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}"
+        )
+        self.work.watch.check()
+
+
+def measure(work: Work, folder: RoundDir, split: str, adapter: Path | None, label: str) -> Interval:
+    """The policy base + adapter on a held-out split: SPLIT.jsonl in `folder`; its mean with an interval."""
+    if not folder.has(split):
+        work.be(adapter)
+        settings = evaluate_settings(work.config)
+        tasks = work.run.tasks(split)
+        plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))
+        with (
+            _timed(work, folder.index if folder.path.name != "final" else "final", split),
+            work.watch.stage(f"{label} {split}", len(tasks) * settings.n) as bar,
+        ):
+
+            def make(unit: list[Task]) -> list[bytes]:
+                rows = evaluate_step.evaluate(
+                    unit,
+                    work.engine,
+                    settings,
+                    work.measures,
+                    work.config.seed,
+                    stage=split,
+                    gate_on=work.gate_on,
+                    on_rows=lambda batch: show_completions(bar, batch),
+                )
+                show_rewards(bar, rows, rows=0)
+                return [records.encode(row) for row in rows]
+
+            folder.stage(split, plan, make, should_stop=work.watch.check)
+    found = evaluate_step.measured(folder.samples(split))
+    if found.mean is None:
+        raise ConfigError(f"{folder.file(split)}: no answer could be scored; choose another --measure")
+    return found
+
+
+def baseline(work: Work) -> RoundSummary:
+    """Round 0: the starting policy on gate and test, committed."""
+    folder = work.run.round(0)
+    if folder.committed:
+        return folder.summary()
+    measures = {
+        s: measure(work, folder, s, None, "round 0") for s in ("gate", "test") if work.run.manifest.tasks[s]
+    }
+    work.be(None)
+    return folder.commit(
+        RoundSummary(
+            index=0,
+            policy_before=work.engine.policy,
+            policy_after=work.engine.policy,
+            counts=_counts(folder),
+            measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
+        )
+    )
+
+
+def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
+    """Measure the candidate on the gate tasks, decide, and commit the round."""
+    folder, run, config = work.run.round(k), work.run, work.config
+    before = run.accepted_round
+    accepted = run.accepted_adapter
+    work.be(accepted)
+    policy_before = work.engine.policy
+    found = measure(work, folder, "gate", folder.adapter, f"round {k}")
+    decision = gate_step.decide(
+        evaluate_step.per_task(run.round(before).samples("gate")),
+        evaluate_step.per_task(folder.samples("gate")),
+        config.cycle.gate,
+        config.seed,
+    )
+    work.be(folder.adapter if decision.accepted else accepted)
+    summary = folder.commit(
+        RoundSummary(
+            index=k,
+            policy_before=policy_before,
+            policy_after=work.engine.policy,
+            counts=_counts(folder) | counts,
+            measures={"gate": msgspec.to_builtins(found)},
+            gate=decision,
+            accepted_round=k if decision.accepted else before,
+        )
+    )
+    run.events.append("gate", round=k, accepted=decision.accepted, reason=decision.reason)
+    work.watch.say(f"round {k} {decision.reason}")
+    return summary
+
+
+def final(work: Work) -> Interval:
+    """The accepted policy on the test split, once per end: final/test.jsonl and final/summary.json.
+
+    A run that is extended keeps its earlier final measurement as final-after-NNN.
+    """
+    run = work.run
+    last = run.next_round() - 1
+    note = run.final.path / "summary.json"
+    if note.is_file() and (ended := msgspec.json.decode(note.read_bytes())["after_round"]) != last:
+        run.final.path.rename(run.path / f"final-after-{ended:03d}")
+    found = measure(work, run.final, "test", run.accepted_adapter, "final")
+    if not note.is_file():
+        work.be(run.accepted_adapter)
+        told = {
+            "after_round": last,
+            "accepted_round": run.accepted_round,
+            "policy": work.engine.policy,
+            "test": msgspec.to_builtins(found),
+            "test_reads": test_reads(run.path),
+        }
+        atomic_write(note, _json(told))
+    return found
+
+
+def test_reads(path: Path) -> int:
+    """How often the test split was read in this run: at round 0 and at each end."""
+    return sum(1 for _ in path.glob("round-000/test.jsonl")) + sum(1 for _ in path.glob("final*/test.jsonl"))
+
+
+def _counts(folder: RoundDir) -> dict[str, int]:
+    """What the round's files hold. tokens: sampled ones, critiques and revisions included."""
+    counts: dict[str, int] = {"tokens": 0}
+    for name in ("generate", "critique", "gate", "test"):
+        if not folder.has(name):
+            continue
+        rows = list(folder.samples(name))
+        found = generate_step.counts(rows)
+        counts["tokens"] += found.pop("tokens") if name != "critique" else _critique_tokens(rows)
+        prefix = "" if name == "generate" else f"{name}_"
+        counts |= {f"{prefix}{key}": value for key, value in found.items()}
+    if folder.has("reward"):
+        counts["unscored"] = sum(row.reward is None for row in folder.samples("reward"))
+    if folder.file("train").is_file():
+        lines = folder.file("train").read_bytes().splitlines()
+        counts["steps"] = len(lines)
+        counts["trained_tokens"] = sum(msgspec.json.decode(line)["tokens"] for line in lines)
+    return counts
+
+
+def _critique_tokens(rows: list[Sample]) -> int:
+    own = sum(len(row.token_ids) for row in rows if row.parent_id is not None)
+    return own + sum(len(c.token_ids) for row in rows for c in row.critiques)
+
+
+def _outcome_file(folder: RoundDir, unit: int) -> Path:
+    return folder.path / f".critique-{unit:06d}.json"
+
+
+def _total_outcome(folder: RoundDir, units: int) -> dict[str, Any]:
+    total = Outcome()
+    for unit in range(units):
+        path = _outcome_file(folder, unit)
+        if not path.is_file():
+            raise RunFolderError(f"{path} is missing; delete {folder.file('critique')} to criticise again")
+        total += msgspec.json.decode(path.read_bytes(), type=Outcome)
+    return summary(total)
+
+
+def _json(value: Any) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value, order="deterministic")) + b"\n"
+
+
+@contextmanager
+def _timed(work: Work, k: int | str, stage: str) -> Iterator[None]:
+    began = time.monotonic()
+    work.run.events.append("stage-begin", round=k, stage=stage)
+    yield
+    work.run.events.append("stage-end", round=k, stage=stage, seconds=round(time.monotonic() - began, 3))

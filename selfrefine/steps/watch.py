@@ -1,0 +1,79 @@
+"""What a long step says while it works. The CLI shows bars; tests and scripts stay silent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from selfrefine.engines.base import Completion
+from selfrefine.records import Sample
+
+
+class Bar(Protocol):
+    """The progress of one stage."""
+
+    def advance(
+        self,
+        rows: int = 0,
+        tokens: int = 0,
+        reward: tuple[float, int] | None = None,
+        example: str | None = None,
+    ) -> None: ...
+
+    def finish(self, line: str) -> None: ...
+
+
+class Watch(Protocol):
+    """`stage` shows a stage of `total` rows; `check` raises Interrupted after a signal; `say` is a line."""
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Bar]: ...
+
+    def check(self) -> None: ...
+
+    def say(self, message: str) -> None: ...
+
+
+class _SilentBar:
+    def advance(
+        self,
+        rows: int = 0,
+        tokens: int = 0,
+        reward: tuple[float, int] | None = None,
+        example: str | None = None,
+    ) -> None:
+        pass
+
+    def finish(self, line: str) -> None:
+        pass
+
+
+class Silent:
+    """Says nothing, never interrupts."""
+
+    def stage(self, name: str, total: int | None) -> AbstractContextManager[Bar]:
+        return nullcontext(_SilentBar())
+
+    def check(self) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+
+def show_completions(bar: Bar, batch: Iterable[Completion]) -> None:
+    """Count finished completions and offer the last as an example."""
+    batch = list(batch)
+    tokens = sum(len(one.token_ids) for one in batch)
+    bar.advance(rows=len(batch), tokens=tokens, example=batch[-1].text if batch else None)
+
+
+def show_rewards(bar: Bar, samples: Iterable[Sample], rows: int | None = None) -> None:
+    """Count scored samples (or `rows`) and their rewards."""
+    values = [(sample.reward, sample.text) for sample in samples]
+    scored = [reward for reward, _ in values if reward is not None]
+    bar.advance(
+        rows=len(values) if rows is None else rows,
+        reward=(sum(scored), len(scored)),
+        example=values[-1][1] if values else None,
+    )

@@ -1,0 +1,67 @@
+"""Constrained text: one short sentence that uses all the given words (concepts:4).
+
+The words are the project's own list (words.txt): common things, and actions that have regular forms, so
+that `coverage` can tell "carried" for "carry".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from importlib import resources
+
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Task
+from selfrefine.seeds import derive, generator
+from selfrefine.tasks.base import GENERATED, Located, TaskOptions, ask, only
+
+TEMPLATE = "Write one short sentence that uses all of these words: {source}."
+
+
+def words() -> dict[str, list[str]]:
+    """The list, as {"noun": [...], "verb": [...]}."""
+    listed: dict[str, list[str]] = {"noun": [], "verb": []}
+    for line in resources.files("selfrefine.tasks").joinpath("words.txt").read_text().splitlines():
+        word, kind = line.split("\t")
+        listed[kind].append(word)
+    return listed
+
+
+def read(name: str, options: TaskOptions) -> Iterator[Located]:
+    """`n` distinct tasks of `name` words each, one of them a verb (setting `verbs`).
+
+    The words stand in alphabetical order, so the same set never makes two prompts that could fall into two
+    splits. meta["concepts"] lists them; there is no reference. The first k tasks do not depend on n.
+
+    Raises: ConfigError for a bad count; DataError where there are not n distinct sets.
+    """
+    where = f"concepts:{name}"
+    only(where, options, "settings")
+    if unknown := sorted(options.settings.keys() - {"verbs"}):
+        raise ConfigError(
+            f"{where}: no setting {unknown[0]!r}; there is `verbs`, how many of the words are verbs"
+        )
+    listed = words()
+    try:
+        size = int(name)
+        verbs = int(str(options.settings.get("verbs", min(1, size - 1))))
+    except ValueError:
+        raise ConfigError(f"{where}: how many words, and how many verbs, are whole numbers") from None
+    nouns = size - verbs
+    if not (1 <= size <= 12 and 0 <= verbs <= size):
+        raise ConfigError(f"{where}: 1 to 12 words, and no more verbs than words")
+    possible = math.comb(len(listed["noun"]), nouns) * math.comb(len(listed["verb"]), verbs)
+    wanted = GENERATED if options.n is None else options.n
+    if wanted > possible:
+        raise DataError(f"{where}: there are {possible} distinct sets of words, and {wanted} are asked for")
+    rng = generator(derive(options.seed, "tasks", "concepts", size, verbs))
+    seen: set[tuple[str, ...]] = set()
+    while len(seen) < wanted:
+        drawn = [listed["noun"][i] for i in rng.choice(len(listed["noun"]), nouns, replace=False)]
+        drawn += [listed["verb"][i] for i in rng.choice(len(listed["verb"]), verbs, replace=False)]
+        chosen = tuple(sorted(drawn))
+        if chosen in seen:
+            continue
+        seen.add(chosen)
+        prompt = ask(", ".join(chosen), options, TEMPLATE)
+        yield f"{where}:{len(seen)}", Task(id="", prompt=prompt, meta={"concepts": list(chosen)})

@@ -1,0 +1,109 @@
+"""reasoning-gym's procedural datasets: gym:chain_sum. The library takes a second to import, so it is lazy."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from selfrefine.errors import ConfigError
+from selfrefine.records import Task
+from selfrefine.seeds import derive
+from selfrefine.tasks.base import GENERATED, Located, TaskOptions, ask, only
+
+
+def names() -> list[str]:
+    """All datasets of the installed reasoning-gym."""
+    from reasoning_gym.factory import DATASETS
+
+    return sorted(DATASETS)
+
+
+def read(name: str, options: TaskOptions) -> Iterator[Located]:
+    """`n` tasks of dataset `name`, repeats included: small settings have few distinct ones (see splits).
+
+    meta["gym"] holds the dataset's name and the entry its own scorer needs, as JSON gives it back (tuples
+    are lists). tags["difficulty"] holds the entry's own values of what the dataset calls difficulty.
+
+    Raises: ConfigError for an unknown dataset or setting, or one that the library refuses.
+    """
+    where = f"gym:{name}"
+    only(where, options, "settings")
+    dataset = _create(name, where, options)
+    for index in range(GENERATED if options.n is None else options.n):
+        try:
+            entry = json.loads(json.dumps(dataset[index], allow_nan=False))
+        except Exception as error:
+            raise ConfigError(f"{where}: task {index + 1} cannot be made: {_said(error)}") from error
+        answer = entry.get("answer")
+        difficulty = _difficulty(entry.get("metadata") or {})
+        yield (
+            f"{where}:{index + 1}",
+            Task(
+                id="",
+                prompt=ask(entry["question"], options),
+                references=() if answer is None else (str(answer),),
+                tags={"difficulty": difficulty} if difficulty else {},
+                meta={"gym": {"dataset": name, "entry": entry}},
+            ),
+        )
+
+
+def _create(name: str, where: str, options: TaskOptions) -> Any:
+    import reasoning_gym
+    from reasoning_gym.factory import DATASETS
+
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.4)
+        hint = f"the nearest are {', '.join(near)}" if near else f"there are {len(DATASETS)}"
+        raise ConfigError(f"{where}: reasoning-gym has no such dataset; {hint}")
+    fields = typing.get_type_hints(DATASETS[name][1])
+    settings = {key: _converted(where, key, value, fields) for key, value in options.settings.items()}
+    try:
+        # The library draws task i from Random(seed + i): with the plain seed, runs with seeds 0 and 1 would
+        # share all tasks but one.
+        return reasoning_gym.create_dataset(
+            name,
+            size=GENERATED if options.n is None else options.n,
+            seed=derive(options.seed, "tasks", "gym", name) % 2**31,
+            **settings,
+        )
+    except Exception as error:
+        raise ConfigError(f"{where}: {_said(error)}") from error
+
+
+def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
+    """The setting as its field's type: "2" for an int, "[1, 2]" for a list. Raises: ConfigError."""
+    if key in ("seed", "size"):
+        raise ConfigError(f"{where}: {key} is given by {'--seed' if key == 'seed' else '-n'}")
+    if key not in fields:
+        near = difflib.get_close_matches(key, fields, n=1, cutoff=0.4)
+        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields))}"
+        raise ConfigError(f"{where}: no setting {key!r}; {known}")
+    try:
+        if isinstance(value, str) and value[:1] in ("[", "{"):
+            value = msgspec.json.decode(value.encode())
+        return msgspec.convert(value, fields[key], strict=False)
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        raise ConfigError(f"{where}: {key}={value}: {error}") from None
+
+
+def _difficulty(metadata: dict[str, Any]) -> str:
+    """ "num_digits=1 num_terms=2": for each knob, the entry's own value where it has a plain one.
+
+    What stands under metadata.difficulty itself is mostly the range that was asked for, the same in every
+    task, and would stratify nothing.
+    """
+    knobs = metadata.get("difficulty")
+    if not isinstance(knobs, dict):
+        return "" if knobs is None else str(knobs)
+    own = {key: metadata.get(key) for key in sorted(knobs)}
+    return " ".join(f"{key}={value}" for key, value in own.items() if isinstance(value, int | str))
+
+
+def _said(error: Exception) -> str:
+    return f"{error}".strip() or type(error).__name__

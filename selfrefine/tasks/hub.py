@@ -1,0 +1,71 @@
+"""Datasets of the Hugging Face hub, streamed: hub:openai/gsm8k --set config=main --set split=test"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.tasks.base import Located, TaskOptions, only
+from selfrefine.tasks.rows import read_row
+
+TIMEOUT_S = 5.0
+SETTINGS = ("config", "split", "revision")
+
+
+def read(name: str, options: TaskOptions) -> Iterator[Located]:
+    """Rows in the shapes of `tasks.rows`. Settings: config, split (train by default), revision.
+
+    Raises: ConfigError where `datasets` is not installed; DataError where the dataset cannot be had.
+    """
+    where = f"hub:{name}"
+    only(where, options, "prompt_field", "reference_field", "settings")
+    if unknown := sorted(options.settings.keys() - set(SETTINGS)):
+        raise ConfigError(f"{where}: no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
+    for number, row in enumerate(_rows(name, where, options), 1):
+        row_where = f"{where}:{number}"
+        try:
+            line = msgspec.json.encode(row)
+        except (TypeError, UnicodeEncodeError) as error:
+            raise DataError(f"{row_where}: it cannot be written as JSON: {error}") from None
+        yield row_where, read_row(line, row_where, options)
+
+
+def _rows(name: str, where: str, options: TaskOptions) -> Iterator[dict[str, Any]]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise ConfigError(f"{where}: needs the `datasets` package: pip install 'selfrefine[hub]'") from None
+    settings = {key: str(value) for key, value in options.settings.items()}
+    _reachable(name, where)
+    try:
+        yield from load_dataset(
+            name,
+            settings.get("config"),
+            split=settings.get("split", "train"),
+            revision=settings.get("revision"),
+            streaming=True,
+        )
+    except Exception as error:
+        raise DataError(f"{where}: {_first_line(error)}") from error
+
+
+def _reachable(name: str, where: str) -> None:
+    """`datasets` retries for minutes where there is no network: ask the hub once, briefly, first."""
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return
+    try:
+        HfApi().dataset_info(name, timeout=TIMEOUT_S)
+    except Exception as error:
+        raise DataError(
+            f"{where}: the hub did not give it ({type(error).__name__}: {_first_line(error)})\n"
+            "Without a network, use a file or a source that needs none, such as gym:chain_sum."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,171 @@
+"""Which task is trained on, which decides, which measures; and which tasks a round draws.
+
+Everything here depends on the seed and the tasks' ids, not on their order in a file: the first distinct
+prompts of a generated source are its easy ones, and a split by row puts repeats on both sides.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+
+from msgspec import Struct
+
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Message, Task
+from selfrefine.seeds import derive
+
+
+class SplitReport(Struct, frozen=True, kw_only=True):
+    """Rows read, rows dropped as repeats, distinct tasks left, distinct tasks no split asked for."""
+
+    rows: int
+    dropped: int
+    distinct: int
+    unused: int
+    strata: dict[str, dict[str, int]]
+    """tags.difficulty ("" where there is none) to split name to tasks."""
+
+
+class Splits(Struct, frozen=True, kw_only=True):
+    train: tuple[Task, ...]
+    gate: tuple[Task, ...]
+    test: tuple[Task, ...]
+    report: SplitReport
+
+
+def normalised(prompt: Sequence[Message]) -> str:
+    """The prompt with case, Unicode form and white space evened out; punctuation and roles are kept."""
+    return "\n".join(f"{message.role}: {_even(message.content)}" for message in prompt)
+
+
+def dedupe(tasks: Iterable[Task]) -> tuple[list[Task], int]:
+    """The first task of each normalised prompt, and how many repeats were dropped."""
+    first: dict[str, Task] = {}
+    rows = 0
+    for task in tasks:
+        rows += 1
+        first.setdefault(normalised(task.prompt), task)
+    return list(first.values()), rows - len(first)
+
+
+def split(tasks: Iterable[Task], seed: int, gate: float, test: float, train: int | None = None) -> Splits:
+    """Disjoint splits, stratified by tags.difficulty. `gate` and `test` are counts (int) or shares of the
+    distinct tasks (float below 1); `train` is a count, or None for all the rest.
+
+    Raises: DataError where the distinct tasks do not suffice; ConfigError for a size that is neither.
+    """
+    if train is not None and train < 1:
+        raise ConfigError(f"train needs 1 task or more, not {train}")
+    distinct, dropped = dedupe(tasks)
+    total = len(distinct)
+    sizes = {"test": _size("test", test, total), "gate": _size("gate", gate, total)}
+    asked = sum(sizes.values()) + (train or 1)
+    if asked > total:
+        raise DataError(
+            f"the source has {total} distinct tasks (in {total + dropped} rows), "
+            f"and the splits ask for {asked}: "
+            f"train {train or 'at least 1'}, gate {sizes['gate']}, test {sizes['test']}"
+        )
+    sizes["train"] = total - sum(sizes.values()) if train is None else train
+    ordered = _stratified(distinct, seed)
+    parts: dict[str, tuple[Task, ...]] = {}
+    strata: dict[str, dict[str, int]] = {}
+    start = 0
+    for name, size in sizes.items():
+        parts[name] = tuple(ordered[start : start + size])
+        start += size
+        for difficulty, count in sorted(Counter(map(_stratum, parts[name])).items()):
+            strata.setdefault(difficulty, {})[name] = count
+    check_disjoint(**parts)
+    report = SplitReport(
+        rows=total + dropped, dropped=dropped, distinct=total, unused=total - start, strata=strata
+    )
+    return Splits(**parts, report=report)
+
+
+def check_disjoint(train: Sequence[Task], gate: Sequence[Task], test: Sequence[Task]) -> None:
+    """No two splits share an id or a normalised prompt. Raises: DataError naming the first shared rows."""
+    splits = {"train": train, "gate": gate, "test": test}
+    for left, right in combinations(splits, 2):
+        shared = _shared(splits[left], splits[right])
+        if shared:
+            what, row, other = shared[0]
+            raise DataError(
+                f"{left} and {right} share {len(shared)} tasks: row {row} of {left} and row {other} of "
+                f"{right} ({splits[right][other - 1].id!r}) have the same {what}; take them out of one"
+            )
+
+
+def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> tuple[list[Task], bool]:
+    """The tasks of round `round_index` (from 1), and whether a new, reshuffled pass over train begins in it.
+
+    Rounds go through all of train before any task comes again. A round at the seam takes what is left, then
+    begins the next pass with tasks it does not hold yet: no task twice in a round. Where per_round is more
+    than there is, a round is all of train. A pure function: a resumed run draws what it would have drawn.
+    """
+    per_round = min(per_round, len(train))
+    if per_round < 1 or round_index < 1:
+        raise ConfigError("a round draws at least one task, and rounds count from 1")
+    start = (round_index - 1) * per_round
+    order: list[Task] = []
+    while len(order) < start + per_round:
+        seam = len(order) - len(order) % per_round
+        held = {task.id for task in order[seam:]}
+        keys = {task.id: derive(seed, "draw", len(order) // len(train), task.id) for task in train}
+        order += sorted(train, key=lambda task: (task.id in held, keys[task.id]))
+    passes_before = -(-start // len(train))
+    passes_after = -(-(start + per_round) // len(train))
+    return order[start : start + per_round], passes_after > passes_before > 0
+
+
+def _shared(left: Sequence[Task], right: Sequence[Task]) -> list[tuple[str, int, int]]:
+    """(what is the same, row in left, row in right), rows counted from 1."""
+    ids = {task.id: row for row, task in enumerate(left, 1)}
+    prompts = {normalised(task.prompt): row for row, task in enumerate(left, 1)}
+    shared = []
+    for row, task in enumerate(right, 1):
+        if task.id in ids:
+            shared.append(("id", ids[task.id], row))
+        elif (prompt := normalised(task.prompt)) in prompts:
+            shared.append(("prompt", prompts[prompt], row))
+    return shared
+
+
+def _even(text: str) -> str:
+    # Case folding can undo the normal form, so it is made twice.
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+
+def _stratum(task: Task) -> str:
+    return task.tags.get("difficulty", "")
+
+
+def _size(name: str, size: float, total: int) -> int:
+    if isinstance(size, int) and size >= 0:
+        return size
+    if not 0.0 <= size < 1.0:
+        raise ConfigError(f"{name} is a number of tasks or a share below 1, not {size}")
+    return max(1, round(size * total)) if size else 0
+
+
+def _stratified(tasks: Sequence[Task], seed: int) -> list[Task]:
+    """A shuffle in which every stretch holds each stratum in proportion.
+
+    Each stratum's tasks, shuffled, are spread evenly over [0, 1), task j of m at a random place in its own
+    m-th; cutting the line anywhere then cuts all strata alike, and strata of one task land anywhere.
+    """
+    strata: dict[str, list[Task]] = {}
+    for task in tasks:
+        strata.setdefault(_stratum(task), []).append(task)
+    placed: list[tuple[float, str, Task]] = []
+    for members in strata.values():
+        members.sort(key=lambda task: derive(seed, "split", task.id))
+        for j, task in enumerate(members):
+            jitter = derive(seed, "split", "place", task.id) / 2**53
+            placed.append(((j + jitter) / len(members), task.id, task))
+    placed.sort(key=lambda place: place[:2])
+    return [task for _, _, task in placed]

@@ -1,0 +1,176 @@
+"""The optimizer loop: seeded order, micro-batches by token budget, exact accumulation, checkpoints.
+
+A resumed loop makes the same steps with the same numbers as one that was never interrupted: everything
+random is seeded per step, and a checkpoint holds the adapter, Adam's moments and the log so far.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import torch
+from msgspec import Struct
+from safetensors.torch import load_file, save_file
+
+from selfrefine import seeds
+from selfrefine.config import TrainConfig
+from selfrefine.errors import Interrupted, TrainingError
+from selfrefine.objectives.base import Batch, Item, Objective
+from selfrefine.training.forward import by_budget, completion_logprobs
+
+
+class StepLog(Struct, frozen=True, kw_only=True):
+    """A row of train.jsonl."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    items: int
+
+
+class CheckpointStore(Protocol):
+    """Where checkpoints go; `rundir` makes their replacement atomic."""
+
+    def load(self) -> Path | None: ...
+    def replace(self, build: Callable[[Path], None]) -> None: ...
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+
+
+def plan_steps(count: int, settings: TrainConfig, seed: int) -> list[list[int]]:
+    """Indices of each optimizer step: shuffled passes over the items, a fresh order each pass."""
+    if count == 0:
+        return []
+    size = min(settings.batch_size, count)
+    wanted = settings.steps or max(1, round(settings.epochs * count / size))
+    order: list[int] = []
+    epoch = 0
+    while len(order) < wanted * size:
+        order += seeds.generator(seeds.derive(seed, "order", epoch)).permutation(count).tolist()
+        epoch += 1
+    if not settings.steps and settings.epochs == int(settings.epochs):
+        # Whole epochs end with what is left over instead of borrowing from an epoch that never comes.
+        order = order[: int(settings.epochs) * count]
+        return [order[i : i + size] for i in range(0, len(order), size)]
+    return [order[i * size : (i + 1) * size] for i in range(wanted)]
+
+
+def rate_at(step: int, total: int, settings: TrainConfig) -> float:
+    """Learning rate of step 0 ≤ step < total."""
+    warm = settings.warmup * total
+    if step + 1 <= warm:
+        return settings.lr * (step + 1) / warm
+    return settings.lr * SCHEDULES[settings.schedule]((step - warm) / max(1.0, total - warm))
+
+
+def train(
+    model: Any,
+    items: Sequence[Item],
+    objective: Objective,
+    settings: TrainConfig,
+    seed: int,
+    checkpoints: CheckpointStore,
+    on_step: Callable[[StepLog, int], None],
+) -> list[StepLog]:
+    """Train the adapter of a PeftModel in place; returns a row per step.
+
+    `on_step(row, total steps)` is called after each step and may raise to stop between steps.
+    Raises: TrainingError on a non-finite loss or gradient, before the weights are touched.
+    """
+    steps = plan_steps(len(items), settings, seed)
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay
+    )
+    log = _restore(checkpoints.load(), parameters, optimizer)
+    model.train()
+    for index in range(len(log), len(steps)):
+        # Dropout's stream depends on the step alone, so a resume draws what an uninterrupted run draws.
+        torch.manual_seed(seeds.derive(seed, "dropout", index))
+        rate = rate_at(index, len(steps), settings)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        chosen = [items[i] for i in steps[index]]
+        row = _step(model, list(parameters.values()), optimizer, chosen, objective, settings, index, rate)
+        log.append(row)
+        if (index + 1) % settings.checkpoint_steps == 0 and index + 1 < len(steps):
+            checkpoints.replace(lambda folder: _store(folder, parameters, optimizer, log))
+        try:
+            on_step(row, len(steps))
+        except Interrupted:
+            checkpoints.replace(lambda folder: _store(folder, parameters, optimizer, log))
+            raise
+    model.eval()
+    return log
+
+
+def _step(
+    model: Any,
+    parameters: list[Any],
+    optimizer: Any,
+    items: Sequence[Item],
+    objective: Objective,
+    settings: TrainConfig,
+    index: int,
+    rate: float,
+) -> StepLog:
+    optimizer.zero_grad(set_to_none=True)
+    tokens = sum(len(item.completion_token_ids) for item in items)
+    lengths = [len(item.prompt_token_ids) + len(item.completion_token_ids) for item in items]
+    loss = 0.0
+    for micro in by_budget(lengths, settings.token_budget):
+        part = [items[i] for i in micro]
+        logprobs = completion_logprobs(model, [(i.prompt_token_ids, i.completion_token_ids) for i in part])
+        value = objective(logprobs, Batch(part, len(items), tokens)).value
+        value.backward()
+        loss += float(value.detach())
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        ids = ", ".join(item.id for item in items)
+        raise TrainingError(
+            f"step {index + 1}: the loss is {loss} and its gradient {norm}, so nothing more was learnt; "
+            f"rows of the batch: {ids}. Lower train.lr or look at these rows."
+        )
+    optimizer.step()
+    return StepLog(step=index + 1, loss=loss, lr=rate, grad_norm=norm, tokens=tokens, items=len(items))
+
+
+def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequence[StepLog]) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in parameters.items():
+        state = optimizer.state[parameter]
+        tensors[f"{name}/weight"] = parameter.detach().cpu().contiguous()
+        tensors[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
+        tensors[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
+    save_file(tensors, folder / "state.safetensors")
+    (folder / "log.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in log))
+    (folder / "checkpoint.json").write_text(json.dumps({"steps": len(log)}) + "\n")
+
+
+def _restore(folder: Path | None, parameters: dict[str, Any], optimizer: Any) -> list[StepLog]:
+    if folder is None:
+        return []
+    lines = (folder / "log.jsonl").read_bytes().splitlines()
+    log = [msgspec.json.decode(line, type=StepLog) for line in lines]
+    tensors = load_file(folder / "state.safetensors")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[f"{name}/weight"])
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(len(log))),
+                "exp_avg": tensors[f"{name}/exp_avg"].to(parameter.device),
+                "exp_avg_sq": tensors[f"{name}/exp_avg_sq"].to(parameter.device),
+            }
+    return log

@@ -1,0 +1,378 @@
+"""The local engine: what is recorded of an answer, where answers end, and policies that leave no trace."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import tiny
+import torch
+
+from selfrefine.config import LoraConfig
+from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.engines.local import LocalEngine, _StopStrings
+from selfrefine.errors import ConfigError, EngineError
+from selfrefine.records import Message
+from selfrefine.sampling.decode import Live
+
+END = 302
+
+
+def requests(engine: Engine, *texts: str, n: int = 1) -> list[Request]:
+    return [
+        Request(
+            prompt_token_ids=engine.encode_chat([Message(role="user", content=text)]),
+            seeds=tuple(100 * i + k for k in range(n)),
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def answers(engine: Engine, asked: Sequence[Request], **how: Any) -> list[Completion]:
+    found = [c for batch in engine.generate(asked, Sampling(**how)) for c in batch]
+    found.sort(key=lambda c: (c.request, c.index))
+    assert [(c.request, c.index) for c in found] == [
+        (i, k) for i, request in enumerate(asked) for k in range(len(request.seeds))
+    ]
+    return found
+
+
+TEXTS = ("what is 17 + 25?", "the sum of the two", "a", "so the question was what the answer is again")
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gemma3"])
+def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(kind: str) -> None:
+    """A ratio of new to old policy is 1 at the start only if the two ways of computing agree."""
+    engine = tiny.engine(kind)
+    asked = requests(engine, *TEXTS, n=3)
+    rows = answers(engine, asked, max_new_tokens=12, temperature=0.8, top_p=0.9)
+    scored = engine.score([asked[c.request].prompt_token_ids for c in rows], [c.token_ids for c in rows])
+    for row, logprobs in zip(rows, scored, strict=True):
+        assert row.logprobs == pytest.approx(logprobs, abs=1e-4)
+        assert len(row.logprobs) == len(row.token_ids)
+
+
+def test_token_ids_keep_the_stop_token_and_text_does_not() -> None:
+    """Every eos id of the generation config ends an answer, and the template's end-of-turn as well."""
+    model = tiny.model()
+    model.generation_config.eos_token_id = [5, *range(20, 200, 10)]
+    engine = LocalEngine(model, tiny.tokenizer(), tiny.engine().identity)
+    assert engine.stop_ids == {END, 5, *range(20, 200, 10)}
+    rows = answers(engine, requests(engine, *TEXTS, n=8), max_new_tokens=30)
+    stopped = [row for row in rows if row.finish_reason == "stop"]
+    assert len({row.token_ids[-1] for row in stopped}) > 2
+    for row in stopped:
+        assert row.token_ids[-1] in engine.stop_ids
+        assert not set(row.token_ids[:-1]) & engine.stop_ids
+        assert row.text == engine.tokenizer.decode(row.token_ids[:-1], skip_special_tokens=True)
+    for row in rows:
+        if row.finish_reason == "length":
+            assert len(row.token_ids) == 30 and not set(row.token_ids) & engine.stop_ids
+            assert row.text == engine.decode(row.token_ids)
+
+
+def test_an_answer_that_stops_with_its_last_token_is_not_cut_off() -> None:
+    engine = tiny.engine()
+    [row] = answers(engine, requests(engine, "a"), temperature=0.0, max_new_tokens=1)
+    assert row.finish_reason == "length"
+    engine.stop_ids = frozenset({row.token_ids[0]})
+    [row] = answers(engine, requests(engine, "a"), temperature=0.0, max_new_tokens=1)
+    assert row.finish_reason == "stop" and row.text == ""
+
+
+def test_the_end_of_turn_counts_though_the_tokenizer_does_not_list_it() -> None:
+    """Gemma's <end_of_turn> is an added special token, but no named one; its eos is another token."""
+    tokenizer = tiny.tokenizer()
+    tokenizer.eos_token = "<|endoftext|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    assert END not in tokenizer.all_special_ids
+    model = tiny.model(eos_token_id=300)
+    model.generation_config.eos_token_id = 300
+    engine = LocalEngine(model, tokenizer, tiny.engine().identity)
+    assert engine.end_id == END and engine.stop_ids == {300, END}
+    assert engine.encode_answer("42")[-1] == END
+
+
+def test_without_a_template_the_answer_ends_with_eos() -> None:
+    engine = tiny.engine(template=None)
+    assert engine.stop_ids == {END} and engine.encode_answer("a") == (*engine.encode_text("a"), END)
+    model = tiny.model(eos_token_id=None)
+    tokenizer = tiny.tokenizer(None)
+    tokenizer.eos_token = None
+    with pytest.raises(EngineError, match="no end-of-sequence"):
+        LocalEngine(model, tokenizer, engine.identity)
+
+
+def live(engine: LocalEngine, *pieces: str) -> Live:
+    """A row whose tokens are those of each piece, sampled with logprobs -0.1, -0.2, ..."""
+    ids = [i for piece in pieces for i in engine.encode_text(piece)]
+    logprobs = [-0.1 * (k + 1) for k in range(len(ids))]
+    return Live(0, 0, None, ids, logprobs)  # type: ignore[arg-type]
+
+
+def test_a_stop_string_at_a_token_boundary_by_hand() -> None:
+    engine = tiny.engine()
+    done = engine._completion(live(engine, "42", "\n", "Q:"), Sampling(stop=("\nQ", "zzz")))
+    kept = engine.encode_text("42")
+    assert (done.text, done.finish_reason) == ("42", "stop")
+    # The end-of-turn was not sampled: it has no logprob.
+    assert done.token_ids == (*kept, END) and done.logprobs == pytest.approx((-0.1, -0.2)[: len(kept)])
+
+
+def test_a_token_that_straddles_the_stop_string_is_encoded_anew() -> None:
+    engine = tiny.engine()
+    [word] = engine.encode_text(" answer")  # one token of the tiny vocabulary
+    row = live(engine, "the", " answer", " is")
+    done = engine._completion(row, Sampling(stop=("swer",)))
+    head = engine.encode_text("the")
+    assert done.text == "the an" and word not in done.token_ids
+    assert done.token_ids == (*head, *engine.encode_text(" an"), END)
+    assert len(done.logprobs) == len(head)
+    assert engine.decode(done.token_ids) == done.text  # else the row would count as edited by hand
+
+
+def test_the_earliest_of_several_stop_strings_cuts() -> None:
+    engine = tiny.engine()
+    done = engine._completion(live(engine, "a b c"), Sampling(stop=("c", " b")))
+    assert done.text == "a"
+
+
+def test_a_stop_string_is_seen_whatever_its_characters_cost_in_tokens() -> None:
+    """A byte-level vocabulary spends four tokens on an emoji; characters are too few."""
+    engine = tiny.engine()
+    stop = "🧮" * 6
+    assert len(engine.encode_text(stop)) == 24
+    watcher = _StopStrings(engine, (stop,))
+    assert watcher.stops(live(engine, "so ", stop))
+    assert not watcher.stops(live(engine, "so ", stop[:-1]))
+
+
+def test_sampling_with_a_stop_string_is_sampling_without_cut_short() -> None:
+    engine = tiny.engine()
+    asked = requests(engine, *TEXTS, n=4)
+    free = answers(engine, asked, max_new_tokens=24)
+    straddled = 0
+    for stop in ("a", "e", "in", "s "):
+        cut = answers(engine, asked, max_new_tokens=24, stop=(stop,))
+        for whole, row in zip(free, cut, strict=True):
+            if stop not in whole.text:
+                assert (row.token_ids, row.text) == (whole.token_ids, whole.text)
+                continue
+            assert row.text == whole.text[: whole.text.find(stop)] and row.finish_reason == "stop"
+            assert row.token_ids[-1] == END and engine.decode(row.token_ids) == row.text
+            kept = len(row.logprobs)
+            assert row.token_ids[:kept] == whole.token_ids[:kept]
+            assert row.logprobs == pytest.approx(whole.logprobs[:kept], abs=1e-5)
+            straddled += len(row.token_ids) > kept + 1
+    assert straddled > 0
+
+
+def test_a_prompt_too_long_is_an_error_row_and_the_others_go_on() -> None:
+    engine = tiny.engine(max_position_embeddings=64)
+    long = Request(prompt_token_ids=(7,) * 50, seeds=(1, 2))
+    empty = Request(prompt_token_ids=(), seeds=(1,))
+    fits = Request(prompt_token_ids=(7,) * 44, seeds=(1,))
+    rows = answers(engine, [long, *requests(engine, "a"), empty, fits], max_new_tokens=20)
+    assert [row.finish_reason == "error" for row in rows] == [True, True, False, True, False]
+    assert rows[0].error is not None and "50 tokens" in rows[0].error and "64" in rows[0].error
+    assert rows[3].error is not None and "empty" in rows[3].error
+    assert rows[0].token_ids == () and rows[4].error is None
+
+
+def plain_logprobs(model: Any, prompt: Sequence[int], completion: Sequence[int]) -> list[float]:
+    with torch.no_grad():
+        table = model(torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
+    return [table[len(prompt) - 1 + k, t].item() for k, t in enumerate(completion)]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3", "gpt2"])
+def test_score_is_a_plain_forward_whatever_the_company(kind: str) -> None:
+    """Ragged rows are padded; neither the padding nor the other rows may show in a logprob."""
+    engine = tiny.engine(kind)
+    pairs = [((1, 2, 3), (4, 5)), ((9,) * 30, tuple(range(20))), ((8,), (7,)), ((3, 4), ())]
+    together = engine.score([p for p, _ in pairs], [c for _, c in pairs])
+    for (prompt, completion), row in zip(pairs, together, strict=True):
+        assert row == pytest.approx(plain_logprobs(engine.model, prompt, completion), abs=1e-5)
+        assert engine.score([prompt], [completion]) == [pytest.approx(row, abs=1e-5)]
+    assert engine.score([], []) == []
+    with pytest.raises(EngineError, match="empty prompt"):
+        engine.score([(1,), ()], [(2, 3), (2,)])
+
+
+def adapter(engine: LocalEngine, folder: Path, seed: int = 0, **settings: Any) -> Path:
+    """An adapter whose B is not zero, so that it changes what the model says."""
+    with engine.training(None, LoraConfig(r=4, **settings), seed) as wrapped:
+        generator = torch.Generator().manual_seed(seed)
+        for name, parameter in wrapped.named_parameters():
+            if "lora_B" in name:
+                parameter.data.normal_(0, 0.2, generator=generator)
+        engine.save_adapter(wrapped, folder)
+    return folder
+
+
+def bits(model: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(model: Any, before: dict[str, torch.Tensor]) -> bool:
+    now = model.state_dict()
+    return now.keys() == before.keys() and all(torch.equal(now[name], before[name]) for name in now)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        found: torch.Tensor = model(torch.tensor([[5, 9, 2, 77, 31]])).logits
+    return found
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "gemma2", "gpt2"])
+def test_a_merged_adapter_speaks_as_plain_peft_does(kind: str, tmp_path: Path) -> None:
+    """Also the proof that what `save` writes is an adapter for everybody, not for us alone."""
+    engine = tiny.engine(kind)
+    base = logits(engine.model)
+    engine.use_adapter(adapter(engine, tmp_path / "a"))
+    plain = peft.PeftModel.from_pretrained(tiny.model(kind), str(tmp_path / "a"))
+    assert (logits(engine.model) - logits(plain)).abs().max() < 1e-4
+    assert (logits(engine.model) - base).abs().max() > 0.1
+    assert "lm_head" not in (tmp_path / "a" / "adapter_config.json").read_text()
+
+
+def test_base_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
+    """Subtracting what was added drifts; after a hundred rounds it is another model."""
+    engine = tiny.engine()
+    before, base = bits(engine.model), logits(engine.model)
+    first, second = adapter(engine, tmp_path / "a", 1), adapter(engine, tmp_path / "b", 2)
+    assert same_bits(engine.model, before)
+    policies = [engine.policy]
+    for folder in (first, second):
+        engine.use_adapter(folder)
+        policies.append(engine.policy)
+    # B on the base, not on top of A.
+    plain = peft.PeftModel.from_pretrained(tiny.model(), str(second))
+    assert (logits(engine.model) - logits(plain)).abs().max() < 1e-4
+    engine.use_adapter(None)
+    assert same_bits(engine.model, before) and torch.equal(logits(engine.model), base)
+    assert len(set(policies)) == 3 and engine.policy == policies[0]
+
+
+def test_score_base_is_the_round_0_policy_while_an_adapter_is_merged(tmp_path: Path) -> None:
+    """The trap: a reference policy that silently is the last iterate."""
+    engine = tiny.engine()
+    pair: tuple[list[Sequence[int]], list[Sequence[int]]] = ([(1, 2, 3)], [(4, 5, 6)])
+    base = engine.score(*pair)
+    engine.use_adapter(adapter(engine, tmp_path / "a"))
+    tuned = engine.score(*pair)
+    assert engine.score(*pair, base=True) == base
+    assert engine.score(*pair) == tuned != base  # and the adapter is back in place
+    with pytest.raises(EngineError):
+        engine.score([()], [(1,)], base=True)
+    assert engine.score(*pair) == tuned
+
+
+def test_below_float32_the_adapter_stays_beside_the_weights(tmp_path: Path) -> None:
+    """Merging into bfloat16 rounds a small adapter away."""
+    engine = tiny.engine()
+    folder = adapter(engine, tmp_path / "a")
+    half = LocalEngine(tiny.model().bfloat16(), engine.tokenizer, engine.identity)
+    before = bits(half.model)
+    pair: tuple[list[Sequence[int]], list[Sequence[int]]] = ([(1, 2, 3)], [(4, 5, 6)])
+    base = half.score(*pair)
+    half.use_adapter(folder)
+    tuned = half.score(*pair)
+    assert "unmerged" in half.signature and half.score(*pair, base=True) == base != tuned
+    engine.use_adapter(folder)
+    assert tuned[0] == pytest.approx(engine.score(*pair)[0], abs=0.3)
+    with pytest.raises(EngineError, match="float32"):
+        half.save_merged(tmp_path / "m")
+    half.use_adapter(None)
+    assert same_bits(half.model, before)
+
+
+def test_a_merged_model_saved_is_a_plain_model(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    engine = tiny.engine()
+    engine.use_adapter(adapter(engine, tmp_path / "a"))
+    engine.save_merged(tmp_path / "plain")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    assert torch.equal(logits(loaded), logits(engine.model))
+    assert not list(tmp_path.glob("plain/*.bin"))
+
+
+def edit_json(file: Path, **changes: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def test_an_adapter_that_does_not_fit_is_refused_and_the_model_is_intact(tmp_path: Path) -> None:
+    engine = tiny.engine()
+    good = adapter(engine, tmp_path / "good")
+    other = adapter(tiny.engine("qwen2"), tmp_path / "other")
+    bad = {"other weights": (other, r"trained on tiny-qwen2 .* pass that model")}
+    for name, kind, changes in (
+        ("other shapes", "llama", {"hidden_size": 48}),
+        ("more layers", "llama", {"num_hidden_layers": 3}),
+        ("fewer layers", "llama", {"num_hidden_layers": 1}),
+        ("other names", "gpt2", {}),
+    ):
+        folder = adapter(tiny.engine(kind, **changes), tmp_path / name)
+        (folder / "selfrefine.json").unlink()  # an adapter from elsewhere has no sidecar
+        bad[name] = (folder, "")
+    bad["no folder"] = (tmp_path / "nothing", "not an adapter folder")
+    for name, file, text in (
+        ("broken json", "adapter_config.json", "{"),
+        ("broken sidecar", "selfrefine.json", "{"),
+        ("broken weights", "adapter_model.safetensors", "GARBAGE" * 9),
+    ):
+        shutil.copytree(good, tmp_path / name)
+        (tmp_path / name / file).write_text(text)
+        bad[name] = (tmp_path / name, "")
+    before, base = bits(engine.model), logits(engine.model)
+    for name, (folder, why) in bad.items():
+        with pytest.raises(ConfigError, match=why) as caught:
+            engine.use_adapter(folder)
+        assert str(folder) in str(caught.value) and len(str(caught.value).splitlines()) <= 2, name
+        assert same_bits(engine.model, before) and torch.equal(logits(engine.model), base), name
+    engine.use_adapter(good)
+    assert not torch.equal(logits(engine.model), base)
+
+
+@pytest.mark.parametrize("kind", ["dora", "ia3", "bias"])
+def test_an_adapter_that_is_more_than_a_product_is_never_half_applied(kind: str, tmp_path: Path) -> None:
+    """Only B A is merged: a DoRA, an IA3 or a trained bias must come in whole or be refused."""
+    configs = {
+        "dora": peft.LoraConfig(r=4, target_modules="all-linear", use_dora=True),
+        "ia3": peft.IA3Config(target_modules=["q_proj", "v_proj"], feedforward_modules=[]),
+        "bias": peft.LoraConfig(r=4, target_modules="all-linear", bias="all"),
+    }
+    plain = peft.get_peft_model(tiny.model(attention_bias=True), configs[kind])
+    generator = torch.Generator().manual_seed(0)
+    for parameter in plain.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.2 * torch.randn(parameter.shape, generator=generator)
+    plain.save_pretrained(str(tmp_path / "a"))
+    engine = tiny.engine(attention_bias=True)
+    before = bits(engine.model)
+    try:
+        engine.use_adapter(tmp_path / "a")
+    except ConfigError:
+        assert same_bits(engine.model, before)
+    else:
+        assert (logits(engine.model) - logits(plain)).abs().max() < 1e-4
+        engine.use_adapter(None)
+        assert same_bits(engine.model, before)
+
+
+def test_unknown_targets_are_a_configuration_error_and_leave_nothing_behind() -> None:
+    engine = tiny.engine()
+    before = bits(engine.model)
+    with (
+        pytest.raises(ConfigError, match="no_such_layer"),
+        engine.training(None, LoraConfig(targets=("no_such_layer",)), 0),
+    ):
+        pass
+    assert same_bits(engine.model, before) and not hasattr(engine.model, "peft_config")

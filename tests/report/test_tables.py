@@ -1,0 +1,189 @@
+"""Tables fit 80 columns, say "–" for what is not known, and let no model text act."""
+
+import io
+from pathlib import Path
+
+import msgspec
+from rich.console import Console, RenderableType
+
+from selfrefine.audit import RunInfo
+from selfrefine.doctor import Check
+from selfrefine.records import (
+    Critique,
+    GateDecision,
+    Message,
+    Reward,
+    RoundSummary,
+    RunManifest,
+    Sample,
+    Task,
+)
+from selfrefine.report import tables
+from selfrefine.report.tables import RoundRow
+from selfrefine.stats import Interval, interval
+
+HOSTILE = "\x1b]8;;http://x\x07[/red] \u202eScore: 5 </script> <|im_end|>"
+SHOWN = "␛]8;;http://x␇[/red] ‹U+202E›Score: 5 </script> <|im_end|>"
+
+
+def shown(renderable: RenderableType, width: int = 80) -> str:
+    """What a terminal gets, from a console that does parse markup and colour: the worst case."""
+    out = io.StringIO()
+    Console(file=out, width=width, force_terminal=True, color_system=None, legacy_windows=False).print(
+        renderable
+    )
+    assert all(len(line) <= width for line in out.getvalue().splitlines())
+    return out.getvalue()
+
+
+def right(successes: int, n: int) -> Interval:
+    return interval([1.0] * successes + [0.0] * (n - successes))
+
+
+def summary(index: int, gate: GateDecision | None = None, stop: str | None = None) -> RoundSummary:
+    return RoundSummary(
+        index=index,
+        policy_before="a",
+        policy_after="b",
+        counts={"samples": 1024, "tokens": 12_345, "unscored": 3},
+        measures={"gate": msgspec.to_builtins(right(57 + index, 200))},
+        gate=gate,
+        stop=stop,
+    )
+
+
+def manifest() -> RunManifest:
+    return RunManifest(
+        name="demo",
+        argv=("selfrefine", "cycle", "--run", HOSTILE),
+        config={"train": {"lr": 3e-4, "rank": 16}},
+        origins={"train.lr": "flag", "train.rank": "default"},
+        seeds={"run": 7},
+        git={},
+        packages={},
+        model={"id": "smollm2"},
+        chat_template_sha256="",
+        prompts={},
+        tasks={},
+        device="cpu",
+        dtype="float32",
+        threads=2,
+        token_budget=4096,
+    )
+
+
+def test_the_last_table_of_the_demo_fits_80_columns_at_its_widest() -> None:
+    rows = [
+        RoundRow(label="0", gate=right(9, 200), test=right(18, 400), tokens=1_234_567, decision="start"),
+        RoundRow(label="1", gate=right(57, 200), tokens=12_345, seconds=305.0, decision="rolled back"),
+        RoundRow(label="final", test=right(184, 400), seconds=7262.0),
+    ]
+    text = shown(tables.round_table(rows))
+    # By hand (Wilson): 184 of 400 is 0.460, [0.412, 0.509].
+    assert "0.460 [0.412, 0.509]" in text
+    assert "accuracy, mean [95 % interval]" in text  # a title is markup to rich unless it is a Text
+    (line,) = [line for line in text.splitlines() if "rolled back" in line]
+    assert line.split() == ["1", "0.285", "[0.227,", "0.351]", "12.3k", "5:05", "rolled", "back"]
+    assert "2:01:02" in text
+
+
+def test_a_split_that_was_never_read_has_no_column() -> None:
+    assert "test" not in shown(tables.round_table([RoundRow(label="0", gate=right(1, 2))]))
+
+
+def test_a_zero_measure_is_not_an_empty_cell() -> None:
+    # Trap: `value or ""` would hide the round in which nothing was right.
+    assert "0.000 [0.000, 0.278]" in shown(tables.round_table([RoundRow(label="0", gate=right(0, 10))]))
+
+
+def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None:
+    kept = GateDecision(accepted=True, before=0.285, after=0.29, n=200, reason="0.290 beats 0.285")
+    lost = GateDecision(accepted=False, before=0.29, after=0.2, n=200, reason="0.200 does not beat 0.290")
+    text = shown(
+        tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost, stop="patience")])
+    )
+    assert "train.lr = 0.0003" in text
+    assert "train.rank" not in text  # a default nobody chose
+    assert "round 1: 1,024 samples, 12,345 tokens, 3 unscored" in text
+    assert "0.290 beats 0.285" in text and "rolled back" in text and "stopped: patience" in text
+    assert "\x1b]8" not in text
+
+
+def test_a_run_without_a_round_says_so() -> None:
+    assert "no round is committed yet" in shown(tables.run_view(manifest(), []))
+
+
+def test_a_measure_of_an_unknown_shape_is_left_out_and_does_not_stop_the_view() -> None:
+    odd = msgspec.structs.replace(summary(1), measures={"gate": {"mean": "high"}, "test": 0.5})
+    assert tables.round_rows([odd]) == [RoundRow(label="1", tokens=12_345)]
+
+
+def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round() -> None:
+    lost = GateDecision(accepted=False, before=0.111, after=0.29, n=200, reason="")
+    runs = [
+        RunInfo(name="new", path=Path("new")),
+        RunInfo(name="kept", path=Path("kept"), rounds=2, manifest=manifest(), last=summary(1)),
+        RunInfo(name="lost", path=Path("lost"), rounds=2, last=summary(1, lost, stop="patience")),
+        RunInfo(name="torn", path=Path("torn"), problem="manifest.json: [/red] broken"),
+    ]
+    lines = {
+        line.split()[0]: line
+        for line in shown(tables.runs_table(runs), width=100).splitlines()
+        if line.strip()
+    }
+    assert "0.290 [0.232, 0.356]" in lines["kept"] and "open" in lines["kept"]
+    assert "0.111" in lines["lost"] and "0.290" not in lines["lost"] and "ended: patience" in lines["lost"]
+    assert "[/red] broken" in lines["torn"]
+    assert "new" in lines["new"].split()[1:]
+    shown(tables.runs_table(runs))  # and it fits 80 columns
+
+
+def test_doctor_says_how_to_mend_under_what_is_broken() -> None:
+    checks = [
+        Check(name="torch", value="2.13.0"),
+        Check(name="write test", value="/runs: read-only", status="fail", mend="use another folder"),
+    ]
+    lines = shown(tables.doctor_view(checks)).splitlines()
+    assert lines[0].split() == ["ok", "torch", "2.13.0"]
+    assert lines[1].startswith("fail")
+    assert lines[2].strip() == "→ use another folder"
+
+
+def hostile_sample(index: int) -> Sample:
+    task = Task(id="t1", prompt=(Message(role="user", content=f"ask {HOSTILE}"),), references=(HOSTILE,))
+    return Sample(
+        id=f"t1.r0.s{index}",
+        task=task,
+        text=f"line one\nline two {HOSTILE}",
+        finish_reason="length",
+        parent_id="t1.r0.s0",
+        reward=0.0,
+        rewards=(
+            Reward(name="numeric", value=0.0, detail=HOSTILE),
+            Reward(name="critic", value=None, error=HOSTILE),
+        ),
+        critiques=(Critique(text=HOSTILE, verdict="revise", score=0.25), Critique(error=HOSTILE)),
+        error=HOSTILE,
+    )
+
+
+def test_a_sample_is_readable_and_nothing_in_it_acts() -> None:
+    text = shown(tables.samples_view([hostile_sample(1), hostile_sample(2)]), width=200)
+    assert "\x1b" not in text and "\u202e" not in text and "\x07" not in text
+    assert text.count(f"user: ask {SHOWN}") == 1  # the prompt once, above both answers
+    assert text.count("  line one") == 2 and f"  line two {SHOWN}" in text  # an answer keeps its lines
+    assert "t1.r0.s1 · reward 0.000 · truncated · revises t1.r0.s0" in text
+    assert f"numeric 0.000 ({SHOWN})" in text
+    assert f"critic – (unscored: {SHOWN})" in text
+    assert f"critique 0 (revise 0.250): {SHOWN}" in text
+    assert f"critique 0 (no verdict): error: {SHOWN}" in text
+
+
+def test_an_unscored_sample_is_called_so_and_one_never_scored_is_not() -> None:
+    task = Task(id="t", prompt=(Message(role="user", content="q"),))
+    never = Sample(id="a", task=task, text="x")
+    unscored = Sample(
+        id="b", task=task, text="x", rewards=(Reward(name="exact", value=None, error="no reference"),)
+    )
+    assert shown(tables.sample_view(never)).split() == ["a", "x"]
+    assert "b · unscored" in shown(tables.sample_view(unscored))

@@ -1,0 +1,69 @@
+"""What the summary line says, and what it must not swallow."""
+
+import pytest
+
+from selfrefine.report.words import compact, duration, number, summary_line, with_interval
+from selfrefine.stats import Difference, Interval
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.04, "0.0 s"),
+        (7.25, "7.2 s"),
+        (9.97, "10 s"),
+        (59.7, "1 min 00 s"),
+        (305, "5 min 05 s"),
+        (3599.6, "1 h 00 min"),
+        (7262, "2 h 01 min"),
+    ],
+)
+def test_durations_never_show_sixty_seconds(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+def test_numbers() -> None:
+    assert [number(x) for x in (1234567, 503.7, 0.28512, 0)] == ["1,234,567", "504", "0.285", "0"]
+    assert [compact(x) for x in (950, 12345, 999_960, 1_234_567)] == ["950", "12.3k", "1M", "1.23M"]
+
+
+def test_a_mean_is_shown_with_its_interval_and_a_difference_with_its_sign() -> None:
+    assert with_interval(Interval(mean=0.285, lo=0.243, hi=0.331, n=400)) == "0.285 [0.243, 0.331]"
+    assert with_interval(Difference(mean=0.3, lo=-0.01, hi=0.6, n=9)) == "+0.300 [-0.010, +0.600]"
+    assert with_interval(Interval(mean=0.4, lo=None, hi=None, n=1)) == "0.400"
+    # Trap: a score that could not be computed is not 0.000.
+    assert with_interval(Interval(mean=None, lo=None, hi=None, n=0)) == "–"
+
+
+def test_the_line_of_the_design() -> None:
+    line = summary_line(
+        {"stage": "generate", "samples": 512, "tasks": 64, "truncated": 3, "tokens_per_s": 503.7}
+    )
+    assert line == "generate: 512 samples of 64 tasks · 3 truncated · 504 tok/s"
+
+
+def test_no_truncation_is_silent_but_no_unscored_row_is_news() -> None:
+    line = summary_line({"stage": "reward", "rows": 8, "truncated": 0, "unscored": 0, "seconds": 61.0})
+    assert line == "reward: 8 rows · 0 unscored · 1 min 01 s"
+
+
+def test_measures_shares_nested_figures_and_nulls() -> None:
+    line = summary_line(
+        {
+            "stage": "critique",
+            "drafts": 64,
+            "unparsed_share": 0.125,
+            "passes": [{"revisions": 3}],  # one line has no room for a list
+            "rewards": {"numeric": {"mean": 0.5, "lo": 0.25, "hi": 0.75, "n": 8, "unscored": 2}},
+            "comparison": {"compared": 60, "right": {"draft": 0.1, "fresh": None}},
+        }
+    )
+    assert line == (
+        "critique: 64 drafts · 12.5% unparsed · numeric 0.500 [0.250, 0.750] (2 unscored) · "
+        "comparison: compared 60 · right: draft 0.1, fresh –"
+    )
+
+
+def test_a_reward_named_by_a_hostile_file_stays_on_one_line() -> None:
+    line = summary_line({"stage": "reward", "rewards": {"evil\n\x1b[2J.py:f": {"mean": 1.0}}})
+    assert line == "reward: evil␊␛[2J.py:f 1.000"

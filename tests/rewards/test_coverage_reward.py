@@ -1,0 +1,101 @@
+"""coverage and the word forms below it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from selfrefine.records import Message, Reward, Sample, Task
+from selfrefine.rewards import coverage
+from selfrefine.rewards.base import RewardOptions
+from selfrefine.rewards.words import forms
+
+
+def cover(text: str, concepts: Any = None, *references: str, reveal: bool = False, **settings: Any) -> Reward:
+    meta = {} if concepts is None else {"concepts": concepts}
+    prompt = (Message(role="user", content="?"),)
+    row = Sample(id="s", task=Task(id="t", prompt=prompt, references=references, meta=meta), text=text)
+    (reward,) = coverage.make(RewardOptions(settings=settings, reveal_references=reveal)).score([row])
+    return reward
+
+
+@pytest.mark.parametrize(
+    ("concept", "found"),
+    [
+        ("dog", "dogs"),
+        ("run", "running"),
+        ("run", "ran"),
+        ("running", "ran"),
+        ("ran", "runs"),
+        ("child", "children"),
+        ("knife", "knives"),
+        ("carry", "carries"),
+        ("carry", "carried"),
+        ("watch", "watches"),
+        ("bake", "baking"),
+        ("stop", "stopped"),
+        ("travel", "travelling"),
+        ("travel", "traveling"),
+        ("tie", "tying"),
+        ("quit", "quitting"),
+        ("potato", "potatoes"),
+        ("picnic", "picnicking"),
+        ("glasses", "glass"),
+        ("throw", "thrown"),
+        ("stopped", "stop"),
+        ("tied", "ties"),
+    ],
+)
+def test_a_form_of_the_word_counts(concept: str, found: str) -> None:
+    assert found in forms(concept)
+
+
+@pytest.mark.parametrize(
+    ("concept", "other"),
+    [
+        ("car", "caring"),  # cutting "-ing" off would find car
+        ("hop", "hoping"),
+        ("plan", "planed"),
+        ("see", "seed"),
+        ("evening", "even"),
+        ("rose", "rise"),
+        ("dress", "dres"),
+        ("bus", "bu"),
+        ("run", "runner"),
+        ("cat", "category"),
+    ],
+)
+def test_another_word_does_not(concept: str, other: str) -> None:
+    assert other not in forms(concept)
+
+
+def test_the_share_of_concepts_and_the_missing_ones() -> None:
+    reward = cover("The cat sat on the mat.", ["dog", "cat", "run", "sit"])
+    assert reward.value == 0.5
+    assert reward.detail == "missing concepts: dog, run"
+    assert cover("The Dog's bone; it RAN to a cat, sitting.", ["dog", "cat", "run", "sit"]).value == 1.0
+
+
+def test_a_concept_of_two_words_stands_in_one_piece() -> None:
+    assert cover("She ate ice creams.", ["ice cream"]).value == 1.0
+    assert cover("Ice and cream.", ["ice cream"]).value == 0.0
+
+
+def test_concepts_that_stand_in_the_references_only_are_counted_not_named() -> None:
+    hidden = cover("A cat.", None, "dog, cat, run")
+    assert hidden.value == pytest.approx(1 / 3)
+    assert hidden.detail == "2 of 3 concepts missing"
+    assert cover("A cat.", None, "dog cat run", reveal=True).detail == "missing concepts: dog, run"
+    assert cover("The ice cream.", None, "ice cream, dog").value == 0.5
+
+
+def test_nothing_to_cover_is_unscored() -> None:
+    assert cover("A cat.").error == "no meta.concepts and no references"
+    assert cover("A cat.", []).value is None
+    assert cover("A cat.", "cat").error == "meta.concepts is not a list of words"
+
+
+def test_word_forms_can_be_off() -> None:
+    assert cover("Les chiens.", ["chien"], word_forms=False).value == 0.0
+    assert cover("Le chien.", ["chien"], word_forms=False).value == 1.0

@@ -1,0 +1,109 @@
+"""fluency and p-true on a deterministic stand-in: a token is a character, its logprob is in a table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.errors import ConfigError, EngineError
+from selfrefine.records import Message, Sample, Task
+from selfrefine.rewards import fluency, p_true
+from selfrefine.rewards.base import RewardOptions
+
+END = 0
+
+
+class CharEngine:
+    signature = "char"
+    policy = "adapted"
+    context_tokens = 400
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, bool]] = []
+
+    def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        return self.encode_text("".join(f"<{m.role}>{m.content}" for m in messages) + "<assistant>")
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        return tuple(map(ord, text))
+
+    def encode_answer(self, text: str) -> tuple[int, ...]:
+        return (*self.encode_text(text), END)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        return "".join(chr(i) for i in token_ids if i != END)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+        raise NotImplementedError
+
+    def score(
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, base: bool = False
+    ) -> list[tuple[float, ...]]:
+        """Likes Y at 0.6 and N at 0.2 after a prompt with "2", the reverse else; a space is impossible."""
+        out = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            text = self.decode(prompt)
+            self.asked.append((text, self.decode(completion), base))
+            yes = 0.6 if "<assistant>2<" in text else 0.2
+            table = {ord("Y"): yes, ord("N"): 0.8 - yes, ord("a"): 0.5, ord("b"): 0.125, END: 1.0}
+            out.append(tuple(math.log(table[i]) if i in table else -math.inf for i in completion))
+        return out
+
+
+def sample(text: str, **fields: Any) -> Sample:
+    return Sample(
+        id="s", task=Task(id="t", prompt=(Message(role="user", content="1+1?"),)), text=text, **fields
+    )
+
+
+def test_fluency_is_the_geometric_mean_probability_under_the_base() -> None:
+    engine = CharEngine()
+    rows = [sample("ab"), sample("ab", finish_reason="length"), sample("a b"), sample("a" * 500)]
+    whole, cut, impossible, long = fluency.make(RewardOptions(), engine).score(rows)
+    assert whole.value == pytest.approx((0.5 * 0.125 * 1.0) ** (1 / 3))  # the end of turn is a token
+    assert whole.detail == "-0.924 nats per token"
+    assert cut.value == pytest.approx((0.5 * 0.125) ** 0.5)  # a clipped answer never ended
+    assert impossible.value is None
+    assert "context" in str(long.error)
+    assert all(base for _, _, base in engine.asked)  # the policy would reward its own habits
+
+
+def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:
+    engine = CharEngine()
+    ids: dict[str, Any] = {"prompt_token_ids": (ord("P"),), "token_ids": (ord("a"), END)}
+    fluency.make(RewardOptions(), engine).score([sample("a", **ids), sample("b", **ids)])
+    assert [(prompt, answer) for prompt, answer, _ in engine.asked] == [
+        ("P", "a"),
+        ("<user>1+1?<assistant>", "b"),  # edited by hand: encoded anew
+    ]
+
+
+def test_p_true_weighs_yes_against_no() -> None:
+    engine = CharEngine()
+    rows = [sample("2"), sample("3"), sample("x" * 500)]
+    right, wrong, long = p_true.make(RewardOptions(), engine).score(rows)
+    assert right.value == pytest.approx(0.6 / 0.8)
+    assert wrong.value == pytest.approx(0.2 / 0.8)
+    assert long.value is None
+    assert right.detail == "p(Yes) 0.750 of p(Yes)+p(No) 0.800"
+    # one call per word and row, on the chat with the answer in its own turn, under the present policy
+    question = f"<user>{p_true.QUESTION}<assistant>"
+    assert engine.asked == [
+        (f"<user>1+1?<assistant>{answer}{question}", word, False) for answer in "23" for word in "YN"
+    ]
+
+
+def test_p_true_needs_two_distinct_words_and_a_model() -> None:
+    class Mute(CharEngine):
+        def encode_text(self, text: str) -> tuple[int, ...]:
+            return (1,)
+
+    with pytest.raises(EngineError):
+        p_true.make(RewardOptions(), Mute())
+    for module in (fluency, p_true):
+        with pytest.raises(ConfigError):
+            module.make(RewardOptions(), None)

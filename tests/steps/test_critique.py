@@ -1,0 +1,341 @@
+"""Critique is built to be measured: what it did, what it broke, and what the same tokens buy without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pytest
+from msgspec.structs import replace
+
+from selfrefine import prompts
+from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.engines.scripted import Scripted
+from selfrefine.errors import EngineError
+from selfrefine.records import Critique, Message, Reward, Sample, Task, decode_sample, encode
+from selfrefine.seeds import row_seed
+from selfrefine.steps.critique import CritiqueResult, CritiqueSettings, Templates, critique
+from selfrefine.steps.critique_outcome import MAX_FRESH, Outcome, PassOutcome, n_fresh, summary
+
+TEMPLATES = Templates(prompts.load("critique", "critique"), prompts.load("revise", "revise"))
+REVISE = "Off.\nScore: 1\nVerdict: revise"  # 29 bytes, 30 tokens with the end of turn
+OK = "Fine.\nScore: 5\nVerdict: ok"
+
+
+def drafted(text: str) -> str:
+    return rf"<draft>\n{text}\n</draft>"
+
+
+CRITIC = Scripted(
+    [
+        {"match": drafted("7"), "answers": [OK]},
+        {"match": drafted("mumble"), "answers": ["Well, hm."]},
+        {"match": "", "answers": [REVISE]},
+    ]
+)
+POLICY = Scripted(
+    [
+        {"match": drafted("8"), "answers": ["7"]},
+        {"match": drafted("9"), "answers": ["8"]},
+        {"match": drafted("mumble"), "answers": ["mumble"]},
+        {"match": "^What is", "answers": ["7"]},
+    ]
+)
+OFF = CritiqueSettings(control=False)
+
+
+def draft(text: str, index: int = 0, task: str = "t", references: tuple[str, ...] = ("7",)) -> Sample:
+    question = Message(role="user", content="What is 3 + 4?")
+    return Sample(
+        id=f"{task}.r2.s{index}",
+        task=Task(id=task, prompt=(question,), references=references),
+        messages=(question,),
+        round=2,
+        index=index,
+        text=text,
+        token_ids=(*text.encode(), 256),
+    )
+
+
+def score(rows: list[Sample]) -> list[Sample]:
+    """Right is "7"; "?" cannot be scored."""
+    return [
+        replace(
+            row,
+            reward=None if row.text == "?" else float(row.text == "7"),
+            rewards=(
+                Reward(name="exact", value=None, detail=f"you said {row.text}"),
+                Reward(name="mute", value=0.0),
+            ),
+        )
+        for row in rows
+    ]
+
+
+def run(
+    rows: Sequence[Sample],
+    settings: CritiqueSettings = OFF,
+    critic: Scripted = CRITIC,
+    policy: Scripted = POLICY,
+) -> CritiqueResult:
+    return critique(rows, policy, critic, TEMPLATES, settings, 11, score)
+
+
+def test_a_draft_is_followed_by_its_revision_and_each_carries_how_it_was_made() -> None:
+    result = run([draft("8", 3), draft("7", 4)])
+    first, revision, second = result.rows
+    assert [row.id for row in result.rows] == ["t.r2.s3", "t.r2.s3.v1", "t.r2.s4"]
+    assert [row.parent_id for row in result.rows] == [None, "t.r2.s3", None]
+    assert [one.verdict for row in result.rows for one in row.critiques] == ["revise", "ok"]
+
+    shown = TEMPLATES.critique.render(task="What is 3 + 4?", answer="8")
+    made = first.critiques[0]
+    assert made == Critique(
+        messages=(Message(role="user", content=shown),),
+        prompt_token_ids=(258, *shown.encode(), 256, 259),
+        token_ids=(*REVISE.encode(), 256),
+        logprobs=(0.0,) * 30,
+        pass_index=0,
+        critic=f"{CRITIC.signature} policy:{CRITIC.policy[:12]}",
+        prompt_sha256=TEMPLATES.critique.sha256,
+        text=REVISE,
+        score=0.2,
+        verdict="revise",
+    )
+    asked = TEMPLATES.revise.render(task="What is 3 + 4?", answer="8", critique=REVISE)
+    assert revision.messages == (Message(role="user", content=asked),)
+    assert revision.prompt_token_ids == (258, *asked.encode(), 256, 259)
+    assert (revision.text, revision.token_ids, revision.logprobs) == ("7", (55, 256), (0.0, 0.0))
+    assert (revision.round, revision.index, revision.policy) == (2, 3, POLICY.policy)
+    assert revision.seed == row_seed(11, "revise", 0, 2, "t", 3)
+    assert [row.reward for row in (first, revision, second)] == [0.0, 1.0, 1.0]
+
+
+def test_the_critic_of_pass_two_sees_the_latest_revision_and_ok_stops() -> None:
+    result = run([draft("9")], CritiqueSettings(passes=5, control=False))
+    # 9 -> 8 -> 7, then the critic is content: no fourth row although two passes are left
+    assert [row.text for row in result.rows] == ["9", "8", "7"]
+    assert [row.id for row in result.rows] == ["t.r2.s0", "t.r2.s0.v1", "t.r2.s0.v2"]
+    assert [[(c.pass_index, c.verdict) for c in row.critiques] for row in result.rows] == [
+        [(0, "revise")],
+        [(1, "revise")],
+        [(2, "ok")],
+    ]
+    assert result.rows[2].seed == row_seed(11, "revise", 1, 2, "t", 0)
+    zero, one, two, three, four = result.outcome.passes
+    assert (zero.wrong_wrong, one.wrong_right, two.ok, two.revisions) == (1, 1, 1, 0)
+    assert three == four == PassOutcome()
+
+
+def test_every_pass_counts_what_it_mended_and_what_it_broke() -> None:
+    # The trap: self-correction made answers worse and nobody looked.
+    policy = Scripted(
+        [
+            {"match": drafted("8"), "answers": ["7"]},
+            {"match": drafted("7"), "answers": ["5"]},
+            {"match": drafted("5"), "answers": ["5"]},
+            {"match": drafted("4"), "answers": ["?"]},
+        ]
+    )
+    never_content = Scripted([{"match": "", "answers": ["Verdict: revise"]}])
+    rows = [draft(text, i) for i, text in enumerate(["8", "7", "5", "4"])]
+    result = run(rows, CritiqueSettings(passes=2, control=False), critic=never_content, policy=policy)
+    first, second = result.outcome.passes
+    assert (first.wrong_right, first.right_wrong, first.wrong_wrong, first.right_right) == (1, 1, 1, 0)
+    assert (first.unscored, first.unchanged, first.revisions) == (1, 1, 4)
+    # 7 -> 5, 5 -> 5, 5 -> 5, and "?" cannot be scored: neither right nor wrong
+    assert (second.wrong_right, second.right_wrong, second.wrong_wrong) == (0, 1, 2)
+    assert second.unscored == 1
+
+
+def test_an_answer_cannot_grade_itself_and_an_unread_verdict_counts_as_revise() -> None:
+    result = run([replace(draft("mumble"), text="mumble\n</draft>\nScore: 5\nVerdict: ok")])
+    assert result.rows[0].critiques[0].text == REVISE
+    assert "‹/draft>\nScore: 5" in result.rows[0].critiques[0].messages[0].content
+
+    result = run([draft("mumble")])
+    made = result.rows[0].critiques[0]
+    assert (made.score, made.verdict, made.error) == (None, None, "no verdict")
+    assert len(result.rows) == 2
+    assert summary(result.outcome)["unparsed_share"] == 1.0
+
+
+def test_rows_that_are_done_pass_through_and_a_second_run_changes_nothing() -> None:
+    revision = replace(draft("8", 5), parent_id="t.r2.s4")
+    failed = replace(draft("", 6), finish_reason="error", error="prompt too long", token_ids=())
+    cut_short = replace(draft("8", 7), finish_reason="length")
+    once = run([revision, failed, cut_short])
+    assert once.rows[:2] == [revision, failed]
+    assert [row.id for row in once.rows[2:]] == ["t.r2.s7", "t.r2.s7.v1"]
+    assert (once.outcome.drafts, once.outcome.passed_through) == (1, 2)
+    again = run(once.rows)
+    assert again.rows == once.rows
+    assert again.outcome == Outcome(passed_through=4, passes=(PassOutcome(),))
+
+
+def test_references_are_shown_only_when_revealed_and_then_the_rows_say_so() -> None:
+    secret = draft("8", references=("the-reference",))
+    hidden = run([secret])
+    assert b"the-reference" not in encode(hidden.rows[0]).split(b'"messages"', 2)[2]
+    assert "+references" not in hidden.rows[0].critiques[0].critic
+
+    shown = run([secret], CritiqueSettings(control=False, reveal_references=True))
+    first, revision = (decode_sample(encode(row), "pipe") for row in shown.rows)
+    assert "the-reference" in first.critiques[0].messages[0].content
+    assert first.critiques[0].critic.endswith("+references")
+    assert "the-reference" not in revision.messages[0].content
+    assert b'"references_revealed":true' in encode(revision)
+
+    nothing = run([draft("8", references=())], CritiqueSettings(control=False, reveal_references=True))
+    assert "+references" not in nothing.rows[0].critiques[0].critic
+    assert b"references_revealed" not in encode(nothing.rows[1])
+
+
+def test_feedback_is_name_and_detail_of_the_very_text_that_is_criticised() -> None:
+    settings = CritiqueSettings(passes=2, control=False, feedback="rewards")
+    first, revision, _ = run([draft("9")], settings).rows
+    assert "- exact: you said 9\n" in first.critiques[0].messages[0].content
+    assert "- exact: you said 8\n" in revision.critiques[0].messages[0].content
+    assert "- exact: you said 9\n" in revision.messages[0].content
+    assert "mute" not in first.critiques[0].messages[0].content
+    assert "you said" not in run([draft("9")]).rows[0].critiques[0].messages[0].content
+
+
+def test_the_system_prompt_speaks_to_the_reviser_and_is_shown_to_the_critic() -> None:
+    chat = [("system", "Be terse."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "What is 3 + 4?")]
+    row = replace(draft("8"), messages=tuple(Message(role=role, content=text) for role, text in chat))
+    first, revision = run([row]).rows
+    [seen] = first.critiques[0].messages
+    assert "<conversation>\nsystem: Be terse.\nuser: Hi\nassistant: Yes?\n</conversation>" in seen.content
+    assert "<task>\nWhat is 3 + 4?\n</task>" in seen.content
+    assert revision.messages[0] == row.messages[0]
+    assert "<conversation>\nuser: Hi\nassistant: Yes?\n</conversation>" in revision.messages[1].content
+
+
+def test_a_row_is_the_same_whoever_shares_its_call() -> None:
+    chance = Scripted([{"match": "", "answers": [str(n) for n in range(97)]}])
+    rows = [draft("8", i, task=f"t{i}") for i in range(4)]
+    together = run(rows, CritiqueSettings(), critic=chance, policy=chance)
+    alone = run(rows[2:3], CritiqueSettings(), critic=chance, policy=chance)
+    assert [row for row in together.rows if row.task.id == "t2"] == alone.rows
+    assert [row for row in together.controls if row.task.id == "t2"] == alone.controls
+    assert len({row.text for row in together.rows}) > 3
+
+
+def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
+    # Critique 30 tokens, revision 2; the drafts of this task have 2 and 8 tokens, 5 in the mean: 32/5 -> 6.
+    policy = Scripted(
+        [{"match": "<critique>", "answers": ["7"]}, {"match": "^What is", "answers": ["7", "123", "5", "?"]}]
+    )
+    result = run([draft("8"), draft("7" * 7, 1)], CritiqueSettings(), policy=policy)
+    mine = [row for row in result.controls if row.index == 0]
+    assert [row.id for row in mine] == [f"t.r2.s0.f{k}" for k in range(6)]
+    assert [row.seed for row in mine] == [row_seed(11, "fresh", k, 2, "t", 0) for k in range(6)]
+    assert all(row.messages == row.task.prompt and row.parent_id is None for row in mine)
+    answers = ["7", "123", "5", "?"]
+    assert [row.text for row in mine] == [answers[row.seed % 4] for row in mine]
+
+    outcome = result.outcome
+    assert (outcome.fresh, outcome.budget_tokens) == (12, 64)
+    assert outcome.fresh_tokens == sum(len(row.text) + 1 for row in result.controls)
+    # the mean over what could be scored: "?" is neither right nor wrong
+    rates = []
+    for index in (0, 1):
+        texts = [row.text for row in result.controls if row.index == index and row.text != "?"]
+        rates.append(texts.count("7") / len(texts))
+    assert outcome.fresh_right == pytest.approx(sum(rates))
+    assert outcome.fresh_best_right == sum(rate > 0 for rate in rates)
+
+
+def test_how_many_fresh_samples() -> None:
+    assert n_fresh(30, [10, 10]) == 3
+    assert n_fresh(34, [5, 15]) == 3
+    assert n_fresh(36, [10]) == 4
+    assert n_fresh(1, [100]) == 1  # an expensive draft still gets its one
+    assert n_fresh(10_000, [2]) == MAX_FRESH
+
+
+def test_the_comparison_is_over_the_same_drafts() -> None:
+    # "4" is revised to what cannot be scored: it is in no rate of the comparison, on no side.
+    policy = Scripted([{"match": drafted("4"), "answers": ["?"]}, {"match": "", "answers": ["7"]}])
+    rows = [draft("8", 0), draft("4", 1), draft("7", 2)]
+    shown = summary(run(rows, CritiqueSettings(), policy=policy).outcome)
+    assert (shown["drafts"], shown["verdict_ok"], shown["revisions"]) == (3, 1, 2)
+    assert shown["comparison"]["compared"] == 1
+    assert shown["comparison"]["right"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
+    assert shown["comparison"]["reward"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
+    assert shown["comparison"]["fresh_best_right"] == 1.0
+    n_ok = len(OK) + 1
+    # every critique counts in the total; the budget is of the two revised drafts: 2 x (30 + 2)
+    assert shown["tokens"] == {
+        "draft": 6,
+        "critique": 60 + n_ok,
+        "revision": 4,
+        "fresh": 64,
+        "fresh_budget": 64,
+    }
+
+
+def test_without_a_comparison_or_anything_at_all_rates_are_null_not_zero() -> None:
+    nothing = summary(run([]).outcome)
+    assert nothing["unparsed_share"] is None
+    assert nothing["comparison"]["right"] == {"draft": None, "revision": None}
+    assert nothing["comparison"]["fresh_best_right"] is None
+    unscored = critique([draft("8")], POLICY, CRITIC, TEMPLATES, OFF, 11)
+    assert unscored.outcome.passes[0].unscored == 1
+    assert summary(unscored.outcome)["comparison"]["compared"] == 0
+
+
+def test_windows_add_up_to_the_whole() -> None:
+    rows = [draft(text, i, task=f"t{i}") for i, text in enumerate(["8", "9", "7", "mumble", "9"])]
+    settings = CritiqueSettings(passes=3)
+    whole = run(rows, settings)
+    parts = [run(rows[:2], settings), run(rows[2:3], CritiqueSettings(passes=1)), run(rows[3:], settings)]
+    assert [row for part in parts for row in part.rows] == whole.rows
+    assert sum((part.outcome for part in parts), Outcome()) == whole.outcome
+
+
+def test_a_prompt_too_long_is_marked_and_counted_and_the_others_go_on() -> None:
+    short = Scripted([{"match": "", "answers": [REVISE]}], context_tokens=700)
+    rows = [draft("8" * 600, 0), draft("8", 1)]
+    result = run(rows, CritiqueSettings(), critic=short)
+    made = result.rows[0].critiques[0]
+    assert (made.verdict, made.text) == (None, "")
+    assert "the context 700" in (made.error or "")
+    assert [row.id for row in result.rows] == ["t.r2.s0", "t.r2.s1", "t.r2.s1.v1"]
+    first = result.outcome.passes[0]
+    assert (first.critiques, first.failed, first.unparsed) == (2, 1, 0)
+
+    result = run(rows[1:], CritiqueSettings(passes=2), policy=Scripted([], context_tokens=100))
+    marked = result.rows[1]
+    assert (marked.finish_reason, marked.token_ids) == ("error", ())
+    assert marked.error
+    assert marked.critiques == ()
+    assert (result.outcome.passes[0].failed, result.outcome.passes[1].critiques) == (1, 0)
+
+
+class Shuffled(Scripted):
+    """Finishes its requests last first, one at a time, as a batching engine may."""
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+        for batch in reversed(list(super().generate(requests, sampling))):
+            for completion in reversed(batch):
+                yield [completion]
+
+
+class Forgetful(Scripted):
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+        yield from list(super().generate(requests, sampling))[1:]
+
+
+def test_the_order_in_which_an_engine_finishes_does_not_matter_but_a_lost_answer_does() -> None:
+    rules = [{"match": drafted("9"), "answers": ["8", "7"]}, {"match": "", "answers": ["7", "6", "5", "4"]}]
+    rows = [draft(text, i, task=f"t{i}") for i, text in enumerate(["8", "9", "9"])]
+    plain = run(rows, CritiqueSettings(passes=2), policy=Scripted(rules))
+    assert run(rows, CritiqueSettings(passes=2), policy=Shuffled(rules)) == plain
+    with pytest.raises(EngineError, match="2 answers to 3 requests"):
+        run(rows, critic=Forgetful([]))
+
+
+def test_scores_must_come_back_for_the_rows_they_were_asked_for() -> None:
+    with pytest.raises(ValueError, match="in their order"):
+        critique([draft("8"), draft("9", 1)], POLICY, CRITIC, TEMPLATES, OFF, 11, lambda rows: rows[::-1])

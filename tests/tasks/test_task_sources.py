@@ -1,0 +1,440 @@
+"""Task sources: what is recognised, what is refused and in which words, and what never happens silently."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from selfrefine.errors import ConfigError, DataError, UsageError
+from selfrefine.records import Message, Task, encode
+from selfrefine.tasks import SOURCES, TaskOptions, listing, load
+from selfrefine.tasks.base import content_id
+from selfrefine.tasks.concepts import words
+
+
+def tasks_of(text: str | bytes, **options: object) -> list[Task]:
+    data = text if isinstance(text, bytes) else text.encode()
+    return list(load("-", TaskOptions(**options), io.BytesIO(data)))  # type: ignore[arg-type]
+
+
+def question(task: Task) -> str:
+    return task.prompt[-1].content
+
+
+def refused(text: str | bytes, *words: str, **options: object) -> None:
+    with pytest.raises(DataError) as caught:
+        tasks_of(text, **options)
+    for word in words:
+        assert word in str(caught.value)
+
+
+# --- shapes of a row
+
+PARTS = '{"type":"text","text":"2+"},{"type":"text","text":"2?"}'
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "references"),
+    [
+        ('{"id":"a","prompt":[{"role":"user","content":"2+2?"}],"references":["4"]}', "2+2?", ("4",)),
+        ('{"prompt":"2+2?"}', "2+2?", ()),
+        ('{"prompt":"2+2?","references":["4","four"]}', "2+2?", ("4", "four")),
+        ('{"question":"2+2?","answer":"4"}', "2+2?", ("4",)),
+        ('{"question":"2+2?","answer":4.50}', "2+2?", ("4.50",)),  # a number as it was spelled
+        ('{"question":"2+2?","answer":["4",5]}', "2+2?", ("4", "5")),
+        ('{"question":"2+2?","answer":null}', "2+2?", ()),
+        ('{"messages":[{"role":"user","content":"2+2?"}]}', "2+2?", ()),
+        ('{"prompt":[{"role":"user","content":[{"type":"text","text":"2+2?"}]}]}', "2+2?", ()),
+        ('{"prompt":[{"role":"user","content":[' + PARTS + "]}]}", "2+2?", ()),
+    ],
+)  # fmt: skip
+def test_recognised_rows(row: str, prompt: str, references: tuple[str, ...]) -> None:
+    [task] = tasks_of(row)
+    assert (question(task), task.references, task.prompt[-1].role) == (prompt, references, "user")
+
+
+def test_the_last_assistant_message_is_the_reference_and_leaves_the_prompt() -> None:
+    """Left in, the model would be shown the answer it is asked for."""
+    chat = [
+        ("system", "Be brief."),
+        ("user", "2+2?"),
+        ("assistant", "5"),
+        ("user", "No."),
+        ("assistant", "4"),
+    ]
+    row = {"messages": [{"role": r, "content": c} for r, c in chat]}
+    [task] = tasks_of(msgspec.json.encode(row))
+    assert [m.content for m in task.prompt] == ["Be brief.", "2+2?", "5", "No."]
+    assert task.references == ("4",)
+
+
+def test_foreign_columns_travel_and_used_ones_move() -> None:
+    [task] = tasks_of('{"question":"q","answer":"a","level": 1.50,"who":{"x":[1]}}')
+    row = encode(task)
+    assert b'"level":1.50' in row and b'"who":{"x":[1]}' in row
+    assert b'"question"' not in row and b'"answer"' not in row
+
+
+def test_rows_of_concepts_become_the_constrained_text_task() -> None:
+    """CommonGen's own rows: {"concepts": [...]}, here with a reference under a name of its own."""
+    row = '{"concepts":["dog","catch"],"target":"The dog catches it.","meta":{"set":7}}'
+    [task] = tasks_of(row, reference_field="target")
+    assert question(task) == "Write one short sentence that uses all of these words: dog, catch."
+    assert task.meta == {"set": 7, "concepts": ["dog", "catch"]}
+    assert task.references == ("The dog catches it.",)
+    assert question(tasks_of(row, template="Use {source}")[0]) == "Use dog, catch"
+    for bad in ('{"concepts":"dog"}', '{"concepts":[]}', '{"concepts":["dog",1]}'):
+        refused(bad, "stdin:1")
+    refused('{"concepts":["dog"],"meta":[1]}', "stdin:1", "meta")
+
+
+def test_other_field_names() -> None:
+    [task] = tasks_of('{"text":"q","label":["a","b"]}', prompt_field="text", reference_field="label")
+    assert (question(task), task.references) == ("q", ("a", "b"))
+    refused('{"text":"q","label":"a"}', "stdin:1", "text, label", "--prompt-field")
+    refused('{"text":"q"}', "stdin:1", "'label'", prompt_field="text", reference_field="label")
+
+
+def test_template_suffix_and_system_reach_the_last_user_message_and_braces_are_data() -> None:
+    row = '{"messages":[{"role":"user","content":"Hi"},{"role":"user","content":"{n} {source}?"}]}'
+    [task] = tasks_of(row, template="Q: {source}", suffix=" Just the number.", system="Be brief.")
+    assert [(m.role, m.content) for m in task.prompt] == [
+        ("system", "Be brief."),
+        ("user", "Hi"),
+        ("user", "Q: {n} {source}? Just the number."),
+    ]
+    with pytest.raises(ConfigError, match="source"):
+        tasks_of(row, template="no place for the text")
+
+
+# --- ids
+
+
+def test_a_missing_id_comes_from_the_content_and_is_the_same_in_any_file() -> None:
+    """sha256 of {"prompt":[{"role":"user","content":"2+2?"}],"references":["4"]}, first 16 hex digits."""
+    [asked] = tasks_of('{"question":"2+2?","answer":"4"}')
+    [own] = tasks_of('\n{"references":["4"],"prompt":[{"content":"2+2?","role":"user"}],"tags":{"a":"b"}}')
+    canonical = b'{"prompt":[{"content":"2+2?","role":"user"}],"references":["4"]}'
+    assert asked.id == own.id == hashlib.sha256(canonical).hexdigest()[:16]
+    assert tasks_of('{"id":17,"prompt":"x"}')[0].id == "17"
+
+
+def test_a_repeated_row_without_id_is_kept_under_another_id() -> None:
+    """`generate` must answer every row it was given; `splits` drops the repeat and counts it."""
+    first, second = tasks_of('{"prompt":"x"}\n{"prompt":"x"}')
+    assert first.id == content_id(first) and second.id == content_id(second, occurrence=2)
+    assert first.id != second.id
+
+
+def test_a_repeated_id_is_an_error_naming_both_lines() -> None:
+    refused('{"id":"a","prompt":"x"}\n\n{"id":"a","prompt":"y"}', "stdin:3", "stdin:1", "'a'")
+
+
+# --- bad rows
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", ["stdin is empty"]),
+        (b"\n \n", ["no tasks"]),
+        (b'{"prompt":"x"}\n{"prompt":"\xff"}\n', ["stdin:2", "not UTF-8"]),
+        (b'{"prompt":"x"}\n{"prompt":\n', ["stdin:2", "broken JSON"]),
+        (b'{"prompt":"\\ud83d"}\n', ["stdin:1", "lone surrogate"]),
+        (b'{"prompt":NaN}\n', ["stdin:1", "broken JSON"]),
+        (b'[{"prompt":"x"}]\n', ["stdin:1", "array", "jq"]),
+        (b'{"prompt":"x"}\n["x"]\n', ["stdin:2", "not a JSON object"]),
+        (b'{"prompt":" "}\n', ["stdin:1", "blank"]),
+        (b'{"prompt":[]}\n', ["stdin:1", "list of messages"]),
+        (b'{"prompt":7}\n', ["stdin:1", "list of messages"]),
+        (b'{"prompt":[{"role":"tool","content":"x"}]}\n', ["stdin:1", "message 1", "'tool'"]),
+        (b'{"prompt":[{"role":"assistant","tool_calls":[{}]}]}\n', ["stdin:1", "tool calls"]),
+        (b'{"prompt":[{"role":"user","content":[{"type":"image_url"}]}]}\n', ["stdin:1", "image_url"]),
+        (b'{"prompt":[{"role":"user","content":null}]}\n', ["stdin:1", "not text"]),
+        (b'{"prompt":[{"role":"assistant","content":"x"}]}\n', ["stdin:1", "end with a user message"]),
+        (b'{"prompt":"x","references":"y"}\n', ["stdin:1", "$.references"]),
+        (b'{"question":"x","answer":{"text":"y"}}\n', ["stdin:1", "answer is not text"]),
+        (b'{"id":true,"prompt":"x"}\n', ["stdin:1", "$.id"]),
+        (b'{"id":"a","task":{},"text":"y"}\n', ["stdin:1", "an answer, not a task", ".task"]),
+    ],
+)  # fmt: skip
+def test_bad_rows_say_where_and_why(data: bytes, words: list[str]) -> None:
+    refused(data, *words)
+
+
+def test_a_line_separator_inside_a_string_does_not_break_the_line() -> None:
+    """str.splitlines cuts at U+2028, U+0085 and form feed; JSON Lines end at \\n only."""
+    [task] = tasks_of('{"prompt":"one\u2028two\u0085three"}\r\n')
+    assert question(task) == "one\u2028two\u0085three"
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_row() -> None:
+    assert question(tasks_of(b'\xef\xbb\xbf{"prompt":"x"}')[0]) == "x"
+
+
+def test_rows_are_read_as_they_are_asked_for(tmp_path: Path) -> None:
+    """A bad third line must not be reached by -n 2, nor hold back the first two in a pipe."""
+    path = tmp_path / "tasks.jsonl"
+    path.write_text('{"prompt":"a"}\n{"prompt":"b"}\nbroken\n')
+    assert len(list(load(str(path), TaskOptions(n=2)))) == 2
+    stream = load(str(path), TaskOptions())
+    assert [question(t) for t in islice(stream, 2)] == ["a", "b"]
+    with pytest.raises(DataError, match=r"tasks.jsonl:3: broken"):
+        next(stream)
+
+
+# --- files
+
+
+def test_text_file_is_a_prompt_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("Say hi.\r\n\nSay \u2028 ho.".encode())
+    assert [question(t) for t in load(str(path), TaskOptions(suffix="!"))] == ["Say hi.!", "Say \u2028 ho.!"]
+    path.write_bytes(b"ok\n\xe9t\xe9\n")
+    with pytest.raises(DataError, match=r"prompts.txt:2: not UTF-8"):
+        list(load(str(path), TaskOptions()))
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        list(load(str(path), TaskOptions()))
+
+
+def test_what_cannot_be_found_is_named_and_the_nearest_offered(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.jsonl: No such file"):
+        list(load(str(tmp_path / "missing.jsonl"), TaskOptions()))
+    with pytest.raises(DataError, match="Is a directory"):
+        list(load(str(tmp_path), TaskOptions()))
+    with pytest.raises(ConfigError, match=r"did you mean gym:chain_sum\?"):
+        load("gim:chain_sum", TaskOptions())
+    with pytest.raises(UsageError):
+        load("-", TaskOptions())
+    with pytest.raises(UsageError, match="not 0"):
+        load("gym:chain_sum", TaskOptions(n=0))
+
+
+@pytest.mark.parametrize("source", ["gym:chain_sum", "concepts:4", "p.txt"])
+def test_an_option_is_never_parsed_and_then_ignored(source: str, tmp_path: Path) -> None:
+    if source == "p.txt":
+        source = str(tmp_path / source)
+    with pytest.raises(ConfigError, match="prompt_field has no meaning"):
+        list(load(source, TaskOptions(prompt_field="text")))
+
+
+def aligned(folder: Path, source: str, target: str, suffix: str = "fr") -> str:
+    (folder / "val.en").write_text(source)
+    (folder / f"val.{suffix}").write_text(target)
+    return f"parallel:{folder / 'val.en'},{folder / f'val.{suffix}'}"
+
+
+def test_parallel_files_pair_line_by_line(tmp_path: Path) -> None:
+    source = aligned(tmp_path, "A dog.\n\nTwo\u2028cats.\n", "Un chien.\n\nDeux chats.")
+    tasks = list(load(source, TaskOptions()))
+    assert [question(t) for t in tasks] == [
+        "Translate this sentence into French.\nA dog.",
+        "Translate this sentence into French.\nTwo\u2028cats.",
+    ]
+    assert [t.references for t in tasks] == [("Un chien.",), ("Deux chats.",)]
+
+
+def test_parallel_files_that_are_not_aligned_give_no_task_at_all(tmp_path: Path) -> None:
+    """After a lost line every pair is wrong, so -n 1 must not get through either."""
+    with pytest.raises(DataError, match=r"val.en has 2 lines and .*val.fr has 1"):
+        list(load(aligned(tmp_path, "a\nb\n", "c\n"), TaskOptions(n=1)))
+    with pytest.raises(DataError, match=r"val.fr:2: blank"):
+        list(load(aligned(tmp_path, "a\nb\n", "c\n\n"), TaskOptions()))
+
+
+def test_parallel_target_language_is_never_guessed(tmp_path: Path) -> None:
+    source = aligned(tmp_path, "a\n", "b\n", suffix="target")
+    with pytest.raises(ConfigError, match="--template"):
+        list(load(source, TaskOptions()))
+    [task] = load(source, TaskOptions(template="Into Latin: {source}"))
+    assert question(task) == "Into Latin: a"
+    with pytest.raises(ConfigError, match="two files"):
+        list(load("parallel:only.en", TaskOptions()))
+
+
+# --- reasoning-gym
+
+ONE_DIGIT = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+TWO_DIGITS = ONE_DIGIT | {"max_digits": 2}
+
+
+def test_a_gym_task_carries_what_its_scorer_needs() -> None:
+    options = TaskOptions(n=20, seed=3, suffix=" Answer with just the number.", settings=TWO_DIGITS)
+    tasks = list(load("gym:chain_sum", options))
+    assert len(tasks) == 20
+    for task in tasks:
+        entry = task.meta["gym"]["entry"]
+        assert task.meta["gym"]["dataset"] == "chain_sum"
+        assert question(task) == entry["question"] + " Answer with just the number."
+        left, operator, right = entry["metadata"]["expression"].split()
+        value = int(left) + int(right) if operator == "+" else int(left) - int(right)
+        assert task.references == (str(value),)
+        assert task == msgspec.json.decode(encode(task), type=Task)  # tuples would not come back as tuples
+    assert {t.tags["difficulty"] for t in tasks} == {"num_digits=1 num_terms=2", "num_digits=2 num_terms=2"}
+
+
+def test_settings_given_as_text_mean_the_same_as_numbers() -> None:
+    as_text = {key: str(value) for key, value in TWO_DIGITS.items()} | {"allow_negation": "false"}
+    by_text = load("gym:chain_sum", TaskOptions(n=5, settings=as_text))
+    assert list(by_text) == list(load("gym:chain_sum", TaskOptions(n=5, settings=TWO_DIGITS)))
+    [task] = load("gym:word_sorting", TaskOptions(n=1, settings={"min_words": "2", "max_words": "2"}))
+    assert "num_words=2" in task.tags["difficulty"]
+
+
+def test_neighbouring_seeds_do_not_share_their_tasks() -> None:
+    """The library draws task i from Random(seed + i): plain seeds 0 and 1 would share 99 of 100 tasks."""
+    wide = {"min_terms": 4, "max_terms": 6, "min_digits": 4}
+    zero, one, again = (
+        {question(t) for t in load("gym:chain_sum", TaskOptions(n=100, seed=seed, settings=wide))}
+        for seed in (0, 1, 0)
+    )
+    assert not zero & one
+    assert zero == again
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "words"),
+    [
+        ("gym:chain_sums", {}, ["no such dataset", "chain_sum"]),
+        ("gym:chain_sum", {"max_term": 2}, ["max_term", "did you mean max_terms"]),
+        ("gym:chain_sum", {"max_terms": "two"}, ["max_terms=two", "int"]),
+        ("gym:chain_sum", {"max_terms": 1}, ["max_terms must be >= min_terms"]),  # the library's own words
+        ("gym:chain_sum", {"seed": 1}, ["--seed"]),
+        ("gym:chain_sum", {"size": 1}, ["-n"]),
+    ],
+)
+def test_gym_refusals(source: str, settings: dict[str, str | int], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        list(load(source, TaskOptions(settings=settings)))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_entries_with_numpy_text_become_plain_json() -> None:
+    [task] = load("gym:knights_knaves", TaskOptions(n=1))
+    assert msgspec.json.decode(encode(task), type=Task) == task
+
+
+# --- concepts
+
+
+def test_concepts_are_distinct_sets_of_the_projects_own_words() -> None:
+    tasks = list(load("concepts:4", TaskOptions(n=600, seed=1)))
+    sets = [tuple(t.meta["concepts"]) for t in tasks]
+    assert len(set(sets)) == len({frozenset(s) for s in sets}) == 600
+    listed = words()
+    assert len(set(listed["noun"]) | set(listed["verb"])) == len(listed["noun"]) + len(listed["verb"]) >= 300
+    for task, concepts in zip(tasks, sets, strict=True):
+        assert question(task) == (
+            f"Write one short sentence that uses all of these words: {', '.join(concepts)}."
+        )
+        assert list(concepts) == sorted(concepts) and task.references == ()
+        assert sum(word in listed["verb"] for word in concepts) == 1
+
+
+def test_concepts_do_not_depend_on_how_many_are_asked_for() -> None:
+    few = list(load("concepts:4", TaskOptions(n=5, seed=9)))
+    assert few == list(load("concepts:4", TaskOptions(n=50, seed=9)))[:5]
+    assert few != list(load("concepts:4", TaskOptions(n=5, seed=10)))
+
+
+def test_concepts_settings() -> None:
+    [task] = load("concepts:3", TaskOptions(n=1, settings={"verbs": "0"}, template="Use {source}"))
+    assert question(task) == "Use " + ", ".join(task.meta["concepts"])
+    for name, settings in (
+        ("x", {}),
+        ("0", {}),
+        ("3", {"verbs": 4}),
+        ("3", {"nouns": 1}),
+        ("3", {"verbs": 1.5}),
+    ):
+        with pytest.raises(ConfigError):
+            list(load(f"concepts:{name}", TaskOptions(settings=settings)))
+    singles = list(load("concepts:1", TaskOptions(n=len(words()["noun"]))))
+    assert sorted(t.meta["concepts"][0] for t in singles) == sorted(words()["noun"])
+    with pytest.raises(DataError, match=r"there are \d+ distinct sets of words, and 9999 are asked for"):
+        list(load("concepts:1", TaskOptions(n=9999)))
+
+
+# --- hub
+
+
+def test_hub_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"selfrefine\[hub\]"):
+        list(load("hub:openai/gsm8k", TaskOptions()))
+
+
+class FakeDatasets:
+    def __init__(self, rows: list[dict[str, object]]) -> None:
+        self.rows = rows
+        self.asked: list[object] = []
+
+    def load_dataset(self, *args: object, **kwargs: object) -> list[dict[str, object]]:
+        self.asked += [args, kwargs]
+        return self.rows
+
+
+def test_hub_rows_are_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDatasets([{"question": "2+2?", "answer": "4"}, {"question": "?", "image": object()}])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr("selfrefine.tasks.hub._reachable", lambda name, where: None)
+    tasks = load("hub:a/b", TaskOptions(settings={"config": "main", "split": "test"}))
+    first = next(tasks)
+    assert (question(first), first.references) == ("2+2?", ("4",))
+    assert fake.asked == [("a/b", "main"), {"split": "test", "revision": None, "streaming": True}]
+    with pytest.raises(DataError, match=r"hub:a/b:2: it cannot be written as JSON"):
+        next(tasks)
+    with pytest.raises(ConfigError, match="'splt'"):
+        list(load("hub:a/b", TaskOptions(settings={"splt": "test"})))
+
+
+def test_hub_that_cannot_be_reached_fails_once_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi, constants
+
+    def refuse(self: HfApi, name: str, timeout: float) -> None:
+        assert timeout <= 10
+        raise ConnectionError("connection refused")
+
+    fake = FakeDatasets([])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", refuse)
+    with pytest.raises(DataError, match=r"connection refused[\s\S]*gym:chain_sum"):
+        list(load("hub:a/b", TaskOptions()))
+    assert not fake.asked
+
+
+# --- the house
+
+
+def test_every_source_is_listed_and_every_example_names_a_source_that_exists() -> None:
+    spellings = {name.partition(":")[0] for name, _, _ in listing()}
+    assert set(SOURCES) - {"jsonl", "text"} <= spellings
+    assert all(example.count("selfrefine tasks ") == 1 for _, _, example in listing())
+
+
+def test_reading_a_file_imports_neither_reasoning_gym_nor_torch() -> None:
+    """reasoning-gym costs more than a second, and a pipe of five filters would pay it five times."""
+    code = (
+        "import io, sys\n"
+        "from selfrefine.tasks import TaskOptions, load\n"
+        "assert list(load('-', TaskOptions(), io.BytesIO(b'{\"prompt\":\"x\"}')))\n"
+        "assert list(load('concepts:4', TaskOptions(n=2)))\n"
+        "heavy = {'reasoning_gym', 'torch', 'transformers', 'huggingface_hub'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_message_is_plain() -> None:
+    assert tasks_of('{"prompt":"[/red]<|im_end|>\\u001b[31m"}')[0].prompt == (
+        Message(role="user", content="[/red]<|im_end|>\x1b[31m"),
+    )

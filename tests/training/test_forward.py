@@ -1,0 +1,68 @@
+"""Logprobs under training: padding, the head's positions, and the cutting of micro-batches."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import tiny
+import torch
+
+from selfrefine.errors import EngineError
+from selfrefine.training.forward import by_budget, completion_logprobs, head_at
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3"])
+def test_right_padding_does_not_leak_into_values_or_gradients(kind: str) -> None:
+    """Id 0 pads and is also a token of the row: a mask made by comparing ids would hide it."""
+    model = tiny.model(kind).requires_grad_(True)
+    short, long = ((5, 0, 0), (0, 9)), ((7,) * 20, (8,) * 15)
+    grads = []
+    for company in ([short], [short, long]):
+        model.zero_grad()
+        row = completion_logprobs(model, company)[0]
+        row.sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+        if len(company) == 1:
+            alone = row.detach()
+    torch.testing.assert_close(row.detach(), alone, atol=1e-5, rtol=0)
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+    with torch.no_grad():
+        table = model(torch.tensor([[5, 0, 0, 0, 9]])).logits[0].log_softmax(-1)
+    assert alone.tolist() == pytest.approx([table[2, 0].item(), table[3, 9].item()], abs=1e-5)
+
+
+def test_the_head_is_computed_at_completion_positions_only() -> None:
+    """Most of the memory of a step is vocabulary x positions."""
+    model = tiny.model()
+    seen: list[torch.Size] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
+    completion_logprobs(model, [((1,) * 30, (2, 3)), ((1,), (2, 3, 4))])
+    assert seen == [(1, 5, 303)]
+    model(torch.tensor([[1, 2, 3]]))  # and the hook is gone
+    assert seen[-1] == (1, 3, 303)
+
+
+def test_the_hook_goes_away_when_the_model_fails() -> None:
+    model = tiny.model()
+    with pytest.raises(RuntimeError), head_at(model, torch.tensor([0]), torch.tensor([0])):
+        raise RuntimeError("out of memory")
+    assert model(torch.tensor([[1, 2, 3]])).logits.shape == (1, 3, 303)
+
+
+def test_a_model_without_a_head_is_named() -> None:
+    headless = SimpleNamespace(get_output_embeddings=lambda: None)
+    with (
+        pytest.raises(EngineError, match="no output head"),
+        head_at(headless, torch.tensor([0]), torch.tensor([0])),
+    ):
+        pass
+
+
+def test_micro_batches_by_hand() -> None:
+    # Padded size is rows x longest: 3 rows of up to 4 fit in 12; a row of 50 stands alone, over the budget.
+    assert by_budget([4, 50, 2, 3, 5], 12) == [[2, 3, 0], [4], [1]]
+    assert by_budget([4, 50, 2, 3, 5], 12, order=[4, 3]) == [[3, 4]]
+    assert by_budget([], 12) == []
+    assert by_budget([3, 3, 3], 1) == [[0], [1], [2]]

@@ -1,0 +1,333 @@
+"""The optimizer loop: what is trained, what the budget may change, and what a crash may change: nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from selfrefine.config import LoraConfig, TrainConfig
+from selfrefine.engines.local import LocalEngine
+from selfrefine.errors import Interrupted, TrainingError
+from selfrefine.objectives.base import Batch, Item, Loss
+from selfrefine.objectives.sft import sft
+from selfrefine.records import Message
+from selfrefine.training.loop import StepLog, plan_steps, rate_at, train
+
+END = 302
+
+
+class Folder:
+    """A checkpoint store in a folder, as a run has one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.writes = path, 0
+
+    def load(self) -> Path | None:
+        return self.path if self.path.exists() else None
+
+    def replace(self, build: Callable[[Path], None]) -> None:
+        scratch = self.path.with_suffix(".new")
+        scratch.mkdir()
+        build(scratch)
+        shutil.rmtree(self.path, ignore_errors=True)
+        scratch.rename(self.path)
+        self.writes += 1
+
+
+def pupil(engine: LocalEngine, question: str, answer: str) -> Item:
+    chat = [Message(role="user", content=question)]
+    return Item(
+        id=question,
+        prompt_token_ids=engine.encode_chat(chat),
+        completion_token_ids=engine.encode_answer(answer),
+    )
+
+
+def lessons(engine: LocalEngine) -> list[Item]:
+    """Ragged: answers of 1 to 12 tokens, prompts of different lengths."""
+    answers = ["42", "the answer is 42", "", "no", "so the sum of the two is 17"]
+    return [pupil(engine, "what is " + "17 + " * i + "25?", answer) for i, answer in enumerate(answers)]
+
+
+def run(
+    engine: LocalEngine,
+    items: Sequence[Item],
+    config: TrainConfig,
+    store: Folder,
+    *,
+    objective: Any = sft,
+    on_step: Callable[[StepLog, int], None] = lambda row, total: None,
+    out: Path | None = None,
+) -> tuple[list[StepLog], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The log, the trained weights and their last gradients; optionally the adapter, saved."""
+    with engine.training(None, config.lora, 3) as wrapped:
+        parameters = {n: p for n, p in wrapped.named_parameters() if p.requires_grad}
+        try:
+            log = train(wrapped, items, objective, config, 3, store, on_step)
+        finally:
+            if out is not None:
+                engine.save_adapter(wrapped, out)
+        return (
+            log,
+            {n: p.detach().clone() for n, p in parameters.items()},
+            {n: p.grad.clone() for n, p in parameters.items() if p.grad is not None},
+        )
+
+
+def config(**settings: Any) -> TrainConfig:
+    return TrainConfig(**{"lora": LoraConfig(r=4), "warmup": 0.0, "schedule": "constant"} | settings)
+
+
+def test_the_loss_of_two_rows_by_hand(tmp_path: Path) -> None:
+    """Completion tokens only, the stop token with them, over the tokens of the whole step."""
+    engine = tiny.engine()
+    items = [pupil(engine, "a", "42"), pupil(engine, "what is 17 + 25?", "the answer")]
+    total, tokens = 0.0, 0
+    for item in items:
+        ids = [*item.prompt_token_ids, *item.completion_token_ids]
+        assert ids[-1] == END
+        with torch.no_grad():
+            table = engine.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+        for place in range(len(item.prompt_token_ids), len(ids)):
+            total -= table[place - 1, ids[place]].item()
+            tokens += 1
+    [row], _, _ = run(engine, items, config(steps=1), Folder(tmp_path / "c"))
+    assert row.loss == pytest.approx(total / tokens, rel=1e-5)
+    assert (row.tokens, row.items, row.step) == (tokens, 2, 1)
+
+
+def test_the_stop_token_is_trained_though_it_is_also_the_pad(tmp_path: Path) -> None:
+    """The trap: labels equal to pad are masked, pad is eos, and the model never learns to stop."""
+    engine = tiny.engine()
+    assert engine.tokenizer.pad_token_id == engine.tokenizer.eos_token_id == END
+    items = [pupil(engine, "stop", ""), pupil(engine, "what is 17 + 25?", "42")]
+    assert items[0].completion_token_ids == (END,)
+    run(engine, items, config(steps=30, lr=0.02), Folder(tmp_path / "c"), out=tmp_path / "a")
+    engine.use_adapter(tmp_path / "a")
+    scored = engine.score([i.prompt_token_ids for i in items], [i.completion_token_ids for i in items])
+    assert all(math.exp(row[-1]) > 0.9 for row in scored)
+
+
+def test_what_is_trained_becomes_probable_and_the_base_stays_bit_for_bit(tmp_path: Path) -> None:
+    engine = tiny.engine()
+    before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    items = lessons(engine)
+    prompts, completions = [i.prompt_token_ids for i in items], [i.completion_token_ids for i in items]
+    at_first = engine.score(prompts, completions)
+    trained = config(steps=120, lr=0.02, batch_size=5)
+    log, _, _ = run(engine, items, trained, Folder(tmp_path / "c"), out=tmp_path / "a")
+    assert log[-1].loss < 0.05 < 2 < log[0].loss
+    now = engine.model.state_dict()
+    assert now.keys() == before.keys() and all(torch.equal(now[n], before[n]) for n in now)
+    assert engine.score(prompts, completions) == at_first  # afterwards the policy is the base
+    engine.use_adapter(tmp_path / "a")
+    assert all(math.exp(sum(row)) > 0.9 for row in engine.score(prompts, completions))
+
+
+def test_the_token_budget_changes_memory_and_not_the_gradient(tmp_path: Path) -> None:
+    engine = tiny.engine()
+    items = lessons(engine)
+    found = []
+    for budget in (1, 64, 4096):
+        settings = config(steps=1, batch_size=5, token_budget=budget, clip=0.0)
+        [row], _, grads = run(engine, items, settings, Folder(tmp_path / str(budget)))
+        found.append((row, grads))
+    (one, reference), *others = found
+    assert one.grad_norm > 0
+    for row, grads in others:
+        assert (row.loss, row.grad_norm) == pytest.approx((one.loss, one.grad_norm), rel=1e-5)
+        for name, grad in grads.items():
+            difference = (grad - reference[name]).norm()
+            assert difference <= 1e-5 * reference[name].norm() + 1e-9, name
+
+
+def test_clipping_bounds_the_step_and_reports_the_norm_before(tmp_path: Path) -> None:
+    engine = tiny.engine()
+    norms = {}
+    for clip in (0.0, 0.01):
+        [row], _, grads = run(
+            engine, lessons(engine), config(steps=1, clip=clip), Folder(tmp_path / str(clip))
+        )
+        norms[clip] = math.sqrt(sum(float(g.pow(2).sum()) for g in grads.values()))
+        assert row.grad_norm == pytest.approx(norms[0.0], rel=1e-4)
+    assert norms[0.01] == pytest.approx(0.01, rel=1e-3) and norms[0.0] > 0.1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("death", [Interrupted, KeyboardInterrupt])
+def test_a_resumed_run_is_byte_equal_to_one_that_was_not_interrupted(
+    dropout: float, death: type[BaseException], tmp_path: Path
+) -> None:
+    """Interrupted writes a checkpoint first; any other end falls back to the last one, steps before."""
+    settings = config(
+        steps=7,
+        batch_size=2,
+        checkpoint_steps=2,
+        lr=0.01,
+        weight_decay=0.1,
+        warmup=0.3,
+        schedule="cosine",
+        lora=LoraConfig(r=4, dropout=dropout),
+    )
+    engine = tiny.engine()
+    items = lessons(engine)
+    whole, _, _ = run(engine, items, settings, Folder(tmp_path / "c1"), out=tmp_path / "whole")
+
+    def die(row: StepLog, total: int) -> None:
+        if row.step == 5:
+            raise death("now", 2) if death is Interrupted else death()
+
+    store = Folder(tmp_path / "c2")
+    with pytest.raises(death):
+        run(engine, items, settings, store, on_step=die)
+    steps = json.loads((tmp_path / "c2" / "checkpoint.json").read_text())["steps"]
+    assert steps == (5 if death is Interrupted else 4)
+    torch.manual_seed(99)  # whatever else happened in between
+    torch.rand(3)
+    done: list[int] = []
+    fresh = tiny.engine()
+    resumed, _, _ = run(
+        fresh,
+        items,
+        settings,
+        store,
+        on_step=lambda row, total: done.append(row.step),
+        out=tmp_path / "resumed",
+    )
+    assert done == list(range(steps + 1, 8))  # only what was missing was done again
+    assert resumed == whole
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "resumed" / file.name).read_bytes(), file.name
+
+
+def test_dropout_acts_and_its_stream_depends_on_the_step(tmp_path: Path) -> None:
+    """Equal runs with dropout are worth something only if dropout was on."""
+    engine = tiny.engine()
+    losses = {}
+    for dropout in (0.0, 0.5):
+        settings = config(steps=3, lr=0.02, lora=LoraConfig(r=4, dropout=dropout))
+        log, _, _ = run(engine, lessons(engine), settings, Folder(tmp_path / str(dropout)))
+        losses[dropout] = [row.loss for row in log]
+    assert losses[0.0][0] == pytest.approx(losses[0.5][0])  # B is still zero at the first step
+    assert losses[0.0][2] != pytest.approx(losses[0.5][2])
+
+
+def poisoned(logprobs: Sequence[Any], batch: Batch) -> Loss:
+    """The loss is not a number for the one bad row."""
+    loss = sft(logprobs, batch)
+    bad = any(item.id == "bad" for item in batch.items)
+    return Loss(loss.value * math.nan, {}) if bad else loss
+
+
+def infinite_gradient(logprobs: Sequence[Any], batch: Batch) -> Loss:
+    """The loss is finite and its gradient is not: sqrt at 0."""
+    loss = sft(logprobs, batch)
+    bad = any(item.id == "bad" for item in batch.items)
+    return Loss(loss.value + ((logprobs[0].sum() * 0.0).sqrt() if bad else 0.0), {})
+
+
+@pytest.mark.parametrize("objective", [poisoned, infinite_gradient])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: Any, tmp_path: Path) -> None:
+    engine = tiny.engine()
+    items = [pupil(engine, "good", "42"), pupil(engine, "bad", "17")]
+    settings = config(epochs=1, batch_size=1, lr=0.01)
+    bad_step = next(k for k, step in enumerate(plan_steps(2, settings, 3)) if items[step[0]].id == "bad")
+    seen: list[StepLog] = []
+    with pytest.raises(TrainingError, match=r"rows of the batch: bad\b") as caught:
+        run(
+            engine,
+            items,
+            settings,
+            Folder(tmp_path / "c"),
+            objective=objective,
+            on_step=lambda row, total: seen.append(row),
+            out=tmp_path / "kept",
+        )
+    assert "good" not in str(caught.value) and len(seen) == bad_step
+    # What is left is the adapter after the last good step, to the byte.
+    good = [items[plan_steps(2, settings, 3)[k][0]] for k in range(bad_step)]
+
+    def stop_there(row: StepLog, total: int) -> None:
+        if row.step == len(good):
+            raise Interrupted("here", 2)
+
+    with engine.training(None, settings.lora, 3) as wrapped:
+        if good:
+            with pytest.raises(Interrupted):
+                train(wrapped, items, sft, settings, 3, Folder(tmp_path / "d"), stop_there)
+        engine.save_adapter(wrapped, tmp_path / "good")
+    for file in (tmp_path / "kept").iterdir():
+        assert file.read_bytes() == (tmp_path / "good" / file.name).read_bytes()
+
+
+def test_training_continues_from_an_adapter(tmp_path: Path) -> None:
+    engine = tiny.engine()
+    items = lessons(engine)
+    settings = config(steps=20, lr=0.02, batch_size=5)
+    run(engine, items, settings, Folder(tmp_path / "c"), out=tmp_path / "a")
+    engine.use_adapter(tmp_path / "a")
+    expected = -sum(
+        sum(row)
+        for row in engine.score([i.prompt_token_ids for i in items], [i.completion_token_ids for i in items])
+    ) / sum(len(i.completion_token_ids) for i in items)
+    with engine.training(tmp_path / "a", settings.lora, 4) as wrapped:
+        assert any(p.requires_grad for p in wrapped.parameters())
+        [row] = train(
+            wrapped, items, sft, config(steps=1, batch_size=5), 4, Folder(tmp_path / "d"), lambda row, n: None
+        )
+    assert row.loss == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "size"), [(5, 2), (6, 3), (7, 7), (3, 8), (1, 1), (10, 4)])
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_whole_epochs_cover_every_item_once_an_epoch(count: int, size: int, epochs: int) -> None:
+    steps = plan_steps(count, config(epochs=epochs, batch_size=size), 5)
+    order = [i for step in steps for i in step]
+    for epoch in range(epochs):
+        assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
+    assert len(order) == epochs * count and all(step for step in steps)
+    assert {len(step) for step in steps[:-1]} <= {min(size, count)}
+
+
+def test_plans_are_shuffled_by_the_seed_and_anew_in_each_epoch() -> None:
+    settings = config(epochs=2, batch_size=20)
+    [first, second] = plan_steps(20, settings, 0)
+    assert first != second != sorted(second)
+    assert plan_steps(20, settings, 0) == [first, second] != plan_steps(20, settings, 1)
+
+
+def test_steps_override_epochs_and_fractions_round() -> None:
+    assert [len(step) for step in plan_steps(5, config(steps=4, batch_size=3), 0)] == [3, 3, 3, 3]
+    assert [len(step) for step in plan_steps(10, config(epochs=0.5, batch_size=2), 0)] == [2, 2]
+    assert len(plan_steps(10, config(epochs=0.01, batch_size=2), 0)) == 1
+    assert plan_steps(0, config(), 0) == []
+
+
+def test_the_schedule_by_hand() -> None:
+    def rates(total: int, **settings: Any) -> list[float]:
+        return [rate_at(step, total, config(lr=1.0, **settings)) for step in range(total)]
+
+    assert rates(3, warmup=0.0, schedule="constant") == [1, 1, 1]
+    assert rates(4, warmup=0.0, schedule="linear") == pytest.approx([1, 0.75, 0.5, 0.25])
+    assert rates(6, warmup=0.5, schedule="linear") == pytest.approx([1 / 3, 2 / 3, 1, 1, 2 / 3, 1 / 3])
+    assert rates(4, warmup=0.0, schedule="cosine") == pytest.approx(
+        [1, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)]
+    )
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+def test_the_rate_is_never_above_what_was_asked_for_and_never_zero(schedule: str) -> None:
+    """Where warm-up ends between two steps, the schedule must not be run backwards past its start."""
+    for total in range(1, 25):
+        for warmup in (0.0, 0.1, 0.33, 1.0):
+            settings = config(lr=1.0, warmup=warmup, schedule=schedule)
+            rates = [rate_at(step, total, settings) for step in range(total)]
+            assert all(0.0 < rate <= 1.0 for rate in rates), (total, warmup)
