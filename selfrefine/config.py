@@ -25,7 +25,7 @@ SplitSize = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0.0, lt=1.0)]
 
 
 class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where tasks come from, and how they are split. gate and test: counts, or shares of the distinct tasks."""
+    """Where tasks come from and how they are split. gate, test: counts, or shares of the distinct tasks."""
 
     source: str = ""
     n: Positive | None = None
@@ -86,7 +86,7 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt of each."""
+    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each."""
 
     strategy: Literal["best-of-n", "threshold", "all"] = "best-of-n"
     min_reward: Share | None = None

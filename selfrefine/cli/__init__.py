@@ -51,8 +51,9 @@ def root(
 
     Five verbs, one loop; each verb is a filter on JSON Lines:
 
-      selfrefine tasks gym:chain_sum -n 64 | selfrefine generate -n 8 | selfrefine reward -r gym > scored.jsonl
-      selfrefine finetune scored.jsonl -o adapter
+    \b
+      selfrefine tasks gym:chain_sum -n 64 | selfrefine generate -n 8 |
+          selfrefine reward -r gym | selfrefine finetune -o adapter
 
     `selfrefine cycle --config demo --run demo` runs them in rounds, measures each round on held-out tasks
     and keeps or rolls back.

@@ -58,6 +58,7 @@ def command(
     Right after revision stands beside right after fresh samples at the same token cost, and every pass counts
     wrong→right and right→wrong. Revisions are rows of their own (`parent_id`).
 
+    \b
       selfrefine critique samples.jsonl -r coverage --feedback rewards > revised.jsonl
     """
     given = common.flags(

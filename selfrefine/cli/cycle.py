@@ -56,6 +56,7 @@ def command(
     The same command again continues: a run can be killed at any instant. A finished run is extended by a
     higher --rounds.
 
+    \b
       selfrefine cycle --config demo --run demo
       selfrefine cycle --tasks gym:chain_sum -r gym --rounds 3 --run sums
     """

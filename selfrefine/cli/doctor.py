@@ -10,7 +10,7 @@ from selfrefine.cli.common import RUNS_DIR, JsonOption
 
 
 def command(json_: JsonOption = False) -> None:
-    """Versions, device, free disk and memory, the embedded model, a write test. Exit 5 when something fails."""
+    """Versions, device, free disk and memory, the embedded model, a write test. Exit 5 if one fails."""
     import msgspec
 
     from selfrefine.doctor import facts

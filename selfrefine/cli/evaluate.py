@@ -49,6 +49,7 @@ def command(
 
     With --run: the candidate of the first uncommitted round on the run's gate tasks.
 
+    \b
       selfrefine tasks gym:chain_sum --seed 1 -n 200 | selfrefine evaluate -m gym --adapter adapter
     """
     given = common.flags(

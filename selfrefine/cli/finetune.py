@@ -50,6 +50,7 @@ def command(
     The loss is on the answer only, its end included. The folder is peft's own format and holds train.jsonl,
     a row a step. LoRA rank and targets, token budget, warm-up and the rest: --set train.lora.r=8 …
 
+    \b
       selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
     """
     given = select_flags(strategy, min_reward, max_per_prompt, None) | common.flags(

@@ -50,6 +50,7 @@ def command(
 
     Prompts are computed once for all their samples. A sample depends on seed, task id and index only.
 
+    \b
       selfrefine tasks gym:chain_sum -n 16 | selfrefine generate -n 8 --max-new-tokens 24 > samples.jsonl
     """
     given = common.flags(

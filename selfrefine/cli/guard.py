@@ -17,7 +17,7 @@ from selfrefine.jsonl import StdoutClosed
 
 
 def guarded(app: Callable[[], Any]) -> int:
-    """Run the app and return its exit code. What is no SelfrefineError is a bug: code 1, traceback in a file."""
+    """Run the app, return its exit code. What is no SelfrefineError is a bug: code 1, traceback in a file."""
     try:
         app()
     except SystemExit as end:

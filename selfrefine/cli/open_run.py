@@ -6,17 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from selfrefine import audit, manifest, prompts
+import msgspec
+
+from selfrefine import audit, manifest
 from selfrefine.cli.common import RUNS_DIR
-from selfrefine.config import Config, Settings
+from selfrefine.config import Settings
 from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.errors import RunFolderError
 from selfrefine.manifest import EngineFacts
-from selfrefine.records import RunManifest, Task
+from selfrefine.records import RunManifest
 from selfrefine.rundir import Run, new_path, sha256_texts
-from selfrefine.tasks import load
-from selfrefine.tasks.base import TaskOptions
-from selfrefine.tasks.splits import check_disjoint, dedupe, split
+from selfrefine.steps.prepare import make_splits, run_prompts
 
 
 def engine_facts(engine: Engine) -> EngineFacts:
@@ -45,45 +45,6 @@ def create_run(name: str, settings: Settings, engine: Engine) -> Run:
     return Run.create(path, made, splits, run_prompts(settings.config))
 
 
-def run_prompts(config: Config) -> dict[str, str]:
-    """The templates a run uses, by the file name it keeps them under."""
-    return {
-        "critique.md": prompts.load(config.critique.critique_prompt, "critique").source,
-        "revise.md": prompts.load(config.critique.revise_prompt, "revise").source,
-    }
-
-
-def make_splits(config: Config) -> dict[str, list[Task]]:
-    """train, gate and test, disjoint by id and by prompt. Raises: ConfigError, DataError."""
-    own = config.tasks
-    if not own.source:
-        raise ConfigError("no tasks: name a source with --tasks (`selfrefine tasks` lists the kinds)")
-    gate = 0 if own.gate_file else own.gate
-    test = 0 if own.test_file else own.test
-    parts = split(load(own.source, task_options(config)), config.seed, gate, test, own.train)
-    splits = {"train": list(parts.train), "gate": list(parts.gate), "test": list(parts.test)}
-    for name, file in (("gate", own.gate_file), ("test", own.test_file)):
-        if file:
-            splits[name] = dedupe(load(file, task_options(config, whole=True)))[0]
-    check_disjoint(splits["train"], splits["gate"], splits["test"])
-    if not splits["gate"] and config.cycle.gate != "off":
-        raise ConfigError("there are no gate tasks to measure with: give --gate, or cycle.gate=off")
-    return splits
-
-
-def task_options(config: Config, *, whole: bool = False) -> TaskOptions:
-    own = config.tasks
-    return TaskOptions(
-        n=None if whole else own.n,
-        seed=config.seed,
-        template=own.template,
-        suffix=own.suffix,
-        prompt_field=own.prompt_field,
-        reference_field=own.reference_field,
-        settings={} if whole else own.settings,
-    )
-
-
 def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool) -> None:
     """Refuse to go on when anything that decides the outcome differs; record it when that is allowed.
 
@@ -96,8 +57,8 @@ def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool
     if not allow_drift:
         shown = "\n".join(f"  {line}" for line in differs[:8])
         raise RunFolderError(
-            f"{run.path} was made otherwise:\n{shown}\nuse the settings of the run, start another run, or go on "
-            "all the same with --allow-drift"
+            f"{run.path} was made otherwise:\n{shown}\n"
+            "use the settings of the run, start another run, or go on all the same with --allow-drift"
         )
     run.events.append("drift", differs=differs)
 
@@ -109,6 +70,4 @@ def _now(old: RunManifest, settings: Settings, facts: EngineFacts) -> RunManifes
         "prompts": sha256_texts(run_prompts(settings.config)),
         "git": old.git,
     }
-    import msgspec
-
     return msgspec.structs.replace(manifest.build(old.name, sys.argv, settings, facts), **made)

@@ -47,6 +47,7 @@ def command(
     best-of-n takes what lies above its group's minimum, or reaches --min-reward. Unscored and truncated rows
     never get through.
 
+    \b
       selfrefine select scored.jsonl --min-reward 1 --max-per-prompt 2 > chosen.jsonl
     """
     given = select_flags(strategy, min_reward, max_per_prompt, dedupe)

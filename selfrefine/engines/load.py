@@ -25,8 +25,8 @@ def load_engine(
 ) -> Engine | LocalEngine:
     """The engine for a model name, with an adapter merged if one is given.
 
-    Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or a
-    script that cannot be read.
+    Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
+    a script that cannot be read.
     """
     if name == "scripted" or name.startswith("scripted:"):
         from selfrefine.engines.scripted import Scripted

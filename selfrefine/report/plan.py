@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from selfrefine.cli.open_run import make_splits
 from selfrefine.config import Config
 from selfrefine.report.words import compact, number
+from selfrefine.steps.prepare import make_splits
 
 
 def plan(config: Config) -> str:

@@ -72,7 +72,9 @@ def rate_at(step: int, total: int, settings: TrainConfig) -> float:
     warm = settings.warmup * total
     if step + 1 <= warm:
         return settings.lr * (step + 1) / warm
-    return settings.lr * SCHEDULES[settings.schedule]((step - warm) / max(1.0, total - warm))
+    # Where warm-up ends between two steps, the schedule starts at its start, not before it.
+    done = max(0.0, (step - warm) / max(1.0, total - warm))
+    return settings.lr * SCHEDULES[settings.schedule](done)
 
 
 def train(
@@ -150,8 +152,10 @@ def _step(
 def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequence[StepLog]) -> None:
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in parameters.items():
-        state = optimizer.state[parameter]
         tensors[f"{name}/weight"] = parameter.detach().cpu().contiguous()
+        state = optimizer.state.get(parameter)
+        if state is None:  # no gradient ever reached it (an expert that was not routed to)
+            continue
         tensors[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
         tensors[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
     save_file(tensors, folder / "state.safetensors")
@@ -168,6 +172,8 @@ def _restore(folder: Path | None, parameters: dict[str, Any], optimizer: Any) ->
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[f"{name}/weight"])
+            if f"{name}/exp_avg" not in tensors:
+                continue
             optimizer.state[parameter] = {
                 "step": torch.tensor(float(len(log))),
                 "exp_avg": tensors[f"{name}/exp_avg"].to(parameter.device),

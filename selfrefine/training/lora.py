@@ -7,6 +7,7 @@ Source: Hu et al. 2021, LoRA, eq. 3 (h = W0 x + alpha/r B A x).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -16,12 +17,38 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
 
 WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
+
+
+_PLAIN = {
+    "peft_type",
+    "task_type",
+    "peft_version",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+}
+"""Settings that leave an adapter W + alpha/r * B A. What else departs from peft's default (DoRA, a trained
+bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
+_HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
 
 
 def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
@@ -49,17 +76,14 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
     config.inference_mode = not trainable
     try:
         wrapped = peft.get_peft_model(model, config)
-        state = load_file(folder / WEIGHTS)
-        result = set_peft_model_state_dict(wrapped, state)
-    except (RuntimeError, ValueError) as error:
+        placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
+        odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
+        if odd:
+            raise ValueError(f"its weights and the model's layers differ, such as {odd[0]}")
+    except (RuntimeError, ValueError, SafetensorError) as error:
         detach_leftovers(model)
-        first = str(error).splitlines()[0]
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
-    if result.unexpected_keys:
-        raise ConfigError(
-            f"{folder}: the adapter has weights this model has no place for, such as "
-            f"{result.unexpected_keys[0]}; it belongs to another base model"
-        )
     return wrapped
 
 
@@ -69,7 +93,10 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
             raise ConfigError(f"{folder}: not an adapter folder, it has no {name}")
     sidecar = folder / SIDECAR
     if sidecar.is_file():
-        trained_on = json.loads(sidecar.read_text())
+        try:
+            trained_on = json.loads(sidecar.read_text())
+        except ValueError as error:
+            raise ConfigError(f"{sidecar}: {error}") from None
         if trained_on.get("weights_sha256") != weights_sha256:
             raise ConfigError(
                 f"{folder}: this adapter was trained on {trained_on.get('base')} "
@@ -77,9 +104,22 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
                 f"(weights {weights_sha256[:12]}…); pass that model with --model"
             )
     try:
-        return peft.PeftConfig.from_pretrained(str(folder))
+        config = peft.PeftConfig.from_pretrained(str(folder))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
+    if not isinstance(config, peft.LoraConfig):
+        raise ConfigError(f"{folder}: an adapter of kind {config.peft_type}; only LoRA adapters can be used")
+    default = peft.LoraConfig()
+    odd = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name not in _PLAIN and getattr(config, field.name) != getattr(default, field.name)
+    ]
+    if "init_lora_weights" in odd and config.init_lora_weights in _HARMLESS_INITS:
+        odd.remove("init_lora_weights")
+    if odd:
+        raise ConfigError(f"{folder}: a LoRA with {odd[0]} cannot be used, only a plain one")
+    return config
 
 
 def detach_leftovers(model: Any) -> None:
@@ -88,6 +128,9 @@ def detach_leftovers(model: Any) -> None:
         if isinstance(module, LoraLayer):
             parent = model.get_submodule(name.rpartition(".")[0])
             setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    model.requires_grad_(False)
 
 
 def deltas(wrapped: Any) -> dict[str, torch.Tensor]:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_the_real_model_loads_and_answers_as_transformers_does() -> None:
         pytest.skip(str(missing))
     from selfrefine.engines.load import load_engine
 
-    engine = load_engine("smollm2")
+    engine: Any = load_engine("smollm2")
     texts = ["What is 17 + 25? Answer with just the number.", "Name a colour."]
     asked = [
         Request(prompt_token_ids=engine.encode_chat([Message(role="user", content=text)]), seeds=(0,))

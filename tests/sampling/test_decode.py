@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chisquare  # type: ignore[import-untyped]
 
 from selfrefine.errors import EngineError
 from selfrefine.sampling import decode as decoding
@@ -37,7 +38,7 @@ def prompts(count: int, longest: int) -> list[list[int]]:
     return [[rng.randrange(300) for _ in range(n)] for n in lengths]
 
 
-def run(model: object, jobs: Sequence[Job], how: Rules, budget: Budget = WIDE) -> dict[tuple[int, int], Live]:
+def run(model: Any, jobs: Sequence[Job], how: Rules, budget: Budget = WIDE) -> dict[tuple[int, int], Live]:
     """Rows by (request, index), each exactly once."""
     rows = [row for batch in decode(model, jobs, how, budget, Watcher(), END) for row in batch]
     found = {(row.request, row.index): row for row in rows}
@@ -45,8 +46,8 @@ def run(model: object, jobs: Sequence[Job], how: Rules, budget: Budget = WIDE) -
     return found
 
 
-def reference(model: object, prompt: list[int], tokens: int) -> list[int]:
-    out = model.generate(  # type: ignore[attr-defined]
+def reference(model: Any, prompt: list[int], tokens: int) -> list[int]:
+    out = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones((1, len(prompt)), dtype=torch.long),
         do_sample=False,
@@ -54,7 +55,7 @@ def reference(model: object, prompt: list[int], tokens: int) -> list[int]:
         eos_token_id=None,
         pad_token_id=END,
     )
-    return out[0, len(prompt) :].tolist()
+    return list(out[0, len(prompt) :].tolist())
 
 
 def until(stop: set[int], ids: list[int]) -> list[int]:
@@ -63,7 +64,7 @@ def until(stop: set[int], ids: list[int]) -> list[int]:
     return ids[: at + 1]
 
 
-def compare_with_generate(model: object, asked: list[list[int]], tokens: int, budget: Budget) -> None:
+def compare_with_generate(model: Any, asked: list[list[int]], tokens: int, budget: Budget) -> None:
     free = [reference(model, prompt, tokens) for prompt in asked]
     # The tokens that these three come to last: stops late enough that rows end at different times.
     stop = {max(set(ids), key=ids.index) for ids in free[:9:4]}
@@ -91,7 +92,12 @@ def test_greedy_is_generate_across_cache_shifts(
     """Three rows for twelve requests: the shared column runs past the allocation and is shifted back."""
     shifts: list[int] = []
     shift = SlotCache.shift
-    monkeypatch.setattr(SlotCache, "shift", lambda self, by: (shifts.append(by), shift(self, by))[1])
+
+    def watched(self: SlotCache, by: int) -> None:
+        shifts.append(by)
+        shift(self, by)
+
+    monkeypatch.setattr(SlotCache, "shift", watched)
     budget = Budget(rows=3, tokens=10_000, prefill_tokens=64)
     compare_with_generate(tiny.model(kind, seed=seed).double(), prompts(12, 25), 80, budget)
     assert len(shifts) >= 2 and min(shifts) >= SLACK
@@ -119,7 +125,7 @@ def test_first_and_second_token_follow_the_exact_probabilities() -> None:
     """4,000 samples of one prompt: the first token comes out of the prefill, the second out of the cache."""
     model = tiny.model("llama", vocabulary=11, eos_token_id=None, initializer_range=0.15).double()
     prompt = [1, 4, 9]
-    warm = {"temperature": 0.7, "top_k": 6, "top_p": 0.9}
+    warm: dict[str, Any] = {"temperature": 0.7, "top_k": 6, "top_p": 0.9}
     found = run(
         model,
         [Job(0, prompt, list(range(4000)))],
@@ -127,7 +133,7 @@ def test_first_and_second_token_follow_the_exact_probabilities() -> None:
         Budget(rows=512, tokens=100_000, prefill_tokens=64),
     )
     first_V = exact(model, prompt, **warm)
-    second_V = sum(first_V[t] * exact(model, [*prompt, t], **warm) for t in range(11) if first_V[t] > 0)
+    second_V: Any = sum(first_V[t] * exact(model, [*prompt, t], **warm) for t in range(11) if first_V[t] > 0)
     for place, expected_V in enumerate((first_V, second_V)):
         counts = np.bincount([row.token_ids[place] for row in found.values()], minlength=11)
         possible = expected_V > 1e-12
@@ -136,10 +142,10 @@ def test_first_and_second_token_follow_the_exact_probabilities() -> None:
     assert (first_V == 0).any()  # there was something to truncate
 
 
-def exact(model: object, prompt: list[int], temperature: float, top_k: int, top_p: float) -> np.ndarray:
+def exact(model: Any, prompt: list[int], temperature: float, top_k: int, top_p: float) -> Any:
     """The truncated distribution by plain sorting, in numpy."""
     with torch.no_grad():
-        logits_V = model(torch.tensor([prompt])).logits[0, -1].numpy()  # type: ignore[operator]
+        logits_V = model(torch.tensor([prompt])).logits[0, -1].numpy()
     weights_V = np.exp((logits_V - logits_V.max()) / temperature)
     order = np.argsort(-weights_V)[:top_k]
     kept = weights_V[order] / weights_V[order].sum()
@@ -193,11 +199,12 @@ def test_prefill_is_cut_by_its_budget_and_rows_by_theirs(monkeypatch: pytest.Mon
     """Memory follows these constants: no forward may be wider than they say."""
     shapes: list[tuple[int, int]] = []
     forward = decoding._Decoder._forward
-    monkeypatch.setattr(
-        decoding._Decoder,
-        "_forward",
-        lambda self, ids, *rest: (shapes.append(tuple(ids.shape)), forward(self, ids, *rest))[1],
-    )
+
+    def watched(self: Any, ids: torch.Tensor, *rest: Any) -> Any:
+        shapes.append((ids.shape[0], ids.shape[1]))
+        return forward(self, ids, *rest)
+
+    monkeypatch.setattr(decoding._Decoder, "_forward", watched)
     columns = 20 + 10 + SLACK
     run(tiny.model(), sampled_jobs(30), rules(10), Budget(rows=50, tokens=9 * columns, prefill_tokens=45))
     assert max(rows for rows, _ in shapes) == 9

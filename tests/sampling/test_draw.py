@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chisquare  # type: ignore[import-untyped]
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     TemperatureLogitsWarper,

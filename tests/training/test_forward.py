@@ -21,7 +21,7 @@ def test_right_padding_does_not_leak_into_values_or_gradients(kind: str) -> None
     for company in ([short], [short, long]):
         model.zero_grad()
         row = completion_logprobs(model, company)[0]
-        row.sum().backward()
+        row.sum().backward()  # type: ignore[no-untyped-call]
         grads.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
         if len(company) == 1:
             alone = row.detach()

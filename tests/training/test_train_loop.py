@@ -83,7 +83,8 @@ def run(
 
 
 def config(**settings: Any) -> TrainConfig:
-    return TrainConfig(**{"lora": LoraConfig(r=4), "warmup": 0.0, "schedule": "constant"} | settings)
+    own: dict[str, Any] = {"lora": LoraConfig(r=4), "warmup": 0.0, "schedule": "constant"}
+    return TrainConfig(**own | settings)
 
 
 def test_the_loss_of_two_rows_by_hand(tmp_path: Path) -> None:
@@ -117,12 +118,12 @@ def test_the_stop_token_is_trained_though_it_is_also_the_pad(tmp_path: Path) -> 
 
 
 def test_what_is_trained_becomes_probable_and_the_base_stays_bit_for_bit(tmp_path: Path) -> None:
-    engine = tiny.engine()
+    engine = tiny.engine(hidden_size=64)  # at 32 the frozen head itself keeps a token below 0.9
     before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
     items = lessons(engine)
     prompts, completions = [i.prompt_token_ids for i in items], [i.completion_token_ids for i in items]
     at_first = engine.score(prompts, completions)
-    trained = config(steps=120, lr=0.02, batch_size=5)
+    trained = config(steps=60, lr=0.01, batch_size=5)
     log, _, _ = run(engine, items, trained, Folder(tmp_path / "c"), out=tmp_path / "a")
     assert log[-1].loss < 0.05 < 2 < log[0].loss
     now = engine.model.state_dict()

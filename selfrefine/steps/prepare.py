@@ -1,0 +1,50 @@
+"""What is frozen when a run is made: its splits and its templates."""
+
+from __future__ import annotations
+
+from selfrefine import prompts
+from selfrefine.config import Config
+from selfrefine.errors import ConfigError
+from selfrefine.records import Task
+from selfrefine.tasks import load
+from selfrefine.tasks.base import TaskOptions
+from selfrefine.tasks.splits import check_disjoint, dedupe, split
+
+
+def run_prompts(config: Config) -> dict[str, str]:
+    """The templates a run uses, by the file name it keeps them under."""
+    return {
+        "critique.md": prompts.load(config.critique.critique_prompt, "critique").source,
+        "revise.md": prompts.load(config.critique.revise_prompt, "revise").source,
+    }
+
+
+def make_splits(config: Config) -> dict[str, list[Task]]:
+    """train, gate and test, disjoint by id and by prompt. Raises: ConfigError, DataError."""
+    own = config.tasks
+    if not own.source:
+        raise ConfigError("no tasks: name a source with --tasks (`selfrefine tasks` lists the kinds)")
+    gate = 0 if own.gate_file else own.gate
+    test = 0 if own.test_file else own.test
+    parts = split(load(own.source, task_options(config)), config.seed, gate, test, own.train)
+    splits = {"train": list(parts.train), "gate": list(parts.gate), "test": list(parts.test)}
+    for name, file in (("gate", own.gate_file), ("test", own.test_file)):
+        if file:
+            splits[name] = dedupe(load(file, task_options(config, whole=True)))[0]
+    check_disjoint(splits["train"], splits["gate"], splits["test"])
+    if not splits["gate"] and config.cycle.gate != "off":
+        raise ConfigError("there are no gate tasks to measure with: give --gate, or cycle.gate=off")
+    return splits
+
+
+def task_options(config: Config, *, whole: bool = False) -> TaskOptions:
+    own = config.tasks
+    return TaskOptions(
+        n=None if whole else own.n,
+        seed=config.seed,
+        template=own.template,
+        suffix=own.suffix,
+        prompt_field=own.prompt_field,
+        reference_field=own.reference_field,
+        settings={} if whole else own.settings,
+    )
