@@ -49,7 +49,7 @@ class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     top_k: Natural = 0
     max_new_tokens: Positive = 128
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
     system: str | None = None
 
 

@@ -189,6 +189,7 @@ def decode_task(line: bytes, where: str) -> Task:
 
 def _parse(line: bytes, where: str) -> dict[str, Raw]:
     try:
+        line.decode()  # foreign columns are passed on unread: what is not UTF-8 there would break the output
         return _decode_raw(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{where}: {why_undecodable(line, error)}") from None
@@ -198,15 +199,21 @@ def why_undecodable(line: bytes, error: Exception) -> str:
     """What is wrong with a JSON line, in words: msgspec calls a lone surrogate "truncated"."""
     try:
         text = line.decode()
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_number)
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as utf8:
         return f"not UTF-8 ({utf8.reason} at byte {utf8.start + 1})"
     except UnicodeEncodeError:
         return "a lone surrogate (half of a \\ud83d\\ude00 pair) in a string"
+    except DataError as constant:
+        return str(constant)
     except (ValueError, RecursionError):
         return f"broken JSON line: {error}"
     return str(error) if isinstance(value, dict) else "not a JSON object"
+
+
+def _no_number(name: str) -> None:
+    raise DataError(f"{name} is no JSON number; a value that could not be computed is null")
 
 
 def encode(row: Task | Sample) -> bytes:

@@ -31,20 +31,12 @@ def one_stage(
         engine = common.engine_for(resolved, trust=trust)
         come_back(run, resolved, engine, allow_drift=allow_drift)
         run.events.append("stage-command", stage=stage)
-        work = start(run, resolved.config, engine, critic_for(resolved, trust=trust), watch)
+        work = start(run, resolved.config, engine, common.critic_for(resolved, trust=trust), watch)
         stages.baseline(work)
         summary = {"stage": stage, "round": run.next_round(), **STAGES[stage](work, run.next_round())}
     watch.say(summary_line(summary))
     common.write_summary(summary_json, summary)
     return summary
-
-
-def critic_for(resolved: Any, *, trust: bool) -> Any:
-    """The engine of --critic-model, or None for the policy itself."""
-    from selfrefine.engines.load import load_engine
-
-    name = resolved.config.critique.critic_model
-    return load_engine(name, trust_remote_code=trust) if name and resolved.config.critique.passes else None
 
 
 def _generate(work: Work, k: int) -> dict[str, Any]:

@@ -98,10 +98,25 @@ def need_input(ctx: typer.Context, source: str, run: str | None) -> None:
 
 def engine_for(resolved: Settings, *, trust: bool = False) -> Engine:
     """The policy the settings name. Raises: EngineError, ConfigError."""
-    from selfrefine.engines.load import load_engine
-
     adapter = Path(resolved.config.adapter) if resolved.config.adapter else None
-    return load_engine(resolved.config.model, adapter, trust_remote_code=trust)
+    return load(resolved.config.model, adapter, trust=trust)
+
+
+def critic_for(resolved: Settings, *, trust: bool) -> Engine | None:
+    """The engine of --critic-model, or None for the policy itself. Raises: EngineError, ConfigError."""
+    own = resolved.config.critique
+    return load(own.critic_model, trust=trust) if own.critic_model and own.passes else None
+
+
+def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
+    """`load_engine`, and what there is to know about this model is said: once, here."""
+    from selfrefine.engines.load import load_engine
+    from selfrefine.report.console import make_console, say
+
+    engine = load_engine(name, adapter, trust_remote_code=trust)
+    for note in getattr(engine, "notes", ()):
+        say(make_console(), f"{name}: {note}")
+    return engine
 
 
 class ConsoleWatch:

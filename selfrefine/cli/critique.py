@@ -95,7 +95,6 @@ def _filter(
     from itertools import chain
 
     from selfrefine.cli.stream import filter_units, read_samples
-    from selfrefine.engines.load import load_engine
     from selfrefine.records import Sample
     from selfrefine.report.words import critique_line
     from selfrefine.steps.critique import critique
@@ -110,8 +109,8 @@ def _filter(
     rows = read_samples(source)
     first = next(rows)
     policy = common.engine_for(resolved, trust=trust)
-    own_critic = config.critique.critic_model is None
-    critic = policy if own_critic else load_engine(config.critique.critic_model, trust_remote_code=trust)
+    name = config.critique.critic_model  # here the verb itself says that there is critique, not `passes`
+    critic = common.load(name, trust=trust) if name else policy
     scorers = build_rewards(config, config.reward.use, policy) if config.reward.use else ()
     total = Outcome()
     each = settings.passes * (settings.critique.max_new_tokens + settings.revision.max_new_tokens)

@@ -101,29 +101,31 @@ def _cycle(
     allow_drift: bool,
     trust: bool,
 ) -> dict[str, Any]:
-    from selfrefine.cli.by_hand import critic_for
     from selfrefine.cli.open_run import come_back, create_run, run_path
-    from selfrefine.errors import ConfigError
+    from selfrefine.manifest import redacted
     from selfrefine.report.ending import ending, summary
     from selfrefine.rundir import Run, new_name
     from selfrefine.steps.cycle import cycle
+    from selfrefine.steps.finetune import trainable
     from selfrefine.steps.work import start
 
     path = run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
-    if not resolved.config.reward.use:
-        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine reward --help`)")
     engine = common.engine_for(resolved, trust=trust)
+    if resolved.config.cycle.rounds:
+        trainable(engine)
+    critic = common.critic_for(resolved, trust=trust)
     run = old or create_run(str(path), resolved, engine)
-    watch.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
+    if name is None:  # the same command again would make another run
+        watch.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
     watch.say(f"{'continuing' if old else 'new run'} {run.path}")
     with run.lock():
         if old:
             come_back(run, resolved, engine, allow_drift=allow_drift)
-        run.events.append("cycle", continued=old is not None, argv=list(run.manifest.argv))
-        work = start(run, resolved.config, engine, critic_for(resolved, trust=trust), watch)
+        run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
+        work = start(run, resolved.config, engine, critic, watch)
         ended = cycle(work)
         run.events.append("end", why=ended.why)
     watch.console.print(ending(run, ended, work.self_measured))

@@ -93,13 +93,14 @@ def _measure(
     from selfrefine.steps.generate import task_units
     from selfrefine.steps.reward import Tally, require_some_scored
     from selfrefine.steps.watch import show_completions
-    from selfrefine.steps.work import build_rewards, evaluate_settings
+    from selfrefine.steps.work import build_rewards, check_measure, evaluate_settings
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 
     config = resolved.config
     if not config.evaluate.measure:
         raise UsageError("say what measures: -m numeric, -m gym, …")
+    check_measure(config.evaluate.measure)
     settings = evaluate_settings(config)
     values: dict[str, float | None] = {}
     with open_input(source if source == "-" else "/dev/null") as stream:
@@ -124,12 +125,22 @@ def _measure(
                 return rows
 
             units = task_units(tasks, settings, engine.unit_tokens)
-            filter_units(units, work, output or "/dev/null", watch, as_json=as_json)
+            filter_units(
+                units,
+                work,
+                output or "/dev/null",
+                watch,
+                as_json=as_json,
+                require=lambda: require_some_scored(tally.result()),
+            )
             found = interval(list(values.values()), seed=config.seed)
             bar.finish(f"evaluate: {with_interval(found)} on {found.n} tasks, {found.unscored} unscored")
-    told = tally.result()
-    require_some_scored(told)
-    summary = {"stage": "evaluate", "policy": engine.policy, **msgspec.to_builtins(found), "rewards": told}
+    summary = {
+        "stage": "evaluate",
+        "policy": engine.policy,
+        **msgspec.to_builtins(found),
+        "rewards": tally.result(),
+    }
     if output is None:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
     return summary

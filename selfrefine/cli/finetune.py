@@ -81,7 +81,7 @@ def _train(
     resolved: Any, source: str, out: Path, watch: common.ConsoleWatch, *, trust: bool
 ) -> dict[str, Any]:
     from selfrefine.artifacts import RoundDir
-    from selfrefine.cli.stream import read_samples
+    from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
     from selfrefine.report.words import summary_line
     from selfrefine.steps.finetune import finetune, trainable
@@ -92,7 +92,12 @@ def _train(
         raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
     if config.train.start == "adapter" and config.adapter is None:
         raise UsageError("--start adapter continues an adapter: name it with --adapter")
-    chosen = select(list(read_samples(source)), config.select)
+    try:
+        chosen = select(list(read_samples(source)), config.select)
+    except NoRows:
+        if source == "-":  # the ordinary end of a pipe whose filter let nothing through
+            raise NothingToLearnError("stdin is empty: no row to learn from came through the pipe") from None
+        raise
     watch.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
         raise NothingToLearnError(why_nothing(chosen.counts))

@@ -17,6 +17,7 @@ from selfrefine.manifest import EngineFacts
 from selfrefine.records import RunManifest
 from selfrefine.rundir import Run, new_path, sha256_texts
 from selfrefine.steps.prepare import make_splits, run_prompts
+from selfrefine.steps.work import build_both
 
 
 def engine_facts(engine: Engine) -> EngineFacts:
@@ -32,14 +33,17 @@ def engine_facts(engine: Engine) -> EngineFacts:
 def run_path(name: str) -> Path:
     """Where the run of that name or path is or would be made. Raises: RunFolderError for a bad name."""
     path = Path(name)
-    if path.name != name:
-        return new_path(path.parent, path.name)
-    return new_path(RUNS_DIR, name)
+    if path.name == name:
+        return new_path(RUNS_DIR, name)
+    if ".." in path.parts:
+        raise RunFolderError(f"{name[:200]!r}: '..' leads out of where runs are kept; give the whole path")
+    return new_path(path.parent, path.name)
 
 
 def create_run(name: str, settings: Settings, engine: Engine) -> Run:
-    """Raises: RunFolderError (exists), DataError (tasks), ConfigError (no source, templates)."""
+    """Raises: RunFolderError (exists), DataError (tasks), ConfigError (no source, templates, rewards)."""
     path = run_path(name)
+    build_both(settings.config, engine)  # refused now, not when the first stage finds no way on
     splits = make_splits(settings.config)
     made = manifest.build(path.name, sys.argv, settings, engine_facts(engine))
     return Run.create(path, made, splits, run_prompts(settings.config))

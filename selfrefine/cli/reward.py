@@ -124,8 +124,14 @@ def _filter(
             show_rewards(bar, scored)
             return scored
 
-        filter_units(sample_units(chain([first], rows)), work, output, watch, as_json=as_json)
+        filter_units(
+            sample_units(chain([first], rows)),
+            work,
+            output,
+            watch,
+            as_json=as_json,
+            require=lambda: require_some_scored(tally.result()),
+        )
         summary = {"stage": "reward", **tally.result()}
         bar.finish(summary_line(summary))
-    require_some_scored(summary)
     return summary

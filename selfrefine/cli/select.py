@@ -65,7 +65,8 @@ def command(
     resolved = common.settings(None, set_, given)
     chosen = select(list(read_samples(source)), resolved.config.select)
     with common.watching() as watch, watch.stage("select", None) as bar:
-        filter_units([chosen.rows], list, output, watch, as_json=json_)
+        if chosen.rows:
+            filter_units([chosen.rows], list, output, watch, as_json=json_)
         summary = {"stage": "select", **chosen.counts}
         bar.finish(summary_line(summary))
     common.write_summary(summary_json, summary)

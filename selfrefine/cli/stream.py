@@ -16,8 +16,12 @@ from selfrefine.records import Sample, Task
 T = TypeVar("T")
 
 
+class NoRows(DataError):
+    """An input without a single row."""
+
+
 def read_samples(source: str) -> Iterator[Sample]:
-    """Rows of a file or stdin; ids unique. Raises: DataError (empty, broken, a duplicate id)."""
+    """Rows of a file or stdin; ids unique. Raises: NoRows, DataError (broken, a duplicate id)."""
     index = IdIndex()
     name = "stdin" if source == "-" else source
     empty = True
@@ -28,7 +32,7 @@ def read_samples(source: str) -> Iterator[Sample]:
             empty = False
             yield row
     if empty:
-        raise DataError(f"{name} is empty: there is no row in it")
+        raise NoRows(f"{name} is empty: there is no row in it")
 
 
 def filter_units(
@@ -38,10 +42,12 @@ def filter_units(
     watch: ConsoleWatch,
     *,
     as_json: bool,
+    require: Callable[[], object] = lambda: None,
 ) -> None:
     """Write each unit's rows as soon as they are there; on a terminal, a readable view after the last.
 
-    The first unit is read before the output is opened, so that bad input leaves nothing behind.
+    The first unit is read before the output is opened, so that bad input leaves nothing behind. `require` is
+    called after the last and may raise: then an output file does not appear.
     """
     units = iter(units)
     first = next(units, None)
@@ -61,6 +67,7 @@ def filter_units(
                 if output == "-":
                     raise
                 break_with(watch)
+        require()
     if readable:
         view(shown)
 

@@ -46,7 +46,7 @@ def command(
 
     if not source:
         for name, what, example in listing():
-            sys.stdout.write(f"{name:<24}{what}\n{'':<24}selfrefine tasks {example}\n")
+            sys.stdout.write(f"{name:<24}{what}\n{'':<24}{example}\n")
         return
     options = TaskOptions(
         n=n,

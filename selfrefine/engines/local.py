@@ -55,6 +55,13 @@ class LocalEngine:
         self.end_id = _end_of_turn(tokenizer, self.stop_ids)
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences a user should read once."""
+        if self.chat.template is not None:
+            return ()
+        return ("no chat template, so prompts go in as plain text and the model just goes on from there",)
+
+    @property
     def device(self) -> str:
         return str(self.model.device.type)
 
@@ -241,9 +248,8 @@ class LocalEngine:
     ) -> list[tuple[float, ...]]:
         pairs = list(zip(prompts, completions, strict=True))
         results: list[tuple[float, ...]] = [()] * len(pairs)
-        lengths = [len(p) + len(c) for p, c in pairs]
         with torch.inference_mode(), self._base() if base else _nothing():
-            for micro in by_budget(lengths, SCORE_TOKENS[self.device]):
+            for micro in by_budget(pairs, SCORE_TOKENS[self.device]):
                 for i, row in zip(
                     micro, completion_logprobs(self.model, [pairs[i] for i in micro]), strict=True
                 ):

@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Group, RenderableType
 
 from selfrefine.artifacts import RoundDir
+from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import RoundRow, round_rows, round_table
 from selfrefine.report.words import with_interval
@@ -63,13 +64,17 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
             f"{what} on {gain.n} test tasks, paired: {with_interval(gain)} "
             f"(the test split was read {test_reads(run.path)} times)"
         )
+    if shown := examples(run):
+        lines += ["the same test tasks, start and end:", *shown]
     lines.append(f"run folder: {run.path}")
     adapter = run.path / "adapter"
     if adapter.exists():
         lines.append(f"try it: selfrefine generate tasks.jsonl --adapter {adapter}")
     more = run.manifest.config["cycle"]["rounds"] + 2
     lines.append(f"next: selfrefine runs show {run.name} · selfrefine cycle --run {run.name} --rounds {more}")
-    return Group(table, *(text(line) for line in lines))
+    parts = part_table(run)
+    tables = [table] if parts is None else [table, parts]
+    return Group(*tables, *(text(line, newlines=True) for line in lines))
 
 
 def measure_name(run: Run) -> str:

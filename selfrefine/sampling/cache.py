@@ -45,14 +45,21 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
         self.values[:live, :, end : end + 1] = value_states
         return self.keys[:live, :, low : end + 1], self.values[:live, :, low : end + 1]
 
-    def lay(self, keys: torch.Tensor, values: torch.Tensor, repeats: torch.Tensor) -> None:
-        """Put prefilled prompts [b, H, P, D], row i repeated repeats[i] times, behind the live rows."""
+    def lay(
+        self, keys: torch.Tensor, values: torch.Tensor, repeats: torch.Tensor, pads: torch.Tensor
+    ) -> None:
+        """Put prefilled prompts [b, H, P, D] behind the live rows, row i repeated repeats[i] times and moved
+        right by the pads[i] columns of padding at its end."""
         if not self.is_initialized:
             self.lazy_initialization(keys, values)
         assert self.keys is not None and self.values is not None
         first, end, length = self.window.live, self.window.end, keys.shape[2]
         source = torch.repeat_interleave(torch.arange(len(repeats), device=keys.device), repeats)
         rows = slice(first, first + len(source))
+        if bool(pads.any()):
+            places_bP = (torch.arange(length, device=pads.device)[None] - pads[:, None]).clamp(min=0)
+            order = places_bP[:, None, :, None].expand_as(keys)
+            keys, values = keys.gather(2, order), values.gather(2, order)
         self.keys[rows, :, end - length : end] = keys[source]
         self.values[rows, :, end - length : end] = values[source]
 
@@ -96,12 +103,12 @@ class SlotCache(Cache):  # type: ignore[misc]
         self.slots: list[SlotLayer] = []
         super().__init__(layers=self.slots)
 
-    def lay(self, prefilled: Cache, repeats: torch.Tensor) -> None:
+    def lay(self, prefilled: Cache, repeats: torch.Tensor, pads: torch.Tensor) -> None:
         if not self.slots:
             # As many as the prefill filled: a model whose last layers reuse earlier keys has fewer.
             self.slots.extend(SlotLayer(self.window) for _ in prefilled.layers)
         for slot, layer in zip(self.slots, prefilled.layers, strict=True):
-            slot.lay(layer.keys, layer.values, repeats)
+            slot.lay(layer.keys, layer.values, repeats, pads)
         self.window.live += int(repeats.sum())
 
     def move(self, to: torch.Tensor, origin: torch.Tensor) -> None:

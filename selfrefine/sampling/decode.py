@@ -21,6 +21,7 @@ from transformers.cache_utils import DynamicCache
 
 from selfrefine import seeds
 from selfrefine.errors import EngineError
+from selfrefine.prefix import shared_beginning
 from selfrefine.sampling.cache import SlotCache
 from selfrefine.sampling.draw import draw
 
@@ -105,6 +106,8 @@ class _Decoder:
         self.queue = deque(_split(sorted(jobs, key=lambda job: len(job.prompt)), self.rows))
         self.cache = SlotCache(self.rows, columns, longest)
         self.live: list[Live] = []
+        self.prefix = jobs[0].prompt[: shared_beginning([job.prompt for job in jobs])]
+        self._prefix_states: DynamicCache | None = None
         self.start_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
         self.pending_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
 
@@ -140,20 +143,13 @@ class _Decoder:
                 yield finished
 
     def _admit(self, chunk: list[Job]) -> list[Live]:
+        """Prefill a prompt each, fan it out to its rows, and draw their first tokens."""
         window = self.cache.window
-        lengths = [len(job.prompt) for job in chunk]
-        longest = max(lengths)
-        ids_bP = torch.full((len(chunk), longest), self.pad_id, dtype=torch.long)
-        for i, job in enumerate(chunk):
-            ids_bP[i, longest - lengths[i] :] = torch.tensor(job.prompt)
-        lengths_b = torch.tensor(lengths)
-        mask_bP = torch.arange(longest)[None] >= (longest - lengths_b)[:, None]
-        positions_bP = (mask_bP.long().cumsum(-1) - 1).clamp(min=0)
-        prefilled = DynamicCache()
-        logits_bV = self._forward(ids_bP, mask_bP, positions_bP, prefilled)
+        lengths_b = torch.tensor([len(job.prompt) for job in chunk])
+        logits_bV, prefilled = self._prefill([job.prompt for job in chunk])
         repeats_b = torch.tensor([len(job.seeds) for job in chunk], device=self.device)
         first, count = len(self.live), int(repeats_b.sum())
-        self.cache.lay(prefilled, repeats_b)
+        self.cache.lay(prefilled, repeats_b, (lengths_b.max() - lengths_b).to(self.device))
         starts_b = (window.end - lengths_b).to(self.device)
         self.start_B[first : first + count] = torch.repeat_interleave(starts_b, repeats_b)
         window.low = int(self.start_B[: first + count].min())
@@ -166,16 +162,53 @@ class _Decoder:
         logits_BV = torch.repeat_interleave(logits_bV, repeats_b, 0)
         return self._take(logits_BV, first)
 
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any) -> Any:
+    def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, DynamicCache]:
+        """Logits after each prompt [b, V], and keys and values [b, H, P, D], padded on the right.
+
+        The common beginning of all prompts (system prompt, template) was computed once for all of them.
+        Padding on the right is seen by nothing that counts, so no row needs a mask of its own.
+        """
+        shared = len(self.prefix)
+        lengths_b = torch.tensor([len(prompt) for prompt in prompts])
+        longest = int(lengths_b.max())
+        pads_b = longest - lengths_b
+        ids_bP = torch.full((len(prompts), longest - shared), self.pad_id, dtype=torch.long)
+        for i, prompt in enumerate(prompts):
+            ids_bP[i, : len(prompt) - shared] = torch.tensor(prompt[shared:])
+        cache = DynamicCache()
+        if shared:
+            for i, layer in enumerate(self._prefix_cache().layers):
+                rows = (len(prompts), -1, -1, -1)
+                cache.update(layer.keys.expand(rows), layer.values.expand(rows), i)
         out = self.model(
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
-            position_ids=positions.to(self.device),
+            input_ids=ids_bP.to(self.device),
+            attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
+            position_ids=torch.arange(shared, longest, device=self.device)[None],
             past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=int(pads_b.max()) + 1,
+        )
+        last_b = out.logits.shape[1] - 1 - pads_b.to(self.device)
+        return out.logits[torch.arange(len(prompts), device=self.device), last_b].float(), cache
+
+    def _prefix_cache(self) -> DynamicCache:
+        if self._prefix_states is None:
+            self._prefix_states = DynamicCache()
+            ids = torch.tensor([list(self.prefix)], device=self.device)
+            self.model(input_ids=ids, past_key_values=self._prefix_states, use_cache=True, logits_to_keep=1)
+        return self._prefix_states
+
+    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        return out.logits[:, -1].float()
+        logits: torch.Tensor = out.logits[:, -1].float()
+        return logits
 
     def _step(self) -> list[Live]:
         window, count = self.cache.window, len(self.live)
@@ -189,9 +222,7 @@ class _Decoder:
         window.low = int(start_B.min())
         columns = torch.arange(window.low, window.end + 1, device=self.device)
         mask = columns[None] >= start_B[:, None]
-        logits_BV = self._forward(
-            self.pending_B[:count, None], mask, (window.end - start_B)[:, None], self.cache
-        )
+        logits_BV = self._forward(self.pending_B[:count, None], mask, (window.end - start_B)[:, None])
         window.end += 1
         return self._take(logits_BV, 0)
 

@@ -41,7 +41,7 @@ def cycle(work: Work) -> Ended:
             break
         stages.finetune(work, k)
         stages.gate(work, k, counts)
-    final = stages.final(work) if work.run.manifest.tasks["test"] else None
+    final = stages.final(work) if work.run.tasks("test") else None
     summaries = [folder.summary() for folder in work.run.rounds()]
     return Ended(summaries=summaries, final=final, why=why, nothing_to_learn=nothing)
 

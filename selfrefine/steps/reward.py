@@ -94,8 +94,9 @@ def _build_one(spec: RewardSpec, options: RewardOptions, engine: Engine | None) 
 def score(samples: Sequence[Sample], scorers: Sequence[Scorer], gate_on: str | None = None) -> list[Sample]:
     """The samples with each scorer's Reward and the composite `reward`, in order.
 
-    The composite is the weighted mean of these scorers' values; null when one of them is null, and with
-    `gate_on` 0 where that reward is below its `pass_at`. A reward of the same name from an earlier
+    The composite is the weighted mean of these scorers' values; null when one of them is null. With `gate_on`
+    it is 0 where that reward is below its `pass_at`, and the mean of the others where it passes: counted in,
+    it would give half marks to every answer that merely passes. A reward of the same name from an earlier
     scoring is replaced, others stay. Raises: ConfigError when `gate_on` is none of the scorers.
     """
     if gate_on is not None and gate_on not in (names := [scorer.name for scorer in scorers]):
@@ -139,10 +140,12 @@ def _composite(rewards: Sequence[Reward], scorers: Sequence[Scorer], gate_on: st
     values = [reward.value for reward in rewards if reward.value is not None]
     if len(values) < len(rewards):
         return None
-    for scorer, value in zip(scorers, values, strict=True):
-        if scorer.name == gate_on and value < scorer.pass_at:
-            return 0.0
-    weights = [scorer.weight for scorer in scorers]
+    pairs = list(zip(scorers, values, strict=True))
+    if any(scorer.name == gate_on and value < scorer.pass_at for scorer, value in pairs):
+        return 0.0
+    pairs = [pair for pair in pairs if pair[0].name != gate_on] or pairs
+    weights = [scorer.weight for scorer, _ in pairs]
+    values = [value for _, value in pairs]
     # Divided first: huge weights must not overflow; the clip takes off the last bit's rounding.
     total = math.fsum(value * (weight / max(weights)) for value, weight in zip(values, weights, strict=True))
     return min(1.0, total / math.fsum(weight / max(weights) for weight in weights))

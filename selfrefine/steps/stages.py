@@ -6,6 +6,7 @@ Each returns at once when its artifact is there.
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,8 +17,9 @@ import msgspec
 
 from selfrefine import records
 from selfrefine.artifacts import RoundDir
-from selfrefine.errors import ConfigError, NothingToLearnError, RunFolderError
-from selfrefine.jsonl import atomic_write
+from selfrefine.errors import ConfigError, DataError, NothingToLearnError, RunFolderError
+from selfrefine.failpoints import failpoint
+from selfrefine.jsonl import atomic_write, fsync_directory, write_errors
 from selfrefine.records import RoundSummary, Sample, Task
 from selfrefine.seeds import derive
 from selfrefine.stats import Interval
@@ -72,7 +74,7 @@ def generate(work: Work, k: int) -> None:
 def critique(work: Work, k: int) -> None:
     """The critic criticises and the policy revises: critique.jsonl and critique.json (what it came to)."""
     folder, config = work.run.round(k), work.config
-    if folder.has("critique") and (folder.path / "critique.json").is_file():
+    if folder.has("critique"):
         return
     work.be(work.run.accepted_adapter)
     samples = list(folder.samples("generate"))
@@ -95,21 +97,26 @@ def critique(work: Work, k: int) -> None:
                 lambda rows: reward_step.score(rows, work.scorers, config.reward.gate_on),
             )
             show_rewards(bar, result.rows, rows=len(unit))
-            # Beside the rows, because the fresh samples it was compared with are not among them.
-            atomic_write(_outcome_file(folder, number), msgspec.json.encode(result.outcome))
+            _keep_outcome(folder, number, len(plan), result.outcome)
             return [records.encode(row) for row in result.rows]
 
         folder.stage("critique", plan, make, should_stop=work.watch.check)
-    atomic_write(folder.path / "critique.json", _json(_total_outcome(folder, len(plan))))
-    for number in range(len(plan)):
-        _outcome_file(folder, number).unlink()
 
 
 def reward(work: Work, k: int) -> None:
-    """Every answer gets its scores: reward.jsonl."""
-    folder, config = work.run.round(k), work.config
-    if folder.has("reward"):
-        return
+    """Every answer gets its scores: reward.jsonl. Raises: DataError where a reward could score no row."""
+    folder = work.run.round(k)
+    if not folder.has("reward"):
+        _score(work, k, folder)
+    try:
+        reward_step.require_some_scored(reward_step.summary(folder.samples("reward"), work.scorers))
+    except DataError:
+        folder.file("reward").unlink()  # the same command scores again once the reward is mended
+        raise
+
+
+def _score(work: Work, k: int, folder: RoundDir) -> None:
+    config = work.config
     source = "critique" if config.critique.passes else "generate"
     work.be(work.run.accepted_adapter)
     samples = list(folder.samples(source))
@@ -123,7 +130,6 @@ def reward(work: Work, k: int) -> None:
             return [records.encode(row) for row in scored]
 
         folder.stage("reward", plan, make, should_stop=work.watch.check)
-    reward_step.require_some_scored(reward_step.summary(folder.samples("reward"), work.scorers))
 
 
 def select(work: Work, k: int) -> dict[str, int]:
@@ -244,7 +250,9 @@ def baseline(work: Work) -> RoundSummary:
     if folder.committed:
         return folder.summary()
     measures = {
-        s: measure(work, folder, s, None, "round 0") for s in ("gate", "test") if work.run.manifest.tasks[s]
+        split: measure(work, folder, split, None, "round 0")
+        for split in ("gate", "test")
+        if work.run.tasks(split)
     }
     work.be(None)
     return folder.commit(
@@ -265,21 +273,23 @@ def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
     accepted = run.accepted_adapter
     work.be(accepted)
     policy_before = work.engine.policy
-    found = measure(work, folder, "gate", folder.adapter, f"round {k}")
+    measures = (
+        {"gate": measure(work, folder, "gate", folder.adapter, f"round {k}")} if run.tasks("gate") else {}
+    )
     decision = gate_step.decide(
-        evaluate_step.per_task(run.round(before).samples("gate")),
-        evaluate_step.per_task(folder.samples("gate")),
-        config.cycle.gate,
-        config.seed,
+        _gate_rewards(run.round(before)), _gate_rewards(folder), config.cycle.gate, config.seed
     )
     work.be(folder.adapter if decision.accepted else accepted)
+    if run.final.path.is_dir() and not (run.final.path / "summary.json").is_file():
+        # A final measurement that was begun and left: after this commit it would mix two policies.
+        shutil.rmtree(run.final.path)
     summary = folder.commit(
         RoundSummary(
             index=k,
             policy_before=policy_before,
             policy_after=work.engine.policy,
             counts=_counts(folder) | counts,
-            measures={"gate": msgspec.to_builtins(found)},
+            measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
             gate=decision,
             accepted_round=k if decision.accepted else before,
         )
@@ -287,6 +297,10 @@ def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
     run.events.append("gate", round=k, accepted=decision.accepted, reason=decision.reason)
     work.watch.say(f"round {k} {decision.reason}")
     return summary
+
+
+def _gate_rewards(folder: RoundDir) -> dict[str, float | None]:
+    return evaluate_step.per_task(folder.samples("gate")) if folder.has("gate") else {}
 
 
 def final(work: Work) -> Interval:
@@ -299,6 +313,8 @@ def final(work: Work) -> Interval:
     note = run.final.path / "summary.json"
     if note.is_file() and (ended := msgspec.json.decode(note.read_bytes())["after_round"]) != last:
         run.final.path.rename(run.path / f"final-after-{ended:03d}")
+        failpoint("final.moved")
+        fsync_directory(run.path)
     found = measure(work, run.final, "test", run.accepted_adapter, "final")
     if not note.is_file():
         work.be(run.accepted_adapter)
@@ -343,18 +359,25 @@ def _critique_tokens(rows: list[Sample]) -> int:
     return own + sum(len(c.token_ids) for row in rows for c in row.critiques)
 
 
-def _outcome_file(folder: RoundDir, unit: int) -> Path:
-    return folder.path / f".critique-{unit:06d}.json"
+def _keep_outcome(folder: RoundDir, unit: int, units: int, outcome: Outcome) -> None:
+    """Beside the rows, because the fresh samples the drafts were compared with are not among them.
 
-
-def _total_outcome(folder: RoundDir, units: int) -> dict[str, Any]:
+    Written before its unit's rows, and critique.json before the last unit's: rows that count have theirs.
+    """
+    parts = folder.path / "critique.ckpt"
+    with write_errors(parts):
+        parts.mkdir(exist_ok=True)
+        fsync_directory(folder.path)
+    atomic_write(parts / f"{unit:06d}.json", msgspec.json.encode(outcome))
+    if unit + 1 < units:
+        return
     total = Outcome()
-    for unit in range(units):
-        path = _outcome_file(folder, unit)
+    for path in (parts / f"{number:06d}.json" for number in range(units)):
         if not path.is_file():
-            raise RunFolderError(f"{path} is missing; delete {folder.file('critique')} to criticise again")
+            part = folder.file("critique").with_name("critique.jsonl.part")
+            raise RunFolderError(f"{path} is missing; delete {part} and its .idx to criticise again")
         total += msgspec.json.decode(path.read_bytes(), type=Outcome)
-    return summary(total)
+    atomic_write(folder.path / "critique.json", _json(summary(total)))
 
 
 def _json(value: Any) -> bytes:

@@ -61,15 +61,29 @@ class Work:
 
 def start(run: Run, config: Config, engine: Engine, critic: Engine | None, watch: Watch) -> Work:
     """Build the rewards and put everything together. Raises: ConfigError."""
-    scorers = build_rewards(config, config.reward.use, engine)
+    scorers, measures = build_both(config, engine)
+    return Work(run, config, engine, critic or engine, scorers, measures, watch, adapter=_unset())
+
+
+def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
+    """The rewards that are trained on, and those that measure. Raises: ConfigError."""
+    if not config.reward.use:
+        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine reward --help`)")
     measure = config.evaluate.measure or config.reward.use
-    if any(reward.parse_spec(text).name == "critic" for text in measure):
+    check_measure(measure)
+    scorers = build_rewards(config, config.reward.use, engine)
+    if config.reward.gate_on is not None:
+        reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is not among them
+    return scorers, build_rewards(config, measure, engine)
+
+
+def check_measure(specs: Sequence[str]) -> None:
+    """Raises: ConfigError for a reward that cannot measure held-out answers."""
+    if any(reward.parse_spec(text).name == "critic" for text in specs):
         raise ConfigError(
             "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
             "--measure, such as numeric or gym"
         )
-    measures = build_rewards(config, measure, engine)
-    return Work(run, config, engine, critic or engine, scorers, measures, watch, adapter=_unset())
 
 
 def _unset() -> Path:

@@ -117,4 +117,4 @@ def _identified(source: str, located: Iterator[Located]) -> Iterator[Task]:
             ids.check(identity, where)
         yield msgspec.structs.replace(task, id=identity)
     if number == 0:
-        raise DataError(f"{source}: there are no tasks in it")
+        raise DataError(f"{'stdin' if source == '-' else source}: there are no tasks in it")

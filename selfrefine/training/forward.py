@@ -1,10 +1,11 @@
 """Logprobs of completions given their prompts, with the head computed at completion positions only.
 
-Legend: b rows in a micro-batch, T padded length, N completion tokens in it, V vocabulary.
+Legend: b rows in a micro-batch, T tokens of a row, N completion tokens in it, V vocabulary.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,9 +14,7 @@ import torch
 from torch import Tensor
 
 from selfrefine.errors import EngineError
-
-Pair = tuple[Sequence[int], Sequence[int]]
-"""(prompt token ids, completion token ids)."""
+from selfrefine.training.packing import Pair, lay_out, packed, why_not
 
 
 @contextmanager
@@ -42,48 +41,82 @@ def head_at(model: Any, rows_N: Tensor, columns_N: Tensor) -> Iterator[None]:
 def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     """One float32 tensor a pair: nats of each completion token at temperature 1. Differentiable.
 
-    Rows are padded on the right and the padding is masked, so a row's result does not depend on its company.
-    An empty completion gives an empty tensor; a prompt must have at least one token.
+    Pairs with equal prompts share the prompt's computation where the model can take it (`packing`), else each
+    pair is a row. An empty completion gives an empty tensor. Raises: EngineError for an empty prompt.
     """
+    if any(not prompt for prompt, _ in pairs):
+        raise EngineError("an empty prompt gives its completion no logprobs")
+    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
+    found = None if why_not(model, longest) else _shared_rows(model, pairs)
+    return _plain_rows(model, pairs) if found is None else found
+
+
+def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor] | None:
+    """None when the model turned out to compute attention by itself: its numbers are then worth nothing."""
+    device = model.device
+    layout, predictors = lay_out(pairs, device)
+    columns_N = torch.tensor(list(itertools.chain(*predictors)), dtype=torch.long, device=device)
+    ids = torch.tensor([layout.ids], device=device)
+    positions = torch.tensor([layout.positions], device=device)
+    with packed(model, layout), head_at(model, torch.zeros_like(columns_N), columns_N):
+        out = model(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False)
+    if layout.calls != model.config.get_text_config().num_hidden_layers:
+        return None
+    return _pick(out.logits[0].float(), pairs)
+
+
+def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
+    """Rows padded on the right; the padding is masked, so a row's result does not depend on its company."""
     device = model.device
     longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
     ids_bT = torch.zeros((len(pairs), longest), dtype=torch.long)
     mask_bT = torch.zeros((len(pairs), longest), dtype=torch.long)
     rows: list[int] = []
     columns: list[int] = []
-    targets: list[int] = []
     for i, (prompt, completion) in enumerate(pairs):
-        if not prompt:  # its first completion token would be read off another row's padding
-            raise EngineError("an empty prompt gives its completion no logprobs")
         tokens = [*prompt, *completion]
         ids_bT[i, : len(tokens)] = torch.tensor(tokens)
         mask_bT[i, : len(tokens)] = 1
         rows += [i] * len(completion)
         columns += range(len(prompt) - 1, len(tokens) - 1)
-        targets += completion
     # Typed by hand: where every completion is empty, torch would make float indices of the empty lists.
     rows_N = torch.tensor(rows, dtype=torch.long, device=device)
     columns_N = torch.tensor(columns, dtype=torch.long, device=device)
     with head_at(model, rows_N, columns_N):
         out = model(input_ids=ids_bT.to(device), attention_mask=mask_bT.to(device), use_cache=False)
-    logits_NV = out.logits[0].float()
-    targets_N = torch.tensor(targets, dtype=torch.long, device=device)
+    return _pick(out.logits[0].float(), pairs)
+
+
+def _pick(logits_NV: Tensor, pairs: Sequence[Pair]) -> list[Tensor]:
+    targets = [token for _, completion in pairs for token in completion]
+    targets_N = torch.tensor(targets, dtype=torch.long, device=logits_NV.device)
     picked_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1)
-    return list((picked_N - logits_NV.logsumexp(-1)).split([len(c) for _, c in pairs]))
+    return list(torch.split(picked_N - logits_NV.logsumexp(-1), [len(c) for _, c in pairs]))
 
 
-def by_budget(
-    lengths: Sequence[int], token_budget: int, order: Sequence[int] | None = None
-) -> list[list[int]]:
-    """Cut indices into micro-batches whose padded size stays within the budget (one row always fits).
+def by_budget(pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:
+    """Cut pairs into micro-batches of at most `token_budget` tokens (one pair always fits).
 
-    Sorted by length first: padding is paid for. The result depends on lengths and budget only.
+    Pairs of one prompt stay together, and their prompt counts once; a group over the budget is split and pays
+    for its prompt again. Longer prompts come later, so that where rows are padded the padding is small.
     """
-    order = sorted(range(len(lengths)) if order is None else order, key=lambda i: (lengths[i], i))
+    by_prompt: dict[tuple[int, ...], list[int]] = {}
+    for i, (prompt, _) in enumerate(pairs):
+        by_prompt.setdefault(tuple(prompt), []).append(i)
     batches: list[list[int]] = []
-    for i in order:
-        if batches and lengths[i] * (len(batches[-1]) + 1) <= token_budget:
+    spent = token_budget
+    for prompt in sorted(by_prompt, key=lambda key: (len(key), by_prompt[key][0])):
+        members = by_prompt[prompt]
+        whole = len(prompt) + sum(len(pairs[i][1]) for i in members)
+        if spent + whole > token_budget and (spent or whole > token_budget):
+            spent = token_budget  # a group that does not fit begins a new micro-batch
+        new_prompt = True
+        for i in members:
+            cost = len(pairs[i][1]) + (len(prompt) if new_prompt else 0)
+            if spent + cost > token_budget:
+                batches.append([])
+                spent, cost = 0, len(prompt) + len(pairs[i][1])
             batches[-1].append(i)
-        else:
-            batches.append([i])
+            spent += cost
+            new_prompt = False
     return batches

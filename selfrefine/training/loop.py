@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 import torch
 from msgspec import Struct
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from selfrefine import seeds
 from selfrefine.config import TrainConfig
@@ -49,16 +49,25 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def plan_steps(count: int, settings: TrainConfig, seed: int) -> list[list[int]]:
-    """Indices of each optimizer step: shuffled passes over the items, a fresh order each pass."""
-    if count == 0:
+def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:
+    """Indices of each optimizer step: shuffled passes over the prompts, a fresh order each pass.
+
+    The completions of a prompt stand together, so that a step computes most prompts once.
+    """
+    if not items:
         return []
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, item in enumerate(items):
+        groups.setdefault(item.prompt_token_ids, []).append(i)
+    members = list(groups.values())
+    count = len(items)
     size = min(settings.batch_size, count)
     wanted = settings.steps or max(1, round(settings.epochs * count / size))
     order: list[int] = []
     epoch = 0
     while len(order) < wanted * size:
-        order += seeds.generator(seeds.derive(seed, "order", epoch)).permutation(count).tolist()
+        shuffled = seeds.generator(seeds.derive(seed, "order", epoch)).permutation(len(members))
+        order += [i for k in shuffled.tolist() for i in members[k]]
         epoch += 1
     if not settings.steps and settings.epochs == int(settings.epochs):
         # Whole epochs end with what is left over instead of borrowing from an epoch that never comes.
@@ -91,7 +100,7 @@ def train(
     `on_step(row, total steps)` is called after each step and may raise to stop between steps.
     Raises: TrainingError on a non-finite loss or gradient, before the weights are touched.
     """
-    steps = plan_steps(len(items), settings, seed)
+    steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay
@@ -130,12 +139,11 @@ def _step(
 ) -> StepLog:
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
-    lengths = [len(item.prompt_token_ids) + len(item.completion_token_ids) for item in items]
+    pairs = [(item.prompt_token_ids, item.completion_token_ids) for item in items]
     loss = 0.0
-    for micro in by_budget(lengths, settings.token_budget):
-        part = [items[i] for i in micro]
-        logprobs = completion_logprobs(model, [(i.prompt_token_ids, i.completion_token_ids) for i in part])
-        value = objective(logprobs, Batch(part, len(items), tokens)).value
+    for micro in by_budget(pairs, settings.token_budget):
+        logprobs = completion_logprobs(model, [pairs[i] for i in micro])
+        value = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens)).value
         value.backward()
         loss += float(value.detach())
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
@@ -158,7 +166,8 @@ def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequen
             continue
         tensors[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
         tensors[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
-    save_file(tensors, folder / "state.safetensors")
+    # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
+    (folder / "state.safetensors").write_bytes(save(tensors))
     (folder / "log.jsonl").write_bytes(b"".join(msgspec.json.encode(row) + b"\n" for row in log))
     (folder / "checkpoint.json").write_text(json.dumps({"steps": len(log)}) + "\n")
 

@@ -18,7 +18,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
@@ -175,9 +176,9 @@ def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> Non
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    save_file(
-        {k: state[k].contiguous().cpu() for k in sorted(state)}, folder / WEIGHTS, metadata={"format": "pt"}
-    )
+    tensors = {k: state[k].contiguous().cpu() for k in sorted(state)}
+    # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
+    (folder / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     config = wrapped.peft_config["default"].to_dict()
     config["base_model_name_or_path"] = base_name
     config["inference_mode"] = True

@@ -198,13 +198,18 @@ def test_logprobs_are_at_temperature_one_whatever_the_draw() -> None:
 def test_prefill_is_cut_by_its_budget_and_rows_by_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory follows these constants: no forward may be wider than they say."""
     shapes: list[tuple[int, int]] = []
-    forward = decoding._Decoder._forward
+    forward, prefill = decoding._Decoder._forward, decoding._Decoder._prefill
 
     def watched(self: Any, ids: torch.Tensor, *rest: Any) -> Any:
         shapes.append((ids.shape[0], ids.shape[1]))
         return forward(self, ids, *rest)
 
+    def watched_prefill(self: Any, prompts: Any) -> Any:
+        shapes.append((len(prompts), max(map(len, prompts))))
+        return prefill(self, prompts)
+
     monkeypatch.setattr(decoding._Decoder, "_forward", watched)
+    monkeypatch.setattr(decoding._Decoder, "_prefill", watched_prefill)
     columns = 20 + 10 + SLACK
     run(tiny.model(), sampled_jobs(30), rules(10), Budget(rows=50, tokens=9 * columns, prefill_tokens=45))
     assert max(rows for rows, _ in shapes) == 9

@@ -97,12 +97,14 @@ def test_the_composite_is_the_weighted_mean() -> None:
 
 
 def test_a_gate_lets_the_others_count_only_where_it_passes() -> None:
-    rows = [sample("7 of 7", "7"), sample("8", "7")]
+    rows = [sample("7 of 7", "7"), sample("8", "7"), sample("7", "7")]
     gated = scorers("numeric", "length:3", length={"max": 1})
-    assert [row.reward for row in score(rows, gated)] == [0.25, 0.75]
-    assert [row.reward for row in score(rows, gated, gate_on="numeric")] == [0.25, 0.0]
+    assert [row.reward for row in score(rows, gated)] == [0.25, 0.75, 1.0]
+    # The gate itself gives no marks: a right answer of the wrong length has earned nothing yet.
+    assert [row.reward for row in score(rows, gated, gate_on="numeric")] == [0.0, 0.0, 1.0]
+    assert [row.reward for row in score(rows, gated[:1], gate_on="numeric")] == [1.0, 0.0, 1.0]
     lenient = scorers("length", "exact", length={"max": 2, "pass_at": 0.5})
-    assert [row.reward for row in score(rows, lenient, gate_on="length")] == [0.25, 0.5]
+    assert [row.reward for row in score(rows, lenient, gate_on="length")] == [0.0, 0.0, 1.0]
     with pytest.raises(ConfigError, match="gate-on"):
         score(rows, gated, gate_on="bleu")
 

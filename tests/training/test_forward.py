@@ -60,9 +60,16 @@ def test_a_model_without_a_head_is_named() -> None:
         pass
 
 
+def pair(prompt: int, length: int, completion: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return ((prompt,) * length, (9,) * completion)
+
+
 def test_micro_batches_by_hand() -> None:
-    # Padded size is rows x longest: 3 rows of up to 4 fit in 12; a row of 50 stands alone, over the budget.
-    assert by_budget([4, 50, 2, 3, 5], 12) == [[2, 3, 0], [4], [1]]
-    assert by_budget([4, 50, 2, 3, 5], 12, order=[4, 3]) == [[3, 4]]
+    # A prompt of 3 with two completions of 2 costs 7, another of 4 with one of 1 costs 5: 12 in all.
+    pairs = [pair(1, 3, 2), pair(2, 4, 1), pair(1, 3, 2)]
+    assert by_budget(pairs, 12) == [[0, 2, 1]]
+    assert by_budget(pairs, 11) == [[0, 2], [1]]
+    # A group over the budget is split, and each part pays for the prompt.
+    assert by_budget([pair(1, 3, 2)] * 4, 7) == [[0, 1], [2, 3]]
+    assert by_budget([pair(1, 3, 2)] * 3, 1) == [[0], [1], [2]]
     assert by_budget([], 12) == []
-    assert by_budget([3, 3, 3], 1) == [[0], [1], [2]]

@@ -240,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: An
     engine = tiny.engine()
     items = [pupil(engine, "good", "42"), pupil(engine, "bad", "17")]
     settings = config(epochs=1, batch_size=1, lr=0.01)
-    bad_step = next(k for k, step in enumerate(plan_steps(2, settings, 3)) if items[step[0]].id == "bad")
+    bad_step = next(k for k, step in enumerate(plan_steps(items, settings, 3)) if items[step[0]].id == "bad")
     seen: list[StepLog] = []
     with pytest.raises(TrainingError, match=r"rows of the batch: bad\b") as caught:
         run(
@@ -254,7 +254,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: An
         )
     assert "good" not in str(caught.value) and len(seen) == bad_step
     # What is left is the adapter after the last good step, to the byte.
-    good = [items[plan_steps(2, settings, 3)[k][0]] for k in range(bad_step)]
+    good = [items[plan_steps(items, settings, 3)[k][0]] for k in range(bad_step)]
 
     def stop_there(row: StepLog, total: int) -> None:
         if row.step == len(good):
@@ -290,7 +290,7 @@ def test_training_continues_from_an_adapter(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("count", "size"), [(5, 2), (6, 3), (7, 7), (3, 8), (1, 1), (10, 4)])
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_whole_epochs_cover_every_item_once_an_epoch(count: int, size: int, epochs: int) -> None:
-    steps = plan_steps(count, config(epochs=epochs, batch_size=size), 5)
+    steps = plan_steps(strangers(count), config(epochs=epochs, batch_size=size), 5)
     order = [i for step in steps for i in step]
     for epoch in range(epochs):
         assert sorted(order[epoch * count : (epoch + 1) * count]) == list(range(count))
@@ -300,16 +300,16 @@ def test_whole_epochs_cover_every_item_once_an_epoch(count: int, size: int, epoc
 
 def test_plans_are_shuffled_by_the_seed_and_anew_in_each_epoch() -> None:
     settings = config(epochs=2, batch_size=20)
-    [first, second] = plan_steps(20, settings, 0)
+    [first, second] = plan_steps(strangers(20), settings, 0)
     assert first != second != sorted(second)
-    assert plan_steps(20, settings, 0) == [first, second] != plan_steps(20, settings, 1)
+    assert plan_steps(strangers(20), settings, 0) == [first, second] != plan_steps(strangers(20), settings, 1)
 
 
 def test_steps_override_epochs_and_fractions_round() -> None:
-    assert [len(step) for step in plan_steps(5, config(steps=4, batch_size=3), 0)] == [3, 3, 3, 3]
-    assert [len(step) for step in plan_steps(10, config(epochs=0.5, batch_size=2), 0)] == [2, 2]
-    assert len(plan_steps(10, config(epochs=0.01, batch_size=2), 0)) == 1
-    assert plan_steps(0, config(), 0) == []
+    assert [len(step) for step in plan_steps(strangers(5), config(steps=4, batch_size=3), 0)] == [3, 3, 3, 3]
+    assert [len(step) for step in plan_steps(strangers(10), config(epochs=0.5, batch_size=2), 0)] == [2, 2]
+    assert len(plan_steps(strangers(10), config(epochs=0.01, batch_size=2), 0)) == 1
+    assert plan_steps([], config(), 0) == []
 
 
 def test_the_schedule_by_hand() -> None:
@@ -332,3 +332,16 @@ def test_the_rate_is_never_above_what_was_asked_for_and_never_zero(schedule: str
             settings = config(lr=1.0, warmup=warmup, schedule=schedule)
             rates = [rate_at(step, total, settings) for step in range(total)]
             assert all(0.0 < rate <= 1.0 for rate in rates), (total, warmup)
+
+
+def strangers(count: int) -> list[Item]:
+    """Items of different prompts."""
+    return [Item(id=f"i{k}", prompt_token_ids=(k + 1,), completion_token_ids=(1,)) for k in range(count)]
+
+
+def test_completions_of_a_prompt_stand_together_in_a_step() -> None:
+    items = [Item(id=f"{k}", prompt_token_ids=(k % 4,), completion_token_ids=(k,)) for k in range(16)]
+    for step in plan_steps(items, config(epochs=3, batch_size=8), 1):
+        prompts = [items[i].prompt_token_ids for i in step]
+        assert len(set(prompts)) == 2
+        assert prompts == sorted(prompts, key=prompts.index)

@@ -1,0 +1,79 @@
+"""Start against end on the test split, reward by reward, and a few answers to look at.
+
+A composite can rise while one of its parts falls ("a gain by listing"): the parts are shown beside it.
+"""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from selfrefine.artifacts import RoundDir
+from selfrefine.records import Sample
+from selfrefine.report.safe_text import text
+from selfrefine.report.words import with_interval
+from selfrefine.rundir import Run
+from selfrefine.stats import interval
+
+EXAMPLES = 3
+ALL = "all of them in full"
+
+
+def part_table(run: Run) -> Table | None:
+    """Mean of each measuring reward, the share of answers with full marks in it and in all of them.
+
+    None where a single reward measures (the table of rounds says it all) or the test split was not read twice.
+    """
+    start, end = _first_samples(run.round(0)), _first_samples(run.final)
+    names = [reward.name for reward in next(iter(start.values())).rewards] if start else []
+    if len(names) < 2 or not end:
+        return None
+    table = Table(title="test answers, start and end [95 % interval]", title_justify="left", box=None)
+    for heading in ("reward", "mean, start", "mean, end", "in full, start", "in full, end"):
+        table.add_column(heading, no_wrap=True)
+    for name in names:
+        means = [with_interval(interval(_values(rows, name))) for rows in (start, end)]
+        full = [
+            _share([value == 1.0 for value in _values(rows, name) if value is not None])
+            for rows in (start, end)
+        ]
+        table.add_row(text(name), *map(text, (*means, *full)))
+    both = [
+        _share([all(r.value == 1.0 for r in row.rewards) for row in rows.values()]) for rows in (start, end)
+    ]
+    table.add_row(text(ALL), text(""), text(""), *map(text, both))
+    return table
+
+
+def examples(run: Run) -> list[str]:
+    """The same test tasks answered by the starting and by the accepted policy."""
+    start, end = _first_samples(run.round(0)), _first_samples(run.final)
+    shown = []
+    for task_id in [one for one in start if one in end][:EXAMPLES]:
+        before, after = start[task_id], end[task_id]
+        prompt = before.task.prompt[-1].content
+        shown.append(
+            f"  {_line(prompt, 100)}\n    start: {_line(before.text)}\n    end:   {_line(after.text)}"
+        )
+    return shown
+
+
+def _first_samples(folder: RoundDir) -> dict[str, Sample]:
+    """By task id, the first sample of each test task."""
+    found: dict[str, Sample] = {}
+    if folder.has("test"):
+        for row in folder.samples("test"):
+            found.setdefault(row.task.id, row)
+    return found
+
+
+def _values(rows: dict[str, Sample], name: str) -> list[float | None]:
+    return [reward.value for row in rows.values() for reward in row.rewards if reward.name == name]
+
+
+def _share(hits: list[bool]) -> str:
+    return with_interval(interval([float(hit) for hit in hits]))
+
+
+def _line(value: str, limit: int = 160) -> str:
+    one = " ".join(value.split())
+    return one if len(one) <= limit else one[: limit - 1] + "…"

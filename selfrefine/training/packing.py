@@ -1,0 +1,184 @@
+"""Completions of one prompt share one row: the prompt is computed once, however many completions follow it.
+
+Legend: T packed tokens, n siblings, P context tokens, C longest sibling, H heads, D head dimension.
+
+The tokens of a micro-batch lie flat, without padding, as a tree: what all prompts begin with, what each
+prompt adds, and its completions. A token sees its ancestors and what precedes it in its own segment, which is
+what it would see in a row of its own, and positions restart behind the prompt. So loss and gradients equal
+those of separate rows. Attention is computed family by family (siblings and their common context), not under
+one dense mask: a dense mask pays for every pair of completions that must not see each other and loses from
+8 x 256 tokens on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+
+from selfrefine.prefix import shared_beginning
+
+Pair = tuple[Sequence[int], Sequence[int]]
+"""(prompt token ids, completion token ids)."""
+
+NAME = "selfrefine_packed"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Siblings: segments that follow the same context. They stand one after the other in the flat row."""
+
+    context_P: Tensor
+    """Flat places of the context, in order."""
+    own_nC: Tensor
+    """Flat places of the siblings' tokens, padded on the right with their first."""
+    real: Tensor
+    """Which of the n * C places are no padding."""
+    mask_CK: Tensor | None
+    """What sibling token c may see of [context, own]: the same for all siblings, since padding comes last."""
+
+
+@dataclass
+class Layout:
+    """The flat row and how its tokens see each other."""
+
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    families: list[Family] = field(default_factory=list)
+    calls: int = 0
+    """Attention layers that went through `attend` in the present forward pass."""
+
+    def add(self, context: Sequence[int], segments: Sequence[Sequence[int]], device: Any) -> list[list[int]]:
+        """Append siblings behind `context` (flat places); returns the flat places of each."""
+        segments_places: list[list[int]] = []
+        for tokens in segments:
+            first = len(self.ids)
+            segments_places.append(list(range(first, first + len(tokens))))
+            self.ids += tokens
+            self.positions += range(len(context), len(context) + len(tokens))
+        filled = [places for places in segments_places if places]
+        if filled:
+            self.families.append(_family(context, filled, device))
+        return segments_places
+
+
+def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
+    longest = max(map(len, places))
+    own = [[*row, *[row[0]] * (longest - len(row))] for row in places]
+    real = [i * longest + j for i, row in enumerate(places) for j in range(len(row))]
+    total = len(context) + longest
+    mask = None
+    if context:
+        mask = torch.ones((longest, total), dtype=torch.bool, device=device).tril(len(context))
+    return Family(
+        torch.tensor(list(context), dtype=torch.long, device=device),
+        torch.tensor(own, dtype=torch.long, device=device),
+        torch.tensor(real, dtype=torch.long, device=device),
+        mask,
+    )
+
+
+def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]]:
+    """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens."""
+    layout = Layout()
+    prompts: dict[tuple[int, ...], list[int]] = {}
+    for i, (prompt, _) in enumerate(pairs):
+        prompts.setdefault(tuple(prompt), []).append(i)
+    keys = list(prompts)
+    shared = shared_beginning(keys)
+    root = layout.add([], [keys[0][:shared]], device)[0] if shared else []
+    own = layout.add(root, [key[shared:] for key in keys], device)
+    predictors: list[list[int]] = [[] for _ in pairs]
+    for key, places in zip(keys, own, strict=True):
+        members = prompts[key]
+        found = layout.add([*root, *places], [pairs[i][1] for i in members], device)
+        for i, tokens in zip(members, found, strict=True):
+            predictors[i] = [places[-1], *tokens[:-1]] if tokens else []
+    return layout, predictors
+
+
+_current: list[Layout] = []
+"""The layout of the forward pass under way: models pass it no further than their own signature."""
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a packed row: query [1, H, T, D], key, value [1, H/groups, T, D] to [1, T, H, D]."""
+    layout = _current[-1]
+    layout.calls += 1
+    query_THD, key_THD, value_THD = (t[0].transpose(0, 1) for t in (query, key, value))
+    groups = query.shape[1] // key.shape[1]
+    outputs = []
+    for family in layout.families:
+        own_q = query_THD[family.own_nC].transpose(1, 2)
+        keys = _with_context(key_THD, family, groups)
+        values = _with_context(value_THD, family, groups)
+        out = scaled_dot_product_attention(
+            own_q,
+            keys,
+            values,
+            attn_mask=family.mask_CK,
+            dropout_p=dropout,
+            scale=scaling,
+            is_causal=family.mask_CK is None,
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1)[family.real])
+    return torch.cat(outputs).unsqueeze(0), None
+
+
+def _with_context(states_THD: Tensor, family: Family, groups: int) -> Tensor:
+    """Keys or values of [context, own] for each sibling: [n, H, P + C, D]."""
+    own = states_THD[family.own_nC].transpose(1, 2)
+    if len(family.context_P):
+        context = states_THD[family.context_P].transpose(0, 1)
+        own = torch.cat((context.expand(own.shape[0], -1, -1, -1), own), dim=2)
+    return own.repeat_interleave(groups, dim=1) if groups > 1 else own
+
+
+@contextmanager
+def packed(model: Any, layout: Layout) -> Iterator[None]:
+    """Inside, the model's attention goes through `attend` with this layout."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, attend)
+    config = model.config.get_text_config()
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    _current.append(layout)
+    try:
+        yield
+    finally:
+        _current.pop()
+        config._attn_implementation = before
+
+
+def why_not(model: Any, longest: int) -> str | None:
+    """Why this model cannot take packed rows of `longest` tokens, or None when it can."""
+    config = model.config.get_text_config()
+    if not getattr(model, "_supports_attention_backend", False):
+        return "its attention cannot be exchanged"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention scores are soft-capped"
+    window = getattr(config, "sliding_window", None)
+    # Models without layer_types (Mistral) slide in every layer as soon as they have a window.
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
+    if "sliding_attention" in kinds and window and window < longest:
+        return f"its sliding window of {window} tokens is shorter than a row of {longest}"
+    if kinds - {"full_attention", "sliding_attention"}:
+        return f"it has layers of kind {', '.join(sorted(kinds))}"
+    if model.training and any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+        return "dropout is on"
+    return None

@@ -1,0 +1,97 @@
+"""The command line as a user meets it, in this process: the app, its exit code, and both streams.
+
+A subprocess costs seconds (torch); the same code path costs milliseconds here. `tests/pipelines` uses real ones.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfrefine.cli import app
+from selfrefine.cli.guard import guarded
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.split(b"\n") if line]
+
+
+class _Kept(io.BytesIO):
+    """Outlives the text layer above it, which closes what it wraps."""
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
+    before = sys.stdin, sys.stdout, sys.stderr
+    out, err = _Kept(), io.StringIO()
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
+    sys.stdout = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    sys.stderr = err
+    try:
+        yield out, err
+    finally:
+        sys.stdin, sys.stdout, sys.stderr = before
+
+
+def selfrefine(*args: str | Path, stdin: bytes = b"", cwd: Path) -> Result:
+    """`selfrefine ARGS < stdin` in `cwd`."""
+    words = [str(word) for word in args]
+    argv, folder = sys.argv, Path.cwd()
+    os.chdir(cwd)
+    sys.argv = ["selfrefine", *words]
+    try:
+        with streams(stdin) as (out, err):
+            code = guarded(lambda: app(words))
+        return Result(code, out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = argv
+        os.chdir(folder)
+
+
+def jsonl(*rows: Any) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+def task(id: str, prompt: str = "What is 1 + 2?", *references: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "prompt": [{"role": "user", "content": prompt}],
+        "references": list(references or ("3",)),
+    } | more
+
+
+def answer(id: str, text: str = "3", **more: Any) -> dict[str, Any]:
+    """A sample row as `generate` writes it, with what a hand-made row may leave out left out."""
+    return {"id": id, "task": task(id.partition(".")[0]), "text": text} | more
+
+
+def tree(folder: Path) -> Sequence[str]:
+    """Every file and folder below, hidden ones too: what a failed command may not have left."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """The code, a sentence with these words in it, no traceback, nothing on stdout."""
+    assert result.code == code, result.err
+    assert result.err.startswith("error: "), result.err
+    assert 1 <= len(result.err.splitlines()) <= 2, result.err
+    for word in words:
+        assert word in result.err
+    assert result.out == b""

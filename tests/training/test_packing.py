@@ -1,0 +1,113 @@
+"""A prompt that is computed once must teach exactly what it teaches when it is computed n times."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from selfrefine.training import forward
+from selfrefine.training.forward import completion_logprobs
+from selfrefine.training.packing import Layout, lay_out, why_not
+
+Pair = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def tokens(rng: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(5, 250) for _ in range(count))
+
+
+def groups(sizes: tuple[int, ...], lengths: tuple[int, ...], prefix: int = 10) -> list[Pair]:
+    """Groups of completions of the given lengths in turn, behind prompts that begin alike."""
+    rng = random.Random(1)
+    common = tokens(rng, prefix)
+    pairs = []
+    for g, size in enumerate(sizes):
+        prompt = common + tokens(rng, 3 + 4 * g)
+        pairs += [(prompt, tokens(rng, lengths[k % len(lengths)])) for k in range(size)]
+    return pairs
+
+
+def learnt(model: Any, rows: list[torch.Tensor]) -> tuple[float, torch.Tensor]:
+    """The loss (each row weighted differently, so that mixed-up rows show) and all its gradients."""
+    model.zero_grad()
+    loss = -sum((1 + i) * row.sum() for i, row in enumerate(rows))
+    loss.backward()
+    return float(loss), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+CASES = {
+    "one completion each": groups((1, 1, 1), (5, 2, 7)),
+    "two": groups((2, 2), (4, 4)),
+    "eight, mixed, empty and one token": groups((8, 1, 3), (0, 1, 4, 9)),
+    "nothing in common": groups((2, 3), (3, 6), prefix=0),
+    "a single prompt": groups((8,), (6, 1)),
+    "prompt of one token": [((7,), (1, 2, 3)), ((7,), (4,))],
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2"])
+@pytest.mark.parametrize("case", CASES)
+def test_shared_rows_equal_separate_rows(kind: str, case: str) -> None:
+    model = tiny.model(kind)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    pairs = CASES[case]
+    packed = forward._shared_rows(model, pairs)
+    assert packed is not None and why_not(model, 64) is None
+    loss, gradient = learnt(model, packed)
+    plain_loss, plain_gradient = learnt(model, forward._plain_rows(model, pairs))
+    assert loss == pytest.approx(plain_loss, rel=1e-5)
+    assert float((gradient - plain_gradient).norm() / plain_gradient.norm()) < 1e-5
+    assert [len(row) for row in packed] == [len(completion) for _, completion in pairs]
+
+
+def test_a_prompt_is_laid_once_and_what_prompts_share_too() -> None:
+    common = tuple(range(100, 110))
+    pairs = [((*common, 1), (5, 6)), ((*common, 1), (7,)), ((*common, 2, 3), (8,))]
+    layout, predictors = lay_out(pairs, "cpu")
+    assert layout.ids == [*common, 1, 2, 3, 5, 6, 7, 8]
+    assert layout.positions == [*range(10), 10, 10, 11, 11, 12, 11, 12]
+    # The token before a completion's first is its prompt's last, wherever that lies.
+    assert predictors == [[10, 13], [10], [12]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [("gemma2", "soft-capped"), ("gemma3", "sliding window"), ("mistral", "sliding window")],
+)
+def test_what_cannot_be_packed_takes_plain_rows(kind: str, why: str) -> None:
+    """A window that slides over the packed row would see other completions or too little of the prompt."""
+    model = tiny.model(kind)
+    reason = why_not(model, 4096)
+    assert reason is not None and why in reason
+    pairs = CASES["eight, mixed, empty and one token"]
+    for row, plain in zip(completion_logprobs(model, pairs), forward._plain_rows(model, pairs), strict=True):
+        torch.testing.assert_close(row, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_takes_plain_rows() -> None:
+    model = tiny.model()
+    model.add_module("extra", torch.nn.Dropout(0.1))
+    assert why_not(model.train(), 10) == "dropout is on"
+    assert why_not(model.eval(), 10) is None
+
+
+def test_a_model_that_ignores_the_exchange_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of a model with attention code of its own would be plausible and wrong."""
+    monkeypatch.setattr(Layout, "calls", property(lambda self: 0, lambda self, value: None), raising=False)
+    model = tiny.model()
+    assert forward._shared_rows(model, CASES["two"]) is None
+    rows = completion_logprobs(model, CASES["two"])
+    for row, plain in zip(rows, forward._plain_rows(model, CASES["two"]), strict=True):
+        torch.testing.assert_close(row, plain)
+
+
+def test_the_models_own_attention_is_back_afterwards() -> None:
+    model = tiny.model()
+    before = model.config._attn_implementation
+    completion_logprobs(model, CASES["two"])
+    assert model.config._attn_implementation == before
