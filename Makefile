@@ -7,9 +7,9 @@ PY   := $(BIN)/python
 BASE := $(VENV)/.installed
 DEV  := $(VENV)/.installed-dev
 
-# Running `make demo` again continues the run, so the same command serves both.
-DEMO      ?= cycle --config demo --run demo
-DEMO_TEXT ?= cycle --config demo-text --run demo-text
+# Running `make demo` again continues the run, or begins another one where versions have changed since.
+DEMO      ?= cycle --config demo --run demo --or-new
+DEMO_TEXT ?= cycle --config demo-text --run demo-text --or-new
 WORKERS   ?= 2
 
 .DEFAULT_GOAL := help

@@ -6,6 +6,7 @@ The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train
 from __future__ import annotations
 
 import difflib
+import functools
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -206,7 +207,8 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def keys(struct: type[Struct] = Config, prefix: str = "") -> dict[str, Any]:
+@functools.cache  # asked for each key that is checked, and taking annotations apart is slow
+def keys(struct: type[Struct] = Config, prefix: str = "") -> Mapping[str, Any]:
     """Every dotted key with its default."""
     found: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -22,6 +21,7 @@ from selfrefine.cli import (
     select,
     tasks,
 )
+from selfrefine.jsonl import write_stdout
 
 app = typer.Typer(
     name="selfrefine",
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        sys.stdout.write(f"selfrefine {__version__}\n")
+        write_stdout(f"selfrefine {__version__}\n".encode())
         raise typer.Exit
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from selfrefine.config import Settings, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from selfrefine.engines.base import Engine
     from selfrefine.report.console import Progress
@@ -142,6 +143,35 @@ class ConsoleWatch:
         from selfrefine.report.console import say
 
         say(self.console, message)
+
+
+def on_terminal() -> bool:
+    """Whether somebody reads stdout as it comes."""
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
+def show(view: RenderableType) -> None:
+    """A view for a person, on stdout. Raises: StdoutClosed, RunFolderError, as for rows."""
+    from selfrefine.jsonl import write_stdout
+    from selfrefine.report.console import make_console
+
+    if sys.stdout is None:
+        write_stdout(b"")
+    console = make_console(sys.stdout)
+    with console.capture() as captured:
+        console.print(view)
+    write_stdout(captured.get().encode(errors="replace"))
+
+
+def print_json(value: object) -> None:
+    """One JSON object as a line on stdout; on a terminal, without a character that could act there."""
+    import msgspec
+
+    from selfrefine.jsonl import write_stdout
+    from selfrefine.report.safe_text import safe_json
+
+    line = msgspec.json.encode(value, enc_hook=os.fspath).decode() + "\n"
+    write_stdout((safe_json(line) if on_terminal() else line).encode())
 
 
 @contextmanager

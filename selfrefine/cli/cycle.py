@@ -47,6 +47,9 @@ def command(
     require_improvement: Annotated[
         bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")
     ] = False,
+    or_new: Annotated[
+        bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
+    ] = False,
     summary_json: SummaryOption = None,
     allow_drift: DriftOption = False,
     trust_remote_code: TrustOption = False,
@@ -74,12 +77,15 @@ def command(
         critique__passes=critique,
     )
     if dry_run:
+        from selfrefine.jsonl import write_stdout
         from selfrefine.report.plan import plan
 
-        sys.stdout.write(plan(common.settings(config, set_, given).config))
+        write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
     with common.watching() as watch:
-        summary = _cycle(run, config, set_, given, watch, allow_drift=allow_drift, trust=trust_remote_code)
+        summary = _cycle(
+            run, config, set_, given, watch, or_new=or_new, allow_drift=allow_drift, trust=trust_remote_code
+        )
     common.write_summary(summary_json, summary)
     if summary["nothing_to_learn"]:
         from selfrefine.errors import NothingToLearnError
@@ -98,10 +104,11 @@ def _cycle(
     given: dict[str, Any],
     watch: common.ConsoleWatch,
     *,
+    or_new: bool,
     allow_drift: bool,
     trust: bool,
 ) -> dict[str, Any]:
-    from selfrefine.cli.open_run import come_back, create_run, run_path
+    from selfrefine.cli.open_run import come_back, create_run, run_path, same_or_free
     from selfrefine.manifest import redacted
     from selfrefine.report.ending import ending, summary
     from selfrefine.rundir import Run, new_name
@@ -114,6 +121,10 @@ def _cycle(
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
     engine = common.engine_for(resolved, trust=trust)
+    if old and or_new and (other := same_or_free(path, resolved, engine)) != path:
+        watch.say(f"{path} was made with other settings or versions")
+        path, old = other, Run.open(other) if other.exists() else None
+        resolved = common.settings(config, sets, given)
     if resolved.config.cycle.rounds:
         trainable(engine)
     critic = common.critic_for(resolved, trust=trust)

@@ -79,8 +79,6 @@ def command(
 def _measure(
     resolved: Any, source: str, output: str | None, watch: common.ConsoleWatch, *, trust: bool, as_json: bool
 ) -> dict[str, Any]:
-    import sys
-
     import msgspec
 
     from selfrefine.cli.stream import filter_units
@@ -141,6 +139,6 @@ def _measure(
         **msgspec.to_builtins(found),
         "rewards": tally.result(),
     }
-    if output is None:
-        sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
+    if output is None and (as_json or not common.on_terminal()):  # on a terminal the line above says it
+        common.print_json(summary)
     return summary

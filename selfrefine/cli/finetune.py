@@ -116,7 +116,7 @@ def _train(
         if kept.exists():
             shutil.rmtree(kept)
         folder.put_directory(kept.name, save)
-        watch.say(f"the adapter as it was before the bad step is in {kept}")
+        watch.say(f"the adapter as it was when its loss was last a number is in {kept}")
 
     with watch.stage("finetune", None) as bar:
 

@@ -8,7 +8,8 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,8 @@ from selfrefine.jsonl import StdoutClosed
 
 def guarded(app: Callable[[], Any]) -> int:
     """Run the app, return its exit code. What is no SelfrefineError is a bug: code 1, traceback in a file."""
+    if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
         app()
     except SystemExit as end:
@@ -81,7 +84,8 @@ def stoppable() -> Iterator[Stop]:
             os.kill(os.getpid(), signum)
         stop.signum = signum
         note = "\nfinishing the running batch; once more to stop at once\n"
-        os.write(2, note.encode())
+        with suppress(OSError):  # nobody may be listening
+            os.write(2, note.encode())
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -54,8 +54,7 @@ def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool
 
     Raises: RunFolderError naming what differs.
     """
-    now = _now(run.manifest, settings, engine_facts(engine))
-    differs = audit.drift(run.manifest, now)
+    differs = differences(run, settings, engine)
     if not differs:
         return
     if not allow_drift:
@@ -65,6 +64,20 @@ def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool
             "use the settings of the run, start another run, or go on all the same with --allow-drift"
         )
     run.events.append("drift", differs=differs)
+
+
+def differences(run: Run, settings: Settings, engine: Engine) -> list[str]:
+    """A sentence for each thing that this command would do otherwise than the run was made."""
+    return audit.drift(run.manifest, _now(run.manifest, settings, engine_facts(engine)))
+
+
+def same_or_free(path: Path, settings: Settings, engine: Engine) -> Path:
+    """`path`, or path-2, path-3, …: the first that is no run yet or was made as this command says."""
+    candidate, number = path, 1
+    while candidate.exists() and differences(Run.open(candidate), settings, engine):
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
 
 
 def _now(old: RunManifest, settings: Settings, facts: EngineFacts) -> RunManifest:

@@ -28,9 +28,10 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
 _HEAD = """\
 # Command line
 
-Generated from the program by `make docs`; a test keeps it true. Data is on stdout, everything else on stderr.
-`-` is stdin or stdout. A setting comes from a flag, else `--set` and the configuration file, else the default in
-brackets; [configuration.md](configuration.md) lists all of them, [records.md](records.md) the exit codes.
+Generated from the program by `make docs`; a test keeps it true. Data is on stdout, everything else on
+stderr; `-` is stdin or stdout. A flag wins over `--set`, that over the configuration file, that over the
+default, which stands in brackets. All settings: [configuration.md](configuration.md); exit codes:
+[records.md](records.md).
 """
 
 

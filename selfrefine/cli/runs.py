@@ -37,18 +37,15 @@ def new(
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
     """The runs in ./runs: rounds, accepted policy, its gate score."""
-    import msgspec
-
     from selfrefine.audit import list_runs
-    from selfrefine.report.console import make_console
     from selfrefine.report.tables import runs_table
 
     found = list_runs(common.RUNS_DIR)
-    if json_ or not sys.stdout.isatty():
+    if json_ or not common.on_terminal():
         for info in found:
-            sys.stdout.write(msgspec.json.encode(info).decode() + "\n")
+            common.print_json(info)
         return
-    make_console(sys.stdout).print(runs_table(found))
+    common.show(runs_table(found))
 
 
 @app.command("show")
@@ -56,9 +53,6 @@ def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.")], json_: JsonOption = False
 ) -> None:
     """What was asked, and what each round measured and decided."""
-    import msgspec
-
-    from selfrefine.report.console import make_console
     from selfrefine.report.ending import final_row, round_seconds
     from selfrefine.report.tables import run_view
     from selfrefine.rundir import Run, locate
@@ -66,10 +60,9 @@ def show(
     run = Run.open(locate(common.RUNS_DIR, name))
     summaries = [folder.summary() for folder in run.rounds()]
     if json_:
-        told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run)}
-        sys.stdout.write(msgspec.json.encode(told).decode() + "\n")
+        common.print_json({"manifest": run.manifest, "rounds": summaries, "final": final_row(run)})
         return
-    make_console(sys.stdout).print(run_view(run.manifest, summaries, round_seconds(run), final_row(run)))
+    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run)))
 
 
 @app.command("verify")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
 
 from selfrefine import records
-from selfrefine.cli.common import ConsoleWatch
+from selfrefine.cli.common import ConsoleWatch, on_terminal, show
 from selfrefine.errors import DataError, Interrupted
 from selfrefine.jsonl import IdIndex, lines, open_input, open_output
 from selfrefine.records import Sample, Task
@@ -51,10 +51,10 @@ def filter_units(
     """
     units = iter(units)
     first = next(units, None)
-    readable = output == "-" and not as_json and sys.stdout is not None and sys.stdout.isatty()
+    readable = output == "-" and not as_json and on_terminal()
     shown: list[Sample] = []
     watch.stop.way_on = "the rows written so far are complete"
-    with open_output(output) as write:
+    with rows_to(output) as write:
         for unit in chain([] if first is None else [first], units):
             rows = work(unit)
             if readable:
@@ -72,6 +72,18 @@ def filter_units(
         view(shown)
 
 
+@contextmanager
+def rows_to(output: str) -> Iterator[Callable[[bytes], object]]:
+    """`open_output`; rows that go to a terminal (--json) carry no character that could act there."""
+    from selfrefine.report.safe_text import safe_json
+
+    with open_output(output) as write:
+        if output == "-" and on_terminal():
+            yield lambda data: write(safe_json(data.decode()).encode())
+        else:
+            yield write
+
+
 def break_with(watch: ConsoleWatch) -> None:
     """A file appears whole or not at all: an interrupted filter leaves none, and says so."""
     watch.stop.way_on = "nothing was written: the output file is made when all rows are done"
@@ -80,17 +92,16 @@ def break_with(watch: ConsoleWatch) -> None:
 
 def view(samples: Iterable[Sample]) -> None:
     """Samples for a person, on stdout."""
-    from selfrefine.report.console import make_console
     from selfrefine.report.tables import samples_view
 
-    make_console(sys.stdout).print(samples_view(samples))
+    show(samples_view(samples))
 
 
 def write_tasks(tasks: Iterable[Task], output: str) -> int:
     """Task rows as JSON Lines, in blocks; returns how many."""
     count = 0
     block: list[bytes] = []
-    with open_output(output) as write:
+    with rows_to(output) as write:
         for task in tasks:
             block.append(records.encode(task) + b"\n")
             count += 1

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from selfrefine.cli.common import JsonOption, Output, SeedOption
+from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
 
 
 def command(
@@ -39,14 +39,13 @@ def command(
     """
     from selfrefine.cli.stream import write_tasks
     from selfrefine.config import parse_set
-    from selfrefine.jsonl import open_input
-    from selfrefine.report.console import make_console
+    from selfrefine.jsonl import open_input, write_stdout
     from selfrefine.tasks import listing, load
     from selfrefine.tasks.base import TaskOptions
 
     if not source:
         for name, what, example in listing():
-            sys.stdout.write(f"{name:<24}{what}\n{'':<24}{example}\n")
+            write_stdout(f"{name:<24}{what}\n{'':<24}{example}\n".encode())
         return
     options = TaskOptions(
         n=n,
@@ -59,12 +58,11 @@ def command(
     )
     with open_input(source if source == "-" else "/dev/null") as stream:
         found = load(source, options, stream)
-        if output == "-" and not json_ and sys.stdout.isatty():
+        if output == "-" and not json_ and on_terminal():
             from selfrefine.report.tables import task_view
 
-            console = make_console(sys.stdout)
             for task in found:
-                console.print(task_view(task))
+                show(task_view(task))
             return
         count = write_tasks(found, output)
     sys.stderr.write(f"tasks: {count} tasks of {source}\n")

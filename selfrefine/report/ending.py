@@ -35,8 +35,8 @@ def final_row(run: Run) -> RoundRow | None:
     if not note.is_file():
         return None
     told = msgspec.json.decode(note.read_bytes())
-    label = f"final (round {told['accepted_round']})"
-    return RoundRow(label=label, test=msgspec.convert(told["test"], Interval))
+    kept = f"round {told['accepted_round']}" if told["accepted_round"] else "the start"
+    return RoundRow(label="final", test=msgspec.convert(told["test"], Interval), decision=kept)
 
 
 def test_gain(run: Run) -> Difference | None:

@@ -21,7 +21,7 @@ ALL = "all of them in full"
 def part_table(run: Run) -> Table | None:
     """Mean of each measuring reward, the share of answers with full marks in it and in all of them.
 
-    None where a single reward measures (the table of rounds says it all) or the test split was not read twice.
+    None where a single reward measures (the table of rounds says it all) or the test split was read once.
     """
     start, end = _first_samples(run.round(0)), _first_samples(run.final)
     names = [reward.name for reward in next(iter(start.values())).rewards] if start else []

@@ -8,6 +8,7 @@ which never parses markup. Report functions use `text` for every string that is 
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,26 @@ def safe_text(text: str, limit: int | None = None, *, newlines: bool = False) ->
         return text.translate(table)
     shown = text[: limit + 1].translate(table)  # cut first: a megabyte is not translated for 60 characters
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def safe_json(data: str) -> str:
+    """JSON for a terminal: the same values, with everything that could act or hide written as \\uXXXX.
+
+    Such characters stand inside strings only, where JSON takes an escape for any character.
+    """
+    return data.translate(_ESCAPED)
+
+
+class _Escaped(dict[int, str]):
+    def __missing__(self, code: int) -> str:
+        shown = chr(code)
+        if code != 0x0A and (code in _BLANK_LETTERS or unicodedata.category(shown) in _CATEGORIES):
+            shown = json.dumps(shown)[1:-1]
+        self[code] = shown
+        return shown
+
+
+_ESCAPED = _Escaped()
 
 
 def text(value: str, style: str = "", limit: int | None = None, *, newlines: bool = False) -> Text:

@@ -99,7 +99,7 @@ def finetune(
     into a folder. Afterwards the engine's policy is the bare base.
 
     `start` is the adapter to continue (None: a fresh one). With a non-finite loss the adapter as it was
-    before the bad step goes to `rescue`. Raises: NothingToLearnError, TrainingError.
+    when its loss was last finite goes to `rescue`. Raises: NothingToLearnError, TrainingError.
     """
     from selfrefine.objectives import OBJECTIVES
     from selfrefine.training.loop import train

@@ -98,7 +98,7 @@ def train(
     """Train the adapter of a PeftModel in place; returns a row per step.
 
     `on_step(row, total steps)` is called after each step and may raise to stop between steps.
-    Raises: TrainingError on a non-finite loss or gradient, before the weights are touched.
+    Raises: TrainingError on a non-finite loss or gradient; the weights are then those whose loss was finite.
     """
     steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
@@ -107,6 +107,7 @@ def train(
     )
     log = _restore(checkpoints.load(), parameters, optimizer)
     model.train()
+    good = _copies(parameters)
     for index in range(len(log), len(steps)):
         # Dropout's stream depends on the step alone, so a resume draws what an uninterrupted run draws.
         torch.manual_seed(seeds.derive(seed, "dropout", index))
@@ -114,7 +115,15 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = [items[i] for i in steps[index]]
-        row = _step(model, list(parameters.values()), optimizer, chosen, objective, settings, index, rate)
+        now = _copies(parameters)
+        try:
+            row = _step(model, list(parameters.values()), optimizer, chosen, objective, settings, index, rate)
+        except TrainingError:
+            # It is the step before that broke them, where the rate was too high and not a row bad.
+            for parameter, value in zip(parameters.values(), good, strict=True):
+                parameter.data.copy_(value)
+            raise
+        good = now
         log.append(row)
         if (index + 1) % settings.checkpoint_steps == 0 and index + 1 < len(steps):
             checkpoints.replace(lambda folder: _store(folder, parameters, optimizer, log))
@@ -125,6 +134,10 @@ def train(
             raise
     model.eval()
     return log
+
+
+def _copies(parameters: dict[str, Any]) -> list[Any]:
+    return [parameter.detach().clone() for parameter in parameters.values()]
 
 
 def _step(

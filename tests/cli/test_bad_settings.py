@@ -1,10 +1,9 @@
-"""Bad settings, models and names: refused at once, before a model is loaded or a folder made where that can be."""
+"""Bad settings, models and names: refused at once, and before anything is written."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tiny
@@ -288,8 +287,4 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_keeps_the_last_good_adapte
         stdin=TASKS,
         cwd=tmp_path,
     )
-    assert kept.code == 0 or "non-finite" in kept.err
-
-
-def any_(value: Any) -> Any:
-    return value
+    assert kept.code == 0, kept.err  # the weights of the step whose loss was a number, not those it led to

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-UNIT_TOKENS, UNIT_ROWS = 40, 8
+UNIT_TOKENS = 28
 """What children cut their commit units by: small, so that a small run has several in a stage."""
 
 
@@ -201,10 +201,8 @@ def _warm() -> None:
     import selfrefine.steps.cycle
     import selfrefine.training.loop  # noqa: F401
     from selfrefine.engines import local
-    from selfrefine.steps import units
 
     local.UNIT_TOKENS["cpu"] = UNIT_TOKENS
-    pass
     _fill_caches()
 
 

@@ -237,3 +237,28 @@ def test_a_model_that_outputs_nan_is_an_error_not_token_zero() -> None:
 
 def test_no_requests_no_batches() -> None:
     assert list(decode(tiny.model(), [], rules(3), WIDE, Watcher(), END)) == []
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_a_common_beginning_is_computed_once_and_changes_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts of one template begin alike; their own parts, of different lengths, follow without a gap."""
+    model = tiny.model(kind).double()
+    rng = random.Random(5)
+    common = [rng.randrange(300) for _ in range(14)]
+    asked = [common + [rng.randrange(300) for _ in range(n)] for n in (1, 7, 3, 1, 12)]
+    widths: list[int] = []
+    prefill = decoding._Decoder._prefill
+
+    def watched(self: Any, some: Any) -> Any:
+        widths.append(len(self.prefix))
+        return prefill(self, some)
+
+    monkeypatch.setattr(decoding._Decoder, "_prefill", watched)
+    jobs = [Job(i, prompt, (1, 2)) for i, prompt in enumerate(asked)]
+    found = run(model, jobs, rules(9, stop=()), Budget(rows=4, tokens=10_000, prefill_tokens=64))
+    assert set(widths) == {14}
+    for i, prompt in enumerate(asked):
+        expected = reference(model, prompt, 9)
+        assert found[i, 0].token_ids == found[i, 1].token_ids == expected

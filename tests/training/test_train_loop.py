@@ -238,7 +238,7 @@ def infinite_gradient(logprobs: Sequence[Any], batch: Batch) -> Loss:
 @pytest.mark.parametrize("objective", [poisoned, infinite_gradient])
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: Any, tmp_path: Path) -> None:
     engine = tiny.engine()
-    items = [pupil(engine, "good", "42"), pupil(engine, "bad", "17")]
+    items = [pupil(engine, f"good {i}", "42") for i in range(4)] + [pupil(engine, "bad", "17")]
     settings = config(epochs=1, batch_size=1, lr=0.01)
     bad_step = next(k for k, step in enumerate(plan_steps(items, settings, 3)) if items[step[0]].id == "bad")
     seen: list[StepLog] = []
@@ -253,8 +253,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: An
             out=tmp_path / "kept",
         )
     assert "good" not in str(caught.value) and len(seen) == bad_step
-    # What is left is the adapter after the last good step, to the byte.
-    good = [items[plan_steps(items, settings, 3)[k][0]] for k in range(bad_step)]
+    # What is left are the weights whose loss was last finite, to the byte: the step after that may be what
+    # broke them, and an adapter that answers NaN is no last good one.
+    assert bad_step > 1
+    good = range(bad_step - 1)
 
     def stop_there(row: StepLog, total: int) -> None:
         if row.step == len(good):

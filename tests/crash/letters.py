@@ -5,5 +5,5 @@ from __future__ import annotations
 from typing import Any
 
 
-def letters(sample: Any) -> float:
+def share(sample: Any) -> float:
     return (1 + sum(c.isascii() and c.isalpha() for c in sample.text)) / (2 + len(sample.text))

@@ -1,6 +1,6 @@
 """The command line as a user meets it, in this process: the app, its exit code, and both streams.
 
-A subprocess costs seconds (torch); the same code path costs milliseconds here. `tests/pipelines` uses real ones.
+A subprocess costs seconds (torch); the same code path costs milliseconds here. `tests/pipelines` is real.
 """
 
 from __future__ import annotations
@@ -37,32 +37,47 @@ class _Kept(io.BytesIO):
         pass
 
 
+class _Screen(io.TextIOWrapper):
+    """What believes to be a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @contextmanager
-def streams(stdin: bytes) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
+def streams(stdin: bytes | None, terminal: bool) -> Iterator[tuple[io.BytesIO, io.BytesIO]]:
     before = sys.stdin, sys.stdout, sys.stderr
-    out, err = _Kept(), io.StringIO()
-    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin))
-    sys.stdout = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
-    sys.stderr = err
+    out, err = _Kept(), _Kept()
+    kind = _Screen if terminal else io.TextIOWrapper
+    sys.stdin = _Screen(io.BytesIO()) if stdin is None else io.TextIOWrapper(io.BytesIO(stdin))
+    sys.stdout = kind(out, encoding="utf-8", write_through=True)
+    sys.stderr = kind(err, encoding="utf-8", write_through=True)
     try:
         yield out, err
     finally:
         sys.stdin, sys.stdout, sys.stderr = before
 
 
-def selfrefine(*args: str | Path, stdin: bytes = b"", cwd: Path) -> Result:
-    """`selfrefine ARGS < stdin` in `cwd`."""
+def selfrefine(*args: str | Path, stdin: bytes | None = b"", cwd: Path, terminal: bool = False) -> Result:
+    """`selfrefine ARGS < stdin` in `cwd`; stdin None is a keyboard, `terminal` a screen for both outputs."""
     words = [str(word) for word in args]
     argv, folder = sys.argv, Path.cwd()
     os.chdir(cwd)
     sys.argv = ["selfrefine", *words]
     try:
-        with streams(stdin) as (out, err):
+        with streams(stdin, terminal) as (out, err):
             code = guarded(lambda: app(words))
-        return Result(code, out.getvalue(), err.getvalue())
+        return Result(code, out.getvalue(), err.getvalue().decode())
     finally:
         sys.argv = argv
         os.chdir(folder)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For a real process in any folder: this checkout is what `python -m selfrefine` finds."""
+    root = str(Path(__file__).parents[1])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths)} | more
 
 
 def jsonl(*rows: Any) -> bytes:
