@@ -189,7 +189,9 @@ def write_stdout(data: bytes) -> None:
     if sys.stdout is None:
         raise RunFolderError("cannot write to stdout: it is closed")
     try:
-        sys.stdout.buffer.write(data)
+        view = memoryview(data)
+        while view:  # with PYTHONUNBUFFERED the buffer is the bare file, whose writes may be short
+            view = view[sys.stdout.buffer.write(view) or 0 :]
         sys.stdout.buffer.flush()
     except OSError as error:
         # What stays in the buffer is flushed again when the interpreter ends, with a traceback of its own.

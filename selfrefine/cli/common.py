@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -150,17 +151,21 @@ def on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
+class _Page(io.StringIO):
+    """Stands in for stdout: rich would write to it past `write_stdout` and its errors."""
+
+    def isatty(self) -> bool:
+        return on_terminal()
+
+
 def show(view: RenderableType) -> None:
     """A view for a person, on stdout. Raises: StdoutClosed, RunFolderError, as for rows."""
     from selfrefine.jsonl import write_stdout
     from selfrefine.report.console import make_console
 
-    if sys.stdout is None:
-        write_stdout(b"")
-    console = make_console(sys.stdout)
-    with console.capture() as captured:
-        console.print(view)
-    write_stdout(captured.get().encode(errors="replace"))
+    page = _Page()
+    make_console(page).print(view)
+    write_stdout(page.getvalue().encode(errors="replace"))
 
 
 def print_json(value: object) -> None:

@@ -45,7 +45,9 @@ class LocalEngine:
 
     def __init__(self, model: Any, tokenizer: Any, identity: Identity) -> None:
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
-        self.model.eval()
+        # As after a training: weights that want gradients take other kernels, in inference mode too, and a
+        # resumed process would sample logprobs that are off by a bit from one that went through.
+        self.model.eval().requires_grad_(False)
         self.chat = ChatEncoder(tokenizer)
         self.budget = BUDGETS[self.device]
         self._merge: lora.Merge | None = None

@@ -70,7 +70,8 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     adapter = run.path / "adapter"
     if adapter.exists():
         lines.append(f"try it: selfrefine generate tasks.jsonl --adapter {adapter}")
-    more = run.manifest.config["cycle"]["rounds"] + 2
+    # From what is done, not from what the manifest asked for: the run may have been extended before.
+    more = max(run.manifest.config["cycle"]["rounds"], len(ended.summaries) + 1)
     lines.append(f"next: selfrefine runs show {run.name} · selfrefine cycle --run {run.name} --rounds {more}")
     parts = part_table(run)
     tables = [table] if parts is None else [table, parts]

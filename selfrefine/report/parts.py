@@ -15,7 +15,6 @@ from selfrefine.rundir import Run
 from selfrefine.stats import interval
 
 EXAMPLES = 3
-ALL = "all of them in full"
 
 
 def part_table(run: Run) -> Table | None:
@@ -27,20 +26,15 @@ def part_table(run: Run) -> Table | None:
     names = [reward.name for reward in next(iter(start.values())).rewards] if start else []
     if len(names) < 2 or not end:
         return None
-    table = Table(title="test answers, start and end [95 % interval]", title_justify="left", box=None)
-    for heading in ("reward", "mean, start", "mean, end", "in full, start", "in full, end"):
+    table = Table(title="test answers by reward", title_justify="left", box=None, padding=(0, 2, 0, 0))
+    for heading in ("reward", "mean, start", "mean, end", "full marks"):
         table.add_column(heading, no_wrap=True)
     for name in names:
         means = [with_interval(interval(_values(rows, name))) for rows in (start, end)]
-        full = [
-            _share([value == 1.0 for value in _values(rows, name) if value is not None])
-            for rows in (start, end)
-        ]
-        table.add_row(text(name), *map(text, (*means, *full)))
-    both = [
-        _share([all(r.value == 1.0 for r in row.rewards) for row in rows.values()]) for rows in (start, end)
-    ]
-    table.add_row(text(ALL), text(""), text(""), *map(text, both))
+        full = [[value == 1.0 for value in _values(rows, name) if value is not None] for rows in (start, end)]
+        table.add_row(*map(text, (name, *means, _change(full))))
+    both = [[all(r.value == 1.0 for r in row.rewards) for row in rows.values()] for rows in (start, end)]
+    table.add_row(*map(text, ("all", "", "", _change(both))))
     return table
 
 
@@ -70,8 +64,9 @@ def _values(rows: dict[str, Sample], name: str) -> list[float | None]:
     return [reward.value for row in rows.values() for reward in row.rewards if reward.name == name]
 
 
-def _share(hits: list[bool]) -> str:
-    return with_interval(interval([float(hit) for hit in hits]))
+def _change(hits: list[list[bool]]) -> str:
+    """Shares of hits, start and end: "0.223 → 0.270"."""
+    return " → ".join(f"{sum(some) / len(some):.3f}" if some else "–" for some in hits)
 
 
 def _line(value: str, limit: int = 160) -> str:

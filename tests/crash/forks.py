@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-UNIT_TOKENS = 28
+UNIT_TOKENS = 26
 """What children cut their commit units by: small, so that a small run has several in a stage."""
 
 
@@ -192,8 +192,8 @@ def _warm() -> None:
     import pytest  # noqa: F401
     import rich.live  # noqa: F401
     import typer._adapters  # type: ignore[import-not-found] # noqa: F401
-    import transformers.models.llama.modeling_llama  # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
+    from transformers.models.llama import modeling_llama  # noqa: F401
 
     import selfrefine.cli.open_run
     import selfrefine.engines.load

@@ -1,4 +1,4 @@
-"""A reward that always gives spread on a random model's noise: the share of its characters that are letters."""
+"""A reward that always gives spread on a random model's noise: the share of letters in an answer."""
 
 from __future__ import annotations
 

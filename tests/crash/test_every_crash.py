@@ -1,4 +1,4 @@
-"""SIGKILL at every numbered failpoint of a whole `selfrefine cycle`, then the same command: the same bytes."""
+"""SIGKILL at every numbered failpoint of a whole `selfrefine cycle`, the same command again, the same bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from world import Point, World
 
 STAGES = ["create", "baseline"]
 STAGES += [
-    f"{stage} {k}" for k in (1, 2) for stage in ("generate", "critique", "reward", "select", "finetune", "gate")
+    f"{stage} {k}"
+    for k in (1, 2)
+    for stage in ("generate", "critique", "reward", "select", "finetune", "gate")
 ]
 STAGES += ["final"]
 KILLED = -signal.SIGKILL

@@ -1,0 +1,124 @@
+"""Coming back to a run with something changed: extended, drifted, tampered with, ended early."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from world import World
+
+NOTE = "r/final/summary.json"
+
+
+@pytest.fixture(scope="module")
+def three(world: World) -> dict[str, object]:
+    """A run that was asked for three rounds in the first place."""
+    case = world.case("three")
+    assert world.run(case.cycle("--rounds", "3")) == [0], case.said
+    return case.tree("manifest.json")
+
+
+def test_a_finished_run_is_extended_and_keeps_its_earlier_end(world: World, three: dict[str, object]) -> None:
+    case = world.case("extended", copy=world.whole)
+    assert world.run(case.cycle("--rounds", "3"), case.job("runs", "verify", "r")) == [0, 0], case.said
+    found, before = case.tree("manifest.json"), world.whole.tree()
+    kept = {name: found.pop(name) for name in list(found) if name.startswith("r/final-after-002")}
+    assert kept["r/final-after-002/test.jsonl"] == before["r/final/test.jsonl"]
+    assert kept["r/final-after-002/summary.json"] == before[NOTE]
+    # One more read of the test split is all that tells it from a run of three rounds.
+    told, expected = (json.loads(one.pop(NOTE)) for one in (found, dict(three)))  # type: ignore[arg-type]
+    assert told == expected | {"test_reads": 3}
+    assert found == {name: value for name, value in three.items() if name != NOTE}
+
+
+def test_extending_survives_every_crash_around_its_seams(world: World) -> None:
+    """Where the old end moves away, and where the new one is measured."""
+    extended, log = world.case("extended-whole", copy=world.whole), world.folder / "extended.log"
+    assert world.run(extended.cycle("--rounds", "3", log=str(log))) == [0]
+    points = [p for p in world.numbered(log) if p.stage == "final" or p.name.startswith(("commit.", "link."))]
+    assert "final.moved" in {point.name for point in points}
+    for point in points:
+        case = world.case(f"extended-{point.number}", copy=world.whole)
+        flags = ("--rounds", "3")
+        assert world.run(case.cycle(*flags, at=point.number), case.cycle(*flags)) == [-9, 0], point
+        assert case.tree() == extended.tree(), point
+        case.remove()
+
+
+@pytest.mark.parametrize(
+    "name", ["part.data-synced", "part.committed", "part.renamed", "atomic.before-rename"]
+)
+def test_an_unfinished_end_is_not_mixed_into_the_next(
+    world: World, three: dict[str, object], name: str
+) -> None:
+    """The trap: killed while the test split was measured, then extended. What had been measured is of another
+    policy than the one that is accepted now."""
+    case = world.case(f"unfinished-end-{name}")
+    killed = world.run(case.cycle(at=world.at("final", name)), case.cycle("--rounds", "3"))
+    assert killed == [-9, 0], case.said
+    assert case.tree("manifest.json") == three
+    assert world.run(case.job("runs", "verify", "r")) == [0], case.said
+
+
+def test_a_run_that_rolled_back_survives_too(world: World) -> None:
+    """A learning rate of nothing: no candidate is better, so both rounds are rolled back to the base."""
+    path = world.configured("rolled-back", cycle__gate="better", train__lr=1e-12)
+    command = ("cycle", "--run", "r", "--config", str(path))
+    whole, log = world.case("rolled-back"), world.folder / "rolled-back.log"
+    assert world.run(whole.job(*command, log=str(log)), whole.job("runs", "verify", "r")) == [0, 0]
+    assert json.loads((whole.run / "final" / "summary.json").read_bytes())["accepted_round"] == 0
+    assert not (whole.run / "adapter").is_symlink()
+    points = [
+        p
+        for p in world.numbered(log)
+        if p.name.startswith(("commit", "atomic", "directory")) and "gate" in p.stage
+    ]
+    cases = [whole.world.case(f"rolled-back-{point.number}") for point in points]
+    chains = [
+        [case.job(*command, at=point.number), case.job(*command)]
+        for case, point in zip(cases, points, strict=True)
+    ]
+    assert world.forks.run(*chains) == [[-9, 0]] * len(points)
+    for case in cases:
+        assert case.tree() == whole.tree()
+
+
+def test_drift_is_refused_by_name_and_allowed_on_the_record(world: World) -> None:
+    case = world.case("drift")
+    at = world.at("generate 1", "part.committed")
+    changed = ("--set", "train.lr=0.01")
+    assert world.run(case.cycle(at=at), case.cycle(*changed)) == [-9, 5], case.said
+    assert "train.lr: 0.02 in the run, 0.01 now" in case.said and "--allow-drift" in case.said
+    assert world.run(case.cycle(*changed, "--allow-drift"), case.job("runs", "verify", "r")) == [0, 0]
+    assert [event["differs"] for event in case.events("drift")] == [["train.lr: 0.02 in the run, 0.01 now"]]
+    found, expected = case.tree(), world.whole.tree()
+    assert found["r/round-001/generate.jsonl"] == expected["r/round-001/generate.jsonl"]
+    rates = [json.loads(line)["lr"] for line in (case.run / "round-001/train.jsonl").read_text().splitlines()]
+    assert max(rates) == 0.01
+    assert found["r/manifest.json"] == expected["r/manifest.json"]  # what was asked never changes
+
+
+def test_a_finished_run_given_again_changes_nothing(world: World) -> None:
+    case = world.case("again", copy=world.whole)
+    assert world.run(case.cycle(), case.job("cycle", "--run", "r")) == [0, 0], case.said
+    assert case.tree() == world.whole.tree()
+
+
+@pytest.mark.parametrize(("stage", "verb"), [("critique 1", "critique"), ("reward 1", "reward")])
+def test_samples_of_another_policy_are_refused(world: World, stage: str, verb: str) -> None:
+    """The trap: a loop that ignores its model argument samples the old policy for ever."""
+    case = world.case(f"other-policy-{verb}")
+    assert world.run(case.cycle(at=world.at(stage, "part.created"))) == [-9]
+    path = case.run / "round-001" / ("generate.jsonl" if verb == "critique" else "critique.jsonl")
+    row = json.loads(path.read_bytes().splitlines()[0])
+    path.write_bytes(path.read_bytes().replace(row["policy"].encode(), b"f" * 16))
+    assert world.run(case.cycle(), case.job(verb, "--run", "r")) == [5, 5], case.said
+    assert f"was sampled by policy {'f' * 16}, this round's is {row['policy']}" in case.said
+
+
+def test_a_run_without_held_out_tasks_goes_through(world: World) -> None:
+    """With the gate off and no test split there is nothing to measure, and that is no error."""
+    path = world.configured("unmeasured", tasks__gate=0, tasks__test=0)
+    case = world.case("unmeasured")
+    assert world.run(case.job("cycle", "--run", "r", "--config", str(path))) == [0], case.said
+    assert not list(case.run.rglob("gate.jsonl")) and not (case.run / "final").exists()
