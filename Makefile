@@ -14,7 +14,7 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long check fix clean
+.PHONY: help demo demo-text test test-long check fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,10 @@ check: $(DEV)  ## formatting, lint and types
 fix: $(DEV)  ## mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(DEV)  ## write what the docs say about the program: docs/cli.md and docs/schema
+	$(PY) -m selfrefine.cli.reference > docs/cli.md
+	$(PY) -m selfrefine.cli.reference docs/schema
 
 clean:  ## remove .venv and caches; runs/ is yours and stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

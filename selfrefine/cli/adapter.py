@@ -22,7 +22,8 @@ def merge(
 ) -> None:
     """Write base + adapter as one plain model that needs no peft.
 
-    selfrefine adapter merge runs/demo/adapter -o my-model
+    \b
+      selfrefine adapter merge runs/demo/adapter -o my-model
     """
     from selfrefine.artifacts import RoundDir
     from selfrefine.errors import EngineError, RunFolderError

@@ -8,7 +8,11 @@ from selfrefine.cli.common import RUNS_DIR, JsonOption, on_terminal, print_json,
 
 
 def command(json_: JsonOption = False) -> None:
-    """Versions, device, free disk and memory, the embedded model, a write test. Exit 5 if one fails."""
+    """Versions, device, free disk and memory, the embedded model, a write test. Exit 5 if one fails.
+
+    \b
+      selfrefine doctor
+    """
     from selfrefine.doctor import facts
     from selfrefine.engines.embedded import cache_dir
     from selfrefine.report.tables import doctor_view

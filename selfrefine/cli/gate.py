@@ -23,7 +23,8 @@ def command(
 ) -> None:
     """Measure the candidate on the gate tasks, keep it or roll back, commit the round.
 
-    selfrefine gate --run mine
+    \b
+      selfrefine gate --run mine
     """
     from selfrefine.cli.by_hand import one_stage
     from selfrefine.errors import GateNotMetError

@@ -55,9 +55,10 @@ def command(
 ) -> None:
     """Answers get scores: each in [0, 1], higher is better, null with a reason where there is none.
 
-    selfrefine reward samples.jsonl -r numeric > scored.jsonl
-    selfrefine reward samples.jsonl -r coverage -r sentence --gate-on coverage > scored.jsonl
-    selfrefine reward --selftest known.jsonl -r my_reward.py:score
+    \b
+      selfrefine reward samples.jsonl -r numeric > scored.jsonl
+      selfrefine reward samples.jsonl -r coverage -r sentence --gate-on coverage > scored.jsonl
+      selfrefine reward --selftest known.jsonl -r my_reward.py:score
     """
     given = common.flags(model=model, adapter=adapter, seed=seed, reward__use=reward, reward__gate_on=gate_on)
     if run is not None:

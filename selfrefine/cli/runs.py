@@ -25,7 +25,8 @@ def new(
 ) -> None:
     """Make a run folder: settings, splits and templates frozen, nothing computed yet.
 
-    selfrefine runs new mine --config demo
+    \b
+      selfrefine runs new mine --config demo
     """
     from selfrefine.cli.open_run import create_run
 
@@ -36,7 +37,11 @@ def new(
 
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
-    """The runs in ./runs: rounds, accepted policy, its gate score."""
+    """The runs in ./runs: rounds, accepted policy, its gate score.
+
+    \b
+      selfrefine runs ls
+    """
     from selfrefine.audit import list_runs
     from selfrefine.report.tables import runs_table
 
@@ -52,7 +57,11 @@ def ls(json_: JsonOption = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.")], json_: JsonOption = False
 ) -> None:
-    """What was asked, and what each round measured and decided."""
+    """What was asked, and what each round measured and decided.
+
+    \b
+      selfrefine runs show demo
+    """
     from selfrefine.report.ending import final_row, round_seconds
     from selfrefine.report.tables import run_view
     from selfrefine.rundir import Run, locate
@@ -67,7 +76,11 @@ def show(
 
 @app.command("verify")
 def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")]) -> None:
-    """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong."""
+    """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong.
+
+    \b
+      selfrefine runs verify demo
+    """
     from selfrefine.audit import in_progress
     from selfrefine.audit import verify as check
     from selfrefine.errors import RunFolderError

@@ -33,9 +33,10 @@ def command(
 ) -> None:
     """Tasks from a source, as JSON Lines: the beginning of the pipe.
 
-    selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64
-    selfrefine tasks parallel:val.en,val.fr -n 100
-    selfrefine tasks questions.jsonl --prompt-field q --reference-field a
+    \b
+      selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64
+      selfrefine tasks parallel:val.en,val.fr -n 100
+      selfrefine tasks questions.jsonl --prompt-field q --reference-field a
     """
     from selfrefine.cli.stream import write_tasks
     from selfrefine.config import parse_set

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from selfrefine.artifacts import RoundDir
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
-from selfrefine.report.tables import RoundRow, round_rows, round_table
+from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
 from selfrefine.report.words import with_interval
 from selfrefine.rundir import Run
 from selfrefine.stats import Difference, Interval, paired_difference
@@ -55,7 +55,7 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     """For a person, on stderr."""
     rows = round_rows(ended.summaries, round_seconds(run))
     final = final_row(run)
-    table = round_table([*rows, final] if final else rows, measure=measure_name(run))
+    table = round_table([*rows, final] if final else rows, measure=measure_name(run.manifest.config))
     gain = test_gain(run)
     lines = [f"ended: {ended.why}"]
     if gain is not None:
@@ -76,13 +76,6 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     parts = part_table(run)
     tables = [table] if parts is None else [table, parts]
     return Group(*tables, *(text(line, newlines=True) for line in lines))
-
-
-def measure_name(run: Run) -> str:
-    """The rewards that measure, as the table's title."""
-    config = run.manifest.config
-    names = config["evaluate"]["measure"] or config["reward"]["use"]
-    return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
 
 
 def summary(run: Run, ended: Ended) -> dict[str, Any]:

@@ -89,6 +89,12 @@ def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:
     return table
 
 
+def measure_name(config: Mapping[str, Any]) -> str:
+    """The rewards that measure, from a manifest's config, as the table's title."""
+    names = config.get("evaluate", {}).get("measure") or config.get("reward", {}).get("use") or ["accuracy"]
+    return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
+
+
 def _clock(seconds: float) -> str:
     """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
     minutes, rest = divmod(round(seconds), 60)
@@ -141,7 +147,7 @@ def run_view(
     if not summaries:
         return Group(*parts, text("no round is committed yet"))
     rows = round_rows(summaries, seconds)
-    parts.append(round_table([*rows, final] if final else rows))
+    parts.append(round_table([*rows, final] if final else rows, measure_name(manifest.config)))
     for summary in summaries:
         counts = ", ".join(
             f"{number(count)} {name.replace('_', ' ')}" for name, count in summary.counts.items()

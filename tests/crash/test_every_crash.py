@@ -1,4 +1,4 @@
-"""SIGKILL at every numbered failpoint of a whole `selfrefine cycle`, the same command again, the same bytes."""
+"""SIGKILL at every numbered failpoint of a whole `selfrefine cycle`, the same command again: equal bytes."""
 
 from __future__ import annotations
 

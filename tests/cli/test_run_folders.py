@@ -1,0 +1,270 @@
+"""Runs from the command line: made, continued, shown, verified; by hand and by `cycle`, which must agree."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Result, answer, jsonl, refused, selfrefine, task, tree
+
+# Answers of the tiny model end at one of these, or it would babble to max_new_tokens and learn nothing.
+SETTINGS = """
+model = {model}
+[tasks]
+source = "t.jsonl"
+gate = 6
+test = 6
+[reward]
+use = ["mine.py:f"]
+[generate]
+n = 3
+max_new_tokens = 40
+stop = ["a", "e", "o", " ", "n"]
+[cycle]
+rounds = 1
+prompts_per_round = 5
+[select]
+strategy = "all"
+[train]
+lr = 1e-3
+[train.lora]
+r = 2
+alpha = 4
+"""
+CONSTANT = "def f(sample):\n    return 0.5\n"
+
+
+def workshop(folder: Path, model: Path, reward: str = CONSTANT) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "mine.py").write_text(reward)
+    (folder / "c.toml").write_text(SETTINGS.format(model=json.dumps(str(model))))
+    sums = (task(f"t{i}", f"What is {i} + 2?", str(i + 2)) for i in range(24))
+    (folder / "t.jsonl").write_bytes(jsonl(*sums))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder with one finished run, `run-001`, whose candidate was kept because the gate is off."""
+    folder = workshop(tmp_path_factory.mktemp("ran"), tiny_model_dir)
+    words = ["cycle", "--config", "c.toml", "--set", "cycle.gate=off", "--summary-json", "s.json"]
+    return folder, selfrefine(*words, "--require-improvement", cwd=folder)
+
+
+@pytest.fixture
+def mine(ran: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy to change."""
+    shutil.copytree(ran[0], tmp_path / "copy", symlinks=True)
+    return tmp_path / "copy"
+
+
+def frozen(run: Path) -> dict[str, bytes]:
+    """Everything but clock times and the lock."""
+    aside = {"events.jsonl", ".lock"}
+    return {
+        str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name not in aside
+    }
+
+
+def test_a_cycle_without_a_name_is_run_001(ran: tuple[Path, Result]) -> None:
+    folder, done = ran
+    assert done.code == 0, done.err
+    assert done.out == b""  # everything a cycle says is for a person; its data is the folder
+    assert "new run runs/run-001" in done.err and "run folder: runs/run-001" in done.err
+    assert (folder / "runs/run-001/adapter").resolve() == folder / "runs/run-001/round-001/adapter"
+    summary = json.loads((folder / "s.json").read_text())
+    assert summary["accepted_round"] == 1 and [r["index"] for r in summary["rounds"]] == [0, 1]
+    assert summary["test"]["n"] == 6 and summary["test_gain"]["mean"] == 0.0
+
+
+def test_a_candidate_that_is_not_better_is_rolled_back_and_can_be_exit_9(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = workshop(tmp_path, tiny_model_dir)
+    done = selfrefine("cycle", "--config", "c.toml", "--run", "x", "--require-improvement", cwd=folder)
+    assert done.code == 9
+    assert done.err.splitlines()[-1] == "error: no round was measured better than the start"
+    assert "rolled back: 0.500 → 0.500" in done.err
+    assert not (folder / "runs/x/adapter").exists()
+    # Without the flag that is an ordinary end.
+    assert selfrefine("cycle", "--run", "x", cwd=folder).code == 0
+
+
+def test_the_same_command_again_continues_and_changes_nothing(mine: Path) -> None:
+    before = frozen(mine / "runs/run-001")
+    done = selfrefine("cycle", "--run", "run-001", cwd=mine)
+    assert done.code == 0 and "continuing runs/run-001" in done.err
+    assert frozen(mine / "runs/run-001") == before
+    more = selfrefine("cycle", "--run", "run-001", "--rounds", "2", cwd=mine)
+    assert more.code == 0 and (mine / "runs/run-001/round-002/round.json").is_file()
+    assert "run-002" not in " ".join(tree(mine))
+
+
+def test_other_settings_are_drift_and_named(mine: Path) -> None:
+    words = ["cycle", "--run", "run-001", "--rounds", "2", "--set", "generate.temperature=0.5"]
+    before = frozen(mine / "runs/run-001")
+    done = selfrefine(*words, cwd=mine)
+    assert done.code == 5 and "generate.temperature: 1.0 in the run, 0.5 now" in done.err
+    assert "--allow-drift" in done.err and frozen(mine / "runs/run-001") == before
+    assert selfrefine(*words, "--allow-drift", cwd=mine).code == 0
+    events = [json.loads(line) for line in (mine / "runs/run-001/events.jsonl").read_text().splitlines()]
+    assert ["generate.temperature: 1.0 in the run, 0.5 now"] in [
+        e["differs"] for e in events if "differs" in e
+    ]
+
+
+def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, tiny_model_dir: Path) -> None:
+    """design 10.6: equal samples, rewards, adapter and decision."""
+    folder = workshop(tmp_path / "hand", tiny_model_dir)
+    words = ["--config", "c.toml", "--set", "cycle.gate=off"]
+    made = selfrefine("runs", "new", "run-001", *words, cwd=folder)
+    assert made.code == 0 and "made runs/run-001; next: " in made.err
+    for verb in ("generate", "reward", "select", "finetune", "evaluate", "gate"):
+        done = selfrefine(verb, "--run", "run-001", "--summary-json", f"{verb}.json", cwd=folder)
+        assert done.code == 0, (verb, done.err)
+    assert json.loads((folder / "gate.json").read_text())["accepted"] is True
+    by_hand, by_cycle = frozen(folder / "runs/run-001"), frozen(ran[0] / "runs/run-001")
+    rounds = {name for name in by_cycle if name.startswith("round-")}
+    assert {"round-001/generate.jsonl", "round-001/adapter/adapter_model.safetensors"} <= rounds
+    for name in rounds:
+        assert by_hand[name] == by_cycle[name], name
+    final = selfrefine("gate", "--run", "run-001", "--final", cwd=folder)
+    assert final.code == 0
+    assert frozen(folder / "runs/run-001")["final/test.jsonl"] == by_cycle["final/test.jsonl"]
+
+
+def test_stages_out_of_order_say_what_is_missing(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = workshop(tmp_path, tiny_model_dir)
+    assert selfrefine("runs", "new", "x", "--config", "c.toml", cwd=folder).code == 0
+    for verb in ("reward", "select", "finetune", "gate"):
+        done = selfrefine(verb, "--run", "x", cwd=folder)
+        assert done.code == 5, (verb, done.err)
+        assert "Traceback" not in done.err and "round-001" in done.err.splitlines()[-1]
+
+
+def test_a_run_is_made_once(mine: Path) -> None:
+    refused(
+        selfrefine("runs", "new", "run-001", "--config", "c.toml", cwd=mine),
+        5,
+        "already exists",
+        "--run run-001",
+    )
+
+
+def test_two_processes_on_one_run(mine: Path) -> None:
+    from selfrefine.rundir import Run
+
+    with Run.open(mine / "runs/run-001").lock():
+        done = selfrefine("generate", "--run", "run-001", cwd=mine)
+        assert done.code == 5 and "locked by process" in done.err.splitlines()[-1]
+
+
+def test_runs_ls_and_show(mine: Path) -> None:
+    (mine / "runs/broken").mkdir()
+    (mine / "runs/broken/manifest.json").write_text("{")
+    listed = selfrefine("runs", "ls", cwd=mine)
+    assert listed.code == 0
+    found = {row["name"]: row for row in listed.rows}
+    assert found["run-001"]["rounds"] == 2 and found["run-001"]["last"]["accepted_round"] == 1
+    assert "damaged" in found["broken"]["problem"]
+    table = selfrefine("runs", "ls", cwd=mine, terminal=True).out.decode()
+    assert "run-001" in table and "damaged" in table
+    shown = selfrefine("runs", "show", "run-001", cwd=mine)
+    text = shown.out.decode()
+    assert shown.code == 0 and "cycle.gate" in text and "mine.py:f, mean" in text
+    assert "final" in text and "kept" in text
+    told: dict[str, Any] = selfrefine("runs", "show", "runs/run-001", "--json", cwd=mine).rows[0]
+    assert told["manifest"]["origins"]["cycle.gate"] == "flag"
+    assert told["manifest"]["origins"]["train.lr"] == "file"
+    assert told["manifest"]["origins"]["train.clip"] == "default"
+    assert told["final"]["test"]["n"] == 6
+
+
+def test_runs_verify_finds_what_was_changed(mine: Path) -> None:
+    whole = selfrefine("runs", "verify", "run-001", cwd=mine)
+    assert whole.code == 0 and "is whole, 2 rounds committed" in whole.err and whole.out == b""
+    rows = mine / "runs/run-001/round-001/reward.jsonl"
+    rows.write_bytes(rows.read_bytes().replace(b'"reward":0.5', b'"reward":0.9', 1))
+    changed = selfrefine("runs", "verify", "run-001", cwd=mine)
+    assert changed.code == 5 and "round-001/reward.jsonl: changed since it was written" in changed.err
+
+
+def test_a_merged_model_answers_as_model_and_adapter_do(
+    ran: tuple[Path, Result], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    adapter = ran[0] / "runs/run-001/adapter"
+    words = ["adapter", "merge", adapter, "--model", tiny_model_dir]
+    done = selfrefine(*words, "-o", "merged", cwd=tmp_path)
+    assert done.code == 0 and done.out == b""
+    assert not list((tmp_path / "merged").glob("adapter*"))
+    asked = jsonl(*(task(f"t{i}", f"What is {i} + 2?") for i in range(8)))
+    greedy = ["generate", "--temperature", "0", "-n", "1", "--max-new-tokens", "12"]
+
+    def answers(*model: str | Path) -> list[list[int]]:
+        rows = selfrefine(*greedy, *model, stdin=asked, cwd=tmp_path).rows
+        return [row["token_ids"] for row in rows]
+
+    merged = answers("--model", "merged")
+    assert len(merged) == 8 and merged == answers("--model", tiny_model_dir, "--adapter", adapter)
+    refused(selfrefine(*words, "-o", "merged", cwd=tmp_path), 5, "merged is there already")
+    words = ["adapter", "merge", adapter, "--model", "scripted"]
+    refused(selfrefine(*words, "-o", "other", cwd=tmp_path), 3, "scripted")
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = workshop(tmp_path, tiny_model_dir)
+    before = tree(folder)
+    done = selfrefine("cycle", "--config", "c.toml", "--dry-run", "--rounds", "2", cwd=folder)
+    assert done.code == 0 and tree(folder) == before
+    plan = done.out.decode()
+    assert "train 12, gate 6, test 6" in plan
+    assert "5 prompts x 3 samples = 15 answers" in plan
+    # 15 answers and 6 gate tasks of 40 tokens a round; gate once and test twice more: 2 x 840 + 240 + 480.
+    assert "at most 840 a round, 2.4k in 2 rounds" in plan
+    assert "disk" in plan and "memory" in plan
+
+
+def test_evaluate_alone(tmp_path: Path) -> None:
+    """The built-in script is greedily right where the sum is no multiple of 3: 4, 5, 7 of 3, 4, 5, 6, 7."""
+    asked = jsonl(*(task(f"t{i}", f"What is {i} + 1?", str(i + 1)) for i in range(2, 7)))
+    words = ["evaluate", "--model", "scripted", "-m", "numeric"]
+    done = selfrefine(*words, "-o", "rows.jsonl", "--summary-json", "s.json", stdin=asked, cwd=tmp_path)
+    assert done.code == 0 and done.out == b"" and "0.600 [" in done.err
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert (told["mean"], told["n"], told["unscored"]) == (0.6, 5, 0)
+    assert told["lo"] == pytest.approx(0.2307, abs=1e-4)  # Wilson for 3 of 5
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["reward"] for row in rows] == [0.0, 1.0, 1.0, 0.0, 1.0]
+    piped = selfrefine(*words, stdin=asked, cwd=tmp_path)
+    assert piped.rows[0] == told
+    screen = selfrefine(*words, stdin=asked, cwd=tmp_path, terminal=True)
+    assert screen.out == b"" and "0.600 [" in screen.err
+
+
+def test_select_alone(tmp_path: Path) -> None:
+    rows = jsonl(*(answer(f"a.r0.s{i}", str(i), index=i, reward=i / 4) for i in range(4)))
+    best = selfrefine("select", stdin=rows, cwd=tmp_path)
+    assert [row["id"] for row in best.rows] == ["a.r0.s3"]
+    words = ["--select", "threshold", "--min-reward", "0.5", "--summary-json", "s.json"]
+    some = selfrefine("select", *words, stdin=rows, cwd=tmp_path)
+    assert [row["id"] for row in some.rows] == ["a.r0.s2", "a.r0.s3"]
+    assert json.loads((tmp_path / "s.json").read_text())["below"] == 2
+
+
+def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from selfrefine.doctor import Check
+
+    healthy = [
+        Check(name="python", value="3.11"),
+        Check(name="memory", value="1 GiB", status="warn", mend="x"),
+    ]
+    monkeypatch.setattr("selfrefine.doctor.facts", lambda runs, cache: healthy)
+    done = selfrefine("doctor", cwd=tmp_path)
+    assert done.code == 0 and [row["status"] for row in done.rows] == ["ok", "warn"]
+    assert "→ x" in selfrefine("doctor", cwd=tmp_path, terminal=True).out.decode()
+    sick = [*healthy, Check(name="disk", value="full", status="fail", mend="free some")]
+    monkeypatch.setattr("selfrefine.doctor.facts", lambda runs, cache: sick)
+    assert selfrefine("doctor", cwd=tmp_path).code == 5

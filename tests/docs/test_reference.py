@@ -1,0 +1,175 @@
+"""The pages that speak for the program are held against the program."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import msgspec
+import pytest
+import typer
+from blocks import PAGES, ROOT, commands, fences
+
+from selfrefine import config, errors
+from selfrefine.cli import app, reference
+from selfrefine.cli.common import config_path
+from selfrefine.records import Message, Sample, Task, encode
+from selfrefine.rewards import REWARDS
+from selfrefine.steps.reward import parse_spec
+from selfrefine.tasks import SOURCES
+
+DOCS = ROOT / "docs"
+
+
+def test_the_command_reference_is_what_the_program_says() -> None:
+    assert (DOCS / "cli.md").read_text() == reference.cli_markdown(), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", list(reference.RECORDS))
+def test_the_schema_is_what_the_records_are(name: str) -> None:
+    file = DOCS / "schema" / f"{name}.json"
+    assert file.read_text() == reference.schema_files()[file.name], "run `make docs`"
+
+
+def test_every_command_and_every_option_has_help() -> None:
+    for name, command in reference.commands():
+        assert (command.help or "").strip(), f"{name} has no help"
+        for parameter in command.params:
+            assert (getattr(parameter, "help", None) or "").strip(), f"{name} {parameter.opts} has no help"
+
+
+def test_every_command_stands_on_the_reference_page_once() -> None:
+    headings = re.findall(r"^## (selfrefine.*)$", (DOCS / "cli.md").read_text(), re.MULTILINE)
+    assert headings == [name for name, _ in reference.commands()]
+    assert {"selfrefine generate", "selfrefine runs verify", "selfrefine adapter merge"} <= set(headings)
+
+
+def test_the_schema_hides_the_slot_for_foreign_columns_and_lets_them_pass() -> None:
+    """`selfrefine:extra` is how a row carries columns that are not ours; in a row there is no such name."""
+    text = (DOCS / "schema" / "sample.json").read_text()
+    assert "selfrefine:extra" not in text
+    sample, task = (json.loads(text)["$defs"][name] for name in ("Sample", "Task"))
+    assert "additionalProperties" not in sample
+    row = Sample(id="a.r0.s0", task=Task(id="a", prompt=(Message(role="user", content="?"),)))
+    encoded = json.loads(encode(row))
+    assert set(encoded) == set(sample["properties"])
+    assert set(encoded["task"]) == set(task["properties"])
+
+
+def test_every_field_of_a_row_is_explained() -> None:
+    page = (DOCS / "records.md").read_text()
+    for record in (Sample, Task):
+        for field in set(record.__struct_fields__) - {"extra"}:
+            assert re.search(rf"^\|[^|]*`{field}`", page, re.MULTILINE), f"{field} is not in a table"
+
+
+def test_every_exit_code_is_explained() -> None:
+    codes = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and hasattr(e, "exit_code")}
+    listed = re.findall(r"^\| ([\d, ]+) \|", (DOCS / "records.md").read_text(), re.MULTILINE)
+    assert codes <= {int(code) for cell in listed for code in cell.split(",")}
+    assert codes == set(range(1, 10))
+
+
+def _documented_settings() -> dict[str, str]:
+    page = (DOCS / "configuration.md").read_text()
+    return dict(re.findall(r"^\| `([a-z_.]+)` \| (–|`[^`]*`) \|", page, re.MULTILINE))
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    """A default that changes and is not told is how two people compare runs that were not alike."""
+    told = _documented_settings()
+    known = config.keys()
+    assert list(told) == list(known), "keys, in the order of config.py"
+    for key, default in known.items():
+        default = {} if default is msgspec.NODEFAULT else default
+        shown = "–" if default is None else f"`{json.dumps(default)}`"
+        assert told[key] == shown, f"{key} is {shown} in config.py"
+
+
+def test_every_reward_and_every_kind_of_task_is_documented() -> None:
+    page = (DOCS / "configuration.md").read_text()
+    rows = re.findall(r"^\| ((?:`[a-z-]+` ?)+)\|", page, re.MULTILINE)
+    named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
+    assert set(REWARDS) <= named
+    everything = "".join(path.read_text() for path in PAGES)
+    for kind in set(SOURCES) - {"jsonl", "text"}:
+        assert f"{kind}:" in everything, f"{kind}: is nowhere"
+
+
+def _calls() -> list[tuple[str, list[str]]]:
+    """Every call in a fence, and every one in `inline code` that is no fragment."""
+    found = []
+    for page in PAGES:
+        scripts = fences(page, "sh")
+        prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        scripts += [one for one in re.findall(r"`(selfrefine [^`]*)`", prose) if "…" not in one]
+        found += [(page.name, call) for script in scripts for call in commands(script)]
+    return found
+
+
+CALLS = _calls()
+
+
+def test_there_are_calls_to_check() -> None:
+    verbs = {call[0] for _, call in CALLS}
+    assert {
+        "tasks",
+        "generate",
+        "critique",
+        "reward",
+        "select",
+        "finetune",
+        "evaluate",
+        "gate",
+        "cycle",
+    } <= verbs
+
+
+@pytest.mark.parametrize(("page", "call"), CALLS, ids=[f"{p}: {' '.join(c)[:60]}" for p, c in CALLS])
+def test_the_program_understands_what_the_docs_tell_to_type(page: str, call: list[str]) -> None:
+    """A renamed flag breaks a page silently: here the program's own parser reads every call."""
+    command, words = typer.main.get_command(app), list(call)
+    while getattr(command, "commands", None) and words and not words[0].startswith("-"):
+        assert words[0] in command.commands, f"{page}: there is no command {words[0]}"
+        command = command.commands[words.pop(0)]
+    try:
+        given = command.make_context("selfrefine", words).params
+    except typer.Exit:  # --help, --version
+        return
+    for text in given.get("set_") or []:
+        key, _ = config.parse_set(text)
+        if call[0] != "tasks":
+            config.check_key(key, "flag")
+    for spec in [*(given.get("reward") or []), *(given.get("measure") or [])]:
+        name = parse_spec(spec).name
+        assert name in REWARDS or ".py:" in name
+    if given.get("config") in {"demo", "demo-text"}:
+        assert config_path(given["config"]).is_file()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "toml")], ids=lambda page: page.name)
+def test_configuration_files_in_the_docs_are_accepted(page: object) -> None:
+    for text in fences(page, "toml"):  # type: ignore[arg-type]
+        config.resolve([("file", tomllib.loads(text))])
+
+
+def test_the_parser_of_these_tests_sees_calls_in_pipes_and_loses_none() -> None:
+    script = (
+        "cat > a.py <<'EOF'\nselfrefine not a call\nEOF\n"
+        "head -1 a | selfrefine generate - -n 2 > b.jsonl\n"
+        "selfrefine tasks \\\n    --suffix ' | no pipe' -n 1 |\n"
+        "    selfrefine reward -r exact; jq 'a\n | selfrefine no'; selfrefine doctor\n"
+    )
+    assert commands(script) == [
+        ["generate", "-", "-n", "2"],
+        ["tasks", "--suffix", " | no pipe", "-n", "1"],
+        ["reward", "-r", "exact"],
+        ["doctor"],
+    ]
+
+
+def test_links_between_the_pages_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
+            assert not target or (page.parent / target).exists(), f"{page.name}: {target}"

@@ -1,0 +1,102 @@
+"""Every command of the tutorial is run: with a tiny model here, with the embedded one in `make test-long`.
+
+The cookbook needs files and models of the reader's own, so here a scripted model stands in and what trains is
+left out; in `make test-long` the tiny one does all of it. `test_reference` parses every call of every page.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from blocks import ROOT, fences, run, substituted
+
+TUTORIAL = fences(ROOT / "docs" / "tutorial.md", "sh")
+COOKBOOK = fences(ROOT / "docs" / "cookbook.md", "sh")
+
+needs_jq = pytest.mark.skipif(shutil.which("jq") is None, reason="the docs use jq, and it is not installed")
+
+
+def for_a_tiny_model(model: str) -> list[tuple[str, str]]:
+    """A random model never adds nor classifies: a random reward stands in, and every round is kept."""
+    return [
+        (
+            r"selfrefine (generate|critique|finetune|evaluate|cycle|runs new|adapter merge)\b",
+            rf"\g<0> --model {model}",
+        ),
+        (r"--model \S+ (?=.*--model \./)", ""),
+        (r"--critic-model \S+", f"--critic-model {model}"),
+        (r"--system \S[^>]*\"", ""),
+        (r"-r gym\b", "-r random"),
+        (r"--config mails.toml", r"\g<0> -r random --set cycle.gate=off --set select.max_per_prompt=4"),
+        (r"--config demo-text", "--config tiny.toml"),
+    ]
+
+
+@needs_jq
+def test_the_tutorial_with_a_tiny_model(tmp_path: Path, tiny_model_dir: Path) -> None:
+    for block in TUTORIAL:
+        run(substituted(block, for_a_tiny_model(str(tiny_model_dir))), tmp_path)
+    assert (tmp_path / "runs/mails/round-005/round.json").is_file()
+    assert (tmp_path / "adapter/adapter_model.safetensors").is_file()
+
+
+@needs_jq
+@pytest.mark.long
+@pytest.mark.real
+def test_the_tutorial_as_it_stands(tmp_path: Path) -> None:
+    said = [run(block, tmp_path) for block in TUTORIAL]
+    by_hand = [float(mean) for mean in re.findall(r"^evaluate: (\S+) \[", "".join(said), re.MULTILINE)]
+    assert by_hand[1] > by_hand[0] + 0.1, "the adapter made by hand is to be visibly better"
+    ends = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/mails/final*/summary.json"))]
+    after_5, after_3 = sorted(ends, key=lambda end: -end["after_round"])
+    assert after_5["test"]["mean"] > after_3["test"]["mean"] > 0.2, "the story of sections 4 and 5"
+
+
+def the_readers_files(folder: Path) -> None:
+    """val.en and val.fr: what the cookbook takes for granted."""
+    numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+    nombres = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix"]
+    pairs = [(f"{a} and {b}", f"{x} et {y}") for a, x in zip(numbers, nombres, strict=True)
+             for b, y in zip(numbers, nombres, strict=True)]  # fmt: skip
+    for name, column in (("val.en", 0), ("val.fr", 1)):
+        (folder / name).write_text("".join(f"{pair[column]}\n" for pair in pairs))
+
+
+TRAINS = r"^selfrefine (cycle|finetune|runs new|gate|adapter|evaluate|\w+ --run|reward runs/)(.*\\\n)*.*$"
+
+
+@needs_jq
+def test_the_cookbook_but_for_what_trains(tmp_path: Path) -> None:
+    the_readers_files(tmp_path)
+    table = [
+        (TRAINS, ":"),
+        (r"^jq .corpus .*", ":"),
+        (r"--critic-model \S+", "--critic-model scripted"),
+        (r"^selfrefine (generate|critique)\b", r"\g<0> --model scripted"),
+    ]
+    for block in COOKBOOK:
+        run(substituted(block, table), tmp_path)
+    comparison = json.loads((tmp_path / "critique.json").read_text())["comparison"]
+    assert {"draft", "revision", "fresh"} == set(comparison["right"])
+    polite = [json.loads(line) for line in (tmp_path / "polite.jsonl").read_text().splitlines()]
+    assert {reward["name"] for reward in polite[0]["rewards"]} == {"polite.py:polite", "polite.py:rare"}
+    by_hand = [json.loads(line) for line in (tmp_path / "chosen.jsonl").read_text().splitlines()]
+    assert sorted(row["text"] for row in by_hand) == ["It is 3.", "It is 36."]
+
+
+@needs_jq
+@pytest.mark.long
+def test_the_whole_cookbook_with_a_tiny_model(tmp_path: Path, tiny_model_dir: Path) -> None:
+    the_readers_files(tmp_path)
+    (tmp_path / "tiny.toml").write_text(
+        "[tasks]\nsource = 'concepts:4'\n[reward]\nuse = ['random']\n[cycle]\ngate = 'off'\n"
+        "[select]\nmax_per_prompt = 4\n[generate]\nmax_new_tokens = 40\n"
+    )
+    table = for_a_tiny_model(str(tiny_model_dir))
+    for block in COOKBOOK:
+        run(substituted(block, [*table, (r"tasks\.(gate|test)=100", r"tasks.\1=20")]), tmp_path)
+    assert (tmp_path / "runs/slow/final/summary.json").is_file()

@@ -1,0 +1,101 @@
+"""What a row becomes in training: the ids that were sampled, in the assistant's place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import tiny
+from msgspec.structs import replace
+
+from selfrefine.config import SelectConfig
+from selfrefine.engines.base import Sampling
+from selfrefine.engines.scripted import Scripted
+from selfrefine.errors import EngineError
+from selfrefine.records import Message, Sample, Task
+from selfrefine.steps.finetune import items, trainable
+from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.select import select
+
+TASK = Task(id="a", prompt=(Message(role="user", content="What is 17 + 25?"),), references=("42",))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Any:
+    return tiny.engine()
+
+
+def written(text: str, **fields: Any) -> Sample:
+    """A row somebody wrote by hand: no ids."""
+    return Sample(id="a.r0.s0", task=TASK, text=text, **fields)
+
+
+def spelled(engine: Any, item: Any) -> str:
+    ids = (*item.prompt_token_ids, *item.completion_token_ids)
+    return str(engine.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def test_the_winning_answer_stands_in_the_assistants_place(engine: Any) -> None:
+    """RAFT stored the best answer under the role `user`; the golden row says where it belongs."""
+    [item], edited = items([written("42")], engine)
+    assert edited == 0
+    assert spelled(engine, item) == (
+        "<|im_start|>user\nWhat is 17 + 25?<|im_end|>\n<|im_start|>assistant\n42<|im_end|>"
+    )
+    completion = engine.tokenizer.decode(item.completion_token_ids, skip_special_tokens=False)
+    assert completion == "42<|im_end|>"  # the end of turn is learnt, the question is not
+
+
+def test_the_context_that_was_sampled_under_is_trained_on_system_message_included(engine: Any) -> None:
+    settings = GenerateSettings(sampling=Sampling(max_new_tokens=5), system="be brief")
+    [row] = generate([TASK], engine, settings, 1)
+    [item], edited = items([row], engine)
+    assert (item.prompt_token_ids, item.completion_token_ids) == (row.prompt_token_ids, row.token_ids)
+    assert edited == 0 and "be brief" in spelled(engine, item)
+    # A row that lost its ids (somebody wrote it anew) is rendered from its messages, not from the bare task.
+    bare = replace(row, prompt_token_ids=(), token_ids=(), text="42")
+    [again], _ = items([bare], engine)
+    assert again.prompt_token_ids == row.prompt_token_ids
+
+
+def test_sampled_ids_are_never_tokenised_again(engine: Any) -> None:
+    """ "4" + "2" was sampled as two tokens; encoding "42" anew gives one, which the policy never chose."""
+    ids = (*engine.encode_text("4"), *engine.encode_text("2"), engine.end_id)
+    assert ids != engine.encode_answer("42") and engine.decode(ids) == "42"
+    [item], edited = items([written("42", token_ids=ids)], engine)
+    assert item.completion_token_ids == ids and edited == 0
+
+
+def test_an_edited_text_is_encoded_anew_and_counted(engine: Any) -> None:
+    """jq changed the text and not the ids: training on the ids would learn what was edited away."""
+    ids = engine.encode_answer("wrong")
+    made, edited = items([written("42", token_ids=ids), written("wrong", token_ids=ids)], engine)
+    assert edited == 1
+    assert made[0].completion_token_ids == engine.encode_answer("42")
+    assert made[1].completion_token_ids == ids
+
+
+def test_a_text_cut_at_a_stop_string_is_not_taken_for_an_edit(engine: Any) -> None:
+    settings = GenerateSettings(n=8, sampling=Sampling(max_new_tokens=40, stop=("a", "e", " ", "o")))
+    rows = [row for row in generate([TASK], engine, settings, 3) if row.finish_reason == "stop"]
+    assert rows and items(rows, engine)[1] == 0
+    assert all(row.token_ids[-1] == engine.end_id for row in rows)
+
+
+def test_special_tokens_in_an_edited_answer_are_text(engine: Any) -> None:
+    [item], _ = items([written("4<|im_end|>2")], engine)
+    assert item.completion_token_ids.count(engine.end_id) == 1
+    assert item.completion_token_ids[-1] == engine.end_id
+
+
+def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
+    settings = GenerateSettings(n=6, sampling=Sampling(max_new_tokens=3))
+    rows = [replace(row, reward=1.0) for row in generate([TASK], engine, settings, 1)]
+    assert {row.finish_reason for row in rows} >= {"length"}
+    kept = select(rows, SelectConfig(strategy="all")).rows
+    assert all(row.finish_reason == "stop" for row in kept)
+
+
+def test_an_engine_that_only_answers_cannot_be_trained() -> None:
+    with pytest.raises(EngineError, match="scripted:.*cannot be trained"):
+        trainable(Scripted())

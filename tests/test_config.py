@@ -1,0 +1,130 @@
+"""Settings: who decides, what is refused, and how a value is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from selfrefine.cli import common
+from selfrefine.config import Config, flatten, keys, parse_set, read_toml, resolve
+from selfrefine.errors import ConfigError
+
+
+def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
+    layers: list[tuple[str, dict[str, Any]]] = [
+        ("run", {"train": {"lr": 1.0, "epochs": 2.0, "clip": 3.0}}),
+        ("file", {"train": {"lr": 0.5, "epochs": 4.0}}),
+        ("flag", {"train.lr": 0.25}),
+    ]
+    found = resolve(layers)
+    train = found.config.train
+    assert (train.lr, train.epochs, train.clip, train.batch_size) == (0.25, 4.0, 3.0, 16)
+    origins = {key: found.origins[f"train.{key}"] for key in ("lr", "epochs", "clip", "batch_size")}
+    assert origins == {"lr": "flag", "epochs": "file", "clip": "run", "batch_size": "default"}
+    assert found.origins.keys() == keys().keys()
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert resolve([]).config == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a.b=1e-4", 1e-4),
+        ("a.b=8", 8),
+        ("a.b=true", True),
+        ('a.b="8"', "8"),
+        ("a.b=smollm2", "smollm2"),
+        ("a.b=['x', 'y']", ["x", "y"]),
+        ("a.b=", ""),
+        ("a.b=x=y", "x=y"),
+        ("a.b={n = 1}", {"n": 1}),
+    ],
+)
+def test_a_value_is_toml_and_else_a_string(text: str, value: object) -> None:
+    assert parse_set(text) == ("a.b", value)
+
+
+@pytest.mark.parametrize("text", ["a.b", "=1", " = 1"])
+def test_a_setting_needs_a_key_and_a_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="write KEY=VALUE"):
+        parse_set(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("train.learning_rates", ""),
+        ("genrate.n", "did you mean generate.n?"),
+        ("train.lora.rr", "did you mean train.lora.r?"),
+        ("cycle.round", "did you mean cycle.rounds?"),
+        ("zzz", "unknown key zzz"),
+    ],
+)
+def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) -> None:
+    """A misspelt key that is silently ignored trains with the default, and nobody knows."""
+    with pytest.raises(ConfigError) as caught:
+        resolve([("flag", {key: 1})])
+    assert f"unknown key {key}" in str(caught.value) and near in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"generate": {"n": 0}},
+        {"generate": {"n": True}},
+        {"generate": {"n": 1.5}},
+        {"generate": {"top_p": 0.0}},
+        {"generate": {"stop": [""]}},
+        {"train": {"lr": float("nan")}},
+        {"train": {"replay": 1.0}},
+        {"train": {"schedule": "cosin"}},
+        {"tasks": {"gate": 1.0}},
+        {"tasks": {"gate": -1}},
+        {"select": {"min_reward": 1.5}},
+        {"seed": 2**53},
+        {"seed": -1},
+    ],
+)
+def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> None:
+    [key] = flatten(table)
+    with pytest.raises(ConfigError, match=f"^setting {key}"):
+        resolve([("file", table)])
+
+
+def test_free_tables_keep_what_stands_in_them() -> None:
+    """A reward's own settings and a source's are checked by their owners, who know them."""
+    own = {"reward": {"settings": {"numeric": {"tolerance": 0.5}}}, "tasks": {"settings": {"max_terms": 2}}}
+    config = resolve([("file", own), ("flag", {"reward.settings.bleu": {"x": 1}})]).config
+    assert config.tasks.settings == {"max_terms": 2}
+    assert config.reward.settings["bleu"] == {"x": 1}
+
+
+def test_a_whole_number_is_a_fine_rate() -> None:
+    assert resolve([("flag", {"train.epochs": 2, "train.lr": 1})]).config.train.epochs == 2
+
+
+def test_a_resolved_config_resolves_to_itself() -> None:
+    """What the manifest stores is what a continued run reads back."""
+    one = resolve(
+        [("file", {"generate": {"stop": ["\n"]}, "tasks": {"gate": 30}, "train": {"lora": {"r": 4}}})]
+    )
+    stored = msgspec.json.decode(msgspec.json.encode(one.config))
+    assert resolve([("run", stored)]).config == one.config
+
+
+@pytest.mark.parametrize("name", ["demo", "demo-text"])
+def test_shipped_configurations_resolve(name: str) -> None:
+    config = resolve([("file", read_toml(common.config_path(name)))]).config
+    assert config.tasks.source and config.reward.use
+
+
+def test_a_file_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert common.config_path("demo").name == "demo.toml"
+    Path("demo").write_text("seed = 3\n")
+    assert read_toml(common.config_path("demo")) == {"seed": 3}
