@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import typer
-from harness import selfrefine
+from harness import answer, jsonl, selfrefine
 
 from selfrefine.cli import app
 
@@ -120,3 +120,16 @@ def test_a_bug_is_exit_1_and_its_traceback_is_in_a_file(
     assert str(report) in done.err and "Traceback" in report.read_text()
     shown = selfrefine("--debug", "tasks", cwd=tmp_path)
     assert shown.code == 1 and "Traceback" in shown.err
+
+
+@pytest.mark.parametrize("how", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_color_and_dumb_terminals_get_plain_text(
+    how: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ({"TERM": "xterm-256color"} | how).items():
+        monkeypatch.setenv(name, value)
+    rows = jsonl(answer("a.r0.s0"), answer("a.r0.s1", "4"))
+    done = selfrefine("reward", "-r", "numeric", stdin=rows, cwd=tmp_path, terminal=True)
+    assert done.code == 0 and b"reward 1.000" in done.out
+    assert b"\x1b" not in done.out and "\x1b" not in done.err
+    assert len(done.err.splitlines()) == 1  # a line, no bar

@@ -268,3 +268,34 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sick = [*healthy, Check(name="disk", value="full", status="fail", mend="free some")]
     monkeypatch.setattr("selfrefine.doctor.facts", lambda runs, cache: sick)
     assert selfrefine("doctor", cwd=tmp_path).code == 5
+
+
+def test_rewards_that_ask_a_model(tiny_model_dir: Path, tmp_path: Path) -> None:
+    rows = jsonl(*(answer(f"a.r0.s{i}", str(i), index=i) for i in range(3)))
+    words = ["reward", "-r", "p-true", "-r", "fluency", "--model", tiny_model_dir]
+    done = selfrefine(*words, stdin=rows, cwd=tmp_path)
+    assert done.code == 0, done.err
+    values = [reward["value"] for row in done.rows for reward in row["rewards"]]
+    assert len(values) == 6 and all(0 < value < 1 for value in values)
+    assert len(set(values)) == 6  # each answer has its own
+
+
+@pytest.mark.parametrize(("reward", "code"), [("good", 0), ("wrong_sign", 4), ("swapped", 4)])
+def test_the_self_test_of_a_reward(reward: str, code: int, tmp_path: Path) -> None:
+    """trl#2771's documented reward had the wrong sign, R-Zero#31 compared the reference with itself."""
+    (tmp_path / "mine.py").write_text(
+        "def good(s):\n    return float(s.text == s.task.references[0])\n"
+        "def wrong_sign(s):\n    return float(s.text != s.task.references[0])\n"
+        "def swapped(s):\n    return float(s.task.references[0] == '42')\n"
+    )
+    known = [{"prompt": "17 + 25?", "references": ["42"], "text": t, "label": w} for t, w in KNOWN]
+    (tmp_path / "known.jsonl").write_bytes(jsonl(*known))
+    done = selfrefine("reward", "--selftest", "known.jsonl", "-r", f"mine.py:{reward}", cwd=tmp_path)
+    assert done.code == code and done.out == b""
+    if code:
+        assert "known.jsonl:1 (good) scores" in done.err and "known.jsonl:2 (bad)" in done.err
+    else:
+        assert "every good answer scores above every bad one" in done.err
+
+
+KNOWN = [("42", "good"), ("43", "bad")]

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-UNIT_TOKENS = 26
+UNIT_TOKENS = 20
 """What children cut their commit units by: small, so that a small run has several in a stage."""
 
 

@@ -18,10 +18,11 @@ from test_failpoints import tree
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "": {"seed": 5},
-    "tasks": {"train": 8, "gate": 6, "test": 6},
+    "tasks": {"train": 8, "gate": 4, "test": 4},
     # Whatever is readable ends an answer, so that noise is not all cut off: those rows are never learnt from.
-    "generate": {"n": 2, "max_new_tokens": 4, "stop": [*"abcdefghijklmnopqrstuvwxyz0123456789 "]},
+    "generate": {"n": 2, "max_new_tokens": 3, "stop": [*"abcdefghijklmnopqrstuvwxyz0123456789 "]},
     "select": {"strategy": "all"},
+    "evaluate": {"max_new_tokens": 2},
     "critique": {"passes": 1, "max_new_tokens": 2},
     "train": {
         "steps": 3,

@@ -256,3 +256,35 @@ def test_secrets_on_the_command_line_never_reach_the_manifest(shell: Shell) -> N
     assert done.returncode == 0, done.stderr
     argv = json.loads((shell.folder / "runs/x/manifest.json").read_text())["argv"]
     assert secret not in " ".join(argv) and "generate.system=***" in argv
+
+
+@pytest.mark.parametrize(("signal", "code"), [("INT", 130), ("TERM", 143)])
+def test_a_signal_lets_the_batch_finish_and_leaves_whole_rows(signal: str, code: int, shell: Shell) -> None:
+    """To stdout what is written is whole rows; a file appears when all rows are done, so here not at all."""
+    (shell.folder / "slow.py").write_text(SLOW)
+    # A background job ignores SIGINT unless it has a group of its own (set -m).
+    script = """
+    set -m; rm -f begun
+    selfrefine reward answers.jsonl -r slow.py:f {output} & child=$!
+    while [ ! -e begun ]; do sleep 0.02; done
+    kill -{signal} $child; wait $child
+    """
+    to_file = shell(script.format(output="-o out", signal=signal))
+    assert to_file.returncode == code, to_file.stderr
+    assert "nothing was written: the output file is made when all rows are done" in to_file.stderr
+    assert not [name for name in os.listdir(shell.folder) if "out" in name]  # noqa: PTH208
+    piped = shell(script.format(output="> rows", signal=signal))
+    assert piped.returncode == code
+    assert f"stopped by SIG{signal} after the running batch" in piped.stderr
+    written = shell.rows("rows")
+    assert len(written) % 1024 == 0 and 0 < len(written) < 4_000
+
+
+SLOW = """
+import pathlib, time
+
+def f(sample):
+    pathlib.Path("begun").touch()
+    time.sleep(0.0005)
+    return 0.5
+"""

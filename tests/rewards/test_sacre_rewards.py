@@ -64,7 +64,9 @@ def test_ter_is_turned_round_and_stays_in_range() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "metric"), [(bleu, BLEU(effective_order=True)), (chrf, CHRF()), (ter, TER())], ids=str
+    ("module", "metric"),
+    [(bleu, BLEU(effective_order=True)), (chrf, CHRF()), (ter, TER())],
+    ids=["bleu", "chrf", "ter"],
 )
 def test_the_corpus_figure_is_sacrebleus_not_the_mean(module: Any, metric: Any) -> None:
     scorer = module.make(RewardOptions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from selfrefine.config import SelectConfig
 from selfrefine.records import Message, Sample, Task
@@ -44,7 +45,7 @@ def test_best_of_n_takes_the_best_above_the_groups_minimum() -> None:
 
 @pytest.mark.parametrize("rewards", [(0.0, 0.0), (1.0, 1.0), (0.5,)])
 def test_a_group_without_spread_teaches_nothing(rewards: tuple[float, ...]) -> None:
-    """Best of three zeros is a zero: without a floor, best-of-n would learn a wrong answer as the best one."""
+    """The best of three zeros is a zero: without a floor, best-of-n would learn a wrong answer."""
     found = select(group("a", *rewards), SelectConfig())
     assert found.rows == [] and found.counts["prompts_without_spread"] == 1
     assert "of one reward only" in why_nothing(found.counts)
@@ -106,7 +107,7 @@ def test_a_revision_is_learnt_as_the_answer_to_the_drafts_prompt() -> None:
     draft = row("a", 0, 0.0, messages=asked, prompt_token_ids=(9, 9))
     turn = (Message(role="user", content="here is your draft, revise it"),)
     revised = row("a", 0, 1.0, messages=turn, prompt_token_ids=(8, 8, 8), logprobs=(-0.1, -0.1, -0.1))
-    revised = type(revised)(**{f: getattr(revised, f) for f in revised.__struct_fields__} | REVISED)
+    revised = replace(revised, id="a.r1.s0.v1", parent_id="a.r1.s0", text="answer 0 revised")
     [learnt] = select([draft, revised], SelectConfig()).rows
     assert (learnt.id, learnt.text, learnt.token_ids) == ("a.r1.s0.v1", "answer 0 revised", (3, 4, 5))
     assert (learnt.messages, learnt.prompt_token_ids) == (asked, (9, 9))
@@ -114,9 +115,6 @@ def test_a_revision_is_learnt_as_the_answer_to_the_drafts_prompt() -> None:
     # The draft was filtered out on the way: then the turn itself is what can be learnt.
     [alone] = select([revised], SelectConfig(strategy="all")).rows
     assert alone.prompt_token_ids == (8, 8, 8) and alone.logprobs == (-0.1, -0.1, -0.1)
-
-
-REVISED: dict[str, Any] = {"id": "a.r1.s0.v1", "parent_id": "a.r1.s0", "text": "answer 0 revised"}
 
 
 def test_why_nothing_names_the_cause() -> None:
