@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -129,7 +131,8 @@ def test_there_are_calls_to_check() -> None:
 @pytest.mark.parametrize(("page", "call"), CALLS, ids=[f"{p}: {' '.join(c)[:60]}" for p, c in CALLS])
 def test_the_program_understands_what_the_docs_tell_to_type(page: str, call: list[str]) -> None:
     """A renamed flag breaks a page silently: here the program's own parser reads every call."""
-    command, words = typer.main.get_command(app), list(call)
+    command: Any = typer.main.get_command(app)
+    words = list(call)
     while getattr(command, "commands", None) and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: there is no command {words[0]}"
         command = command.commands[words.pop(0)]
@@ -173,3 +176,19 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#[^)]*)?\)", page.read_text()):
             assert not target or (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_map_of_the_house_shows_every_file_and_no_other() -> None:
+    (house,) = [text for text in fences(DOCS / "design.md", "text") if text.startswith("selfrefine/\n")]
+    house = house[: house.index("\nprompts/")]
+    shown, folder = set(), ""
+    for line in house.splitlines()[1:]:
+        if line.startswith("    "):
+            shown |= {folder + name for name in re.findall(r"\b\w+\.py\b", line)}
+        else:
+            folder = line.split()[0] if line.split()[0].endswith("/") else ""
+            shown |= set(re.findall(r"\b\w+\.py\b", line.split("  ")[1]))
+    package = ROOT / "selfrefine"
+    there = {str(path.relative_to(package)) for path in package.rglob("*.py")}
+    told = {name for name in there if Path(name).name != "__init__.py" or name in shown}
+    assert shown == told

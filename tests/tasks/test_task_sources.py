@@ -148,7 +148,7 @@ def test_a_repeated_id_is_an_error_naming_both_lines() -> None:
         (b'{"prompt":"x"}\n{"prompt":"\xff"}\n', ["stdin:2", "not UTF-8"]),
         (b'{"prompt":"x"}\n{"prompt":\n', ["stdin:2", "broken JSON"]),
         (b'{"prompt":"\\ud83d"}\n', ["stdin:1", "lone surrogate"]),
-        (b'{"prompt":NaN}\n', ["stdin:1", "broken JSON"]),
+        (b'{"prompt":NaN}\n', ["stdin:1", "NaN is no JSON number"]),
         (b'[{"prompt":"x"}]\n', ["stdin:1", "array", "jq"]),
         (b'{"prompt":"x"}\n["x"]\n', ["stdin:2", "not a JSON object"]),
         (b'{"prompt":" "}\n', ["stdin:1", "blank"]),
