@@ -244,7 +244,7 @@ def test_what_needs_no_model_never_imports_torch(what: str, shell: Shell) -> Non
 
 def test_shell_completion(shell: Shell) -> None:
     """What `--install-completion` puts into a shell, asked as the shell asks it."""
-    # `; true`, because bash hands its process over to a last command and the asking shell would be sh or none.
+    # `; true`: bash hands its process over to a last command, and the shell that asks would be sh or none.
     shown = shell("selfrefine --show-completion; true").stdout
     assert "_SELFREFINE_COMPLETE=complete_bash" in shown
     asked = {"_SELFREFINE_COMPLETE": "complete_bash", "COMP_WORDS": "selfrefine ge", "COMP_CWORD": "1"}
