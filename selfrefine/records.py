@@ -66,6 +66,15 @@ class Reward(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+class Lesson(Struct, frozen=True, kw_only=True):
+    """What `select` wants learnt from a row; rows of `selected.jsonl` carry it."""
+
+    teaches: Literal["answer", "revision", "critique"] = "answer"
+    role: Literal["learn", "chosen", "rejected"] = "learn"
+    """chosen and rejected: of the pair named by `pair`, or, without a pair, as a label of its own (KTO)."""
+    pair: str | None = None
+
+
 class Sample(Struct, frozen=True, kw_only=True):
     v: int = SCHEMA_VERSION
     id: str
@@ -90,6 +99,7 @@ class Sample(Struct, frozen=True, kw_only=True):
     rewards: tuple[Reward, ...] = ()
     reward: UnitInterval | None = None
     error: str | None = None
+    lesson: Lesson | UnsetType = UNSET
     extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
 
 
@@ -221,7 +231,8 @@ def encode(row: Task | Sample) -> bytes:
     task_extra = row.task.extra if isinstance(row, Sample) else UNSET
     if row.extra is UNSET and task_extra is UNSET:
         return msgspec.json.encode(row)
-    fields = {name: getattr(row, name) for name in row.__struct_fields__ if name != "extra"}
+    own = ((name, getattr(row, name)) for name in row.__struct_fields__ if name != "extra")
+    fields = {name: value for name, value in own if value is not UNSET}
     if task_extra is not UNSET and isinstance(row, Sample):
         fields["task"] = Raw(encode(row.task))
     if row.extra is not UNSET:

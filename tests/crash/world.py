@@ -95,6 +95,7 @@ class World:
     def __init__(self, folder: Path, forks: Forks) -> None:
         self.folder, self.forks = folder, forks
         tiny.save(folder / "model")
+        shutil.copy(Path(__file__).parent / "letters.py", folder)
         questions = [{"id": f"t{i}", "prompt": f"what is {i} + {7 * i % 11}?"} for i in range(20)]
         (folder / "tasks.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
         self.config = self.configured("config")
@@ -107,7 +108,7 @@ class World:
         tables = {table: dict(settings) for table, settings in SETTINGS.items()}
         tables[""] |= {"model": str(self.folder / "model")}
         tables["tasks"] |= {"source": str(self.folder / "tasks.jsonl")}
-        tables["reward"] = {"use": [f"{Path(__file__).parent / 'letters.py'}:share"]}
+        tables["reward"] = {"use": [f"{self.folder / 'letters.py'}:share"]}
         for key, value in changes.items():
             table, _, setting = key.rpartition("__")
             tables[table.replace("__", ".")][setting] = value

@@ -16,7 +16,7 @@ from blocks import PAGES, ROOT, commands, fences
 from selfrefine import config, errors
 from selfrefine.cli import app, reference
 from selfrefine.cli.common import config_path
-from selfrefine.records import Message, Sample, Task, encode
+from selfrefine.records import Lesson, Message, Sample, Task, encode
 from selfrefine.rewards import REWARDS
 from selfrefine.steps.reward import parse_spec
 from selfrefine.tasks import SOURCES
@@ -53,7 +53,8 @@ def test_the_schema_hides_the_slot_for_foreign_columns_and_lets_them_pass() -> N
     assert "selfrefine:extra" not in text
     sample, task = (json.loads(text)["$defs"][name] for name in ("Sample", "Task"))
     assert "additionalProperties" not in sample
-    row = Sample(id="a.r0.s0", task=Task(id="a", prompt=(Message(role="user", content="?"),)))
+    task_row = Task(id="a", prompt=(Message(role="user", content="?"),))
+    row = Sample(id="a.r0.s0", task=task_row, lesson=Lesson())
     encoded = json.loads(encode(row))
     assert set(encoded) == set(sample["properties"])
     assert set(encoded["task"]) == set(task["properties"])
