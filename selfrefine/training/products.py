@@ -1,9 +1,9 @@
 """Matrix products of frozen float32 weights through oneDNN on a CPU.
 
-torch.nn.functional.linear goes to MKL there, which on processors of other makers than its own runs at less than
-half of what they can do: measured on an AMD EPYC with AVX-512, one thread, [256, 576] x [576, 1536]: MKL 108,
-oneDNN 247 GFLOP/s, with results that differ by 1e-6 relative. oneDNN takes the weight as it lies, transposed too,
-so nothing is packed or copied, and a weight that changes (a merged adapter) is never out of date.
+torch.nn.functional.linear goes to MKL there, which on processors of other makers than its own runs at less
+than half of what they can do: measured on an AMD EPYC with AVX-512, one thread, [256, 576] x [576, 1536]: MKL
+108, oneDNN 247 GFLOP/s, with results that differ by 1e-6 relative. oneDNN takes the weight as it lies,
+transposed too, so nothing is packed or copied, and a weight that changes (a merged adapter) is never out of date.
 """
 
 from __future__ import annotations
