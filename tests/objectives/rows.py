@@ -22,7 +22,9 @@ def item(tokens: int, **fields: Any) -> Item:
     return Item(**own | fields)
 
 
-def batch(items: Sequence[Item], own: ObjectiveConfig, *, whole: Sequence[Item] = (), z0: float = 0.0) -> Batch:
+def batch(
+    items: Sequence[Item], own: ObjectiveConfig, *, whole: Sequence[Item] = (), z0: float = 0.0
+) -> Batch:
     """`items` as a micro-batch of the step `whole`, which is themselves by default."""
     step = whole or items
     return Batch(items, len(step), sum(len(i.completion_token_ids) for i in step), own, z0)

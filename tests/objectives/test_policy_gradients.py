@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
-from rows import batch, gradients, item, leaf
+from rows import batch, gradients, item, leaf, near, ragged
 
 from selfrefine.config import ObjectiveConfig
 from selfrefine.objectives import OBJECTIVES
@@ -106,3 +107,22 @@ def test_a_kl_that_was_not_computed_is_not_reported_as_zero() -> None:
     for name, objective in (("grpo", grpo), ("rloo", rloo), ("reinforce", reinforce)):
         assert name in OBJECTIVES
         assert "kl" not in objective([leaf(-1.0)], batch(items, own(name))).metrics
+
+
+def test_reinforce_against_float64() -> None:
+    """Written from the formula, in NumPy: TRL has no such objective."""
+    draw = np.random.default_rng(3)
+    rows = ragged(draw.integers(1, 9, 10).tolist(), 4, scale=3.0)
+    old, advantages = near(rows, 5, 0.6), draw.normal(size=10)
+    items = [
+        item(len(row), advantage=float(a), old_logprobs=o)
+        for row, a, o in zip(rows, advantages, old, strict=True)
+    ]
+    loss = reinforce(rows, batch(items, own("reinforce")))
+    now = np.array([row.detach().numpy().astype(np.float64).sum() for row in rows])
+    ratios = np.exp(now - np.array([np.sum(o) for o in old]))
+    weights = np.minimum(1.5, ratios) * advantages / 10
+    assert loss.value.item() == pytest.approx(-(weights * now).sum(), rel=1e-5)
+    expected = np.concatenate([np.full(len(row), -w) for row, w in zip(rows, weights, strict=True)])
+    np.testing.assert_allclose(gradients(loss.value, rows).numpy(), expected, rtol=1e-4)
+    assert loss.metrics["clip_share"] == pytest.approx((ratios > 1.5).mean()) != 0.0

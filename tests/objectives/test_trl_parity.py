@@ -187,7 +187,11 @@ def one_step(trainer: Any, config: Any, folder: Path, **settings: Any) -> tuple[
     )
     prompts = Dataset.from_list([{"prompt": "what is 17"}, {"prompt": "the answer"}])
     made = Watched(
-        model=model, reward_funcs=[reward], args=args, train_dataset=prompts, processing_class=tiny.tokenizer()
+        model=model,
+        reward_funcs=[reward],
+        args=args,
+        train_dataset=prompts,
+        processing_class=tiny.tokenizer(),
     )
     made.train()
     return seen, model
