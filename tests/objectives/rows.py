@@ -22,12 +22,9 @@ def item(tokens: int, **fields: Any) -> Item:
     return Item(**own | fields)
 
 
-def batch(
-    items: Sequence[Item], own: ObjectiveConfig, *, whole: Sequence[Item] = (), z0: float = 0.0
-) -> Batch:
-    """`items` as a micro-batch of the step `whole`, which is themselves by default."""
-    step = whole or items
-    return Batch(items, len(step), sum(len(i.completion_token_ids) for i in step), own, z0)
+def batch(items: Sequence[Item], own: ObjectiveConfig, *, z0: float = 0.0) -> Batch:
+    """A step that is one micro-batch."""
+    return Batch(items, len(items), sum(len(i.completion_token_ids) for i in items), own, z0)
 
 
 def ragged(lengths: Sequence[int], seed: int, scale: float = 1.0) -> list[Tensor]:

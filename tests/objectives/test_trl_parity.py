@@ -1,6 +1,6 @@
 """The same numbers as TRL, on the same logprobs and on the same model, with options that make the two alike.
 
-TRL 1.16.0. Losses within 1e-5, gradients within 1e-4. TRL's defaults differ from ours and are named in each test.
+TRL 1.16.0. Losses within 1e-5, gradients within 1e-4.
 """
 
 from __future__ import annotations
