@@ -333,3 +333,17 @@ def test_ktos_baseline_by_the_engine_that_samples(engine: LocalEngine, adapters:
         raised = [replace(i, unrelated_reference=p - 2.0) for i, p in zip(made, policy, strict=True)]
         assert baseline(wrapped, raised, 64) == pytest.approx(2.0, abs=1e-3)
     assert baseline(None, [replace(i, unrelated_token_ids=()) for i in made], 64) == 0.0
+
+
+def test_a_step_of_kto_is_taken_against_its_baseline(engine: LocalEngine, adapters: dict[str, Path]) -> None:
+    items, own = answers(engine), ObjectiveConfig(name="kto")
+    made = fixed(engine, items, own)
+    crossed = [replace(i, completion_token_ids=i.unrelated_token_ids) for i in made]
+    one, other = (sum(map(sum, scored(engine, adapters[name], crossed))) for name in ("first", "accepted"))
+    # The same two policies both ways round: one of them has a positive mean, the other is clamped.
+    for start, reference, off in (("first", "accepted", one - other), ("accepted", "first", other - one)):
+        [row] = trained(
+            engine, items, own, start=adapters[start], reference=adapters[reference], steps=1, token_budget=64
+        )
+        assert row.metrics["baseline"] == pytest.approx(max(0.0, off / 8), abs=1e-3)
+    assert abs(one - other) / 8 > 0.1
