@@ -25,6 +25,7 @@ from safetensors.torch import save as to_bytes
 
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
+from selfrefine.training import adapted
 
 WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
 
@@ -68,9 +69,11 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     )
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, config)
+        wrapped = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
+    adapted.install(wrapped)
+    return wrapped
 
 
 def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) -> Any:
@@ -87,6 +90,7 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
+    adapted.install(wrapped)
     return wrapped
 
 

@@ -3,7 +3,8 @@
 torch.nn.functional.linear goes to MKL there, which on processors of other makers than its own runs at less
 than half of what they can do: measured on an AMD EPYC with AVX-512, one thread, [256, 576] x [576, 1536]: MKL
 108, oneDNN 247 GFLOP/s, with results that differ by 1e-6 relative. oneDNN takes the weight as it lies,
-transposed too, so nothing is packed or copied, and a weight that changes (a merged adapter) is never out of date.
+transposed too, so nothing is packed or copied, and a weight that changes (a merged adapter) is never out of
+date.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ def install(model: Any) -> None:
         return
     for module in model.modules():
         if type(module) is torch.nn.Linear:
-            module.forward = functools.partial(_forward, module)
+            module.__dict__["forward"] = functools.partial(_forward, module)
 
 
 def available() -> bool:
     """Is torch built with the oneDNN operator this uses."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _forward(module: torch.nn.Linear, x: Tensor) -> Tensor:
@@ -46,10 +47,11 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return torch.nn.functional.linear(x, weight, bias)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Product.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
-    return _onednn(x, weight, bias)
+    return onednn(x, weight, bias)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x [..., in] times weight [out, in] transposed. No autograd: for use inside a function of its own."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
@@ -60,9 +62,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return _onednn(x, weight, bias)
+        return onednn(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
-        return _onednn(grad.contiguous(), weight.t(), None), None, None
+        return onednn(grad.contiguous(), weight.t(), None), None, None

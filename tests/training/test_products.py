@@ -1,4 +1,4 @@
-"""Products through oneDNN must be the products, forwards and backwards, and leave alone what they are not for."""
+"""Products through oneDNN must be the products, forwards and backwards, and leave the rest alone."""
 
 from __future__ import annotations
 
