@@ -3,8 +3,8 @@
 One row is one answer. Stages only add fields. Fields that are not ours (somebody's jq column)
 are kept as raw JSON and written back unchanged.
 
-gc=False: rows hold only what JSON can, so no cycle leads back to one. Watched by the collector, reading a list
-of rows took twice the time.
+gc=False: rows hold only what JSON can, so no cycle leads back to one. Watched by the collector, reading a
+list of rows took twice the time.
 """
 
 from __future__ import annotations

@@ -118,6 +118,8 @@ def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
     engine = load_engine(name, adapter, trust_remote_code=trust)
     for note in getattr(engine, "notes", ()):
         say(make_console(), f"{name}: {note}")
+    if (memory := getattr(engine, "memory", None)) is not None:
+        memory.on_change = lambda change: say(make_console(), change.sentence())
     return engine
 
 

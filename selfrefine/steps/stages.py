@@ -335,7 +335,7 @@ def test_reads(path: Path) -> int:
 
 
 def _counts(folder: RoundDir) -> dict[str, int]:
-    """What the round's files hold. tokens: sampled ones, critiques and revisions (critique_tokens) included."""
+    """What the round's files hold. tokens: sampled ones, with critiques and revisions (critique_tokens)."""
     counts: dict[str, int] = {"tokens": 0}
     for name in ("generate", "critique", "gate", "test"):
         if not folder.has(name):

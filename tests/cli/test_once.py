@@ -80,14 +80,14 @@ def test_a_cycle_loads_the_weights_once_and_tokenises_a_prompt_once(
 ) -> None:
     """Two rounds with critique, a reward that asks the model, fine-tuning, a changed policy to measure.
 
-    The traps: a load per stage or per adapter; a reward, the fresh samples of the critique's comparison and the
-    fine-tune that render and tokenise a chat again whose ids stand in the row.
+    The traps: a load per stage or per adapter; a reward, the critique's fresh samples and the fine-tune that
+    render and tokenise a chat again whose ids stand in the row.
     """
     folder = workshop(tmp_path, tiny_model_dir)
     done = selfrefine("cycle", "--config", "c.toml", "--run", "x", cwd=folder)
     assert done.code == 0, done.err
-    # gate and test at the start, test at the end; then per round its tasks and the gate, and what is new text:
-    # the critics' and revisers' prompts
+    # gate and test at the start, test at the end; then per round its tasks, the gate, and what is new text:
+    # the critics' and the revisers' prompts
     expected = 6 + 6 + 6
     for k in (1, 2):
         told = json.loads((folder / f"runs/x/round-00{k}/critique.json").read_text())
