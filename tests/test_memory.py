@@ -50,7 +50,7 @@ def test_halvings_that_would_cut_the_work_as_before_are_passed_over() -> None:
     assert (memory.tokens("sampling", 100), memory.tokens("training", 100)) == (25, 100)
     memory.halve("sampling", 100, rows, "full", "buy some")
     assert memory.tokens("sampling", 100) == 12  # one row: there is nothing smaller
-    with pytest.raises(EngineError, match="out of memory while sampling.*full.*\nbuy some"):
+    with pytest.raises(EngineError, match=r"out of memory while sampling.*full.*\nbuy some"):
         memory.halve("sampling", 100, rows, "full", "buy some")
     assert [(change.before, change.after) for change in seen] == [(100, 25), (25, 12)]
 
