@@ -115,9 +115,8 @@ class LocalEngine:
             return
         wrapped = lora.attach(self.model, folder, self.identity.weights_sha256, trainable=False)
         if self.model.dtype == torch.float32:
-            changes = lora.deltas(wrapped)
+            self._merge = lora.Merge(self.model, lora.deltas(wrapped))
             _unwrap(wrapped)
-            self._merge = lora.Merge(self.model, changes)
         else:
             # Merging in bf16 rounds the adapter away (logprobs off by up to 0.31): sample through it.
             self._peft = wrapped
