@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -163,25 +163,23 @@ def detach_leftovers(model: Any) -> None:
     model.requires_grad_(False)
 
 
-def deltas(wrapped: Any) -> dict[str, torch.Tensor]:
-    """Module name to alpha/r * B A in float32, for every adapted layer."""
-    base = wrapped.get_base_model()
-    return {
-        name: module.get_delta_weight("default").detach().float()
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
-    }
+def deltas(wrapped: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Module name and alpha/r * B A in float32, for every adapted layer, one at a time: all together are as
+    large as the model."""
+    for name, module in wrapped.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module.get_delta_weight("default").detach().float()
 
 
 class Merge:
     """An adapter added into the weights of a float32 model, and the pristine copies to undo it."""
 
-    def __init__(self, model: Any, changes: dict[str, torch.Tensor]) -> None:
+    def __init__(self, model: Any, changes: Iterable[tuple[str, torch.Tensor]]) -> None:
         self.model = model
         self.pristine: dict[str, torch.Tensor] = {}
         self.merged: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            for name, delta in changes.items():
+            for name, delta in changes:
                 weight = model.get_submodule(name).weight
                 self.pristine[name] = weight.data
                 weight.data = weight.data + delta
