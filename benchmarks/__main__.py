@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = flags.only or [name for name in BENCHMARKS if name not in APART]
     context = Context(model=flags.model, threads=flags.threads, quick=flags.quick)
     described = machine.describe(flags.threads)
-    found = results.read(results.JSON) if flags.only else None
+    found = None if flags.quick else results.read(results.JSON)
     begun = time.perf_counter()
     for at, name in enumerate(names, 1):
         module, _, function = BENCHMARKS[name].partition(":")
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = results.merged(found, described, flags.model, [section])
         if not flags.quick:  # after each: an interrupted run keeps what it has
             results.write(found)
-    shown = results.merged(None, described, flags.model, [s for s in found.sections if s.name in names] if found else [])
+    sections = [section for section in found.sections if section.name in names] if found else []
+    shown = results.merged(None, described, flags.model, sections)
     print(results.markdown(shown))
     if flags.output:
         flags.output.write_text(results.markdown(shown), encoding="utf-8")
@@ -60,9 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", action="append", choices=sorted(BENCHMARKS), help="this part; may be repeated")
-    parser.add_argument("--quick", action="store_true", help="tiny jobs, to see that it runs; RESULTS.md stays")
-    parser.add_argument("--model", default="smollm2", help="embedded model, folder or hub id in the local cache")
+    parser.add_argument(
+        "--only", action="append", choices=sorted(BENCHMARKS), help="this part; may be repeated"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny jobs, to see that it runs; RESULTS.md stays"
+    )
+    parser.add_argument(
+        "--model", default="smollm2", help="embedded model, folder or hub id in the local cache"
+    )
     parser.add_argument("--threads", type=int, default=2, help="of both sides (default: 2)")
     parser.add_argument("-o", "--output", type=Path, help="also write the page shown at the end here")
     return parser

@@ -1,7 +1,7 @@
 """Two sides of one job, timed in turn, and what their times say.
 
-The machine's speed drifts by the minute. Ratios of runs that stand next to each other do not drift with it, so
-the sides alternate and the spread is that of neighbours.
+The machine's speed drifts by the minute. Ratios of runs that stand next to each other do not drift with it,
+so the sides alternate and the spread is that of neighbours.
 """
 
 from __future__ import annotations
@@ -67,15 +67,16 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> Ratio:
 def alternate(
     ours: Side, peer: Side, repeats: int, budget_s: float, say: Callable[[str], None] = lambda line: None
 ) -> Compared:
-    """ours, peer, ours, peer, …: `repeats` pairs, fewer (but one at least) if another would pass `budget_s`.
+    """ours, peer, ours, peer, …: `repeats` pairs, fewer (but two at least) if another would pass `budget_s`.
 
     The caller has warmed both sides up. Garbage is collected before a run and not during it.
     """
-    first, second = [], []
+    first: list[Timed] = []
+    second: list[Timed] = []
     begun = time.perf_counter()
     while len(first) < repeats:
         spent = time.perf_counter() - begun
-        if first and spent * (len(first) + 1) / len(first) > budget_s:
+        if len(first) > 1 and spent * (len(first) + 1) / len(first) > budget_s:
             say(f"{len(first)} of {repeats} repeats in {spent:.0f} s; another would pass {budget_s:.0f} s")
             break
         for side, runs in ((ours, first), (peer, second)):
@@ -93,10 +94,12 @@ def _quietly(side: Side) -> Timed:
         gc.enable()
 
 
-def fastest(choices: Sequence[str], run: Callable[[str], float], within: float = 0.0) -> tuple[str, dict[str, float]]:
+def fastest(
+    choices: Sequence[str], run: Callable[[str], float], within: float = 0.0
+) -> tuple[str, dict[str, float]]:
     """The choice with the highest rate, and all rates.
 
-    The first of those at most `within` (a share) slower than the fastest: callers list the cheaper ones first.
+    The first of those at most `within` (a share) slower than the fastest: callers list the cheaper first.
     """
     rates = {choice: run(choice) for choice in choices}
     top = max(rates.values())

@@ -1,4 +1,4 @@
-"""Throughput against load: our side alone, over numbers of rows, lengths of prompts, completions per prompt."""
+"""Throughput against load: our side alone, over rows, lengths of prompts and completions per prompt."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEW_TOKENS = 16
 MOST_PROMPT_TOKENS = 10_000
 """Of all prompts of a cell together: more would pass the time the table may take."""
 COMPLETIONS = (1, 2, 4, 8, 16)
-TRAIN_SHAPES = ((64, 16), (64, 128), (256, 64))
+TRAIN_SHAPES = ((64, 16), (64, 128))
 """(prompt tokens, completion tokens)."""
 TRAIN_TOKENS = 2_048
 """Useful tokens of a cell, roughly."""
@@ -46,9 +46,9 @@ def sampling_load(context: Context) -> Section:
         body.append((str(length), *cells))
     table = Table(
         title="Sampling against load",
-        text=f"Sampled tokens per second (milliseconds per token). {new} new tokens a row, prompts of random ids that "
-        f"share no beginning, {SAMPLES} samples a prompt (1 row: 1 prompt), their prefill included in the time. "
-        f"{NOT_RUN}: more than {MOST_PROMPT_TOKENS:,} prompt tokens, not run.",
+        text=f"Sampled tokens per second (milliseconds per token). {new} new tokens a row, prompts of random "
+        f"ids that share no beginning, {SAMPLES} samples a prompt (1 row: 1 prompt), their prefill included "
+        f"in the time. {NOT_RUN}: more than {MOST_PROMPT_TOKENS:,} prompt tokens, not run.",
         head=("prompt tokens", *(f"{count} row{'s' * (count > 1)}" for count in rows_axis)),
         rows=tuple(body),
     )
@@ -93,9 +93,10 @@ def training_load(context: Context) -> Section:
         body.append((f"{prompt} + {completion}", *cells))
     table = Table(
         title="Training against load",
-        text="Prompt + completion tokens per second, every row counted by itself (milliseconds per token), and the "
-        f"useful FLOPs as a share of the matrix-product rate. One optimizer step over about {tokens:,} such "
-        "tokens; prompts of random ids that share no beginning.",
+        text="Prompt + completion tokens per second, every row counted by itself (milliseconds per token), "
+        "and the useful FLOPs as a share of the matrix-product rate. One optimizer step over about "
+        f"{tokens:,} such tokens, the attaching of the adapter included; prompts of random ids that share no "
+        "beginning.",
         head=("prompt + completion", *(f"{n} per prompt" for n in completions)),
         rows=tuple(body),
     )

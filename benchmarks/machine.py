@@ -40,7 +40,7 @@ def describe(threads: int) -> Machine:
     )
 
 
-def product_rate(seconds: float = 1.0, size: int = SIZE) -> float:
+def product_rate(seconds: float, size: int = SIZE) -> float:
     """Floating point operations per second of a square float32 matrix product: the median of its runs.
 
     2 size^3 operations each, torch's own threads, after a warm-up.
@@ -51,7 +51,7 @@ def product_rate(seconds: float = 1.0, size: int = SIZE) -> float:
     out = torch.empty(size, size)
     for _ in range(3):
         torch.mm(left, right, out=out)
-    taken = []
+    taken: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken) < 3:
         begun = time.perf_counter()

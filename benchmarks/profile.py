@@ -1,4 +1,4 @@
-"""Where the remaining time goes: one sampling batch and one training step under torch's profiler, by kind of work."""
+"""Where the remaining time goes: a sampling batch and a training step under torch's profiler, by kind."""
 
 from __future__ import annotations
 
@@ -33,52 +33,76 @@ def profiles(context: Context) -> Section:
     vocabulary = engine.model.config.vocab_size
     prompts = work.demo_prompts(engine, 4 if context.quick else 64)
     job = Job(n=4, max_new_tokens=2 if context.quick else 8, fixed=True)
-    sampled = profile(lambda: sampling.ours(engine, prompts, job, 0), vocabulary)
-    made = rows.sft_rows(context, 8)
-    settings = rows.sft_settings(context, 8)
-    step = made[: settings.batch_size]
-    trained = profile(lambda: training.ours(engine, step, settings), vocabulary)
+
+    def sample(start: Mark, stop: Mark) -> None:
+        start()
+        sampling.ours(engine, prompts, job, 0)
+        stop()
+
+    step = rows.sft_rows(context, 8)[: rows.sft_settings(context, 8).batch_size]
+    sampled = profile(sample, vocabulary)
+    trained = profile(lambda start, stop: training.second_step(engine, step, start, stop), vocabulary)
     context.say("both profiled")
     body = tuple((kind, f"{sampled[0][kind]:.0%}", f"{trained[0][kind]:.0%}") for kind in KINDS)
     shares = Table(
         title="Where the time goes",
-        text=f"Shares of wall time: {len(prompts)} prompts × {job.n} samples, {job.max_new_tokens} new tokens each, and "
-        f"one training step of {len(step)} completions, 8 per prompt. Operators are timed by torch's profiler; "
-        "what no operator accounts for in the time the same work takes without the profiler is Python and the "
-        f"rest. Without it: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: {sampled[2]:.2f} s and "
-        f"{trained[2]:.2f} s.",
+        text=f"Shares of wall time: {len(prompts)} prompts × {job.n} samples, {job.max_new_tokens} new tokens "
+        f"each, and one training step of {len(step)} completions, 8 per prompt. Operators are timed by torch's "
+        "profiler; what no operator accounts for in the time the same work takes without the profiler is "
+        f"Python and the rest. Without it: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: "
+        f"{sampled[2]:.2f} s and {trained[2]:.2f} s.",
         head=("kind", "sampling", "training step"),
         rows=body,
     )
     return context.section(tables=(shares, _top(sampled[3], trained[3])))
 
 
+Mark = Callable[[], None]
+Work = Callable[[Mark, Mark], None]
+"""Calls the first mark where the part that counts begins, and the second where it ends."""
 Profile = tuple[dict[str, float], float, float, list[Spent]]
 """(share by kind, seconds without the profiler, seconds with it, operators)."""
 
 
-def profile(run: Callable[[], object], vocabulary: int) -> Profile:
-    run()
-    begun = time.perf_counter()
-    run()
-    plain = time.perf_counter() - begun
+def profile(run: Work, vocabulary: int) -> Profile:
+    """Runs it twice: for the time it takes, which also warms up, and for the operators."""
+    plain = 0.0
+
+    def start() -> None:
+        nonlocal plain
+        plain = -time.perf_counter()
+
+    def stop() -> None:
+        nonlocal plain
+        plain += time.perf_counter()
+
+    run(start, stop)
     spent, traced = operators(run)
     return shares(spent, plain, vocabulary), plain, traced, spent
 
 
-def operators(run: Callable[[], object]) -> tuple[list[Spent], float]:
-    """Operators with the time spent in themselves, and the wall time of the run."""
+def operators(run: Work) -> tuple[list[Spent], float]:
+    """Operators with the time spent in themselves, and the wall time of the part between the marks."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as torch_profile
 
-    begun = time.perf_counter()
-    with torch_profile(activities=[ProfilerActivity.CPU], record_shapes=True) as record:
-        run()
-    traced = time.perf_counter() - begun
+    record: Any = torch_profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    marks: list[float] = []
+
+    def start() -> None:
+        record.start()
+        marks.append(time.perf_counter())
+
+    def stop() -> None:
+        marks.append(time.perf_counter())
+        record.stop()
+
+    run(start, stop)
     events: Any = record.key_averages(group_by_input_shape=True)
-    return [
+    spent = [
         Spent(name=e.key, shapes=_shapes(e.input_shapes), seconds=e.self_cpu_time_total / 1e6) for e in events
-    ], traced
+    ]
+    return spent, marks[1] - marks[0]
 
 
 def _shapes(found: Iterable[Any]) -> tuple[tuple[int, ...], ...]:

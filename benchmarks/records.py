@@ -40,7 +40,7 @@ class Section(Struct, frozen=True, kw_only=True):
     rows: tuple[Row, ...] = ()
     tables: tuple[Table, ...] = ()
     product_rate: float
-    """FLOP/s of the large float32 product, measured in this benchmark's own process: median of before and after."""
+    """FLOP/s of the large float32 product in this benchmark's own process: median of before and after."""
     seconds: float
     quick: bool = False
 

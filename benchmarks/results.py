@@ -10,6 +10,17 @@ import msgspec
 from benchmarks.machine import SIZE, Machine
 from benchmarks.records import Results, Row, Section, Table
 
+INTRODUCTION = (
+    "Written by `make bench` from `results.json`; not edited by hand. Both sides of a line run in one process "
+    "tree on the same weights (float32), the same prompts and lengths and the same number of threads, in turn. "
+    "The ratio is that of the medians; in brackets the least and the greatest ratio of two neighbouring runs."
+)
+COUNTING = (
+    "Useful FLOPs are 2 per parameter for a sampled token and 4 per parameter for a token trained on with LoRA. "
+    "Useful tokens are counted alike on both sides: when sampling the tokens drawn, the stop token included; "
+    "when training prompt + completion tokens, each row counted by itself. A share can therefore pass 100 % "
+    "where a prompt is computed once and counted often."
+)
 HERE = Path(__file__).parent
 JSON, MARKDOWN = HERE / "results.json", HERE / "RESULTS.md"
 
@@ -45,9 +56,7 @@ def markdown(results: Results) -> str:
     tables = [table for section in results.sections for table in section.tables]
     parts = [
         "# Measured side by side",
-        "Written by `make bench` from `results.json`; not edited by hand. Both sides of a line run in one process tree "
-        "on the same weights (float32), the same prompts and lengths and the same number of threads, in turn. The "
-        "ratio is that of the medians; in brackets the least and the greatest ratio of two neighbouring runs.",
+        INTRODUCTION,
         _machine(results),
         "## The table\n\n" + _comparisons(rows) if rows else "",
         "## How each line was measured\n\n" + _notes(rows) if rows else "",
@@ -63,18 +72,25 @@ def _machine(results: Results) -> str:
     rates = [section.product_rate for section in results.sections]
     rate = f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s" if rates else "not measured"
     return (
-        f"Machine: {m.cpu}, {m.cores} cores, {m.memory_gib:.0f} GiB, {m.system}, Python {m.python}; {m.threads} threads. "
-        f"Versions: {versions}. Model: {results.model}.\n\n"
-        f"Matrix-product rate: {rate} (`torch.mm`, float32, {SIZE} × {SIZE}, measured before and after each benchmark "
-        "in its own process). Useful FLOPs are 2 per parameter for a sampled token and 4 per parameter for a token "
-        "trained on with LoRA. Useful tokens are counted alike on both sides: when sampling the tokens drawn, the stop "
-        "token included; when training prompt + completion tokens, each row counted by itself. A share can therefore "
-        "pass 100 % where a prompt is computed once and counted often."
+        f"Machine: {m.cpu}, {m.cores} cores, {m.memory_gib:.0f} GiB, {m.system}, Python {m.python}; "
+        f"{m.threads} threads. Versions: {versions}. Model: {results.model}.\n\n"
+        f"Matrix-product rate: {rate} (`torch.mm`, float32, {SIZE} × {SIZE}, measured before and after each "
+        f"benchmark in its own process). {COUNTING}"
     )
 
 
 def _comparisons(rows: Iterable[Row]) -> str:
-    head = ("work", "against", "at least", "aim for", "measured", "ours", "peer", "share of product rate", "reached")
+    head = (
+        "work",
+        "against",
+        "at least",
+        "aim for",
+        "measured",
+        "ours",
+        "peer",
+        "share of product rate",
+        "reached",
+    )
     return _grid(head, [_comparison(row) for row in rows])
 
 
@@ -84,7 +100,17 @@ def _comparison(row: Row) -> tuple[str, ...]:
     share = NONE if row.share is None else f"{row.share:.0%} against {row.peer_share or 0:.0%}"
     aim = f"{row.aim_for:g}×" + (f" and {row.share_aim:.0%} of the product rate" if row.share_aim else "")
     measured = f"**{row.ratio.median:.2f}×**{spread}"
-    return (row.work, row.against, f"{row.at_least:g}×", aim, measured, row.ours, row.peer, share, reached(row))
+    return (
+        row.work,
+        row.against,
+        f"{row.at_least:g}×",
+        aim,
+        measured,
+        row.ours,
+        row.peer,
+        share,
+        reached(row),
+    )
 
 
 NONE = "–"
@@ -108,7 +134,12 @@ def _table(table: Table) -> str:
 
 def _times(sections: Iterable[Section]) -> str:
     lines = [
-        (s.name, f"{s.seconds:.0f} s", f"{s.product_rate / 1e9:.0f}", "tried out, not measured" if s.quick else "")
+        (
+            s.name,
+            f"{s.seconds:.0f} s",
+            f"{s.product_rate / 1e9:.0f}",
+            "tried out, not measured" if s.quick else "",
+        )
         for s in sections
     ]
     return _grid(("benchmark", "time", "GFLOP/s of the product", ""), lines)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from benchmarks import sampling, training, work
 from benchmarks.compare import Compared, alternate
 from benchmarks.context import FLOPS_SAMPLED, FLOPS_TRAINED, Context, Goal
@@ -39,7 +37,6 @@ EIGHT_EACH = Goal(
 )
 REPEATS = 3
 GENERATE_SETTINGS = (
-    sampling.Setting(rows=32, cache="dynamic"),
     sampling.Setting(rows=64, cache="dynamic"),
     sampling.Setting(rows=128, cache="dynamic"),
     sampling.Setting(rows=256, cache="dynamic"),
@@ -51,6 +48,8 @@ TRAINER_SETTINGS = (
     training.Setting(rows=32, padding_free=False),
     training.Setting(rows=16, padding_free=True),
 )
+PROMPTS_OF_AN_EPOCH = {1: 96, 8: 16}
+"""By completions per prompt: an epoch of 96 rows and one of 128."""
 MAX_NEW_TOKENS = 24
 """The demo's own."""
 
@@ -107,33 +106,38 @@ def sft_rows(context: Context, n: int) -> list[Sample]:
 
 def _sft_rows(context: Context, n: int) -> list[Sample]:
     if context.quick:  # may stand on a random model, whose answers hardly ever end by themselves
-        made = work.made_up(12, 4, n, 4, context.engine.model.config.vocab_size)
+        made = work.made_up(12, 8 // n, n, 4, context.engine.model.config.vocab_size)
         return work.with_text(context.engine, made)
-    prompts = work.demo_prompts(context.engine, {1: 96, 8: 16}[n])
+    prompts = work.demo_prompts(context.engine, PROMPTS_OF_AN_EPOCH[n])
     context.say(f"sampling {n} answers each to {len(prompts)} prompts")
     return work.answers(context.engine, prompts, n, MAX_NEW_TOKENS)
 
 
-def trainer(context: Context, n: int) -> tuple[training.Peer, training.Setting, dict[str, float]]:
-    """The peer on the rows of `sft_rows`, the best way to cut its steps, and what each way gave."""
+def trainer(context: Context, n: int) -> training.Peer:
+    """The peer on the rows of `sft_rows`, in the order of our steps."""
 
-    def make() -> tuple[training.Peer, training.Setting, dict[str, float]]:
+    def make() -> training.Peer:
         rows, settings = sft_rows(context, n), sft_settings(context, n)
         ordered = training.same_steps(context.engine, rows, settings)
-        peer = training.Peer(context.plain, context.engine.tokenizer, ordered, settings)
-        best, rates = training.best_setting(peer, trainer_settings(context), context.say)
-        return peer, best, rates
+        return training.Peer(context.plain, context.engine.tokenizer, ordered, settings)
 
     return context.once(f"trainer-{n}", make)
 
 
+def best_cut(context: Context) -> tuple[training.Setting, dict[str, float]]:
+    """The trainer's best rows a forward pass, found once, on single completions: its rows are the same kind
+    whether or not several of them repeat a prompt."""
+
+    def make() -> tuple[training.Setting, dict[str, float]]:
+        choices = TRAINER_SETTINGS[:1] if context.quick else TRAINER_SETTINGS
+        return training.best_setting(trainer(context, 1), choices, context.say)
+
+    return context.once("cut", make)
+
+
 def sft_settings(context: Context, n: int) -> TrainConfig:
     """Completions a step: 32 prompts, or 8 prompts with all of theirs."""
-    return training.with_batch(training.SETTINGS, 4 if context.quick else {1: 32, 8: 64}[n])
-
-
-def trainer_settings(context: Context) -> Sequence[training.Setting]:
-    return (training.Setting(rows=2, padding_free=False),) if context.quick else TRAINER_SETTINGS
+    return training.with_batch(training.SETTINGS, 8 if context.quick else {1: 32, 8: 64}[n])
 
 
 def train_one(context: Context) -> Section:
@@ -149,7 +153,7 @@ def _train(context: Context, goal: Goal, n: int, budget_s: float) -> Section:
     engine, rows, settings = context.engine, sft_rows(context, n), sft_settings(context, n)
     context.measure_product()
     warm = training.ours(engine, rows, settings)
-    peer, best, rates = trainer(context, n)
+    peer, (best, rates) = trainer(context, n), best_cut(context)
     agreed = training.first_losses(warm.first_loss, peer.train(best, steps=1).first_loss)
     context.say(agreed)
     compared = alternate(
@@ -162,8 +166,8 @@ def _train(context: Context, goal: Goal, n: int, budget_s: float) -> Section:
     prompt_tokens = sum(len(row.prompt_token_ids) for row in rows) / len(rows)
     answer_tokens = sum(len(row.token_ids) for row in rows) / len(rows)
     notes = (
-        f"{len(rows)} rows: prompts of {prompt_tokens:.0f} tokens, completions of {answer_tokens:.1f} on average, "
-        f"{settings.batch_size} completions a step, the same rows in the same steps on both sides.",
+        f"{len(rows)} rows: prompts of {prompt_tokens:.0f} tokens, completions of {answer_tokens:.1f} on "
+        f"average, {settings.batch_size} completions a step, the same rows in the same steps on both sides.",
         f"`SFTTrainer`: {best}; tried "
         + ", ".join(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items())
         + "; no gradient checkpointing, no evaluation, no logging, no saving.",

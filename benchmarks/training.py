@@ -1,7 +1,7 @@
 """Fine-tuning: `steps.finetune` against TRL's `SFTTrainer`, on the same rows in the same order.
 
-Useful tokens are prompt + completion tokens with every row counted by itself, on both sides: what a side saves by
-computing a prompt once is its gain, not less work done.
+Useful tokens are prompt + completion tokens with every row counted by itself, on both sides: what a side
+saves by computing a prompt once is its gain, not less work done.
 
 Both sides make the same steps: the rows of each step are those of `plan_steps`, handed to the trainer in that
 order. The first loss must therefore be the same number, and is checked.
@@ -182,6 +182,24 @@ def first_losses(ours_first: float | None, peer_first: float | None) -> str:
     if abs(ours_first - peer_first) > 1e-3 * abs(peer_first):
         raise ValueError(f"first losses differ: {ours_first:.6f} and {peer_first:.6f}; not the same job")
     return f"first loss {ours_first:.5f} and {peer_first:.5f}"
+
+
+def second_step(
+    engine: LocalEngine,
+    rows: Sequence[Sample],
+    start: Callable[[], None],
+    stop: Callable[[], None],
+) -> None:
+    """Two steps over all rows; `start` is called before the second and `stop` after it.
+
+    The first one pays for the optimizer's state and the adapter, which a run of many steps does once.
+    """
+
+    def on_step(row: Any, total: int) -> None:
+        (start if row.step == 1 else stop)()
+
+    settings = msgspec.structs.replace(SETTINGS, batch_size=len(rows), epochs=2)
+    finetune(rows, engine, settings, SEED, lambda log, save: None, on_step=on_step)
 
 
 def with_batch(settings: TrainConfig, batch_size: int) -> TrainConfig:

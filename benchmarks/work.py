@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from selfrefine.config import Config, resolve, read_toml
+from selfrefine.config import Config, read_toml, resolve
 from selfrefine.engines.base import Request, Sampling
 from selfrefine.engines.load import load_engine
 from selfrefine.engines.load import resolve as resolve_model
@@ -110,7 +109,9 @@ def answers(engine: LocalEngine, prompts: Sequence[Prompt], n: int, max_new_toke
     return [row for rows in found.values() for row in rows[:n]]
 
 
-def made_up(prompt_tokens: int, prompts: int, n: int, completion_tokens: int, vocabulary: int) -> list[Sample]:
+def made_up(
+    prompt_tokens: int, prompts: int, n: int, completion_tokens: int, vocabulary: int
+) -> list[Sample]:
     """Rows of random ids with exact lengths, for tables over lengths. No two prompts begin alike."""
     from selfrefine.seeds import generator
 
