@@ -32,11 +32,13 @@ class Context:
     name: str = ""
     _kept: dict[str, Any] = field(default_factory=dict)
     _rates: list[float] = field(default_factory=list)
+    _packed: list[float | None] = field(default_factory=list)
     _begun: float = field(default_factory=time.perf_counter)
 
     def begin(self, name: str) -> None:
         self.name, self._begun = name, time.perf_counter()
         self._rates.clear()
+        self._packed.clear()
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gave the first time it was asked for under this key."""
@@ -59,7 +61,9 @@ class Context:
 
     def measure_product(self) -> float:
         """The matrix-product rate now; the median of all measurements is what shares are taken of."""
-        self._rates.append(machine.product_rate(0.1 if self.quick else 1.0))
+        seconds = 0.1 if self.quick else 0.7
+        self._rates.append(machine.product_rate(seconds))
+        self._packed.append(machine.packed_rate(seconds))
         return self.product_rate
 
     @property
@@ -71,11 +75,13 @@ class Context:
         return tokens_per_s * flops_per_parameter * work.parameters(self.plain) / self.product_rate
 
     def section(self, rows: tuple[Row, ...] = (), tables: tuple[Table, ...] = ()) -> Section:
+        packed = [rate for rate in self._packed if rate is not None]
         return Section(
             name=self.name,
             rows=rows,
             tables=tables,
             product_rate=self.product_rate,
+            packed_rate=statistics.median(packed) if packed else None,
             seconds=time.perf_counter() - self._begun,
             quick=self.quick,
         )

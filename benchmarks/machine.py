@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -41,7 +42,7 @@ def describe(threads: int) -> Machine:
 
 
 def product_rate(seconds: float, size: int = SIZE) -> float:
-    """Floating point operations per second of a square float32 matrix product: the median of its runs.
+    """Floating point operations per second of `torch.mm` on square float32 matrices: the median of its runs.
 
     2 size^3 operations each, torch's own threads, after a warm-up.
     """
@@ -49,13 +50,34 @@ def product_rate(seconds: float, size: int = SIZE) -> float:
 
     left, right = torch.rand(size, size), torch.rand(size, size)
     out = torch.empty(size, size)
-    for _ in range(3):
-        torch.mm(left, right, out=out)
+    return _rate(lambda: torch.mm(left, right, out=out), seconds, size)
+
+
+def packed_rate(seconds: float, size: int = SIZE) -> float | None:
+    """The same product as a oneDNN linear layer with packed weights, or None where torch has no oneDNN.
+
+    Some processors run the library behind `torch.mm` far below what they can do: whoever reads a share of
+    its rate should know the other one.
+    """
+    import torch
+
+    if not torch._C.has_mkldnn:
+        return None
+    left = torch.rand(size, size)
+    with torch.inference_mode():
+        weights = torch.ops.mkldnn._reorder_linear_weight(torch.rand(size, size), size)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        return _rate(lambda: multiply(left, weights, None, "none", [], ""), seconds, size)
+
+
+def _rate(multiply: Callable[[], object], seconds: float, size: int) -> float:
+    for _ in range(2):
+        multiply()
     taken: list[float] = []
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken) < 3:
         begun = time.perf_counter()
-        torch.mm(left, right, out=out)
+        multiply()
         taken.append(time.perf_counter() - begun)
     return 2.0 * size**3 / statistics.median(taken)
 

@@ -46,10 +46,10 @@ def profiles(context: Context) -> Section:
     body = tuple((kind, f"{sampled[0][kind]:.0%}", f"{trained[0][kind]:.0%}") for kind in KINDS)
     shares = Table(
         title="Where the time goes",
-        text=f"Shares of wall time: {len(prompts)} prompts × {job.n} samples, {job.max_new_tokens} new tokens "
-        f"each, and one training step of {len(step)} completions, 8 per prompt. Operators are timed by torch's "
-        "profiler; what no operator accounts for in the time the same work takes without the profiler is "
-        f"Python and the rest. Without it: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: "
+        text=f"Shares of wall time: {len(prompts)} prompts × {job.n} samples, {job.max_new_tokens} new "
+        f"tokens each, and one training step of {len(step)} completions, 8 per prompt. Operators are timed "
+        "by torch's profiler; what no operator accounts for in the time the same work takes without the "
+        f"profiler is Python and the rest. Without it: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: "
         f"{sampled[2]:.2f} s and {trained[2]:.2f} s.",
         head=("kind", "sampling", "training step"),
         rows=body,

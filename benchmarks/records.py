@@ -41,6 +41,8 @@ class Section(Struct, frozen=True, kw_only=True):
     tables: tuple[Table, ...] = ()
     product_rate: float
     """FLOP/s of the large float32 product in this benchmark's own process: median of before and after."""
+    packed_rate: float | None = None
+    """The same product through oneDNN with packed weights; null where torch was built without it."""
     seconds: float
     quick: bool = False
 

@@ -11,15 +11,15 @@ from benchmarks.machine import SIZE, Machine
 from benchmarks.records import Results, Row, Section, Table
 
 INTRODUCTION = (
-    "Written by `make bench` from `results.json`; not edited by hand. Both sides of a line run in one process "
-    "tree on the same weights (float32), the same prompts and lengths and the same number of threads, in turn. "
-    "The ratio is that of the medians; in brackets the least and the greatest ratio of two neighbouring runs."
+    "Written by `make bench` from `results.json`; not edited by hand. Both sides of a line run in one "
+    "process tree on the same weights (float32), the same prompts and lengths and the same number of "
+    "threads, in turn. The ratio is that of the medians; in brackets the least and the greatest ratio of two neighbours."
 )
 COUNTING = (
-    "Useful FLOPs are 2 per parameter for a sampled token and 4 per parameter for a token trained on with LoRA. "
-    "Useful tokens are counted alike on both sides: when sampling the tokens drawn, the stop token included; "
-    "when training prompt + completion tokens, each row counted by itself. A share can therefore pass 100 % "
-    "where a prompt is computed once and counted often."
+    "Useful FLOPs are 2 per parameter for a sampled token and 4 per parameter for a token trained on with "
+    "LoRA. Useful tokens are counted alike on both sides: when sampling the tokens drawn, the stop token "
+    "included; when training prompt + completion tokens, each row counted by itself. A share can therefore "
+    "pass 100 % where a prompt is computed once and counted often."
 )
 HERE = Path(__file__).parent
 JSON, MARKDOWN = HERE / "results.json", HERE / "RESULTS.md"
@@ -69,14 +69,19 @@ def markdown(results: Results) -> str:
 def _machine(results: Results) -> str:
     m = results.machine
     versions = ", ".join(f"{name} {version}" for name, version in m.versions.items())
-    rates = [section.product_rate for section in results.sections]
-    rate = f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s" if rates else "not measured"
+    plain = _range([section.product_rate for section in results.sections])
+    packed = _range([s.packed_rate for s in results.sections if s.packed_rate is not None])
     return (
         f"Machine: {m.cpu}, {m.cores} cores, {m.memory_gib:.0f} GiB, {m.system}, Python {m.python}; "
         f"{m.threads} threads. Versions: {versions}. Model: {results.model}.\n\n"
-        f"Matrix-product rate: {rate} (`torch.mm`, float32, {SIZE} × {SIZE}, measured before and after each "
-        f"benchmark in its own process). {COUNTING}"
+        f"Matrix-product rate: {plain} (`torch.mm`, float32, {SIZE} × {SIZE}, measured before and after each "
+        f"benchmark in its own process; shares are of this one). The same product through oneDNN with a "
+        f"packed right side: {packed}. {COUNTING}"
     )
+
+
+def _range(rates: Sequence[float]) -> str:
+    return f"{min(rates) / 1e9:.0f} to {max(rates) / 1e9:.0f} GFLOP/s" if rates else "not measured"
 
 
 def _comparisons(rows: Iterable[Row]) -> str:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from msgspec import Struct
 
 from benchmarks.compare import Timed, fastest
@@ -216,4 +215,3 @@ def quiet() -> None:
     transformers.logging.set_verbosity_error()
     logging.getLogger("accelerate").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    torch.set_grad_enabled(True)
