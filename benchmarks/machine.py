@@ -61,7 +61,7 @@ def packed_rate(seconds: float, size: int = SIZE) -> float | None:
     """
     import torch
 
-    if not torch._C.has_mkldnn:
+    if not torch._C._has_mkldnn:
         return None
     left = torch.rand(size, size)
     with torch.inference_mode():

@@ -13,7 +13,8 @@ from benchmarks.records import Results, Row, Section, Table
 INTRODUCTION = (
     "Written by `make bench` from `results.json`; not edited by hand. Both sides of a line run in one "
     "process tree on the same weights (float32), the same prompts and lengths and the same number of "
-    "threads, in turn. The ratio is that of the medians; in brackets the least and the greatest ratio of two neighbours."
+    "threads, in turn. The ratio is that of the medians; in brackets the least and the greatest ratio of two "
+    "neighbours."
 )
 COUNTING = (
     "Useful FLOPs are 2 per parameter for a sampled token and 4 per parameter for a token trained on with "
