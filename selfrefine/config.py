@@ -140,13 +140,13 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """steps > 0 overrides epochs. replay: share of the training tokens taken from earlier rounds."""
+    """steps > 0 overrides epochs. token_budget 0 is the device class's constant. replay: share of the training tokens taken from earlier rounds."""
 
     lr: PositiveFloat = 2e-4
     epochs: PositiveFloat = 1.0
     steps: Natural = 0
     batch_size: Positive = 16
-    token_budget: Positive = 4096
+    token_budget: Natural = 0
     warmup: Share = 0.1
     schedule: Literal["constant", "linear", "cosine"] = "linear"
     clip: NonNegative = 1.0

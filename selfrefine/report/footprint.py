@@ -19,6 +19,10 @@ HEAP = 1.5
 """What the allocator holds over what is alive in a training step: measured, 3.3 GB for 2.2 GB."""
 SAMPLING_HEAP = 1.1
 """The same while sampling: measured, 1,375 MiB for 1,363."""
+AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+"""Names under which configurations say that something follows the head."""
+HEAD_ROWS, HEAD_COPIES = 128, 3
+"""Rows of logits at once in training (`training.head.ROWS`): they, and what their gradient takes."""
 DRAW_COPIES = 5
 """Logits, probabilities, and what the draw makes of them, one row of the vocabulary each."""
 
@@ -36,6 +40,8 @@ class Shape(Struct, frozen=True, kw_only=True):
     kv_heads: int
     head: int
     element_bytes: int = 4
+    capped: bool = False
+    """Something follows the head (a soft cap, a scale), so that training keeps the logits of all its tokens."""
 
     @property
     def slot_bytes(self) -> int:
@@ -93,6 +99,7 @@ def shape(folder: Path, element_bytes: int = 4) -> Shape | None:
         kv_heads=told.get("num_key_value_heads") or heads,
         head=told.get("head_dim") or hidden // heads,
         element_bytes=element_bytes,
+        capped=any(told.get(key) for key in AFTER_HEAD),
     )
 
 
@@ -155,14 +162,16 @@ def training(model: Shape, load: Load) -> dict[str, int]:
     inner = model.heads * model.head
     per_layer = 4 * model.hidden + 3 * inner + 2 * inner * copies + 4 * model.intermediate
     per_layer += 7 * load.lora_rank
-    logits = tokens * n * answer / whole * model.vocabulary
+    trained = tokens * n * answer / whole
+    # A plain head makes the logits of a few rows at a time, and keeps a hidden state a token (`training.head`).
+    logits = 3 * trained if model.capped else HEAD_COPIES * min(trained, HEAD_ROWS)
     adapter = model.adapter_parameters(load.lora_rank)
     return {
         f"activations of {tokens} tokens": int(
             HEAP * tokens * model.layers * per_layer * model.element_bytes
         ),
         # The logits, their softmax, and its gradient.
-        "logits of the trained tokens": int(HEAP * 3 * logits * 4),
+        "logits of the trained tokens": int(HEAP * logits * model.vocabulary * 4),
         # The weights, their gradient, two moments, and the copies that are gone back to when a loss is bad.
         "adapter and optimizer": 6 * adapter * 4,
     }

@@ -81,6 +81,9 @@ def _load(
     config: Config, splits: dict[str, list[Task]], count: Callable[[str], int], rows: int
 ) -> footprint.Load:
     """The longest prompt there may be and the most new tokens: of answers, critiques and revisions."""
+    from selfrefine.engines.load import pick_device
+    from selfrefine.training.plan import token_budget
+
     tasks = [task for own in splits.values() for task in own]
     system = count(config.generate.system or "") + TEMPLATE_TOKENS
     prompts = [system + sum(count(message.content) for message in task.prompt) for task in tasks]
@@ -102,7 +105,9 @@ def _load(
         answers=max(rows, *(len(splits[name]) * config.evaluate.n for name in ("gate", "test"))),
         samples=config.generate.n,
         new_tokens=new,
-        trained_tokens=min(config.train.token_budget, config.train.batch_size * (trained + new)),
+        trained_tokens=min(
+            token_budget(config.train, pick_device()), config.train.batch_size * (trained + new)
+        ),
         completions=chosen,
         lora_rank=config.train.lora.r,
     )

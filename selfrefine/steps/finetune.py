@@ -103,6 +103,7 @@ def finetune(
     from selfrefine.objectives.fit import fit
     from selfrefine.training.fixed import fix
     from selfrefine.training.loop import train
+    from selfrefine.training.plan import token_budget
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
@@ -117,7 +118,7 @@ def finetune(
             wrapped,
             fitting,
             objective,
-            config.token_budget,
+            token_budget(config, wrapped.device.type),
             lambda folder: engine.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,

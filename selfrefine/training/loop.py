@@ -27,7 +27,7 @@ from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
 from selfrefine.training.entropy import EntropyMeter
 from selfrefine.training.fixed import baseline
 from selfrefine.training.forward import completion_logprobs
-from selfrefine.training.plan import micro_batches, plan_steps, rate_at
+from selfrefine.training.plan import micro_batches, plan_steps, rate_at, token_budget
 
 
 class StepLog(Struct, frozen=True, kw_only=True):
@@ -71,6 +71,7 @@ def train(
     EngineError when a single row does not fit into memory.
     """
     memory = memory or Memory()
+    settings = msgspec.structs.replace(settings, token_budget=token_budget(settings, model.device.type))
     steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(

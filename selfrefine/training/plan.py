@@ -16,6 +16,9 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
+TOKENS = {"cpu": 1_024, "cuda": 16_384, "mps": 2_048}
+"""Tokens of a micro-batch by device class. On a CPU 1,024 keep the products busy; more only takes memory."""
+
 Unit = list[int]
 """Places of items that must stay together: a pair, or one item."""
 
@@ -26,6 +29,11 @@ def units(items: Sequence[Item]) -> list[Unit]:
     for i, item in enumerate(items):
         found.setdefault(i if item.pair is None else item.pair, []).append(i)
     return list(found.values())
+
+
+def token_budget(settings: TrainConfig, device: str) -> int:
+    """Tokens of a micro-batch at most: what was asked for, or the constant of the device class."""
+    return settings.token_budget or TOKENS[device]
 
 
 def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:

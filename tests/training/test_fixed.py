@@ -26,6 +26,7 @@ from selfrefine.objectives.sft import sft
 from selfrefine.steps.finetune import NoCheckpoints, _load
 from selfrefine.training.fixed import baseline, fix
 from selfrefine.training.loop import StepLog, train
+from selfrefine.training.plan import token_budget
 
 LORA = LoraConfig(r=4)
 RL = sorted(GROUPED)
@@ -182,7 +183,7 @@ def trained(
             wrapped,
             items,
             own,
-            config.token_budget,
+            token_budget(config, "cpu"),
             lambda folder: engine.as_policy(wrapped, folder),
             sampler=sampler,
             reference=reference,
