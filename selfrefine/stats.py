@@ -279,7 +279,7 @@ def randomisation(
 
     Two-sided and with NumPy's default generator it is sacreBLEU's, trial for trial, but for one case: there a
     difference equal to the observed one does not count, so that two equal systems get p = 1/(T + 1).
-    Source: Riezler & Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing for MT".
+    Source: Riezler & Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing".
     """
     sign = abs if alternative == "two-sided" else float
     observed = sign(score(after_NS.sum(0).tolist()) - score(before_NS.sum(0).tolist()))

@@ -68,7 +68,7 @@ def _measure(value: Any) -> Interval | None:
 def _decision(summary: RoundSummary) -> str:
     if summary.gate is None:
         return "start" if summary.index == 0 else ""
-    return "kept" if summary.gate.accepted else "rolled back"
+    return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[summary.gate.outcome]
 
 
 def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:

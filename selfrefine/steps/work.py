@@ -74,6 +74,9 @@ def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tupl
     scorers = build_rewards(config, config.reward.use, engine)
     if config.reward.gate_on is not None:
         reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is not among them
+    check_gold(config.guards.gold, config.reward.use)
+    if config.guards.gold is not None:
+        build_rewards(config, [config.guards.gold], engine)
     return scorers, build_rewards(config, measure, engine)
 
 
@@ -84,6 +87,17 @@ def check_measure(specs: Sequence[str]) -> None:
             "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
             "--measure, such as numeric or gym"
         )
+
+
+def check_gold(name: str | None, trained: Sequence[str]) -> None:
+    """Raises: ConfigError for a gold reward that is trained on, or in which the policy judges itself."""
+    if name is None:
+        return
+    own = reward.parse_spec(name).name
+    if own in {reward.parse_spec(text).name for text in trained}:
+        raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
+    if own in OWN_JUDGE - {"fluency"}:  # fluency asks the round-0 base
+        raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
 
 
 def _unset() -> Path:

@@ -33,6 +33,8 @@ class StepLog(Struct, frozen=True, kw_only=True):
     grad_norm: float
     tokens: int
     items: int
+    metrics: dict[str, float] = {}
+    """What the objective tells of the step: kl, clip_share, entropy …"""
 
 
 class CheckpointStore(Protocol):

@@ -65,7 +65,7 @@ def test_an_unfinished_end_is_not_mixed_into_the_next(
 
 def test_a_run_that_rolled_back_survives_too(world: World) -> None:
     """A learning rate of nothing: no candidate is better, so both rounds are rolled back to the base."""
-    path = world.configured("rolled-back", cycle__gate="better", train__lr=1e-12)
+    path = world.configured("rolled-back", gate__mode="significant", train__lr=1e-12)
     command = ("cycle", "--run", "r", "--config", str(path))
     whole, log = world.case("rolled-back"), world.folder / "rolled-back.log"
     assert world.run(whole.job(*command, log=str(log)), whole.job("runs", "verify", "r")) == [0, 0]
