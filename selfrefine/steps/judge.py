@@ -59,7 +59,8 @@ def decide(work: Work, k: int, found: tuple[Guard, ...]) -> GateDecision:
     run, settings, seed = work.run, work.config.gate, work.config.seed
     alpha = gate.spends(settings.alpha, k, planned(work))
     before, after = (_rows(folder, "gate") for folder in (run.round(run.accepted_round), run.round(k)))
-    measured = compared(before, after, work.measures, seed=seed, level=1 - alpha, alternative="greater")
+    level = 0.95 if settings.mode == "off" else 1 - alpha
+    measured = compared(before, after, work.measures, seed=seed, level=level, alternative="greater")
     looks = 0 if settings.mode == "off" or not measured.n else looks_before(work, k) + 1
     return gate.decide(measured, settings.mode, alpha, found, looks)
 
