@@ -11,9 +11,7 @@ from selfrefine.cli.common import JsonOption
 
 
 def command(
-    runs: Annotated[
-        list[str], typer.Argument(help="Finished runs: names or folders. The first is the yardstick.")
-    ],
+    runs: Annotated[list[str], typer.Argument(help="Finished runs; the first is the yardstick.")],
     json_: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
 ) -> None:

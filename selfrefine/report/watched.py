@@ -31,10 +31,8 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
 
 def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
     """A line per round; what its policy makes of general prompts, of task sources and of earlier lessons."""
-    columns = list(
-        dict.fromkeys((name, key) for s in summaries for name, cell in s.probe.items() for key in cell)
-    )
-    columns = [(name, key) for name, key in columns if key != "tasks"]
+    every = ((name, key) for s in summaries for name, cell in s.probe.items() for key in cell)
+    columns = [(name, key) for name, key in dict.fromkeys(every) if key != "tasks"]
     if not columns:
         return None
     table = _table("still known: accuracy or mean of each set, perplexity of its answers")

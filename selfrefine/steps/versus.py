@@ -1,7 +1,7 @@
 """Finished runs against each other: paired by test task, never by two separate intervals.
 
-A test task counts for a pair of runs where it is a test task of both: runs of other seeds are split otherwise,
-and what one of them was tested on the other may have learnt.
+A test task counts for a pair of runs where it is a test task of both: runs of other seeds are split
+otherwise, and what one of them was tested on the other may have learnt.
 """
 
 from __future__ import annotations
