@@ -277,8 +277,8 @@ def randomisation(
 ) -> float:
     """p of a difference in a corpus figure: TRIALS times, each task's two answers change sides by a coin.
 
-    Two-sided and with NumPy's default generator it is sacreBLEU's, trial for trial, but for one case: there a
-    difference equal to the observed one does not count, so that two equal systems get p = 1/(T + 1).
+    Two-sided and with NumPy's default generator it is sacreBLEU's, trial for trial, but for ties: there a
+    trial equal to the observed difference does not count, so that two equal systems get p = 1/(T + 1).
     Source: Riezler & Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing".
     """
     sign = abs if alternative == "two-sided" else float

@@ -235,7 +235,7 @@ def test_a_system_is_not_significantly_better_than_itself() -> None:
 
 
 def test_a_corpus_figure_is_compared_and_not_the_mean_of_its_sentences() -> None:
-    # Hits of words, summed: (1 + 9)/(2 + 28) = 0.333 before, (2 + 7)/(2 + 28) = 0.3 after. The mean of the two
+    # Hits of words, summed: (1 + 9)/(2 + 28) = 0.333 before, (2 + 7)/(2 + 28) = 0.3 after. The mean of both
     # sentences' shares would have risen: 0.411 -> 0.625.
     before, after = {"a": [1, 2], "b": [9, 28], "c": None}, {"a": [2, 2], "b": [7, 28], "d": [1, 1]}
     found = stats.compare_corpus(before, after, lambda s: s[0] / s[1], alternative="greater")

@@ -197,8 +197,8 @@ def forgetting(now: Row, start: Row, accepted: Row, settings: GuardsConfig) -> l
             veto = own.forgetting_veto if (cell.get("tasks") or 0) >= MANY else 1.0
             found.append(
                 fell(
-                    "forgetting",
-                    f"mean on {name}",
+                    f"forgetting {name}",
+                    "mean",
                     cell.get("mean"),
                     before["mean"],
                     own.forgetting_warn,

@@ -119,8 +119,8 @@ def test_the_gate_wears_out_and_more_tasks_last_longer() -> None:
 def test_what_the_gate_can_show_is_said_at_the_start() -> None:
     said = gate.opening([1.0] * 22 + [0.0] * 178 + [None], "significant", 0.05, 3)
     assert said == (
-        "gate (significant): alpha 0.05 over 3 rounds, 0.0167 each; 200 gate tasks: a true gain of 0.11 would "
-        "be kept 4 times in 5, smaller ones more rarely"
+        "gate (significant): alpha 0.05 over 3 rounds, 0.0167 each; 200 gate tasks: a true gain of 0.11 "
+        "would be kept 4 times in 5, smaller ones more rarely"
     )
     few = gate.opening([1.0] * 9 + [0.0], "strict", 0.05, 1)
     assert few is not None and "over 1 round, 0.05 each; only 10 gate tasks: too few to show any gain" in few
