@@ -64,7 +64,10 @@ def _cells(one: Versus) -> list[str]:
 
 def _notes(found: Versuses) -> list[str]:
     tests = sorted({one.found.test for one in (*found.gains, *found.pairs)})
-    notes = [f"paired by task; p two-sided ({', '.join(tests)}), not corrected for the number of rows"]
+    notes = [
+        "paired by task; p is two-sided and not corrected for the number of rows",
+        f"test: {', '.join(tests)}",
+    ]
     notes += [
         f"{one.run}: {one.unshared} test tasks are of one of the two runs only and were not compared"
         for one in found.pairs
