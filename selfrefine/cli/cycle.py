@@ -36,7 +36,6 @@ def command(
     until: Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Begin no round after this time.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
-    prompts_per_round: Annotated[int | None, typer.Option(help="Training tasks a round. [128]")] = None,
     gate: Annotated[
         str | None,
         typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]"),
@@ -77,7 +76,6 @@ def command(
         cycle__until=until,
         cycle__max_minutes=max_minutes,
         generate__n=n,
-        cycle__prompts_per_round=prompts_per_round,
         critique__passes=critique,
         gate__mode=gate,
     )
