@@ -88,7 +88,8 @@ def _outcome(
 def _in_words(found: Comparison) -> str:
     if found.before is None or found.after is None or found.difference is None or found.p_value is None:
         return "no gate task was scored under both policies"
-    between = "" if found.lo is None or found.hi is None else f" [{found.lo:+.3f}, {found.hi:+.3f}]"
+    known = found.lo is not None and found.hi is not None
+    between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
     p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
     return (
         f"{found.before:.3f} → {found.after:.3f} on {found.n} gate tasks "

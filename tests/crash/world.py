@@ -33,8 +33,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "replay": 0.3,
     },
     "train.lora": {"r": 2, "targets": ["v_proj"]},
-    # Off: both rounds are kept whatever noise is worth, so the adapter link is made and then swapped.
     "cycle": {"rounds": 2, "prompts_per_round": 4},
+    # Off: both rounds are kept whatever noise is worth, so the adapter link is made and then swapped.
     "gate": {"mode": "off"},
 }
 NOT_COMPARED = ("events.jsonl", ".lock")
