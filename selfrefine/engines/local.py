@@ -17,7 +17,7 @@ from selfrefine.errors import EngineError
 from selfrefine.manifest import EngineFacts
 from selfrefine.records import FinishReason, Message
 from selfrefine.sampling.decode import Budget, Job, Live, Rules, Watcher, decode
-from selfrefine.training import lora
+from selfrefine.training import lora, products
 from selfrefine.training.forward import by_budget, completion_logprobs
 
 
@@ -31,7 +31,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 BUDGETS: dict[str, Budget] = {
     # rows, cache slots, prefill tokens. On a CPU more rows only move the cache out of reach.
-    "cpu": Budget(rows=256, tokens=49_152, prefill_tokens=4_096),
+    "cpu": Budget(rows=128, tokens=49_152, prefill_tokens=4_096),
     "cuda": Budget(rows=512, tokens=524_288, prefill_tokens=32_768),
     "mps": Budget(rows=128, tokens=65_536, prefill_tokens=8_192),
 }
@@ -48,6 +48,7 @@ class LocalEngine:
         # As after a training: weights that want gradients take other kernels, in inference mode too, and a
         # resumed process would sample logprobs that are off by a bit from one that went through.
         self.model.eval().requires_grad_(False)
+        products.install(self.model)
         self.chat = ChatEncoder(tokenizer)
         self.budget = BUDGETS[self.device]
         self._merge: lora.Merge | None = None
@@ -141,6 +142,12 @@ class LocalEngine:
         finally:
             _unwrap(wrapped)
             self.model.eval()
+
+    @contextmanager
+    def as_policy(self, wrapped: Any, folder: Path | None) -> Iterator[None]:
+        """Inside, a PeftModel from `training` is base + the adapter in `folder` (None: the bare base)."""
+        with lora.as_policy(wrapped, folder, self.identity.weights_sha256):
+            yield
 
     def save_adapter(self, wrapped: Any, folder: Path) -> None:
         """Write the adapter of a PeftModel from `training` into a folder."""

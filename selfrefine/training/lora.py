@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from safetensors.torch import save as to_bytes
 
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
+from selfrefine.training import adapted
 
 WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
 
@@ -66,9 +69,11 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     )
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, config)
+        wrapped = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
+    adapted.install(wrapped)
+    return wrapped
 
 
 def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) -> Any:
@@ -85,7 +90,31 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
+    adapted.install(wrapped)
     return wrapped
+
+
+@contextmanager
+def as_policy(wrapped: Any, folder: Path | None, weights_sha256: str) -> Iterator[None]:
+    """Inside, a PeftModel under training computes as base + the adapter in `folder`, or as the bare base.
+
+    The base's weights are shared, only the adapter's few are loaded beside. Turning adapters off gives the
+    base, which is another policy than an adapter that training started from: hence the second adapter.
+    """
+    if folder is None:
+        with wrapped.disable_adapter():
+            yield
+        return
+    config = _read_config(folder, weights_sha256)
+    config.inference_mode = True
+    wrapped.add_adapter("other", config)
+    try:
+        set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS), adapter_name="other")
+        wrapped.set_adapter("other")
+        yield
+    finally:
+        wrapped.set_adapter("default")
+        wrapped.delete_adapter("other")
 
 
 def _read_config(folder: Path, weights_sha256: str) -> Any:

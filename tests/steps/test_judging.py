@@ -217,3 +217,19 @@ def test_a_gate_that_decided_too_often_says_so(begun: Path) -> None:
     said = [line for line in done.err.splitlines() if "gate tasks have decided" in line]
     assert [line.partition(" warning")[0] for line in said] == ["round 3", "round 4"]
     assert "the 8 gate tasks have decided 3 times and may by now flatter a policy by up to 0.63" in said[0]
+
+
+@pytest.mark.parametrize("reference", ["round-0", "accepted"])
+def test_a_fine_tune_goes_on_from_the_undecided_and_is_held_against_the_accepted(reference: str) -> None:
+    """Trap: with the accepted policy as the sampler, an undecided candidate's samples get false ratios."""
+    from types import SimpleNamespace
+
+    from selfrefine.config import resolve
+    from selfrefine.steps.work import fine_tune_policies
+
+    given = {"objective.name": "dpo", "objective.reference": reference, "train.start": "adapter"}
+    config = resolve([("flag", given)]).config
+    run = SimpleNamespace(accepted_adapter=Path("one"), current_adapter=Path("two"))
+    found = fine_tune_policies(SimpleNamespace(config=config, run=run))  # type: ignore[arg-type]
+    assert (found.start, found.sampler) == (Path("two"), Path("two"))
+    assert found.reference == (Path("one") if reference == "accepted" else None)
