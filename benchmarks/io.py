@@ -20,12 +20,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from selfrefine import records
 from selfrefine.artifacts import RoundDir
 from selfrefine.cli.stream import read_samples
-from selfrefine.config import Config, CycleConfig, RewardConfig, SelectConfig
+from selfrefine.config import Config, GateConfig, RewardConfig, SelectConfig
 from selfrefine.engines.base import Completion, Request, Sampling
 from selfrefine.engines.scripted import Scripted
 from selfrefine.jsonl import PartFile
@@ -151,7 +151,7 @@ def commands_table(folder: Path) -> Iterator[tuple[str, Cost]]:
 
 def make_run(path: Path, splits: Mapping[str, Sequence[Task]] | None = None, rounds: int = 3) -> Run:
     """A run with committed rounds and without a row."""
-    facts = {
+    facts: dict[str, Any] = {
         name: {} for name in ("config", "origins", "seeds", "git", "packages", "model", "prompts", "tasks")
     }
     manifest = RunManifest(
@@ -162,7 +162,7 @@ def make_run(path: Path, splits: Mapping[str, Sequence[Task]] | None = None, rou
         dtype="float32",
         threads=2,
         token_budget=24_576,
-        **facts,  # type: ignore[arg-type]
+        **facts,
     )
     run = Run.create(path, manifest, splits or {}, {})
     measure = {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 200}
@@ -193,7 +193,7 @@ def round_cost(folder: Path) -> Cost:
     20 MB is there to be hashed. Chat templates and tokenisers are the engine's and not in it."""
     config = Config(
         reward=RewardConfig(use=("numeric",)),
-        cycle=CycleConfig(gate="off"),
+        gate=GateConfig(mode="off"),
         select=SelectConfig(strategy="threshold", min_reward=1.0, max_per_prompt=2),
     )
     tasks = [

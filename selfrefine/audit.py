@@ -76,6 +76,7 @@ def verify(run: Run) -> list[str]:
     problems += [f"splits are not disjoint: {sentence}" for sentence in overlaps(splits)]
     problems += [f"prompts/{name}: {what}" for name, what in _changed(run.prompts_dir, run.manifest.prompts)]
     accepted: str | None = None
+    policies: dict[int, str] = {}
     for folder in run.rounds():
         try:
             summary = folder.summary()
@@ -83,7 +84,8 @@ def verify(run: Run) -> list[str]:
             problems.append(str(error))
             continue
         problems += _verify_round(folder, summary)
-        accepted = summary.policy_after
+        policies[folder.index] = summary.policy_after
+        accepted = policies.get(summary.accepted_round)
     pending = run.round(run.next_round())
     for name in (*_OWN, *_MEASURED):
         problems += _rows(pending, name)
@@ -105,8 +107,8 @@ def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
     ]
     for name in _OWN:
         problems += _rows(folder, name, summary.policy_before, folder.index)
-    # A rejected candidate's hash stands nowhere in the summary, so only an accepted one can be compared.
-    known = folder.index == 0 or (summary.gate is not None and summary.gate.accepted)
+    # A rejected candidate's hash stands nowhere in the summary, so only one that was not can be compared.
+    known = folder.index == 0 or (summary.gate is not None and summary.gate.outcome != "reject")
     for name in _MEASURED:
         problems += _rows(folder, name, summary.policy_after if known else None)
     return problems

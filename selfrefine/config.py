@@ -22,6 +22,7 @@ Natural = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 PositiveFloat = Annotated[float, Meta(gt=0.0)]
 NonNegative = Annotated[float, Meta(ge=0.0)]
+Factor = Annotated[float, Meta(ge=1.0)]
 SplitSize = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0.0, lt=1.0)]
 
 
@@ -140,7 +141,8 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """steps > 0 overrides epochs. token_budget 0 is the device class's constant. replay: share of the training tokens taken from earlier rounds."""
+    """steps > 0 overrides epochs. token_budget 0 is the device class's constant.
+    replay: share of the training tokens taken from earlier rounds."""
 
     lr: PositiveFloat = 2e-4
     epochs: PositiveFloat = 1.0
@@ -165,7 +167,48 @@ class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     until: Share | None = None
     max_minutes: PositiveFloat | None = None
     patience: Positive = 2
-    gate: Literal["better", "off"] = "better"
+
+
+class GateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a candidate must show on the gate tasks. alpha: the chance that a run whose rounds changed nothing
+    keeps one all the same. wear: how far off repeated looks may make the gate tasks before it is said."""
+
+    mode: Literal["strict", "significant", "off"] = "significant"
+    alpha: Annotated[float, Meta(gt=0.0, lt=0.5)] = 0.05
+    wear: Share = 0.2
+
+
+class GuardsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is watched beside the main measure. All warn; forgetting, perplexity and gold also veto. A share
+    of 1 and a high factor turn a guard off."""
+
+    probe: bool = True
+    gold: str | None = None
+    forgetting_warn: Share = 0.1
+    forgetting_veto: Share = 0.25
+    perplexity_warn: Factor = 1.5
+    perplexity_veto: Factor = 4.0
+    gold_warn: Share = 0.02
+    gold_veto: Share = 0.1
+    distinct_warn: Share = 0.5
+    entropy_warn: Share = 0.8
+    length_warn: Factor = 2.0
+    repetition_warn: Share = 0.1
+    truncation_warn: Share = 0.1
+    correlation_warn: Share = 0.5
+
+
+class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Thresholds beyond which a stage says that something is going wrong. Shares ring from the threshold on;
+    entropy rings below it, kl and grad_norm above it. Nothing is stopped."""
+
+    entropy: NonNegative = 0.01
+    kl: NonNegative = 2.0
+    clip_share: Share = 0.8
+    grad_norm: NonNegative = 10.0
+    no_spread: Share = 0.95
+    truncated: Share = 0.5
+    unparsed: Share = 0.5
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +226,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cycle: CycleConfig = CycleConfig()
+    gate: GateConfig = GateConfig()
+    guards: GuardsConfig = GuardsConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
 
 
 class Settings(Struct, frozen=True):

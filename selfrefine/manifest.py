@@ -22,6 +22,7 @@ PACKAGES = (
     "peft",
     "safetensors",
     "numpy",
+    "scipy",
     "msgspec",
     "jinja2",
     "sacrebleu",

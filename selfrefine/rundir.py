@@ -328,6 +328,21 @@ class Run:
             raise RunFolderError(f"{adapter} is missing: it is the accepted policy")
         return adapter
 
+    @property
+    def current_adapter(self) -> Path | None:
+        """What the next round samples from and may continue: an undecided candidate, else the accepted one.
+
+        Raises: RunFolderError when its folder is gone.
+        """
+        committed = self.next_round()
+        undecided = self.summary(committed - 1).undecided_round if committed else None
+        if undecided is None:
+            return self.accepted_adapter
+        adapter = self.round(undecided).adapter
+        if not adapter.is_dir():
+            raise RunFolderError(f"{adapter} is missing: the undecided policy that training goes on from")
+        return adapter
+
 
 @contextmanager
 def _only_one(folder: Path) -> Iterator[None]:

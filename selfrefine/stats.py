@@ -1,10 +1,14 @@
-"""Intervals for what is measured. NumPy only; every figure says by which method it was made."""
+"""Intervals and paired tests for what is measured; every figure says by which method it was made.
+
+Legend: N tasks, S statistics of a task, T trials. SciPy is imported where it is used: it is slow to load.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from msgspec import Struct
@@ -13,6 +17,10 @@ from numpy.typing import NDArray
 from selfrefine.seeds import derive, generator
 
 RESAMPLES = 2_000
+TRIALS = 10_000
+"""Random arrangements of a permutation test, where there are too many to try all."""
+EXACT = 14
+"""Up to so many tasks that changed, a permutation test tries all 2^n arrangements."""
 _CELLS = 1 << 22
 """Resampled values held at once (32 MB), so that memory does not grow with the number of values."""
 
@@ -38,6 +46,33 @@ class Difference(Struct, frozen=True, kw_only=True):
     n: int
     dropped: int = 0
     method: str = "none"
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """Two policies on the same tasks: a `Difference` with the p-value of a paired test.
+
+    before and after are over the `n` tasks scored under both; `unscored` ones were not. `ties` changed in
+    nothing. lo and hi enclose the difference at `level`.
+    """
+
+    before: float | None
+    after: float | None
+    difference: float | None
+    lo: float | None
+    hi: float | None
+    level: float
+    p_value: float | None
+    test: str
+    """mcnemar-exact, permutation-exact, permutation-10000 or randomisation-10000; none where n is 0."""
+    n: int
+    ties: int
+    unscored: int
+
+
+Alternative = Literal["greater", "two-sided"]
+"""greater: after is better than before."""
+Scores = Mapping[str, float | None]
+"""By task id; null where a task could not be scored."""
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
@@ -105,15 +140,211 @@ def paired_difference(
     return Difference(mean=float(data.mean()), lo=lo, hi=hi, n=n, dropped=dropped, method=method)
 
 
-def smallest_detectable(n: int, p: float = 0.5, level: float = 0.95, power: float = 0.8) -> float:
-    """The smallest true change of a proportion near `p` that n tasks, measured twice, show with `power`.
+def compare(
+    before: Scores, after: Scores, seed: int = 0, level: float = 0.95, alternative: Alternative = "two-sided"
+) -> Comparison:
+    """Exact McNemar where every score is 0 or 1, else a paired permutation test; tasks scored under both."""
+    found = paired_difference(before, after, seed, level)
+    pairs = [(b, a) for k, b in sorted(before.items()) if b is not None and (a := after.get(k)) is not None]
+    if not pairs:
+        return nothing_compared(found.dropped, level)
+    changes = [a - b for b, a in pairs]
+    if all(value in (0.0, 1.0) for pair in pairs for value in pair):
+        better, worse = sum(c > 0 for c in changes), sum(c < 0 for c in changes)
+        p_value, test = mcnemar(worse, better, alternative), "mcnemar-exact"
+    else:
+        p_value, test = permutation(changes, derive(seed, "permutation"), alternative)
+    return Comparison(
+        before=math.fsum(b for b, _ in pairs) / len(pairs),
+        after=math.fsum(a for _, a in pairs) / len(pairs),
+        difference=found.mean,
+        lo=found.lo,
+        hi=found.hi,
+        level=level,
+        p_value=p_value,
+        test=test,
+        n=len(pairs),
+        ties=sum(c == 0 for c in changes),
+        unscored=found.dropped,
+    )
 
-    Two-sided, and as if the two measurements were independent: pairing usually does better, never by rule.
-    Raises: ValueError when n < 1.
+
+def nothing_compared(unscored: int, level: float = 0.95) -> Comparison:
+    """No task was scored under both policies."""
+    return Comparison(
+        before=None,
+        after=None,
+        difference=None,
+        lo=None,
+        hi=None,
+        level=level,
+        p_value=None,
+        test="none",
+        n=0,
+        ties=0,
+        unscored=unscored,
+    )
+
+
+def mcnemar(worse: int, better: int, alternative: Alternative = "two-sided") -> float:
+    """p of `better` tasks that became right against `worse` that became wrong; the others say nothing.
+
+    Exact: under the null each of them is a coin toss, however many tasks did not change.
+    Source: McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
     """
-    if n < 1:
-        raise ValueError(f"no difference can be detected with {n} tasks")
-    return min(1.0, (_z(level) + NormalDist().inv_cdf(power)) * math.sqrt(2 * p * (1 - p) / n))
+    from scipy.special import bdtr  # the binomial distribution's lower tail
+
+    n = worse + better
+    if alternative == "greater":
+        return float(bdtr(worse, n, 0.5))  # P(as few or fewer became wrong)
+    return min(1.0, 2 * float(bdtr(min(worse, better), n, 0.5)))
+
+
+def permutation(
+    changes: Sequence[float], seed: int, alternative: Alternative = "two-sided"
+) -> tuple[float, str]:
+    """p of the mean of paired changes, and how it was made: under the null each sign is a coin toss.
+
+    All arrangements where at most EXACT tasks changed, else TRIALS random ones, the observed one counted
+    among them: without that +1 p could be 0 and the test would be too eager.
+    Source: Fisher 1935, "The design of experiments" §21; Phipson & Smyth 2010 for the +1.
+    """
+    data = np.array([c for c in changes if c != 0.0], dtype=np.float64)
+    n = len(data)
+    # Sums in another order round otherwise: the observed arrangement must count as being as large as itself.
+    least = abs(data.sum()) if alternative == "two-sided" else data.sum()
+    least -= 1e-10 * np.abs(data).sum()
+
+    def extreme(signs_TN: NDArray[np.int8]) -> int:
+        sums = (signs_TN * 2.0 - 1.0) @ data
+        return int(np.count_nonzero((np.abs(sums) if alternative == "two-sided" else sums) >= least))
+
+    if n <= EXACT:
+        every = (np.arange(1 << n)[:, None] >> np.arange(n)) & 1
+        return extreme(every.astype(np.int8)) / (1 << n), "permutation-exact"
+    rng = generator(seed)
+    hits = sum(extreme(rng.integers(2, size=(t, n), dtype=np.int8)) for t in _pieces(TRIALS, n))
+    return (hits + 1) / (TRIALS + 1), f"permutation-{TRIALS}"
+
+
+def compare_corpus(
+    before: Mapping[str, Sequence[float] | None],
+    after: Mapping[str, Sequence[float] | None],
+    score: Callable[[Sequence[float]], float],
+    seed: int = 0,
+    level: float = 0.95,
+    alternative: Alternative = "two-sided",
+) -> Comparison:
+    """For a figure of the whole corpus (BLEU), which is not the mean of its sentences' figures.
+
+    By task id what a task adds to the corpus statistics (S numbers); `score` makes the figure of their sums.
+    The interval is a percentile bootstrap over tasks, the p-value approximate randomisation.
+    """
+    ids = [k for k in sorted(before) if before[k] is not None and after.get(k) is not None]
+    dropped = len(before.keys() | after.keys()) - len(ids)
+    if not ids:
+        return nothing_compared(dropped, level)
+    old_NS, new_NS = (np.array([side[k] for k in ids], dtype=np.float64) for side in (before, after))
+    old, new = score(old_NS.sum(0).tolist()), score(new_NS.sum(0).tolist())
+    rng = generator(derive(seed, "bootstrap", "corpus"))
+    gains = [
+        score(new_NS[picks].sum(0).tolist()) - score(old_NS[picks].sum(0).tolist())
+        for picks in (rng.integers(0, len(ids), size=len(ids)) for _ in range(RESAMPLES))
+    ]
+    lo, hi = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2]) if len(ids) > 1 else (None, None)
+    chances = generator(derive(seed, "randomisation"))
+    return Comparison(
+        before=old,
+        after=new,
+        difference=new - old,
+        lo=None if lo is None else float(lo),
+        hi=None if hi is None else float(hi),
+        level=level,
+        p_value=randomisation(old_NS, new_NS, score, chances, alternative),
+        test=f"randomisation-{TRIALS}",
+        n=len(ids),
+        ties=int(np.all(old_NS == new_NS, axis=1).sum()),
+        unscored=dropped,
+    )
+
+
+def randomisation(
+    before_NS: NDArray[np.float64],
+    after_NS: NDArray[np.float64],
+    score: Callable[[Sequence[float]], float],
+    rng: np.random.Generator,
+    alternative: Alternative = "two-sided",
+) -> float:
+    """p of a difference in a corpus figure: TRIALS times, each task's two answers change sides by a coin.
+
+    Two-sided and with NumPy's default generator it is sacreBLEU's, trial for trial, but for ties: there a
+    trial equal to the observed difference does not count, so that two equal systems get p = 1/(T + 1).
+    Source: Riezler & Maxwell 2005, "On some pitfalls in automatic evaluation and significance testing".
+    """
+    sign = abs if alternative == "two-sided" else float
+    observed = sign(score(after_NS.sum(0).tolist()) - score(before_NS.sum(0).tolist()))
+    hits = 0
+    for trials in _pieces(TRIALS, len(before_NS)):
+        stay_TN = rng.integers(2, size=(trials, len(before_NS)), dtype=bool).astype(np.float64)
+        one_TS = stay_TN @ before_NS + (1 - stay_TN) @ after_NS
+        other_TS = (1 - stay_TN) @ before_NS + stay_TN @ after_NS
+        for one, other in zip(one_TS.tolist(), other_TS.tolist(), strict=True):
+            hits += sign(score(other) - score(one)) >= observed - 1e-12
+    return (hits + 1) / (TRIALS + 1)
+
+
+def smallest_detectable(values: Sequence[float], alpha: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest gain over these scores of a starting policy that a one-sided paired test at `alpha` shows
+    with probability `power`; None where no gain that is possible is shown so surely, or nothing is known.
+
+    How strongly the two policies' answers to a task go together is not known beforehand: they are taken as
+    independent, the worst case of what is likely. Right/wrong scores solve
+    gain * sqrt(n) = z_alpha * sqrt(d) + z_power * sqrt(d - gain^2) with d the share of tasks that change.
+    Source: Connor 1987, "Sample size for testing differences in proportions for the paired-sample design".
+    """
+    n, mean = len(values), math.fsum(values) / max(1, len(values))
+    z_alpha, z_power = NormalDist().inv_cdf(1 - alpha), NormalDist().inv_cdf(power)
+    if not n:
+        return None
+    if not all(value in (0.0, 1.0) for value in values):
+        gain = (z_alpha + z_power) * math.sqrt(2 / n) * float(np.std(values, ddof=1)) if n > 1 else 0.0
+        return gain if 0.0 < gain <= 1.0 - mean else None
+
+    def too_small(gain: float) -> bool:
+        change = mean * (1 - mean - gain) + (1 - mean) * (mean + gain)
+        needed = z_alpha * math.sqrt(change) + z_power * math.sqrt(max(0.0, change - gain**2))
+        return gain * math.sqrt(n) < needed
+
+    low, high = 0.0, 1.0 - mean
+    if too_small(high):
+        return None
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_small(middle) else (low, middle)
+    return high
+
+
+def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
+    """Rank correlation in [-1, 1], ties at their mean rank; None where one side does not vary.
+
+    Source: Spearman 1904, "The proof and measurement of association between two things".
+    """
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return None
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    _, place, count = np.unique(np.array(values, dtype=np.float64), return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return np.asarray((last - (count - 1) / 2)[place], dtype=np.float64)
+
+
+def _pieces(total: int, width: int) -> Iterator[int]:
+    """`total` rows of `width` numbers in pieces of at most _CELLS numbers."""
+    rows = max(1, _CELLS // max(1, width))
+    for start in range(0, total, rows):
+        yield min(rows, total - start)
 
 
 def _z(level: float) -> float:
@@ -124,10 +355,9 @@ def _z(level: float) -> float:
 def _bootstrap(data: NDArray[np.float64], seed: int, level: float) -> tuple[float, float]:
     """Percentiles of the means of RESAMPLES draws with replacement; data_N, N >= 2."""
     rng = generator(seed)
-    rows = max(1, _CELLS // len(data))
     means: list[NDArray[np.float64]] = []
-    for start in range(0, RESAMPLES, rows):
-        picks = rng.integers(0, len(data), size=(min(rows, RESAMPLES - start), len(data)))
+    for rows in _pieces(RESAMPLES, len(data)):
+        picks = rng.integers(0, len(data), size=(rows, len(data)))
         means.append(data[picks].mean(axis=1))
     lo, hi = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return float(lo), float(hi)

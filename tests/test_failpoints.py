@@ -68,7 +68,18 @@ def one_round(run: Run, k: int) -> None:
     accepted = k == 1
     if k:
         finetune(folder)
-    gate = GateDecision(accepted=accepted, before=0.0, after=float(accepted), n=1, reason="-") if k else None
+    gate = (
+        GateDecision(
+            outcome="accept" if accepted else "reject",
+            accepted=accepted,
+            before=0.0,
+            after=float(accepted),
+            n=1,
+            reason="-",
+        )
+        if k
+        else None
+    )
     folder.commit(
         RoundSummary(index=k, policy_before="a", policy_after="b", gate=gate, accepted_round=min(k, 1))
     )

@@ -344,7 +344,7 @@ def test_verify_finds_a_round_that_sampled_another_policy(run: Run) -> None:
         "selected", [0], lambda _: [row("older", 0), row("base", 1)]
     )  # a replayed row may be another's
     folder.stage("gate", [0], lambda _: [row("base")])
-    gate = GateDecision(accepted=True, before=0.1, after=0.2, n=1, reason="better")
+    gate = GateDecision(outcome="accept", accepted=True, before=0.1, after=0.2, n=1, reason="better")
     folder.put_directory("adapter", lambda d: None)
     folder.commit(summary(1, policy_after="new", gate=gate, accepted_round=1))
     assert verify(run) == ["round-001/gate.jsonl:1: sampled by policy base, not by new"]

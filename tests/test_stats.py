@@ -1,5 +1,7 @@
 """Intervals against hand-worked values and scipy's; the mistakes they guard against stand with each."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -101,20 +103,190 @@ def test_no_pair_and_a_single_pair_claim_no_interval() -> None:
     assert (one.mean, one.lo, one.hi, one.n) == (1.0, None, None, 1)
 
 
-def test_what_a_hundred_tasks_can_show() -> None:
-    # By hand: (1.9600 + 0.8416) * sqrt(2 * 0.25 / 100) = 2.8016 * 0.070711 = 0.1981.
-    assert stats.smallest_detectable(100) == pytest.approx(0.1981, abs=5e-5)
-    assert stats.smallest_detectable(400) == pytest.approx(0.1981 / 2, abs=5e-5)
-    assert stats.smallest_detectable(100, p=0.1) == pytest.approx(0.1189, abs=5e-5)
-    assert stats.smallest_detectable(1) == 1.0
-    with pytest.raises(ValueError, match="0 tasks"):
-        stats.smallest_detectable(0)
+# --- paired tests ------------------------------------------------------------------------------------
 
 
-def test_a_change_of_that_size_is_seen_four_times_in_five() -> None:
-    change = stats.smallest_detectable(100)
+@pytest.mark.parametrize(("worse", "better"), [(0, 0), (0, 5), (2, 9), (9, 2), (21, 40), (50, 50)])
+def test_mcnemar_is_the_binomial_test_of_the_tasks_that_changed(worse: int, better: int) -> None:
+    n = worse + better
+    one = scipy_stats.binomtest(better, n, 0.5, alternative="greater").pvalue if n else 1.0
+    two = scipy_stats.binomtest(better, n, 0.5).pvalue if n else 1.0
+    assert stats.mcnemar(worse, better, "greater") == pytest.approx(one)
+    assert stats.mcnemar(worse, better) == pytest.approx(two)
+
+
+def test_mcnemar_by_hand_and_against_a_published_value() -> None:
+    assert stats.mcnemar(0, 5, "greater") == pytest.approx(1 / 32)
+    assert stats.mcnemar(1, 4, "greater") == pytest.approx((1 + 5) / 32)
+    # R's exact2x2: mcnemar.exact(matrix(c(21, 9, 2, 12), 2)) gives p-value = 0.06543.
+    assert stats.mcnemar(2, 9) == pytest.approx(0.06543, abs=5e-6)
+
+
+CHANGES = [0.1, 0.2, -0.05, 0.3, 0.0, 0.07, -0.2, 0.15]
+
+
+@pytest.mark.parametrize("alternative", ["greater", "two-sided"])
+def test_few_changes_are_permuted_completely(alternative: stats.Alternative) -> None:
+    theirs = scipy_stats.permutation_test(
+        (np.array(CHANGES),), np.mean, permutation_type="samples", alternative=alternative, n_resamples=np.inf
+    )
+    found, how = stats.permutation(CHANGES, 0, alternative)
+    assert how == "permutation-exact"
+    assert found == pytest.approx(theirs.pvalue)
+
+
+def test_permutation_by_hand() -> None:
+    # 0.1, 0.2 and 0.3 all up: one arrangement of eight is as large. With 0.1 down, (0.4) of
+    # +++ 0.6, -++ 0.4, +-+ 0.2, ++- 0 … two are.
+    assert stats.permutation([0.1, 0.2, 0.3], 0, "greater")[0] == 1 / 8
+    assert stats.permutation([-0.1, 0.2, 0.3], 0, "greater")[0] == 2 / 8
+    assert stats.permutation([0.1, 0.2, 0.3], 0)[0] == 2 / 8
+    assert stats.permutation([0.0, 0.0], 0, "greater")[0] == 1.0
+
+
+def test_the_observed_arrangement_is_as_large_as_itself_in_any_order_of_summing() -> None:
+    """Trap: 0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1 in floating point; p would come out as 0."""
     rng = np.random.default_rng(0)
-    p1, p2 = 0.5 - change / 2, 0.5 + change / 2
-    gains = (rng.binomial(100, p2, 20_000) - rng.binomial(100, p1, 20_000)) / 100
-    threshold = 1.96 * (2 * 0.25 / 100) ** 0.5
-    assert np.mean(gains > threshold) == pytest.approx(0.8, abs=0.04)
+    for _ in range(50):
+        changes = rng.uniform(0.01, 0.3, 9).tolist()  # all up: exactly one arrangement of 512
+        assert stats.permutation(changes, 0, "greater")[0] == 1 / 512
+
+
+def test_many_changes_are_permuted_at_random_and_p_is_never_zero() -> None:
+    up = [0.5] * 40
+    found, how = stats.permutation(up, 0, "greater")
+    assert how == "permutation-10000" and found == 1 / 10_001  # the +1: 0 would be a claim beyond the trials
+    mixed = np.random.default_rng(3).normal(0.08, 0.5, 120).tolist()
+    found, _ = stats.permutation(mixed, 1, "greater")
+    theirs = scipy_stats.ttest_1samp(mixed, 0.0, alternative="greater").pvalue
+    assert found == pytest.approx(theirs, abs=0.012)  # of a t-test on as many values; 3 standard errors
+    assert stats.permutation(mixed, 1, "greater") == (found, how)
+    assert stats.permutation(mixed, 2, "greater")[0] != found
+
+
+def test_right_or_wrong_and_graded_scores_get_their_own_test() -> None:
+    right = stats.compare({"a": 0.0, "b": 1.0, "c": 1.0}, {"a": 1.0, "b": 1.0, "c": None})
+    assert (right.test, right.n, right.ties, right.unscored) == ("mcnemar-exact", 2, 1, 1)
+    assert (right.before, right.after, right.difference, right.p_value) == (0.5, 1.0, 0.5, 1.0)
+    graded = stats.compare({"a": 0.0, "b": 0.25}, {"a": 1.0, "b": 0.5}, alternative="greater")
+    assert (graded.test, graded.p_value) == ("permutation-exact", 0.25)
+    nothing = stats.compare({"a": None}, {"a": 1.0})
+    assert (nothing.p_value, nothing.test, nothing.n, nothing.unscored) == (None, "none", 0, 1)
+
+
+# --- figures of a whole corpus -----------------------------------------------------------------------
+
+WORDS = ["the", "a", "small", "old", "green", "dog", "cat", "house", "river", "sees", "finds", "and", "near"]
+
+
+def translations(seed: int, n: int, noise: float) -> tuple[list[str], list[str]]:
+    """References of 6 to 12 words, and a system that gets each word wrong with probability `noise`."""
+    rng, own = np.random.default_rng(7), np.random.default_rng(seed)
+    references = [" ".join(rng.choice(WORDS, rng.integers(6, 13))) for _ in range(n)]
+    hypotheses = [
+        " ".join(str(own.choice(WORDS)) if own.random() < noise else word for word in line.split())
+        for line in references
+    ]
+    return references, hypotheses
+
+
+def both_p_values(name: str) -> tuple[float, float, Any, Any]:
+    """sacreBLEU's and ours, and the statistics of the two systems."""
+    from sacrebleu.metrics import BLEU, CHRF, TER
+    from sacrebleu.significance import PairedTest
+
+    metric = {"bleu": BLEU, "chrf": CHRF, "ter": TER}[name]()
+    references, one = translations(1, 60, 0.30)
+    _, two = translations(2, 60, 0.27)
+    tested = PairedTest([("one", one), ("two", two)], {name: metric}, [references], n_samples=stats.TRIALS)
+    theirs = next(value for key, value in tested()[1].items() if key != "System")[1].p_value
+    before, after = (
+        np.array(metric._extract_corpus_statistics(side, [references]), dtype=float) for side in (one, two)
+    )
+    rng = np.random.default_rng(12345)  # sacreBLEU's default seed
+    score = lambda sums: metric._compute_score_from_stats(list(sums)).score  # noqa: E731
+    return theirs, stats.randomisation(before, after, score, rng), before, after
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf"])
+def test_randomisation_gives_sacrebleus_p_value(name: str) -> None:
+    """Trial for trial: the same generator and seed draw the same swaps."""
+    theirs, ours, _, _ = both_p_values(name)
+    assert 0.01 < theirs < 0.9 and ours == theirs
+
+
+def test_where_trials_tie_with_what_was_observed_ours_counts_them_and_sacrebleu_does_not() -> None:
+    """TER counts whole edits, so ties are common; left out they make p too small."""
+    theirs, ours, before, after = both_p_values("ter")
+    change = after[:, 0] - before[:, 0]  # edits; the references' lengths are the same whoever is swapped
+    swaps = np.random.default_rng(12345).integers(2, size=(stats.TRIALS, len(change)), dtype=bool)
+    shuffled, observed = np.abs(np.where(swaps, 1, -1) @ change), abs(change.sum())
+    assert theirs == (np.sum(shuffled > observed) + 1) / (stats.TRIALS + 1)
+    assert ours == (np.sum(shuffled >= observed) + 1) / (stats.TRIALS + 1)
+    assert theirs < ours
+
+
+def test_a_system_is_not_significantly_better_than_itself() -> None:
+    """Trap: counting only what is *larger* than the observed difference gives equal systems p = 0.0001."""
+    stats_NS = np.array([[3.0, 4.0], [2.0, 5.0], [1.0, 1.0]])
+    for alternative in ("greater", "two-sided"):
+        rng = np.random.default_rng(0)
+        assert stats.randomisation(stats_NS, stats_NS, lambda s: s[0] / s[1], rng, alternative) == 1.0
+
+
+def test_a_corpus_figure_is_compared_and_not_the_mean_of_its_sentences() -> None:
+    # Hits of words, summed: (1 + 9)/(2 + 28) = 0.333 before, (2 + 7)/(2 + 28) = 0.3 after. The mean of both
+    # sentences' shares would have risen: 0.411 -> 0.625.
+    before, after = {"a": [1, 2], "b": [9, 28], "c": None}, {"a": [2, 2], "b": [7, 28], "d": [1, 1]}
+    found = stats.compare_corpus(before, after, lambda s: s[0] / s[1], alternative="greater")
+    assert (found.before, found.after) == pytest.approx((10 / 30, 9 / 30))
+    assert found.difference == pytest.approx(-1 / 30) and found.test == "randomisation-10000"
+    assert (found.n, found.ties, found.unscored) == (2, 0, 2)
+    # Swaps of a and b: as they are -1/30; a swapped -3/30; b swapped 3/30; both 1/30. Three of four reach it.
+    assert found.p_value == pytest.approx(0.75, abs=0.02)
+    assert stats.compare_corpus({"a": None}, {"a": [1.0]}, lambda s: s[0]).n == 0
+
+
+# --- what can be shown -------------------------------------------------------------------------------
+
+
+def test_what_a_hundred_tasks_can_show() -> None:
+    # Right/wrong from 0: every change is a gain, d = g; sqrt(100) g = 1.6449 sqrt(g) + 0.8416 sqrt(g - g^2)
+    # at g = 0.0594: 0.594 = 1.6449 * 0.2437 + 0.8416 * 0.2364 = 0.4009 + 0.1990.
+    assert stats.smallest_detectable([0.0] * 100) == pytest.approx(0.0600, abs=1e-3)
+    half = stats.smallest_detectable([0.0, 1.0] * 50)
+    # From 0.5, d = 0.5: 10 g = 1.6449 * 0.7071 + 0.8416 * sqrt(0.5 - g^2), at g = 0.174: 1.163 + 0.577.
+    assert half == pytest.approx(0.174, abs=2e-3)
+    assert stats.smallest_detectable([0.0, 1.0] * 200) == pytest.approx(half / 2, rel=0.03)
+    # Graded: (1.6449 + 0.8416) * sqrt(2 / 100) * s.
+    graded = [0.2, 0.6] * 50
+    assert stats.smallest_detectable(graded) == pytest.approx(
+        2.4865 * 0.14142 * np.std(graded, ddof=1), abs=1e-4
+    )
+
+
+def test_what_cannot_be_shown_has_no_figure() -> None:
+    assert stats.smallest_detectable([]) is None
+    assert stats.smallest_detectable([1.0] * 9 + [0.0]) is None  # only 0.1 is left to gain
+    assert stats.smallest_detectable([0.5, 0.5]) is None  # nothing varies: nothing is known
+    assert stats.smallest_detectable([0.3]) is None
+
+
+def test_a_gain_of_that_size_is_accepted_four_times_in_five() -> None:
+    """Simulated with the very test of the gate. Exact McNemar is a little careful, so a little below 0.8."""
+    n, p, alpha = 200, 0.3, 0.05 / 3
+    gain = stats.smallest_detectable([1.0] * 60 + [0.0] * 140, alpha)
+    assert gain is not None
+    rng = np.random.default_rng(0)
+    before, after = rng.random((1500, n)) < p, rng.random((1500, n)) < p + gain
+    better, worse = (after & ~before).sum(axis=1), (before & ~after).sum(axis=1)
+    accepted = [stats.mcnemar(w, b, "greater") <= alpha for w, b in zip(worse, better, strict=True)]
+    assert 0.72 < np.mean(accepted) < 0.83
+
+
+def test_rank_correlation_is_scipys_and_undefined_where_nothing_varies() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 5, 60).astype(float).tolist(), rng.normal(size=60).tolist()
+    assert stats.spearman(x, y) == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
+    assert stats.spearman([1, 2, 2, 4], [3, 1, 1, 9]) == pytest.approx(1 / 3)
+    assert stats.spearman([1, 1, 1], [1, 2, 3]) is None and stats.spearman([], []) is None

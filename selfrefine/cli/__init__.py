@@ -9,6 +9,7 @@ import typer
 from selfrefine import __version__
 from selfrefine.cli import (
     adapter,
+    compare,
     critique,
     cycle,
     doctor,
@@ -70,6 +71,7 @@ for module, name in (
     (evaluate, "evaluate"),
     (gate, "gate"),
     (cycle, "cycle"),
+    (compare, "compare"),
     (doctor, "doctor"),
 ):
     app.command(name)(module.command)

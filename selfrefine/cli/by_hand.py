@@ -79,7 +79,7 @@ def _evaluate(work: Work, k: int) -> dict[str, Any]:
 def _gate(work: Work, k: int) -> dict[str, Any]:
     decision = stages.gate(work, k, stages.select(work, k)).gate
     assert decision is not None
-    return {"accepted": decision.accepted, "reason": decision.reason}
+    return {"outcome": decision.outcome, "accepted": decision.accepted, "reason": decision.reason}
 
 
 def _final(work: Work, _k: int) -> dict[str, Any]:

@@ -36,7 +36,10 @@ def command(
     until: Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Begin no round after this time.")] = None,
     n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
-    prompts_per_round: Annotated[int | None, typer.Option(help="Training tasks a round. [128]")] = None,
+    gate: Annotated[
+        str | None,
+        typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]"),
+    ] = None,
     critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
     model: ModelOption = None,
     seed: SeedOption = None,
@@ -73,8 +76,8 @@ def command(
         cycle__until=until,
         cycle__max_minutes=max_minutes,
         generate__n=n,
-        cycle__prompts_per_round=prompts_per_round,
         critique__passes=critique,
+        gate__mode=gate,
     )
     if dry_run:
         from selfrefine.jsonl import write_stdout
@@ -94,7 +97,7 @@ def command(
     if require_improvement and not summary["accepted_round"]:
         from selfrefine.errors import GateNotMetError
 
-        raise GateNotMetError("no round was measured better than the start")
+        raise GateNotMetError("no round was kept: none was measured better than the start")
 
 
 def _cycle(

@@ -15,13 +15,13 @@ def command(
         bool, typer.Option("--final", help="No candidate: measure the accepted policy on the test tasks.")
     ] = False,
     require_improvement: Annotated[
-        bool, typer.Option("--require-improvement", help="Exit with 9 when the candidate is rolled back.")
+        bool, typer.Option("--require-improvement", help="Exit with 9 unless the candidate is kept.")
     ] = False,
     set_: SetOption = None,
     summary_json: SummaryOption = None,
     allow_drift: DriftOption = False,
 ) -> None:
-    """Measure the candidate on the gate tasks, keep it or roll back, commit the round.
+    """Measure the candidate on the gate tasks, decide (keep, undecided, roll back), commit the round.
 
     \b
       selfrefine gate --run mine

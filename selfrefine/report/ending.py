@@ -70,6 +70,12 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     adapter = run.path / "adapter"
     if adapter.exists():
         lines.append(f"try it: selfrefine generate tasks.jsonl --adapter {adapter}")
+    last = ended.summaries[-1] if ended.summaries else None
+    if last is not None and last.undecided_round is not None:
+        lines.append(
+            f"round {last.index} is undecided: more rounds go on from it, the accepted policy is "
+            + (f"round {last.accepted_round}'s" if last.accepted_round else "the start")
+        )
     # From what is done, not from what the manifest asked for: the run may have been extended before.
     more = max(run.manifest.config["cycle"]["rounds"], len(ended.summaries) + 1)
     lines.append(f"next: selfrefine runs show {run.name} · selfrefine cycle --run {run.name} --rounds {more}")

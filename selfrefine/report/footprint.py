@@ -41,7 +41,7 @@ class Shape(Struct, frozen=True, kw_only=True):
     head: int
     element_bytes: int = 4
     capped: bool = False
-    """Something follows the head (a soft cap, a scale), so that training keeps the logits of all its tokens."""
+    """Something follows the head (a soft cap, a scale), so that training keeps all its tokens' logits."""
 
     @property
     def slot_bytes(self) -> int:
@@ -163,7 +163,7 @@ def training(model: Shape, load: Load) -> dict[str, int]:
     per_layer = 4 * model.hidden + 3 * inner + 2 * inner * copies + 4 * model.intermediate
     per_layer += 7 * load.lora_rank
     trained = tokens * n * answer / whole
-    # A plain head makes the logits of a few rows at a time, and keeps a hidden state a token (`training.head`).
+    # A plain head makes the logits of a few rows at a time and keeps a hidden state a token.
     logits = 3 * trained if model.capped else HEAD_COPIES * min(trained, HEAD_ROWS)
     adapter = model.adapter_parameters(load.lora_rank)
     return {

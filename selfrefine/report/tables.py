@@ -20,6 +20,7 @@ from selfrefine.audit import RunInfo
 from selfrefine.doctor import Check
 from selfrefine.records import Reward, RoundSummary, RunManifest, Sample, Task
 from selfrefine.report.safe_text import text
+from selfrefine.report.watched import watched_view
 from selfrefine.report.words import compact, number, with_interval
 from selfrefine.stats import Interval
 
@@ -68,7 +69,7 @@ def _measure(value: Any) -> Interval | None:
 def _decision(summary: RoundSummary) -> str:
     if summary.gate is None:
         return "start" if summary.index == 0 else ""
-    return "kept" if summary.gate.accepted else "rolled back"
+    return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[summary.gate.outcome]
 
 
 def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:
@@ -157,7 +158,7 @@ def run_view(
             parts.append(Padding(text(summary.gate.reason, "dim"), (0, 0, 0, 2)))
         if summary.stop is not None:
             parts.append(text(f"stopped: {summary.stop}", "bold"))
-    return Group(*parts)
+    return Group(*parts, *watched_view(summaries))
 
 
 def _setting(config: Mapping[str, Any], dotted: str) -> str:

@@ -52,6 +52,12 @@ class CorpusFigure(Protocol):
 
     def add(self, sample: Sample) -> None: ...
 
+    def statistics(self, sample: Sample) -> Sequence[float]:
+        """What one answer adds to the corpus: a fixed number of sums."""
+
+    def score(self, sums: Sequence[float]) -> float:
+        """The figure of such sums, brought to [0, 1], higher is better."""
+
     def result(self) -> dict[str, Any] | None:
         """`{"score": float, "signature": str, ...}`, or None when no row had a reference."""
 

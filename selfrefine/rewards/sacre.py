@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.records import Reward, Sample
@@ -22,7 +22,7 @@ def scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[
         # The signature knows the number of references only after scoring.
         return checked(name, clipped, f"{label} {raw:.2f}", str(sentence.get_signature()))
 
-    return Scorer(name=name, score=each(score), needs_references=True, corpus=lambda: Corpus(metric()))
+    return Scorer(name=name, score=each(score), needs_references=True, corpus=lambda: Corpus(metric(), value))
 
 
 class Corpus:
@@ -31,16 +31,24 @@ class Corpus:
     sacreBLEU offers this through private methods only; a test holds it against the public `corpus_score`.
     """
 
-    def __init__(self, metric: Metric) -> None:
-        self._metric = metric
+    def __init__(self, metric: Metric, value: Callable[[float], float]) -> None:
+        self._metric, self._value = metric, value
         self._sums: list[float] = []
         self._reference_counts: set[int] = set()
 
     def add(self, sample: Sample) -> None:
+        stats = self.statistics(sample)
+        self._sums = [a + b for a, b in zip(self._sums, stats, strict=True)] if self._sums else list(stats)
+        self._reference_counts.add(len(sample.task.references))
+
+    def statistics(self, sample: Sample) -> Sequence[float]:
         references = [[reference] for reference in sample.task.references]
         (stats,) = self._metric._extract_corpus_statistics([sample.text], references)
-        self._sums = [a + b for a, b in zip(self._sums, stats, strict=True)] if self._sums else list(stats)
-        self._reference_counts.add(len(references))
+        return list(map(float, stats))
+
+    def score(self, sums: Sequence[float]) -> float:
+        raw = self._metric._compute_score_from_stats(list(sums)).score
+        return min(1.0, max(0.0, self._value(raw)))
 
     def result(self) -> dict[str, Any] | None:
         if not self._sums:

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from selfrefine.errors import NothingToLearnError
 from selfrefine.records import RoundSummary
-from selfrefine.stats import Interval, smallest_detectable
+from selfrefine.stats import Interval
 from selfrefine.steps import stages
 from selfrefine.steps.work import Work
 
@@ -25,7 +25,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 def cycle(work: Work) -> Ended:
     """Run, or go on with, a run until one of its ends. Whatever is on disk is not done again."""
     began = time.monotonic()
-    warn_if_small(work)
+    warn_if_self_measured(work)
     stages.baseline(work)
     nothing: str | None = None
     while (why := why_stop(work, time.monotonic() - began)) is None:
@@ -55,7 +55,7 @@ def why_stop(work: Work, elapsed_s: float) -> str | None:
     summaries = [folder.summary() for folder in work.run.rounds()]
     rejected = 0
     for summary in reversed(summaries[1:]):
-        if summary.gate is None or summary.gate.accepted:
+        if summary.gate is None or summary.gate.outcome != "reject":
             break
         rejected += 1
     if len(summaries) > settings.rounds:
@@ -78,17 +78,12 @@ def accepted_gate(summaries: list[RoundSummary]) -> float | None:
     return measured["mean"] if measured else None
 
 
-def warn_if_small(work: Work) -> None:
-    """Fewer than 100 gate tasks cannot tell a small gain from luck: say how large one must be."""
-    if work.config.cycle.gate == "off" or work.run.next_round() > 0:
+def warn_if_self_measured(work: Work) -> None:
+    """A model that judges itself gets better in its own eyes only: said before it begins."""
+    if work.config.gate.mode == "off" or work.run.next_round() > 0 or not work.self_measured:
         return
-    n = len(work.run.tasks("gate"))
-    if n < 100:
-        least = smallest_detectable(n)
-        work.watch.say(f"only {n} gate tasks: a gain below about {least:.2f} cannot be told from luck")
-    if work.self_measured:
-        names = ", ".join(scorer.name for scorer in work.measures)
-        work.watch.say(
-            f"self-measured: held-out answers are judged by the model itself ({names}); a gain in that is "
-            "not a measured improvement (name another reward with --measure)"
-        )
+    names = ", ".join(scorer.name for scorer in work.measures)
+    work.watch.say(
+        f"self-measured: held-out answers are judged by the model itself ({names}); a gain in that is "
+        "not a measured improvement (name another reward with --measure)"
+    )

@@ -1,58 +1,135 @@
 """The step `gate`: is the candidate better than the accepted policy on the held-out gate tasks?
 
-A plain comparison of means: whatever is measured better is kept. The paired difference and its interval are
-reported beside it, so that a reader sees how much that is worth.
+Three outcomes. Reject, when the candidate is not better or a guard vetoes: back to the accepted policy.
+Accept, when it is better and luck is a poor explanation. Undecided between the two: training goes on from the
+candidate, and the accepted policy stays what the next candidates are compared with, what is rolled back to
+and what the run ends with; so small gains add up until they show, and none is claimed before.
+
+    significant   accept when the one-sided p-value is at most the round's alpha
+    strict        besides, the whole interval at level 1 - alpha lies above zero (its lower tail: alpha / 2),
+                  and none of the guards that may veto so much as warns
+    off           keep everything; the figures are recorded all the same
+
+A run looks R times, so each look may err with alpha / R only (Bonferroni: valid whatever the looks have to do
+with one another). R is what the run was made with and is frozen in its manifest: a resumed run spends what
+an uninterrupted one does. The next R rounds of a run that is extended spend half of that each, the R after
+them a quarter: the whole stays below 2 alpha however often it is extended.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
 from typing import Literal
 
-from selfrefine.records import GateDecision
-from selfrefine.stats import Difference, paired_difference
+from selfrefine.records import GateDecision, Guard
+from selfrefine.stats import Comparison, smallest_detectable
+
+Mode = Literal["strict", "significant", "off"]
+VETOING = frozenset({"forgetting", "perplexity", "gold"})
+"""Guards that may veto, and in strict mode may not even warn."""
+_SAID = {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}
+
+
+def spends(alpha: float, k: int, planned: int) -> float:
+    """The share of `alpha` that round k >= 1 of a run made for `planned` rounds may spend."""
+    rounds = max(1, planned)
+    return alpha / rounds / 2.0 ** ((k - 1) // rounds)
 
 
 def decide(
-    before: Mapping[str, float | None],
-    after: Mapping[str, float | None],
-    mode: Literal["better", "off"],
-    seed: int,
+    found: Comparison, mode: Mode, alpha: float, guards: Sequence[Guard] = (), looks: int = 0
 ) -> GateDecision:
-    """`before` and `after`: task id to reward under the accepted policy and the candidate, null if unscored.
-
-    Only tasks scored under both count. mode "off" keeps every candidate.
-    """
-    pairs = {k: (b, a) for k, b in before.items() if b is not None and (a := after.get(k)) is not None}
-    if not pairs:
-        return GateDecision(
-            accepted=mode == "off",
-            before=None,
-            after=None,
-            n=0,
-            reason="no gate task was scored under both policies",
-        )
-    mean_before = sum(b for b, _ in pairs.values()) / len(pairs)
-    mean_after = sum(a for _, a in pairs.values()) / len(pairs)
-    difference = paired_difference(before, after, seed=seed)
-    better = mean_after > mean_before
-    verdict = "kept" if better or mode == "off" else "rolled back"
-    how = "better" if better else "not better"
-    if mode == "off" and not better:
-        how += ", but the gate is off"
+    """`found`: candidate against accepted policy, p-value one-sided; `alpha`: what this round may spend."""
+    outcome, why = _outcome(found, mode, alpha, guards)
     return GateDecision(
-        accepted=better or mode == "off",
-        before=mean_before,
-        after=mean_after,
-        n=len(pairs),
-        reason=(
-            f"{verdict}: {mean_before:.3f} → {mean_after:.3f} on {len(pairs)} gate tasks "
-            f"({_in_words(difference)}), {how}"
-        ),
+        outcome=outcome,
+        accepted=outcome == "accept",
+        before=found.before,
+        after=found.after,
+        difference=found.difference,
+        lo=found.lo,
+        hi=found.hi,
+        level=found.level,
+        p_value=found.p_value,
+        alpha=None if mode == "off" else alpha,
+        test=found.test,
+        n=found.n,
+        ties=found.ties,
+        unscored=found.unscored,
+        looks=looks,
+        reason=f"{_SAID[outcome]}: {_in_words(found)}{why}",
     )
 
 
-def _in_words(difference: Difference) -> str:
-    if difference.mean is None or difference.lo is None or difference.hi is None:
-        return "no paired difference"
-    return f"paired difference {difference.mean:+.3f} [{difference.lo:+.3f}, {difference.hi:+.3f}]"
+def _outcome(
+    found: Comparison, mode: Mode, alpha: float, guards: Sequence[Guard]
+) -> tuple[Literal["accept", "undecided", "reject"], str]:
+    """The outcome and the end of its sentence."""
+    if mode == "off":
+        better = found.difference is not None and found.difference > 0
+        return "accept", ", the gate is off" if better or not found.n else ", not better, but the gate is off"
+    if found.difference is None or found.p_value is None:
+        return "reject", ""
+    if vetoes := [guard.reason for guard in guards if guard.state == "veto"]:
+        return "reject", f"; vetoed: {'; '.join(filter(None, vetoes))}"
+    if found.difference <= 0:
+        return "reject", ", not better"
+    if found.p_value > alpha:
+        return "undecided", f", better but p is above {alpha:.4f}: training goes on from it"
+    if mode == "strict":
+        if found.lo is None or found.lo <= 0:
+            return "undecided", f", better but the {1 - alpha:.1%} interval reaches zero (strict)"
+        if warned := [g.reason for g in guards if g.state == "warn" and g.name.split()[0] in VETOING]:
+            return "undecided", f", better but with a warning (strict): {'; '.join(filter(None, warned))}"
+    return "accept", f", better (p at most {alpha:.4f})"
+
+
+def _in_words(found: Comparison) -> str:
+    if found.before is None or found.after is None or found.difference is None or found.p_value is None:
+        return "no gate task was scored under both policies"
+    known = found.lo is not None and found.hi is not None
+    between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
+    p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
+    return (
+        f"{found.before:.3f} → {found.after:.3f} on {found.n} gate tasks "
+        f"(paired difference {found.difference:+.3f}{between}, {p_value})"
+    )
+
+
+def error_after(looks: int, n: int, alpha: float) -> float:
+    """How far off the mean of n gate tasks may be after so many looks, except with probability `alpha`.
+
+    Each look tells the training one of three words, so what was trained is one of at most 3^looks policies:
+    Hoeffding's bound for one of them, times their number. It assumes the worst, words used to fit the gate.
+    Source: Dwork et al. 2015, "The reusable holdout" (description length).
+    """
+    return math.sqrt((looks * math.log(3) + math.log(1 / alpha)) / (2 * n))
+
+
+def worn(looks: int, n: int, alpha: float, limit: float) -> str | None:
+    """A sentence once the gate tasks have been looked at more often than they bear."""
+    if not n or not looks or (error := error_after(looks, n, alpha)) <= limit:
+        return None
+    return (
+        f"the {n} gate tasks have decided {looks} times and may by now flatter a policy by up to {error:.2f} "
+        f"(gate.wear {limit:g}): more gate tasks bear more rounds; the test split is untouched"
+    )
+
+
+def opening(values: Sequence[float | None], mode: Mode, alpha: float, planned: int) -> str | None:
+    """What the gate will be able to show, given the starting policy's scores; None where it is off."""
+    scored = [value for value in values if value is not None]
+    if mode == "off" or not scored:
+        return None
+    each = spends(alpha, 1, planned)
+    least = smallest_detectable(scored, each)
+    shows = (
+        f"a true gain of {least:.2f} would be kept 4 times in 5, smaller ones more rarely"
+        if least is not None
+        else "too few to show any gain that is possible, or too much alike to tell"
+    )
+    rounds = "1 round" if planned <= 1 else f"{planned} rounds"
+    few = "only " if len(scored) < 100 else ""
+    tasks = f"{few}{len(scored)} gate tasks"
+    return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {tasks}: {shows}"

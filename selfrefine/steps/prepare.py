@@ -54,8 +54,8 @@ def make_splits(config: Config) -> dict[str, list[Task]]:
         if file:
             splits[name] = dedupe(load(file, task_options(config, whole=True)))[0]
     check_disjoint(splits["train"], splits["gate"], splits["test"])
-    if not splits["gate"] and config.cycle.gate != "off":
-        raise ConfigError("there are no gate tasks to measure with: give --gate, or cycle.gate=off")
+    if not splits["gate"] and config.gate.mode != "off":
+        raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")
     return splits
 
 

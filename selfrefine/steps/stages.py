@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,10 @@ from selfrefine.jsonl import atomic_write, fsync_directory, write_errors
 from selfrefine.records import RoundSummary, Sample, Task
 from selfrefine.seeds import derive
 from selfrefine.stats import Interval
+from selfrefine.steps import alarms, judge
 from selfrefine.steps import critique as critique_step
 from selfrefine.steps import evaluate as evaluate_step
 from selfrefine.steps import finetune as finetune_step
-from selfrefine.steps import gate as gate_step
 from selfrefine.steps import generate as generate_step
 from selfrefine.steps import reward as reward_step
 from selfrefine.steps import select as select_step
@@ -46,14 +46,14 @@ from selfrefine.tasks.splits import draw
 
 
 def generate(work: Work, k: int) -> None:
-    """The accepted policy answers the round's tasks: generate.jsonl."""
+    """The current policy (accepted, or undecided) answers the round's tasks: generate.jsonl."""
     folder, config = work.run.round(k), work.config
     if folder.has("generate"):
         return
     tasks, again = draw(work.run.tasks("train"), k, config.cycle.prompts_per_round, config.seed)
     if again:
         work.watch.say(f"round {k}: the training tasks are used up, a reshuffled pass over them begins")
-    work.be(work.run.accepted_adapter)
+    work.be(work.run.current_adapter)
     settings = generate_settings(config)
     plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))
     with _timed(work, k, "generate"), work.watch.stage(f"round {k} generate", len(tasks) * settings.n) as bar:
@@ -70,6 +70,8 @@ def generate(work: Work, k: int) -> None:
             return [records.encode(row) for row in rows]
 
         folder.stage("generate", plan, make, should_stop=work.watch.check)
+    made = list(folder.samples("generate"))
+    _ring(work, k, "generate", alarms.of_samples(made, config.alarms, config.generate.temperature))
 
 
 def critique(work: Work, k: int) -> None:
@@ -77,7 +79,7 @@ def critique(work: Work, k: int) -> None:
     folder, config = work.run.round(k), work.config
     if folder.has("critique"):
         return
-    work.be(work.run.accepted_adapter)
+    work.be(work.run.current_adapter)
     samples = list(folder.samples("generate"))
     check_policy(work.engine.policy, samples, str(folder.file("generate")))
     settings = critique_settings(config)
@@ -102,6 +104,7 @@ def critique(work: Work, k: int) -> None:
             return [records.encode(row) for row in result.rows]
 
         folder.stage("critique", plan, make, should_stop=work.watch.check)
+    _ring(work, k, "critique", alarms.of_critiques(list(folder.samples("critique")), config.alarms))
 
 
 def reward(work: Work, k: int) -> None:
@@ -119,7 +122,7 @@ def reward(work: Work, k: int) -> None:
 def _score(work: Work, k: int, folder: RoundDir) -> None:
     config = work.config
     source = "critique" if config.critique.passes else "generate"
-    work.be(work.run.accepted_adapter)
+    work.be(work.run.current_adapter)
     samples = list(folder.samples(source))
     check_policy(work.engine.policy, samples, str(folder.file(source)))
     plan = list(sample_units(samples))
@@ -131,6 +134,7 @@ def _score(work: Work, k: int, folder: RoundDir) -> None:
             return [records.encode(row) for row in scored]
 
         folder.stage("reward", plan, make, should_stop=work.watch.check)
+    _ring(work, k, "reward", alarms.of_rewards(list(folder.samples("reward")), config.alarms))
 
 
 def select(work: Work, k: int) -> dict[str, int]:
@@ -177,7 +181,7 @@ def finetune(work: Work, k: int) -> None:
         folder.put_directory("adapter", save)
 
     with _timed(work, k, "finetune"), work.watch.stage(f"round {k} finetune", None) as bar:
-        shown = _StepShow(work, bar)
+        shown = _StepShow(work, k, bar)
         work.forget_policy()
         trained = finetune_step.finetune(
             rows,
@@ -200,15 +204,26 @@ def finetune(work: Work, k: int) -> None:
 
 
 class _StepShow:
-    def __init__(self, work: Work, bar: Any) -> None:
-        self.work, self.bar = work, bar
+    def __init__(self, work: Work, k: int, bar: Any) -> None:
+        self.work, self.k, self.bar = work, k, bar
+        self.rung: set[str] = set()
 
     def __call__(self, row: Any, total: int) -> None:
         self.bar.total = total
         self.bar.advance(
             rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}"
         )
+        rings = alarms.of_step(row.step, row.grad_norm, row.metrics, self.work.config.alarms)
+        _ring(self.work, self.k, "finetune", [one for one in rings if one.name not in self.rung])
+        self.rung |= {one.name for one in rings}
         self.work.watch.check()
+
+
+def _ring(work: Work, k: int, stage: str, rings: Iterable[alarms.Alarm]) -> None:
+    for one in rings:
+        told = {"alarm": one.name, "value": one.value, "limit": one.limit}
+        work.run.events.append("alarm", round=k, stage=stage, **told)
+        work.watch.say(f"round {k} {stage} {one.reason}")
 
 
 def measure(work: Work, folder: RoundDir, split: str, adapter: Path | None, label: str) -> Interval:
@@ -254,32 +269,35 @@ def baseline(work: Work) -> RoundSummary:
         for split in ("gate", "test")
         if work.run.tasks(split)
     }
+    watched = judge.start(work)
     work.be(None)
-    return folder.commit(
+    summary = folder.commit(
         RoundSummary(
             index=0,
             policy_before=work.engine.policy,
             policy_after=work.engine.policy,
             counts=_counts(folder),
             measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
+            guards=watched.guards,
+            probe=watched.probe,
         )
     )
+    if line := judge.opening(work):
+        work.watch.say(line)
+    return summary
 
 
 def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
     """Measure the candidate on the gate tasks, decide, and commit the round."""
-    folder, run, config = work.run.round(k), work.run, work.config
-    before = run.accepted_round
-    accepted = run.accepted_adapter
-    work.be(accepted)
+    folder, run = work.run.round(k), work.run
+    work.be(run.current_adapter)
     policy_before = work.engine.policy
     measures = (
         {"gate": measure(work, folder, "gate", folder.adapter, f"round {k}")} if run.tasks("gate") else {}
     )
-    decision = gate_step.decide(
-        _gate_rewards(run.round(before)), _gate_rewards(folder), config.cycle.gate, config.seed
-    )
-    work.be(folder.adapter if decision.accepted else accepted)
+    watched = judge.watch(work, k)
+    decision = judge.decide(work, k, watched.guards)
+    work.be(run.accepted_adapter if decision.outcome == "reject" else folder.adapter)
     if run.final.path.is_dir() and not (run.final.path / "summary.json").is_file():
         # A final measurement that was begun and left: after this commit it would mix two policies.
         shutil.rmtree(run.final.path)
@@ -291,16 +309,14 @@ def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
             counts=_counts(folder) | counts,
             measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
             gate=decision,
-            accepted_round=k if decision.accepted else before,
+            guards=watched.guards,
+            probe=watched.probe,
+            accepted_round=k if decision.accepted else run.accepted_round,
+            undecided_round=k if decision.outcome == "undecided" else None,
         )
     )
-    run.events.append("gate", round=k, accepted=decision.accepted, reason=decision.reason)
-    work.watch.say(f"round {k} {decision.reason}")
+    judge.tell(work, k, decision, watched.guards)
     return summary
-
-
-def _gate_rewards(folder: RoundDir) -> dict[str, float | None]:
-    return evaluate_step.per_task(folder.samples("gate")) if folder.has("gate") else {}
 
 
 def final(work: Work) -> Interval:

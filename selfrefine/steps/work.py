@@ -74,9 +74,10 @@ def fine_tune_policies(work: Work) -> Policies:
     """Where a fine-tune of this run begins, who sampled, and what it is held against."""
     first = Path(work.config.adapter) if work.config.adapter else None
     accepted = work.run.accepted_adapter or first
+    current = work.run.current_adapter or first  # an undecided candidate samples and is continued
     return Policies(
-        start=accepted if work.config.train.start == "adapter" else first,
-        sampler=accepted,
+        start=current if work.config.train.start == "adapter" else first,
+        sampler=current,
         reference=first if work.config.objective.reference == "round-0" else accepted,
     )
 
@@ -111,6 +112,9 @@ def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tupl
     scorers = build_rewards(config, config.reward.use, engine)
     if config.reward.gate_on is not None:
         reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is not among them
+    check_gold(config.guards.gold, config.reward.use)
+    if config.guards.gold is not None:
+        build_rewards(config, [config.guards.gold], engine)
     return scorers, build_rewards(config, measure, engine)
 
 
@@ -121,6 +125,17 @@ def check_measure(specs: Sequence[str]) -> None:
             "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
             "--measure, such as numeric or gym"
         )
+
+
+def check_gold(name: str | None, trained: Sequence[str]) -> None:
+    """Raises: ConfigError for a gold reward that is trained on, or in which the policy judges itself."""
+    if name is None:
+        return
+    own = reward.parse_spec(name).name
+    if own in {reward.parse_spec(text).name for text in trained}:
+        raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
+    if own in OWN_JUDGE - {"fluency"}:  # fluency asks the round-0 base
+        raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
 
 
 def _unset() -> Path:

@@ -171,14 +171,14 @@ def _with_context(states_KHD: Tensor, family: Family, groups: int) -> Tensor:
 
 
 def gather(states_THD: Tensor, layout: Layout, *, contexts: bool) -> tuple[Tensor, ...]:
-    """The states at each family's own places, or at its contexts' and its own: a tensor [K, H, D] a family."""
+    """The states at each family's own places, or its contexts' and its own: a tensor [K, H, D] a family."""
     found: tuple[Tensor, ...] = _Gather.apply(states_THD, layout, contexts)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Gather(torch.autograd.Function):
     """All families in one operation. Autograd's own gradient of an index would add into a fresh row of zeros
-    for each family and layer; but each real token is its own family's once, in the flat row's order."""
+    for each family and layer; but each real token is its own family's once, in the flat order."""
 
     @staticmethod
     def forward(ctx: Any, states_THD: Tensor, layout: Layout, contexts: bool) -> tuple[Tensor, ...]:

@@ -50,7 +50,7 @@ def workshop(folder: Path, model: Path, reward: str = CONSTANT) -> Path:
 def ran(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """A folder with one finished run, `run-001`, whose candidate was kept because the gate is off."""
     folder = workshop(tmp_path_factory.mktemp("ran"), tiny_model_dir)
-    words = ["cycle", "--config", "c.toml", "--set", "cycle.gate=off", "--summary-json", "s.json"]
+    words = ["cycle", "--config", "c.toml", "--set", "gate.mode=off", "--summary-json", "s.json"]
     return folder, selfrefine(*words, "--require-improvement", cwd=folder)
 
 
@@ -86,7 +86,7 @@ def test_a_candidate_that_is_not_better_is_rolled_back_and_can_be_exit_9(
     folder = workshop(tmp_path, tiny_model_dir)
     done = selfrefine("cycle", "--config", "c.toml", "--run", "x", "--require-improvement", cwd=folder)
     assert done.code == 9
-    assert done.err.splitlines()[-1] == "error: no round was measured better than the start"
+    assert done.err.splitlines()[-1] == "error: no round was kept: none was measured better than the start"
     assert "rolled back: 0.500 → 0.500" in done.err
     assert not (folder / "runs/x/adapter").exists()
     # Without the flag that is an ordinary end.
@@ -119,7 +119,7 @@ def test_other_settings_are_drift_and_named(mine: Path) -> None:
 def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, tiny_model_dir: Path) -> None:
     """design 10.6: equal samples, rewards, adapter and decision."""
     folder = workshop(tmp_path / "hand", tiny_model_dir)
-    words = ["--config", "c.toml", "--set", "cycle.gate=off"]
+    words = ["--config", "c.toml", "--set", "gate.mode=off"]
     made = selfrefine("runs", "new", "run-001", *words, cwd=folder)
     assert made.code == 0 and "made runs/run-001; next: " in made.err
     for verb in ("generate", "reward", "select", "finetune", "evaluate", "gate"):
@@ -174,10 +174,10 @@ def test_runs_ls_and_show(mine: Path) -> None:
     assert "run-001" in table and "damaged" in table
     shown = selfrefine("runs", "show", "run-001", cwd=mine)
     text = shown.out.decode()
-    assert shown.code == 0 and "cycle.gate" in text and "mine.py:f, mean" in text
+    assert shown.code == 0 and "gate.mode" in text and "mine.py:f, mean" in text
     assert "final" in text and "kept" in text
     told: dict[str, Any] = selfrefine("runs", "show", "runs/run-001", "--json", cwd=mine).rows[0]
-    assert told["manifest"]["origins"]["cycle.gate"] == "flag"
+    assert told["manifest"]["origins"]["gate.mode"] == "flag"
     assert told["manifest"]["origins"]["train.lr"] == "file"
     assert told["manifest"]["origins"]["train.clip"] == "default"
     assert told["final"]["test"]["n"] == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from safetensors.numpy import load_file
 from world import World
 
 NOTE = "r/final/summary.json"
@@ -65,7 +66,7 @@ def test_an_unfinished_end_is_not_mixed_into_the_next(
 
 def test_a_run_that_rolled_back_survives_too(world: World) -> None:
     """A learning rate of nothing: no candidate is better, so both rounds are rolled back to the base."""
-    path = world.configured("rolled-back", cycle__gate="better", train__lr=1e-12)
+    path = world.configured("rolled-back", gate__mode="significant", train__lr=1e-12)
     command = ("cycle", "--run", "r", "--config", str(path))
     whole, log = world.case("rolled-back"), world.folder / "rolled-back.log"
     assert world.run(whole.job(*command, log=str(log)), whole.job("runs", "verify", "r")) == [0, 0]
@@ -82,6 +83,51 @@ def test_a_run_that_rolled_back_survives_too(world: World) -> None:
         for case, point in zip(cases, points, strict=True)
     ]
     assert world.forks.run(*chains) == [[-9, 0]] * len(points)
+    for case in cases:
+        assert case.tree() == whole.tree()
+
+
+def test_training_goes_on_from_an_undecided_candidate(world: World) -> None:
+    """Four gate tasks never show a gain (p is 1/16 at best), so what is better stays undecided: the next
+    round samples from it and continues its adapter, the run ends with the start; no crash changes that."""
+    path = world.configured("undecided", gate__mode="significant")
+    command = ("cycle", "--run", "r", "--config", str(path))
+    whole, log = world.case("undecided"), world.folder / "undecided.log"
+    assert world.run(whole.job(*command, log=str(log)), whole.job("runs", "verify", "r")) == [0, 0], (
+        whole.said
+    )
+    rounds = [whole.run / f"round-00{k}" for k in (0, 1, 2)]
+    start, first, second = (json.loads((folder / "round.json").read_text()) for folder in rounds)
+    assert (first["gate"]["outcome"], first["accepted_round"], first["undecided_round"]) == (
+        "undecided",
+        0,
+        1,
+    )
+    measured, drawn = (
+        {json.loads(line)["policy"] for line in file.read_text().splitlines()}
+        for file in (rounds[1] / "gate.jsonl", rounds[2] / "generate.jsonl")
+    )
+    assert first["policy_before"] == start["policy_after"]
+    assert measured == drawn == {first["policy_after"]} == {second["policy_before"]}
+    # Adam moves a weight by about the learning rate a step; a fresh adapter's A would be drawn anew.
+    ours, theirs = (load_file(folder / "adapter/adapter_model.safetensors") for folder in rounds[1:])
+    assert all(abs(ours[name] - theirs[name]).max() < 4 * 0.02 for name in ours if "lora_A" in name)
+    assert max(abs(ours[name]).max() for name in ours if "lora_A" in name) > 0.1
+    final = json.loads((whole.run / "final" / "summary.json").read_text())
+    assert final["accepted_round"] == 0 and final["policy"] == start["policy_after"]
+    assert not (whole.run / "adapter").is_symlink()
+    points = [
+        p
+        for p in world.numbered(log)
+        if p.stage in ("gate 1", "generate 2", "finetune 2", "gate 2")
+        and p.name.startswith(("commit", "atomic.before", "directory", "part.committed", "replace.built"))
+    ]
+    cases = [world.case(f"undecided-{point.number}") for point in points]
+    chains = [
+        [case.job(*command, at=point.number), case.job(*command)]
+        for case, point in zip(cases, points, strict=True)
+    ]
+    assert len(points) > 10 and world.forks.run(*chains) == [[-9, 0]] * len(points)
     for case in cases:
         assert case.tree() == whole.tree()
 

@@ -33,8 +33,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "replay": 0.3,
     },
     "train.lora": {"r": 2, "targets": ["v_proj"]},
+    "cycle": {"rounds": 2, "prompts_per_round": 4},
     # Off: both rounds are kept whatever noise is worth, so the adapter link is made and then swapped.
-    "cycle": {"rounds": 2, "prompts_per_round": 4, "gate": "off"},
+    "gate": {"mode": "off"},
 }
 NOT_COMPARED = ("events.jsonl", ".lock")
 """Clock times, and who holds the lock."""
@@ -104,7 +105,7 @@ class World:
         self.points = self.numbered(folder / "log")
 
     def configured(self, name: str, **changes: Any) -> Path:
-        """A TOML file; `cycle__gate="better"` changes a setting."""
+        """A TOML file; `gate__mode="strict"` changes a setting."""
         tables = {table: dict(settings) for table, settings in SETTINGS.items()}
         tables[""] |= {"model": str(self.folder / "model")}
         tables["tasks"] |= {"source": str(self.folder / "tasks.jsonl")}

@@ -31,7 +31,7 @@ def for_a_tiny_model(model: str) -> list[tuple[str, str]]:
         (r"--critic-model \S+", f"--critic-model {model}"),
         (r"--system \S[^>]*\"", ""),
         (r"-r gym\b", "-r random"),
-        (r"--config mails.toml", r"\g<0> -r random --set cycle.gate=off --set select.max_per_prompt=4"),
+        (r"--config mails.toml", r"\g<0> -r random --set gate.mode=off --set select.max_per_prompt=4"),
         (r"--config demo-text", "--config tiny.toml"),
     ]
 
@@ -93,7 +93,7 @@ def test_the_cookbook_but_for_what_trains(tmp_path: Path) -> None:
 def test_the_whole_cookbook_with_a_tiny_model(tmp_path: Path, tiny_model_dir: Path) -> None:
     the_readers_files(tmp_path)
     (tmp_path / "tiny.toml").write_text(
-        "[tasks]\nsource = 'concepts:4'\n[reward]\nuse = ['random']\n[cycle]\ngate = 'off'\n"
+        "[tasks]\nsource = 'concepts:4'\n[reward]\nuse = ['random']\n[gate]\nmode = 'off'\n"
         "[select]\nmax_per_prompt = 4\n[generate]\nmax_new_tokens = 40\n"
     )
     table = for_a_tiny_model(str(tiny_model_dir))

@@ -97,8 +97,12 @@ def test_a_zero_measure_is_not_an_empty_cell() -> None:
 
 
 def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None:
-    kept = GateDecision(accepted=True, before=0.285, after=0.29, n=200, reason="0.290 beats 0.285")
-    lost = GateDecision(accepted=False, before=0.29, after=0.2, n=200, reason="0.200 does not beat 0.290")
+    kept = GateDecision(
+        outcome="accept", accepted=True, before=0.285, after=0.29, n=200, reason="0.290 beats 0.285"
+    )
+    lost = GateDecision(
+        outcome="reject", accepted=False, before=0.29, after=0.2, n=200, reason="0.200 does not beat 0.290"
+    )
     text = shown(
         tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost, stop="patience")])
     )
@@ -119,7 +123,7 @@ def test_a_measure_of_an_unknown_shape_is_left_out_and_does_not_stop_the_view() 
 
 
 def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round() -> None:
-    lost = GateDecision(accepted=False, before=0.111, after=0.29, n=200, reason="")
+    lost = GateDecision(outcome="reject", accepted=False, before=0.111, after=0.29, n=200, reason="")
     runs = [
         RunInfo(name="new", path=Path("new")),
         RunInfo(name="kept", path=Path("kept"), rounds=2, manifest=manifest(), last=summary(1)),

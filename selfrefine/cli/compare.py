@@ -1,0 +1,41 @@
+"""`selfrefine compare`: finished runs side by side, paired by test task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import JsonOption
+
+
+def command(
+    runs: Annotated[list[str], typer.Argument(help="Finished runs; the first is the yardstick.")],
+    json_: JsonOption = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
+) -> None:
+    """Compare finished runs on their test tasks: difference, interval, p-value, paired by task.
+
+    Every run against its own start, and every other run against the first. One JSON object where stdout is no
+    terminal.
+
+    \b
+      selfrefine compare placebo mine
+      selfrefine compare placebo mine --markdown > table.md
+    """
+    from selfrefine.errors import UsageError
+    from selfrefine.jsonl import write_stdout
+    from selfrefine.report.compared import compared_markdown, compared_view
+    from selfrefine.rundir import Run, locate
+    from selfrefine.steps.versus import versus
+
+    if json_ and markdown:
+        raise UsageError("--json or --markdown, not both")
+    found = versus([Run.open(locate(common.RUNS_DIR, name)) for name in runs])
+    if markdown:
+        write_stdout(compared_markdown(found).encode())
+    elif json_ or not common.on_terminal():
+        common.print_json(found)
+    else:
+        common.show(compared_view(found))

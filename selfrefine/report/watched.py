@@ -1,0 +1,84 @@
+"""What the guards saw, round by round: the rounds x tasks matrix, and the figures beside the main measure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+
+from selfrefine.records import RoundSummary
+from selfrefine.report.safe_text import text
+
+_STYLES = {"ok": "", "warn": "yellow", "veto": "bold red"}
+
+
+def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
+    """Both tables and the warnings, as far as there is something to show."""
+    matrix = _matrix(summaries)
+    parts: list[RenderableType] = [] if matrix is None else [matrix]
+    figures = _figures(summaries)
+    if figures is not None:
+        parts.append(figures)
+    for summary in summaries:
+        for guard in summary.guards:
+            if guard.state != "ok" and guard.reason:
+                said = f"round {summary.index} {guard.state}: {guard.reason}"
+                parts.append(text(said, _STYLES[guard.state]))
+    return parts
+
+
+def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
+    """A line per round; what its policy makes of general prompts, of task sources and of earlier lessons."""
+    every = ((name, key) for s in summaries for name, cell in s.probe.items() for key in cell)
+    columns = [(name, key) for name, key in dict.fromkeys(every) if key != "tasks"]
+    if not columns:
+        return None
+    table = _table("still known: accuracy or mean of each set, perplexity of its answers")
+    table.add_column("round")
+    for name, key in columns:
+        table.add_column(f"{name}\n{key}", justify="right", overflow="fold")
+    for summary in summaries:
+        cells = [summary.probe.get(name, {}).get(key) for name, key in columns]
+        table.add_row(*map(text, (str(summary.index), *(_number(value) for value in cells))))
+    return table
+
+
+def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
+    """A line per guard, a column per round. What the matrix shows already is left out."""
+    shown = [s for s in summaries if s.guards]
+    names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
+    if not names:
+        return None
+    table = _table("beside the measure")
+    table.add_column("round")
+    for summary in shown:
+        table.add_column(str(summary.index), justify="right")
+    for name in names:
+        row = [text(name)]
+        for summary in shown:
+            guard = next((one for one in summary.guards if one.name == name), None)
+            row.append(
+                text("" if guard is None else _number(guard.value), _STYLES[guard.state] if guard else "")
+            )
+        table.add_row(*row)
+    return table
+
+
+_IN_MATRIX = ("forgetting", "perplexity", "lessons")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _table(title: str) -> Table:
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        title=text(title, "bold"),
+        title_justify="left",
+    )

@@ -1,0 +1,240 @@
+"""Guards beside the main measure: the ways in which a loop that gets better goes wrong, watched.
+
+Every figure is compared with that of the starting policy, or, where it comes from what a round sampled, with
+the first round's. A change is often plain learning (in a trial in which accuracy rose tenfold, distinct
+answers fell from 8.0 to 5.1 of 8), so all of them warn and only three may veto: forgetting, perplexity, gold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from selfrefine.config import GuardsConfig
+from selfrefine.records import Guard, Sample, groups
+from selfrefine.stats import Comparison, spearman
+
+MANY = 20
+"""Tasks of a source from which on a fall in it may veto: fewer are too noisy for that."""
+_N_GRAM = 3
+
+Row = Mapping[str, Mapping[str, float | None]]
+"""A row of the rounds x tasks matrix (see `probe`)."""
+
+
+def fell(
+    name: str, what: str, value: float | None, against: float | None, warn: float, veto: float = 1.0
+) -> Guard:
+    """Warns when a share (or a mean in [0, 1]) has fallen by `warn` or more."""
+    return _guard(name, what, value, against, lambda a, b: b - a, (warn, veto), 1.0, "fell by {:.2f}")
+
+
+def lost(name: str, what: str, value: float | None, against: float | None, warn: float) -> Guard:
+    """Warns when that share of it is gone."""
+    return _guard(
+        name, what, value, against, lambda a, b: 1 - a / b if b else 0.0, (warn, 1.0), 1.0, "fell by {:.0%}"
+    )
+
+
+def rose(name: str, what: str, value: float | None, against: float | None, warn: float) -> Guard:
+    """Warns when a share has risen by `warn` or more."""
+    return _guard(name, what, value, against, lambda a, b: a - b, (warn, 1.0), 1.0, "rose by {:.2f}")
+
+
+def grew(
+    name: str, what: str, value: float | None, against: float | None, warn: float, veto: float = math.inf
+) -> Guard:
+    """Warns when it is `warn` times as large or more."""
+    return _guard(
+        name,
+        what,
+        value,
+        against,
+        lambda a, b: a / b if b else 1.0,
+        (warn, veto),
+        math.inf,
+        "is {:.1f} times what it was",
+    )
+
+
+def drifted(name: str, what: str, value: float | None, against: float | None, warn: float) -> Guard:
+    """Warns when it is `warn` times as large or as small, or more so."""
+
+    def factor(a: float, b: float) -> float:
+        return max(a / b, b / a) if a and b else 1.0 if a == b else math.inf
+
+    return _guard(name, what, value, against, factor, (warn, math.inf), math.inf, "changed {:.1f}-fold")
+
+
+def _guard(
+    name: str,
+    what: str,
+    value: float | None,
+    against: float | None,
+    change: Callable[[float, float], float],
+    limits: tuple[float, float],
+    off: float,
+    words: str,
+) -> Guard:
+    """A limit of `off` never counts."""
+    if value is None or against is None:
+        return Guard(
+            name=name, value=value, against=against, reason=None if value is not None else f"no {what}"
+        )
+    by, (warn, veto) = change(value, against) + 1e-12, limits
+    for state, limit in (("veto", veto), ("warn", warn)):
+        if by >= limit and limit != off:
+            said = f"{name}: {what} {words.format(by)} ({against:.3g} → {value:.3g})"
+            return Guard(name=name, value=value, against=against, limit=limit, state=state, reason=said)  # type: ignore[arg-type]
+    return Guard(name=name, value=value, against=against)
+
+
+def answers(held: Sequence[Sample], start: Mapping[str, float | None], settings: GuardsConfig) -> list[Guard]:
+    """The candidate's answers to the gate tasks against the starting policy's."""
+    rows = [row for row in held if row.finish_reason != "error"]
+    length, again, cut = (_mean(f(row) for row in rows) for f in (_tokens, _repeated, _truncated))
+    return [
+        drifted("length", "tokens an answer", length, start.get("length"), settings.length_warn),
+        rose(
+            "repetition",
+            "share of repeated 3-grams",
+            again,
+            start.get("repetition"),
+            settings.repetition_warn,
+        ),
+        rose(
+            "truncation", "share of answers cut off", cut, start.get("truncation"), settings.truncation_warn
+        ),
+    ]
+
+
+def drawn(
+    sampled: Sequence[Sample], first: Mapping[str, float | None], settings: GuardsConfig
+) -> list[Guard]:
+    """What this round sampled to learn from against the first round: is there still anything to choose from?
+
+    distinct: mean number of different answers to a prompt. entropy: nats per token, estimated by the mean of
+    -logprob over what was sampled; unbiased at temperature 1, top-p 1 and top-k 0, a trend elsewhere.
+    """
+    rows = [row for row in sampled if row.finish_reason != "error" and row.parent_id is None]
+    distinct = _mean(len({row.text.strip() for row in group}) for group in groups(rows))
+    return [
+        lost(
+            "distinct",
+            "different answers to a prompt",
+            distinct,
+            first.get("distinct"),
+            settings.distinct_warn,
+        ),
+        lost(
+            "entropy",
+            "nats per sampled token",
+            sampled_entropy(rows),
+            first.get("entropy"),
+            settings.entropy_warn,
+        ),
+    ]
+
+
+def sampled_entropy(rows: Iterable[Sample]) -> float | None:
+    """Mean -logprob per sampled token, in nats; null without logprobs."""
+    return _mean(-logprob for row in rows for logprob in row.logprobs or ())
+
+
+def correlation(scored: Sequence[Sample], settings: GuardsConfig) -> Guard:
+    """Rank correlation of reward and length over what was scored: is length what is being paid for?"""
+    rows = [row for row in scored if row.reward is not None and row.finish_reason != "error"]
+    rho = spearman([row.reward or 0.0 for row in rows], [float(_tokens(row)) for row in rows])
+    name, limit = "reward-length", settings.correlation_warn
+    if rho is None:
+        return Guard(name=name, value=None, reason="rewards or lengths do not vary")
+    if abs(rho) < limit or limit == 1.0:
+        return Guard(name=name, value=rho)
+    kind = "longer" if rho > 0 else "shorter"
+    said = f"reward-length: {kind} answers are rewarded more (rank correlation {rho:+.2f})"
+    return Guard(name=name, value=rho, limit=limit, state="warn", reason=said)
+
+
+def forgetting(now: Row, start: Row, accepted: Row, settings: GuardsConfig) -> list[Guard]:
+    """The probe's row of the candidate: general prompts against the starting policy's, what the run itself
+    taught (earlier rounds, task sources) against the accepted policy's, which may have learnt it."""
+    ours, theirs = now.get("general", {}), start.get("general", {})
+    own, limits = settings, (settings.perplexity_warn, settings.perplexity_veto)
+    found: list[Guard] = []
+    if ours:
+        found.append(
+            fell(
+                "forgetting",
+                "accuracy on general prompts",
+                ours.get("accuracy"),
+                theirs.get("accuracy"),
+                own.forgetting_warn,
+                own.forgetting_veto,
+            )
+        )
+        found.append(
+            grew(
+                "perplexity",
+                "on general prompts",
+                ours.get("perplexity"),
+                theirs.get("perplexity"),
+                *limits,
+            )
+        )
+    for name, cell in now.items():
+        before = accepted.get(name, {})
+        if name.startswith("round-") and "perplexity" in before:
+            found.append(
+                grew(
+                    f"lessons {name}",
+                    "perplexity of the answers learnt there",
+                    cell.get("perplexity"),
+                    before["perplexity"],
+                    limits[0],
+                )
+            )
+        if name.startswith("source ") and "mean" in before:
+            veto = own.forgetting_veto if (cell.get("tasks") or 0) >= MANY else 1.0
+            found.append(
+                fell(
+                    f"forgetting {name}",
+                    "mean",
+                    cell.get("mean"),
+                    before["mean"],
+                    own.forgetting_warn,
+                    veto,
+                )
+            )
+    return found
+
+
+def gold(name: str, found: Comparison, settings: GuardsConfig) -> Guard:
+    """A reward that nothing is trained on, candidate against accepted policy. It vetoes only where its whole
+    interval lies below zero: noise must not."""
+    if found.difference is None:
+        return Guard(name="gold", value=None, reason=f"{name} could be computed on no gate task")
+    guard = fell("gold", name, found.after, found.before, settings.gold_warn, settings.gold_veto)
+    if guard.state == "veto" and (found.hi is None or found.hi >= 0):
+        return fell("gold", name, found.after, found.before, settings.gold_warn)
+    return guard
+
+
+def _tokens(row: Sample) -> int:
+    return len(row.token_ids)
+
+
+def _truncated(row: Sample) -> int:
+    return int(row.finish_reason == "length")
+
+
+def _repeated(row: Sample) -> float:
+    words = row.text.casefold().split()
+    total = len(words) - _N_GRAM + 1
+    if total < 1:
+        return 0.0
+    return 1 - len({tuple(words[i : i + _N_GRAM]) for i in range(total)}) / total
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return math.fsum(found) / len(found) if found else None

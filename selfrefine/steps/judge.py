@@ -1,0 +1,127 @@
+"""Judging a candidate inside a run: the paired comparison, the guards, and the decision they lead to.
+
+Everything is computed from committed rows and from the engine's policies, so that a judgement that was killed
+comes out the same when it is made again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct
+
+from selfrefine.artifacts import RoundDir
+from selfrefine.records import GateDecision, Guard, RoundSummary, Sample
+from selfrefine.steps import gate, guards, probe, reward
+from selfrefine.steps.evaluate import per_task
+from selfrefine.steps.paired import compared
+from selfrefine.steps.work import Work, build_rewards
+
+Matrix = dict[str, dict[str, float | None]]
+
+
+class Watched(Struct, frozen=True, kw_only=True):
+    """What goes into round.json beside the decision."""
+
+    guards: tuple[Guard, ...]
+    probe: Matrix
+
+
+def start(work: Work) -> Watched:
+    """The starting policy's figures: what later rounds are compared with."""
+    held = _rows(work.run.round(0), "gate")
+    row = _probe(work, 0, None) | probe.sources(held)
+    return Watched(guards=tuple(guards.answers(held, {}, work.config.guards)), probe=row)
+
+
+def watch(work: Work, k: int) -> Watched:
+    """The guards of round k's candidate."""
+    run, folder, settings = work.run, work.run.round(k), work.config.guards
+    began = time.monotonic()
+    held = _rows(folder, "gate")
+    row = _probe(work, k, folder.adapter) | probe.sources(held)
+    first = run.summary(1) if k > 1 else None
+    found = [
+        *guards.answers(held, _figures(run.summary(0)), settings),
+        *guards.drawn(_rows(folder, "generate"), _figures(first), settings),
+        guards.correlation(_rows(folder, "reward"), settings),
+        *guards.forgetting(row, run.summary(0).probe, run.summary(run.accepted_round).probe, settings),
+        *_gold(work, k, held),
+    ]
+    run.events.append("guards", round=k, seconds=round(time.monotonic() - began, 3))
+    return Watched(guards=tuple(found), probe=row)
+
+
+def decide(work: Work, k: int, found: tuple[Guard, ...]) -> GateDecision:
+    """Round k's candidate against the accepted policy."""
+    run, settings, seed = work.run, work.config.gate, work.config.seed
+    alpha = gate.spends(settings.alpha, k, planned(work))
+    before, after = (_rows(folder, "gate") for folder in (run.round(run.accepted_round), run.round(k)))
+    level = 0.95 if settings.mode == "off" else 1 - alpha
+    measured = compared(before, after, work.measures, seed=seed, level=level, alternative="greater")
+    looks = 0 if settings.mode == "off" or not measured.n else looks_before(work, k) + 1
+    return gate.decide(measured, settings.mode, alpha, found, looks)
+
+
+def tell(work: Work, k: int, decision: GateDecision, found: tuple[Guard, ...]) -> None:
+    """The decision, the guards' warnings and the wear of the gate tasks: on the screen and in the events."""
+    work.run.events.append("gate", round=k, outcome=decision.outcome, reason=decision.reason)
+    work.watch.say(f"round {k} {decision.reason}")
+    warnings = [guard.reason for guard in found if guard.state != "ok" and guard.reason]
+    own = work.config.gate
+    if worn := gate.worn(decision.looks, decision.n, own.alpha, own.wear):
+        warnings.append(worn)
+    for reason in warnings:
+        work.run.events.append("warning", round=k, reason=reason)
+        work.watch.say(f"round {k} warning: {reason}")
+
+
+def planned(work: Work) -> int:
+    """The rounds the run was made for; a command that extends it does not change what was spent."""
+    return int(work.run.manifest.config["cycle"]["rounds"])
+
+
+def opening(work: Work) -> str | None:
+    """What the gate can show in this run, once round 0 has been measured."""
+    own, folder = work.config.gate, work.run.round(0)
+    values = list(per_task(_rows(folder, "gate")).values())
+    return gate.opening(values, own.mode, own.alpha, planned(work))
+
+
+def looks_before(work: Work, k: int) -> int:
+    """How often the gate tasks have decided in the rounds before k."""
+    found = [work.run.summary(j).gate for j in range(1, k)]
+    return max((one.looks for one in found if one is not None), default=0)
+
+
+def _gold(work: Work, k: int, held: list[Sample]) -> list[Guard]:
+    if work.config.guards.gold is None:
+        return []
+    scorers = build_rewards(work.config, [work.config.guards.gold], work.engine)
+    accepted = _rows(work.run.round(work.run.accepted_round), "gate")
+    before, after = (reward.score(rows, scorers) for rows in (accepted, held))
+    found = compared(before, after, scorers, seed=work.config.seed, alternative="greater")
+    return [guards.gold(scorers[0].name, found, work.config.guards)]
+
+
+def _probe(work: Work, k: int, adapter: Path | None) -> Matrix:
+    """General prompts and earlier rounds' lessons under base + adapter; nothing where the probe is off."""
+    if not work.config.guards.probe:
+        return {}
+    work.be(adapter)
+    earlier = {
+        folder.path.name: [row for row in folder.samples("selected") if row.round == folder.index]
+        for folder in map(work.run.round, range(1, k + 1))
+        if folder.has("selected")
+    }
+    return {"general": probe.general(work.engine)} | probe.lessons(work.engine, earlier, work.config.seed)
+
+
+def _figures(summary: RoundSummary | None) -> Mapping[str, float | None]:
+    return {guard.name: guard.value for guard in summary.guards} if summary else {}
+
+
+def _rows(folder: RoundDir, name: str) -> list[Sample]:
+    return list(folder.samples(name)) if folder.has(name) else []
