@@ -87,12 +87,19 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each."""
+    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each.
+    band: lowest and highest mean reward of a prompt's answers (the pass rate where rewards are 0 or 1)."""
 
-    strategy: Literal["best-of-n", "threshold", "all"] = "best-of-n"
+    strategy: Literal["best-of-n", "threshold", "all", "pairs", "labels", "groups"] = "best-of-n"
     min_reward: Share | None = None
     max_per_prompt: Positive | None = None
     dedupe: bool = True
+    learn: Literal["answers", "revisions", "critiques", "both"] = "answers"
+    candidates: Literal["all", "drafts", "revisions"] = "all"
+    band: tuple[Share, Share] | None = None
+    margin: Share = 0.0
+    pairs_per_prompt: Positive = 1
+    chosen: Literal["samples", "references"] = "samples"
 
 
 class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

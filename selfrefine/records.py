@@ -46,6 +46,7 @@ class Critique(Struct, frozen=True, kw_only=True):
     messages: tuple[Message, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason = "stop"
     logprobs: tuple[float, ...] | None = None
     pass_index: Count = 0
     critic: str = ""

@@ -17,6 +17,7 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
+from selfrefine.cli.select import LearnOption
 
 
 def command(
@@ -38,6 +39,7 @@ def command(
     n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
     prompts_per_round: Annotated[int | None, typer.Option(help="Training tasks a round. [128]")] = None,
     critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
+    learn: LearnOption = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
@@ -75,6 +77,7 @@ def command(
         generate__n=n,
         cycle__prompts_per_round=prompts_per_round,
         critique__passes=critique,
+        select__learn=learn,
     )
     if dry_run:
         from selfrefine.jsonl import write_stdout

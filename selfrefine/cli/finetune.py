@@ -20,7 +20,13 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
-from selfrefine.cli.select import MaxPerPromptOption, MinRewardOption, StrategyOption, select_flags
+from selfrefine.cli.select import (
+    LearnOption,
+    MaxPerPromptOption,
+    MinRewardOption,
+    StrategyOption,
+    select_flags,
+)
 
 
 def command(
@@ -31,6 +37,7 @@ def command(
     strategy: StrategyOption = None,
     min_reward: MinRewardOption = None,
     max_per_prompt: MaxPerPromptOption = None,
+    learn: LearnOption = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. [2e-4]")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the chosen rows. [1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers an optimizer step. [16]")] = None,
@@ -53,7 +60,7 @@ def command(
     \b
       selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
     """
-    given = select_flags(strategy, min_reward, max_per_prompt, None) | common.flags(
+    given = select_flags(strategy, min_reward, max_per_prompt, learn) | common.flags(
         model=model,
         adapter=adapter,
         seed=seed,

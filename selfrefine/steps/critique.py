@@ -239,6 +239,7 @@ class _Run:
             messages=chat,
             prompt_token_ids=prompt,
             token_ids=answer.token_ids,
+            finish_reason=answer.finish_reason,
             logprobs=answer.logprobs,
             pass_index=pass_index,
             critic=f"{self.critic.signature} policy:{self.critic.policy[:12]}{mark}",

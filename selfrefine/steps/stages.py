@@ -144,7 +144,13 @@ def select(work: Work, k: int) -> dict[str, int]:
     earlier = [
         row for past in work.run.rounds()[1:k] for row in past.samples("selected") if row.round == past.index
     ]
-    again = select_step.replay(chosen.rows, earlier, config.train.replay, derive(config.seed, "round", k))
+    again = select_step.replay(
+        chosen.rows,
+        earlier,
+        config.train.replay,
+        derive(config.seed, "round", k),
+        grouped=config.select.strategy == "groups",
+    )
     folder.stage("selected", [[*chosen.rows, *again]], lambda rows: [records.encode(row) for row in rows])
     return chosen.counts | {"replayed": len(again)}
 
