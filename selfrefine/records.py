@@ -137,7 +137,7 @@ class RunManifest(Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     config: dict[str, Any]
     origins: dict[str, str]
-    """Dotted key to `default`, `file` or `flag`: who decided it."""
+    """Dotted key to `default`, `recipe`, `file` or `flag`: who decided it."""
     seeds: dict[str, int]
     git: dict[str, Any]
     packages: dict[str, str]

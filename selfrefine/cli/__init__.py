@@ -16,6 +16,7 @@ from selfrefine.cli import (
     finetune,
     gate,
     generate,
+    recipes,
     reward,
     runs,
     select,
@@ -74,4 +75,5 @@ for module, name in (
 ):
     app.command(name)(module.command)
 app.add_typer(runs.app, name="runs")
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(adapter.app, name="adapter")

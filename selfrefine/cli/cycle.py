@@ -12,12 +12,12 @@ from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
     ModelOption,
+    RecipeOption,
     SeedOption,
     SetOption,
     SummaryOption,
     TrustOption,
 )
-from selfrefine.cli.select import LearnOption
 
 
 def command(
@@ -25,6 +25,7 @@ def command(
         str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
     ] = None,
     config: ConfigOption = None,
+    recipe: RecipeOption = None,
     tasks: Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")] = None,
     reward: Annotated[
         list[str] | None,
@@ -39,7 +40,6 @@ def command(
     n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
     prompts_per_round: Annotated[int | None, typer.Option(help="Training tasks a round. [128]")] = None,
     critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
-    learn: LearnOption = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
@@ -64,10 +64,12 @@ def command(
     \b
       selfrefine cycle --config demo --run demo
       selfrefine cycle --tasks gym:chain_sum -r gym --rounds 3 --run sums
+      selfrefine cycle --recipe grpo --config demo --run demo-grpo
     """
     given = common.flags(
         model=model,
         seed=seed,
+        recipe=recipe,
         tasks__source=tasks,
         reward__use=reward,
         evaluate__measure=measure,
@@ -77,7 +79,6 @@ def command(
         generate__n=n,
         cycle__prompts_per_round=prompts_per_round,
         critique__passes=critique,
-        select__learn=learn,
     )
     if dry_run:
         from selfrefine.jsonl import write_stdout

@@ -79,7 +79,7 @@ def critique(work: Work, k: int) -> None:
     work.be(work.run.accepted_adapter)
     samples = list(folder.samples("generate"))
     check_policy(work.engine.policy, samples, str(folder.file("generate")))
-    settings = critique_settings(config)
+    settings = critique_settings(config, work.run.prompts_dir)
     templates = critique_templates(config, work.run.prompts_dir)
     each = settings.passes * (settings.critique.max_new_tokens + settings.revision.max_new_tokens)
     plan = list(enumerate(sample_units(samples, each, work.engine.unit_tokens)))
@@ -94,7 +94,7 @@ def critique(work: Work, k: int) -> None:
                 templates,
                 settings,
                 config.seed,
-                lambda rows: reward_step.score(rows, work.scorers, config.reward.gate_on),
+                lambda rows: reward_step.score(rows, work.scorers, work.trained_gate),
             )
             show_rewards(bar, result.rows, rows=len(unit))
             _keep_outcome(folder, number, len(plan), result.outcome)
@@ -125,7 +125,7 @@ def _score(work: Work, k: int, folder: RoundDir) -> None:
     with _timed(work, k, "reward"), work.watch.stage(f"round {k} reward", len(samples)) as bar:
 
         def make(unit: list[Sample]) -> list[bytes]:
-            scored = reward_step.score(unit, work.scorers, config.reward.gate_on)
+            scored = reward_step.score(unit, work.scorers, work.trained_gate)
             show_rewards(bar, scored)
             return [records.encode(row) for row in scored]
 
