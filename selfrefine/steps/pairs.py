@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from selfrefine.config import SelectConfig
 from selfrefine.records import Lesson, Sample
-from selfrefine.steps.lessons import Fate, fit, ranked, unique
+from selfrefine.steps.candidates import Fate, fit, ranked, unique
 
 _ROUNDING = 1e-9
 """0.3 - 0.1 is a little less than 0.2: a margin is not missed by the last bit."""

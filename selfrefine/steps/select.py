@@ -11,7 +11,7 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive, generator
-from selfrefine.steps.lessons import Fate, candidates, fit, ranked, unique
+from selfrefine.steps.candidates import Fate, candidates, fit, ranked, unique
 from selfrefine.steps.pairs import labels, pairs, whole_groups
 
 
@@ -26,7 +26,7 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 
 def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
-    """What the strategy takes from each prompt's candidates (see `lessons.candidates`).
+    """What the strategy takes from each prompt's candidates (see `candidates.py`).
 
     best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
     min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and

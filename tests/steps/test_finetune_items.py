@@ -13,8 +13,9 @@ from selfrefine.engines.base import Sampling
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Sample, Task
-from selfrefine.steps.finetune import items, trainable
+from selfrefine.steps.finetune import trainable
 from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.lessons import items
 from selfrefine.steps.select import select
 
 TASK = Task(id="a", prompt=(Message(role="user", content="What is 17 + 25?"),), references=("42",))

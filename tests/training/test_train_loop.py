@@ -19,7 +19,8 @@ from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.objectives.base import Batch, Item, Loss
 from selfrefine.objectives.sft import sft
 from selfrefine.records import Message
-from selfrefine.training.loop import StepLog, plan_steps, rate_at, train
+from selfrefine.training.loop import StepLog, train
+from selfrefine.training.plan import plan_steps, rate_at
 
 END = 302
 
