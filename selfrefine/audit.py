@@ -30,7 +30,7 @@ UNCOMPARED = frozenset(
 """What may differ between two commands on one run: extending a run is normal."""
 
 _OWN = ("generate", "critique", "reward", "resampled", "rationalised", "selected")
-_MEASURED = ("gate", "test")
+_MEASURED = ("gate", "test", "revised")
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:

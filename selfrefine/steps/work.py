@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine, Sampling
 from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.objectives import GROUPED, LABELLED, PAIRED
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward, select
@@ -131,6 +134,20 @@ def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -
     return reward.build([reward.parse_spec(text) for text in specs], options, engine)
 
 
+@contextmanager
+def timed(work: Work, k: int | str, stage: str) -> Iterator[None]:
+    """A stage's beginning, end and seconds, in events.jsonl."""
+    began = time.monotonic()
+    work.run.events.append("stage-begin", round=k, stage=stage)
+    yield
+    work.run.events.append("stage-end", round=k, stage=stage, seconds=round(time.monotonic() - began, 3))
+
+
+def right_mark(config: Config) -> float:
+    """From this reward on an answer counts as right."""
+    return 1.0 if config.select.min_reward is None else config.select.min_reward
+
+
 def generate_settings(config: Config) -> GenerateSettings:
     """For training rounds."""
     own = config.generate
@@ -212,6 +229,16 @@ def check_method(config: Config) -> None:
     ):
         if wanted and not revises:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
+    if config.resample.groups and own.passes:
+        raise ConfigError("resample: further answers are not criticised; set critique.passes = 0")
+    for names, strategy in ((PAIRED, "pairs"), (LABELLED, "labels"), (GROUPED, "groups")):
+        if (config.objective.name in names or chosen.strategy == strategy) and not (
+            config.objective.name in names and chosen.strategy == strategy
+        ):
+            raise ConfigError(
+                f"objective.name {config.objective.name} and select.strategy {chosen.strategy} do not go "
+                f"together: {strategy} is for {', '.join(sorted(names))}"
+            )
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
         raise ConfigError("resample is for select.strategy pairs and groups, which need rewards that differ")
     if config.rationalise.n and chosen.strategy == "groups":
