@@ -168,3 +168,23 @@ def test_constitutional_learns_its_revisions_under_the_drafts_prompts(
     drawn = {line for text in asked for line in text.splitlines() if line.startswith("The principle: ")}
     assert 1 < len(drawn) <= 6  # one of the file's six for each draft
     assert (found / "prompts" / "principles.txt").is_file()
+
+
+def test_a_budget_of_tokens_ends_a_run_wherever_it_was_interrupted(tmp_path: Path, model: Path) -> None:
+    """The equal budget of the recipes' comparison: sampled and trained tokens, without what measures."""
+    found = run(tmp_path, model, "--recipe", "raft", "--rounds", "9", "--set", "cycle.max_tokens=60")
+    counts = [json.loads(path.read_text())["counts"] for path in sorted(found.glob("round-*/round.json"))]
+    spent = 0
+    for k, one in enumerate(counts):
+        folder = found / f"round-00{k}"
+        sampled = sum(len(row["token_ids"]) for row in rows(folder / "generate.jsonl")) if k else 0
+        assert one["tokens"] - one["measured_tokens"] == sampled
+        trained = sum(step["tokens"] for step in rows(folder / "train.jsonl")) if k else 0
+        assert spent < 60  # else this round would not have begun
+        spent += sampled + trained
+    assert spent >= 60 and 2 <= len(counts) < 10
+    again = selfrefine("cycle", "--run", "r", "--summary-json", "s.json", cwd=tmp_path)
+    assert again.code == 0, again.err
+    assert json.loads((tmp_path / "s.json").read_text())["why"].startswith(f"{spent} tokens")
+    higher = ("--set", "cycle.max_tokens=100000", "--rounds", "1")
+    assert selfrefine("cycle", "--run", "r", *higher, cwd=tmp_path).code == 0  # no drift
