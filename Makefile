@@ -14,7 +14,7 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long check fix docs clean
+.PHONY: help demo demo-text test test-long bench-recipes check fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,6 +31,9 @@ test: $(DEV)  ## the tests that take seconds, under 10 minutes in all on 2 cores
 
 test-long: $(DEV)  ## the tests that take minutes: a million rows, pairs of crashes, the tutorial
 	$(PY) -m pytest -q -m long $(ARGS)
+
+bench-recipes: $(DEV)  ## every recipe on the demo task, in parts of 50 minutes: call it until no runs are left
+	$(PY) -m benchmarks.recipes $(ARGS)
 
 check: $(DEV)  ## formatting, lint and types
 	$(BIN)/ruff format --check .
