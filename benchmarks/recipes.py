@@ -1,9 +1,10 @@
-"""Every recipe on the demo task at one budget of tokens: `make bench-recipes`, `python -m benchmarks.recipes`.
+"""Every recipe on the demo task at one budget of tokens: `make bench-recipes`.
 
-Each (recipe, seed) is an ordinary run folder, so the whole can be stopped anywhere: finished runs are skipped,
-the running one is interrupted when the minutes are over and continued by the next call, and RECIPES.md is
-written from the folders alone. First all recipes with seed 0; then the best four and the placebo with seeds 1
-and 2. Nothing is left out of the table: what failed, and what could learn nothing, stands in it with its reason.
+Each (recipe, seed) is an ordinary run folder, so all of it can be stopped anywhere: finished runs are
+skipped, the running one is interrupted when the minutes are over and continued by the next call, and
+RECIPES.md is written from the folders alone. First all recipes with seed 0; then the best four and the
+placebo with seeds 1 and 2. Nothing is left out of the table: what failed, and what could learn nothing,
+stands in it with why.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def _seconds(run: Run) -> float:
 
 
 def todo(plan: Plan) -> list[tuple[str, int]]:
-    """Runs to begin or to go on with, in order. The repeats are known once seed 0 is done with all recipes."""
+    """Runs to begin or to go on with, in order. What is repeated is known once seed 0 is done everywhere."""
     first = [result(plan, name, SEEDS[0]) for name in plan.names]
     waiting = [(one.recipe, one.seed) for one in first if not one.finished]
     if waiting:
@@ -139,10 +140,9 @@ def todo(plan: Plan) -> list[tuple[str, int]]:
 
 def repeated(first: Sequence[Result]) -> list[str]:
     """The best of the trained recipes by their gain with seed 0, and the placebo."""
-    gains = {
-        one.recipe: one.gain.mean for one in first if one.gain and one.gain.mean is not None and one.rounds
-    }
-    best = sorted((name for name in gains if name != PLACEBO), key=lambda name: (-(gains[name] or 0.0), name))
+    gains = {one.recipe: one.gain.mean for one in first if one.gain and one.rounds}
+    known = {name: gain for name, gain in gains.items() if gain is not None and name != PLACEBO}
+    best = sorted(known, key=lambda name: (-known[name], name))
     return best[:REPEATED] + [one.recipe for one in first if one.recipe == PLACEBO]
 
 
@@ -153,7 +153,10 @@ def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
     log = path.with_name(f"{path.name}.log")
     command = [sys.executable, "-m", "selfrefine", *plan.command(recipe, seed)]
     with log.open("ab") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        # A session of its own: Ctrl-C here would reach it twice, and twice means at once.
+        child = subprocess.Popen(
+            command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True
+        )
         try:
             code = child.wait(timeout=max(1.0, left_s))
         except (subprocess.TimeoutExpired, KeyboardInterrupt) as over:
@@ -183,16 +186,16 @@ def page(plan: Plan, command: str) -> str:
     lines = [
         "# Recipes, side by side",
         "",
-        f"Written by `{command}` from its run folders; {sum(one.finished for one in found)} of {len(found)} runs "
-        "are finished.",
+        f"Written by `{command}` from its run folders.",
+        f"{sum(one.finished for one in found)} of {len(found)} runs are finished.",
         "",
-        f"Task: `--config {plan.config}`, model `{plan.model}`. Budget: no round begins once "
-        f"{plan.budget:,} tokens are sampled to learn from and trained on (prompts of training rows included).",
-        "What measures is not counted, and is the same for all. Start and end: the test split under the starting",
-        "and the accepted policy, 95 % interval; gain: paired by task. Minutes: all stages, measuring included.",
+        f"Task: `--config {plan.config}`, model `{plan.model}`. No round begins once {plan.budget:,} tokens",
+        "are sampled to learn from and trained on (prompts of training rows included). What measures is not",
+        "counted. Start and end: the test split under the starting and the accepted policy, 95 % interval.",
+        "Gain: paired by task. Minutes: all stages, measuring included.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}.",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}.",
         "",
         "| recipe | seed | start | end | gain | accepted | tokens | minutes | ended |",
         "|---|---|---|---|---|---|---|---|---|",
