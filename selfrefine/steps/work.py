@@ -13,7 +13,6 @@ from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine, Sampling
 from selfrefine.errors import ConfigError, RunFolderError
-from selfrefine.objectives import GROUPED, LABELLED, PAIRED
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward, select
@@ -231,14 +230,6 @@ def check_method(config: Config) -> None:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
     if config.resample.groups and own.passes:
         raise ConfigError("resample: further answers are not criticised; set critique.passes = 0")
-    for names, strategy in ((PAIRED, "pairs"), (LABELLED, "labels"), (GROUPED, "groups")):
-        if (config.objective.name in names or chosen.strategy == strategy) and not (
-            config.objective.name in names and chosen.strategy == strategy
-        ):
-            raise ConfigError(
-                f"objective.name {config.objective.name} and select.strategy {chosen.strategy} do not go "
-                f"together: {strategy} is for {', '.join(sorted(names))}"
-            )
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
         raise ConfigError("resample is for select.strategy pairs and groups, which need rewards that differ")
     if config.rationalise.n and chosen.strategy == "groups":

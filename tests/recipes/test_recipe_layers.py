@@ -12,6 +12,7 @@ from selfrefine import recipes
 from selfrefine.cli import common
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError
+from selfrefine.steps.prepare import check_objective
 from selfrefine.steps.work import build_both, check_method
 
 
@@ -44,6 +45,7 @@ def test_every_recipe_goes_with_every_shipped_task(name: str, task: str) -> None
     """A task file that set `train` or `select` would turn another recipe into a mixture of two methods."""
     config = resolved(task, recipe=name).config
     check_method(config)
+    check_objective(config)
     method = recipes.read(name).table
     for table in ("select", "objective", "train", "reward", "rationalise", "critique"):
         for key, value in method.get(table, {}).items():
@@ -125,8 +127,6 @@ def test_ls_and_show(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        ({"objective": {"name": "dpo"}}, "dpo and select.strategy best-of-n do not go together"),
-        ({"select": {"strategy": "groups"}}, "sft and select.strategy groups do not go together"),
         ({"select": {"strategy": "all", "learn": "both"}}, "learn both needs revisions"),
         ({"evaluate": {"revise": "end"}}, "evaluate.revise end needs revisions"),
         ({"critique": {"passes": 2, "revise": False}}, "with critique.revise = false it is 1"),
