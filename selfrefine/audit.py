@@ -24,12 +24,13 @@ UNCOMPARED = frozenset(
         "config.cycle.rounds",
         "config.cycle.until",
         "config.cycle.max_minutes",
+        "config.cycle.max_tokens",
     }
 )
 """What may differ between two commands on one run: extending a run is normal."""
 
-_OWN = ("generate", "critique", "reward", "selected")
-_MEASURED = ("gate", "test")
+_OWN = ("generate", "critique", "reward", "resampled", "rationalised", "selected")
+_MEASURED = ("gate", "test", "revised")
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
@@ -126,7 +127,8 @@ def _rows(folder: RoundDir, name: str, policy: str | None = None, only_round: in
     """Decode every row of a stage; the first that fails speaks for its file.
 
     The trap behind `policy`: a script that ignores its model argument and samples the old policy for ever.
-    Replayed rows come from earlier rounds (`only_round`); an error row was sampled by nobody.
+    Replayed rows come from earlier rounds (`only_round`); an error row was sampled by nobody, nor was a text
+    without ids that `select` made a row of (a reference, another model's critique).
     """
     path = folder.file(name)
     if not path.is_file():
@@ -138,7 +140,8 @@ def _rows(folder: RoundDir, name: str, policy: str | None = None, only_round: in
             except DataError as error:
                 return [str(error)]
             replayed = only_round is not None and sample.round != only_round
-            if policy is None or replayed or sample.finish_reason == "error" or sample.policy == policy:
+            nobody = sample.finish_reason == "error" or not (sample.policy or sample.token_ids)
+            if policy is None or replayed or nobody or sample.policy == policy:
                 continue
             return [f"{where}: sampled by policy {sample.policy[:12] or '(none)'}, not by {policy[:12]}"]
     return []

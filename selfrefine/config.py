@@ -1,4 +1,4 @@
-"""Every setting of a run: default < config file < flag, unknown keys refused with the nearest known one.
+"""Every setting of a run: default < recipe < config file < flag, unknown keys refused, the nearest named.
 
 The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`.
 """
@@ -55,23 +55,43 @@ class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     system: str | None = None
 
 
+class ResampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """More prompts for a round until `groups` of them have answers of different reward, for at most
+    `max_tokens` sampled tokens. groups 0 is off."""
+
+    groups: Natural = 0
+    max_tokens: Positive = 100_000
+
+
+class RationaliseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """n samples, with the reference as a hint, of each task that no sample got right; 0 is off."""
+
+    n: Natural = 0
+    prompt: str = "hint"
+
+
 class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How held-out tasks are answered: greedily unless told otherwise. measure: a reward kept apart from the
-    trained ones; without one the trained rewards measure themselves, and the run says so."""
+    trained ones; without one the trained rewards measure themselves, and the run says so. revise: also
+    compare drafts, revisions and fresh samples of the test tasks, at the end or at the start too."""
 
     measure: tuple[str, ...] = ()
     n: Positive = 1
     temperature: NonNegative = 0.0
     max_new_tokens: Positive | None = None
+    revise: Literal["off", "end", "both"] = "off"
 
 
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """passes 0 leaves the step out of a cycle. prompts: a shipped name or a file."""
+    """passes 0 leaves the step out of a cycle. prompts and principles: a shipped name or a file.
+    revise false: the critic judges, and nothing is rewritten."""
 
     passes: Natural = 0
     critic_model: str | None = None
+    revise: bool = True
     critique_prompt: str = "critique"
     revise_prompt: str = "revise"
+    principles: str | None = None
     feedback: Literal["none", "rewards"] = "none"
     reveal_references: bool = False
     control: bool = True
@@ -80,7 +100,8 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """use: NAME[:weight] each. gate_on: the others count only where this one passes. settings: by reward."""
+    """use: NAME[:weight] each; without any, what measures is trained on. gate_on: the others count only
+    where this one passes. settings: by reward."""
 
     use: tuple[str, ...] = ()
     gate_on: str | None = None
@@ -88,12 +109,19 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each."""
+    """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each.
+    band: lowest and highest mean reward of a prompt's answers (the pass rate where rewards are 0 or 1)."""
 
-    strategy: Literal["best-of-n", "threshold", "all"] = "best-of-n"
+    strategy: Literal["best-of-n", "threshold", "all", "pairs", "labels", "groups"] = "best-of-n"
     min_reward: Share | None = None
     max_per_prompt: Positive | None = None
     dedupe: bool = True
+    learn: Literal["answers", "revisions", "critiques", "both"] = "answers"
+    candidates: Literal["all", "drafts", "revisions"] = "all"
+    band: tuple[Share, Share] | None = None
+    margin: Share = 0.0
+    pairs_per_prompt: Positive = 1
+    chosen: Literal["samples", "references"] = "samples"
 
 
 class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,12 +188,14 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """rounds, until and max_minutes may change when a run is continued; everything else is frozen with it."""
+    """rounds, until, max_minutes and max_tokens may change when a run is continued; all else is frozen with
+    it. max_tokens: sampled and trained ones, without what measures."""
 
     rounds: Natural = 3
     prompts_per_round: Positive = 128
     until: Share | None = None
     max_minutes: PositiveFloat | None = None
+    max_tokens: Positive | None = None
     patience: Positive = 2
 
 
@@ -212,13 +242,16 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A whole run."""
+    """A whole run. recipe: the method, by name or file; its settings lie below the configuration file's."""
 
     seed: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     model: str = "smollm2"
     adapter: str | None = None
+    recipe: str | None = None
     tasks: TasksConfig = TasksConfig()
     generate: GenerateConfig = GenerateConfig()
+    resample: ResampleConfig = ResampleConfig()
+    rationalise: RationaliseConfig = RationaliseConfig()
     critique: CritiqueConfig = CritiqueConfig()
     reward: RewardConfig = RewardConfig()
     select: SelectConfig = SelectConfig()
@@ -232,7 +265,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Settings(Struct, frozen=True):
-    """A resolved configuration and, by dotted key, who decided it: `default`, `file`, `run` or `flag`."""
+    """A resolved configuration, and by dotted key who decided: `default`, `recipe`, `file`, `run`, `flag`."""
 
     config: Config
     origins: dict[str, str]

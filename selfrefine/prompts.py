@@ -21,13 +21,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfrefine.errors import ConfigError
 
-_CRITIC_SEES = frozenset({"task", "conversation", "answer", "feedback", "references"})
+_CRITIC_SEES = frozenset({"task", "conversation", "answer", "feedback", "references", "principle"})
 TEMPLATES: dict[str, frozenset[str]] = {
     "critique": _CRITIC_SEES,
     "rubric": _CRITIC_SEES,
-    "revise": frozenset({"task", "conversation", "answer", "critique", "feedback"}),
+    "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
+    "hint": frozenset({"task", "reference"}),
 }
-"""Kind to the variables it may use. `references` is for critics only and empty unless revealed."""
+"""Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
+one on purpose, and what is sampled under it is never learnt under it."""
+_MUST_SHOW = {"hint": ("reference", "reference")}
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -48,6 +51,8 @@ class Template:
     kind: str
     source: str
     sha256: str
+    uses: frozenset[str]
+    """The variables that stand in it."""
     _compiled: jinja2.Template = field(repr=False, compare=False)
     _tags: re.Pattern[str] | None = field(repr=False, compare=False)
 
@@ -74,7 +79,8 @@ def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
     Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    `kind` does not declare, no `answer`, or a failure when rendered with all variables full or all empty.
+    `kind` does not declare, no `answer` (in a hint, no `reference`), or a failure when rendered with all
+    variables full or all empty.
     """
     path = _find(str(name_or_path))
     try:
@@ -99,20 +105,47 @@ def from_source(source: str, kind: str, name: str) -> Template:
             f"{name}: unknown variable '{unknown[0]}' in a {kind} template; nearest known: "
             f"'{_nearest(unknown[0], known)}' (known: {', '.join(sorted(known))})"
         )
-    if "answer" not in used:
+    variable, what = _MUST_SHOW.get(kind, ("answer", "draft"))
+    if variable not in used:
         # `{ answer }` with single braces would otherwise have every draft judged unseen.
-        raise ConfigError(f"{name}: a {kind} template must show the draft: {{{{ answer }}}} is missing")
+        raise ConfigError(f"{name}: a {kind} template must show the {what}: {{{{ {variable} }}}} is missing")
     template = Template(
         name=name,
         kind=kind,
         source=source,
         sha256=hashlib.sha256(source.encode()).hexdigest(),
+        uses=frozenset(used),
         _compiled=compiled,
         _tags=_tag_openings(source),
     )
     template.render(**dict.fromkeys(known, "x"))
     template.render()
     return template
+
+
+def principles_text(name_or_path: str | Path) -> str:
+    """A file of principles by path (whatever has a slash or ends in .txt), or a shipped one by name.
+
+    Raises: ConfigError: not found, not UTF-8, or no principle in it.
+    """
+    name = str(name_or_path)
+    own = "/" in name or name.endswith(".txt")
+    path = Path(name) if own else shipped_dir() / f"{name}.txt"
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read these principles: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: these principles are not UTF-8") from None
+    if not principles(text):
+        raise ConfigError(f"{path}: there is no principle in it; write one a line")
+    return text
+
+
+def principles(text: str) -> tuple[str, ...]:
+    """A principle a line; empty lines and lines that begin with # are none."""
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def shipped_dir() -> Path:

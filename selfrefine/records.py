@@ -49,6 +49,7 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
     messages: tuple[Message, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
+    finish_reason: FinishReason = "stop"
     logprobs: tuple[float, ...] | None = None
     pass_index: Count = 0
     critic: str = ""
@@ -179,7 +180,7 @@ class RunManifest(Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
     config: dict[str, Any]
     origins: dict[str, str]
-    """Dotted key to `default`, `file` or `flag`: who decided it."""
+    """Dotted key to `default`, `recipe`, `file` or `flag`: who decided it."""
     seeds: dict[str, int]
     git: dict[str, Any]
     packages: dict[str, str]

@@ -11,20 +11,29 @@ from selfrefine import prompts
 from selfrefine.errors import ConfigError
 
 
-def test_each_shipped_template_loads_and_shows_everything_its_kind_declares() -> None:
+def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -> None:
+    shown: dict[str, frozenset[str]] = {}
     for name, kind in [
         ("critique", "critique"),
         ("rubric", "rubric"),
         ("rubric", "critique"),
+        ("reflect", "critique"),
+        ("constitutional-critique", "critique"),
         ("revise", "revise"),
+        ("retry", "revise"),
+        ("constitutional-revise", "revise"),
+        ("hint", "hint"),
     ]:
         template = prompts.load(name, kind)
-        values = {variable: f"the {variable} here" for variable in prompts.TEMPLATES[kind]}
+        shown[kind] = shown.get(kind, frozenset()) | template.uses
+        values = {variable: f"the {variable} here" for variable in template.uses}
         text = template.render(**values)
         assert all(value in text for value in values.values()), name
         assert (
             template.sha256 == hashlib.sha256((prompts.shipped_dir() / f"{name}.md").read_bytes()).hexdigest()
         )
+    shown["rubric"] |= {"principle"}  # declared, for a template of one's own
+    assert shown == prompts.TEMPLATES
 
 
 def test_what_is_empty_leaves_no_trace() -> None:

@@ -17,6 +17,7 @@ from selfrefine.cli import (
     finetune,
     gate,
     generate,
+    recipes,
     reward,
     runs,
     select,
@@ -76,4 +77,5 @@ for module, name in (
 ):
     app.command(name)(module.command)
 app.add_typer(runs.app, name="runs")
+app.add_typer(recipes.app, name="recipes")
 app.add_typer(adapter.app, name="adapter")

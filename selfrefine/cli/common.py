@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfrefine import recipes
 from selfrefine.cli.guard import Stop, stoppable
-from selfrefine.config import Settings, parse_set, read_toml, resolve
+from selfrefine.config import Settings, flatten, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ RunOption = Annotated[
 ]
 ConfigOption = Annotated[
     str | None, typer.Option("--config", help="A TOML file, or a shipped one: demo, demo-text.")
+]
+RecipeOption = Annotated[
+    str | None, typer.Option("--recipe", help="The method: a name of `selfrefine recipes ls`, or a file.")
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -67,14 +71,24 @@ def flags(**given: Any) -> dict[str, Any]:
 def settings(
     config: str | None, sets: list[str] | None, given: Mapping[str, Any], run: Mapping[str, Any] | None = None
 ) -> Settings:
-    """Default < run < config file < --set and flags."""
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    if run is not None:
-        layers.append(("run", run))
-    if config is not None:
-        layers.append(("file", read_toml(config_path(config))))
-    layers.append(("flag", dict(parse_set(text) for text in sets or [])))
-    layers.append(("flag", given))
+    """Default < run < recipe < config file < --set and flags. The file may name the recipe, a flag another.
+
+    Raises: ConfigError, also where a file or flag would train on another reward than the recipe is about.
+    """
+    file = read_toml(config_path(config)) if config is not None else {}
+    said = {**dict(parse_set(text) for text in sets or []), **given}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("run", run)] if run is not None else []
+    name = said.get("recipe") or file.get("recipe")
+    if isinstance(name, str):
+        method = recipes.read(name)
+        layers.append(("recipe", method.table))
+        own = flatten(method.table).get("reward.use")
+        for layer in (flatten(file), flatten(said)):
+            if own is not None and list(layer.get("reward.use", own)) != own:
+                raise ConfigError(
+                    f"recipe {name} trains on {', '.join(own)}: name what measures with --measure, not -r"
+                )
+    layers += [("file", file), ("flag", said)]
     return resolve(layers)
 
 
@@ -83,12 +97,13 @@ def config_path(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    folder = Path(__file__).parent.parent / "recipes"
+    folder = Path(__file__).parent.parent / "configs"
     shipped = folder / f"{name}.toml"
     if path.name == name and shipped.is_file():
         return shipped
     names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-    raise ConfigError(f"--config {name}: there is no such file, and the shipped ones are: {names}")
+    hint = f" (--recipe {name} is a method)" if name in recipes.names() else ""
+    raise ConfigError(f"--config {name}: there is no such file, and the shipped ones are: {names}{hint}")
 
 
 def need_input(ctx: typer.Context, source: str, run: str | None) -> None:

@@ -12,6 +12,7 @@ from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
     ModelOption,
+    RecipeOption,
     SeedOption,
     SetOption,
     SummaryOption,
@@ -24,6 +25,7 @@ def command(
         str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
     ] = None,
     config: ConfigOption = None,
+    recipe: RecipeOption = None,
     tasks: Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")] = None,
     reward: Annotated[
         list[str] | None,
@@ -65,10 +67,12 @@ def command(
     \b
       selfrefine cycle --config demo --run demo
       selfrefine cycle --tasks gym:chain_sum -r gym --rounds 3 --run sums
+      selfrefine cycle --recipe grpo --config demo --run demo-grpo
     """
     given = common.flags(
         model=model,
         seed=seed,
+        recipe=recipe,
         tasks__source=tasks,
         reward__use=reward,
         evaluate__measure=measure,

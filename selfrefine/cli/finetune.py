@@ -20,7 +20,13 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
-from selfrefine.cli.select import MaxPerPromptOption, MinRewardOption, StrategyOption, select_flags
+from selfrefine.cli.select import (
+    LearnOption,
+    MaxPerPromptOption,
+    MinRewardOption,
+    StrategyOption,
+    select_flags,
+)
 
 
 def command(
@@ -31,6 +37,7 @@ def command(
     strategy: StrategyOption = None,
     min_reward: MinRewardOption = None,
     max_per_prompt: MaxPerPromptOption = None,
+    learn: LearnOption = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +66,7 @@ def command(
     \b
       selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
     """
-    given = select_flags(strategy, min_reward, max_per_prompt, None) | common.flags(
+    given = select_flags(strategy, min_reward, max_per_prompt, learn) | common.flags(
         model=model,
         adapter=adapter,
         seed=seed,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from selfrefine.cli import common
-from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, SeedOption, SetOption
+from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make, list, show and verify run folders."
@@ -19,6 +19,7 @@ app = typer.Typer(
 def new(
     name: Annotated[str, typer.Argument(help="The run's name.")],
     config: ConfigOption = None,
+    recipe: RecipeOption = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
@@ -30,7 +31,7 @@ def new(
     """
     from selfrefine.cli.open_run import create_run
 
-    resolved = common.settings(config, set_, common.flags(model=model, seed=seed))
+    resolved = common.settings(config, set_, common.flags(model=model, seed=seed, recipe=recipe))
     run = create_run(name, resolved, common.engine_for(resolved))
     sys.stderr.write(f"made {run.path}; next: selfrefine cycle --run {run.name}, or stage by stage\n")
 

@@ -10,20 +10,31 @@ from selfrefine.cli import common
 from selfrefine.cli.common import DriftOption, Input, JsonOption, Output, RunOption, SetOption, SummaryOption
 
 StrategyOption = Annotated[
-    str | None, typer.Option("--select", metavar="NAME", help="best-of-n, threshold or all. [best-of-n]")
+    str | None,
+    typer.Option(
+        "--select", metavar="NAME", help="best-of-n, threshold, all, pairs, labels, groups. [best-of-n]"
+    ),
 ]
 MinRewardOption = Annotated[float | None, typer.Option(help="Take rows of at least this reward.")]
 MaxPerPromptOption = Annotated[int | None, typer.Option(help="At most this many a prompt. [1 for best-of-n]")]
+LearnOption = Annotated[
+    str | None, typer.Option("--learn", help="answers, revisions, critiques or both turns. [answers]")
+]
 DedupeOption = Annotated[bool | None, typer.Option(help="Equal answers to a prompt count once. [on]")]
 
 
 def select_flags(
-    strategy: str | None, min_reward: float | None, max_per_prompt: int | None, dedupe: bool | None
+    strategy: str | None,
+    min_reward: float | None,
+    max_per_prompt: int | None,
+    learn: str | None = None,
+    dedupe: bool | None = None,
 ) -> dict[str, Any]:
     return common.flags(
         select__strategy=strategy,
         select__min_reward=min_reward,
         select__max_per_prompt=max_per_prompt,
+        select__learn=learn,
         select__dedupe=dedupe,
     )
 
@@ -36,6 +47,7 @@ def command(
     strategy: StrategyOption = None,
     min_reward: MinRewardOption = None,
     max_per_prompt: MaxPerPromptOption = None,
+    learn: LearnOption = None,
     dedupe: DedupeOption = None,
     set_: SetOption = None,
     summary_json: SummaryOption = None,
@@ -44,13 +56,14 @@ def command(
 ) -> None:
     """Choose what to learn from, and count what falls out and why.
 
-    best-of-n takes what lies above its group's minimum, or reaches --min-reward. Unscored and truncated rows
-    never get through.
+    best-of-n takes what lies above its group's minimum, or reaches --min-reward. Unscored rows never get
+    through, truncated ones only with the groups of a policy gradient. Each row says what it teaches.
 
     \b
       selfrefine select scored.jsonl --min-reward 1 --max-per-prompt 2 > chosen.jsonl
+      selfrefine select scored.jsonl --select pairs --set select.margin=0.2 > pairs.jsonl
     """
-    given = select_flags(strategy, min_reward, max_per_prompt, dedupe)
+    given = select_flags(strategy, min_reward, max_per_prompt, learn, dedupe)
     if run is not None:
         from selfrefine.cli.by_hand import one_stage
 

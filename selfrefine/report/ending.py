@@ -11,7 +11,7 @@ from selfrefine.artifacts import RoundDir
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
-from selfrefine.report.words import with_interval
+from selfrefine.report.words import revised_lines, with_interval
 from selfrefine.rundir import Run
 from selfrefine.stats import Difference, Interval, paired_difference
 from selfrefine.steps.cycle import Ended
@@ -39,6 +39,12 @@ def final_row(run: Run) -> RoundRow | None:
     return RoundRow(label="final", test=msgspec.convert(told["test"], Interval), decision=kept)
 
 
+def revised(run: Run) -> dict[str, Any] | None:
+    """The comparison of revisions on the test tasks, where the run ended with one."""
+    note = run.final.path / "revised.json"
+    return msgspec.json.decode(note.read_bytes(), type=dict[str, Any]) if note.is_file() else None
+
+
 def test_gain(run: Run) -> Difference | None:
     """Paired difference on the test split, from the starting policy to the accepted one."""
     start, end = run.round(0), run.final
@@ -64,6 +70,8 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
             f"{what} on {gain.n} test tasks, paired: {with_interval(gain)} "
             f"(the test split was read {test_reads(run.path)} times)"
         )
+    if told := revised(run):
+        lines += revised_lines(told)
     if shown := examples(run):
         lines += ["the same test tasks, start and end:", *shown]
     lines.append(f"run folder: {run.path}")
@@ -96,4 +104,5 @@ def summary(run: Run, ended: Ended) -> dict[str, Any]:
         "accepted_round": ended.summaries[-1].accepted_round if ended.summaries else 0,
         "test": msgspec.to_builtins(ended.final) if ended.final else None,
         "test_gain": msgspec.to_builtins(gain) if gain else None,
+        "revised": revised(run),
     }

@@ -23,7 +23,14 @@ def plan(config: Config) -> str:
     new = own.max_new_tokens
     held_new = (held.max_new_tokens or new) * held.n
     sampled = per_round * own.n * new
-    critique = per_round * own.n * config.critique.passes * (config.critique.max_new_tokens + new)
+    rewritten = new if config.critique.revise else 0
+    critique = per_round * own.n * config.critique.passes * (config.critique.max_new_tokens + rewritten)
+    hints = per_round * config.rationalise.n * new
+    further = config.resample.max_tokens if config.resample.groups else 0
+    each = new + config.critique.passes * (config.critique.max_new_tokens + new)
+    looks = {"off": 0, "end": 1, "both": 2}[held.revise]
+    revised = looks * len(splits["test"]) * each
+    learning = sampled + critique + hints + further
     gate, test = len(splits["gate"]) * held_new, len(splits["test"]) * held_new
     rounds = config.cycle.rounds
     rows = per_round * own.n
@@ -35,8 +42,8 @@ def plan(config: Config) -> str:
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
         f"test {number(len(splits['test']))}",
         f"a round        {number(per_round)} prompts x {own.n} samples = {number(rows)} answers",
-        f"new tokens     at most {compact(sampled + critique + gate)} a round, "
-        f"{compact(rounds * (sampled + critique + gate) + gate + 2 * test)} in {rounds} rounds",
+        f"new tokens     at most {compact(learning + gate)} a round, "
+        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in {rounds} rounds",
         f"disk           about {compact(rounds * rows * 4 * 2500)}B of rows at most"
         + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
     ]

@@ -119,3 +119,24 @@ def critique_line(summary: Mapping[str, Any]) -> str:
         arms = ", ".join(f"{arm} {right[arm]:.3f}" for arm in right)
         parts.append(f"right at equal tokens: {arms} ({number(compared['compared'])} compared)")
     return "critique: " + " · ".join(parts)
+
+
+def revised_lines(told: Mapping[str, Any]) -> list[str]:
+    """The comparison of `steps.revised`: what revising gained, and whether it was worth its tokens."""
+    arms = ", ".join(f"{arm} {with_interval(_interval(told[arm]))}" for arm in ("draft", "revision", "fresh"))
+    lines = [f"critique on test tasks: {arms}"]
+    for name, words in (("draft", "the draft"), ("fresh", "asking again for the same tokens")):
+        gain = told[f"revision_minus_{name}"]
+        lo, hi = gain["lo"], gain["hi"]
+        if lo is None or hi is None:
+            lines.append(f"revision against {words}: nothing to compare")
+            continue
+        won = "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
+        lines.append(
+            f"revision {won} {words}: {with_interval(_interval(gain))}, paired, {number(gain['n'])} tasks"
+        )
+    return lines
+
+
+def _interval(told: Mapping[str, Any]) -> Interval:
+    return Interval(mean=told["mean"], lo=told["lo"], hi=told["hi"], n=told["n"])

@@ -20,6 +20,7 @@ REWARDS: dict[str, str] = {
     "critic": "selfrefine.rewards.critic:make",
     "p-true": "selfrefine.rewards.p_true:make",
     "gym": "selfrefine.rewards.gym:make",
+    "majority": "selfrefine.rewards.majority:make",
     "random": "selfrefine.rewards.random:make",
 }
 

@@ -34,9 +34,14 @@ ScoreFn = Callable[[list[Sample]], list[Sample]]
 
 
 class CritiqueSettings(Struct, frozen=True, kw_only=True):
-    """`revision` also draws the fresh samples of the comparison."""
+    """`revision` also draws the fresh samples of the comparison. With `revise` off the critic only judges.
+
+    principles: each critique, and the revision after it, gets one of them, drawn by the row's own seed.
+    """
 
     passes: int = 1
+    revise: bool = True
+    principles: tuple[str, ...] = ()
     feedback: Literal["none", "rewards"] = "none"
     reveal_references: bool = False
     critique: Sampling = Sampling()
@@ -94,7 +99,8 @@ def critique(
     for pass_index in range(settings.passes):
         live = [thread for thread in drafts if thread.live]
         outcome += run.criticise(live, pass_index)
-        outcome += run.revise([thread for thread in live if thread.live], pass_index)
+        if settings.revise:
+            outcome += run.revise([thread for thread in live if thread.live], pass_index)
     outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
     revised = [thread for thread in drafts if len(thread.rows) > 1]
     fresh = run.fresh(revised, drafts) if settings.control else None
@@ -129,7 +135,7 @@ class _Run:
 
     def criticise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a critique to each thread's last row; verdict ok or a failed critique ends the thread."""
-        chats = [self._critique_chat(thread) for thread in threads]
+        chats = [self._critique_chat(thread, pass_index) for thread in threads]
         seeds = [(self.seed("critique", pass_index, thread.rows[0]),) for thread in threads]
         answers = _ask(self.critic, chats, seeds, self.settings.critique)
         counts = PassOutcome(critiques=len(threads))
@@ -151,7 +157,7 @@ class _Run:
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a scored revision to each thread; a failed one ends the thread."""
-        chats = [self._revise_chat(thread) for thread in threads]
+        chats = [self._revise_chat(thread, pass_index) for thread in threads]
         seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
         answers = _ask(self.policy, chats, seeds, self.settings.revision)
         rows: list[Sample] = []
@@ -205,7 +211,13 @@ class _Run:
             return ""
         return "\n".join(f"- {reward.name}: {reward.detail}" for reward in row.rewards if reward.detail)
 
-    def _critique_chat(self, thread: _Thread) -> tuple[Message, ...]:
+    def _principle(self, thread: _Thread, pass_index: int) -> str:
+        if not self.settings.principles:
+            return ""
+        drawn = self.seed("principle", pass_index, thread.rows[0]) % len(self.settings.principles)
+        return self.settings.principles[drawn]
+
+    def _critique_chat(self, thread: _Thread, pass_index: int) -> tuple[Message, ...]:
         context, row = _context(thread), thread.rows[-1]
         text = self.templates.critique.render(
             task=context.task,
@@ -213,17 +225,21 @@ class _Run:
             answer=row.text,
             feedback=self._feedback(row),
             references="\n".join(row.task.references) if self._reveals(row) else "",
+            principle=self._principle(thread, pass_index),
         )
         return (Message(role="user", content=text),)
 
-    def _revise_chat(self, thread: _Thread) -> tuple[Message, ...]:
+    def _revise_chat(self, thread: _Thread, pass_index: int) -> tuple[Message, ...]:
         context, row = _context(thread), thread.rows[-1]
+        earlier = [f"- {passed.critiques[-1].text}" for passed in thread.rows[:-1]]
         text = self.templates.revise.render(
             task=context.task,
             conversation=_as_text(context.before),
             answer=row.text,
             critique=row.critiques[-1].text,
+            memory="\n".join(earlier),
             feedback=self._feedback(row),
+            principle=self._principle(thread, pass_index),
         )
         return (*context.system, Message(role="user", content=text))
 
@@ -244,6 +260,7 @@ class _Run:
             messages=chat,
             prompt_token_ids=prompt,
             token_ids=answer.token_ids,
+            finish_reason=answer.finish_reason,
             logprobs=answer.logprobs,
             pass_index=pass_index,
             critic=f"{self.critic.signature} policy:{self.critic.policy[:12]}{mark}",

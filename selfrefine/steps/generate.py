@@ -42,15 +42,15 @@ def generate(
     A row's randomness comes from (run seed, stage, round, task id, index) alone. A prompt longer than the
     context gives rows with finish_reason `error`. Raises: EngineError when answers are missing.
     """
-    chats = [_chat(task, settings.system) for task in tasks]
+    chats = [chat(task, settings.system) for task in tasks]
     requests = [
         Request(
-            prompt_token_ids=engine.encode_chat(chat),
+            prompt_token_ids=engine.encode_chat(messages),
             seeds=tuple(
                 seeds.row_seed(run_seed, stage, 0, round_index, task.id, k) for k in range(settings.n)
             ),
         )
-        for task, chat in zip(tasks, chats, strict=True)
+        for task, messages in zip(tasks, chats, strict=True)
     ]
     answers: dict[tuple[int, int], Completion] = {}
     for batch in engine.generate(requests, settings.sampling):
@@ -61,13 +61,14 @@ def generate(
     if len(answers) != len(tasks) * settings.n:
         raise EngineError(f"{engine.signature}: {len(answers)} answers to {len(tasks) * settings.n} requests")
     return [
-        _sample(task, chat, request, answers[i, k], engine, round_index)
-        for i, (task, chat, request) in enumerate(zip(tasks, chats, requests, strict=True))
+        _sample(task, messages, request, answers[i, k], engine, round_index)
+        for i, (task, messages, request) in enumerate(zip(tasks, chats, requests, strict=True))
         for k in range(settings.n)
     ]
 
 
-def _chat(task: Task, system: str | None) -> tuple[Message, ...]:
+def chat(task: Task, system: str | None) -> tuple[Message, ...]:
+    """The task's prompt with the system message before it, unless it has one."""
     if system is None or (task.prompt and task.prompt[0].role == "system"):
         return task.prompt
     return (Message(role="system", content=system), *task.prompt)
@@ -75,7 +76,7 @@ def _chat(task: Task, system: str | None) -> tuple[Message, ...]:
 
 def _sample(
     task: Task,
-    chat: tuple[Message, ...],
+    messages: tuple[Message, ...],
     request: Request,
     answer: Completion,
     engine: Engine,
@@ -84,7 +85,7 @@ def _sample(
     return Sample(
         id=f"{task.id}.r{round_index}.s{answer.index}",
         task=task,
-        messages=chat,
+        messages=messages,
         prompt_token_ids=request.prompt_token_ids,
         round=round_index,
         index=answer.index,

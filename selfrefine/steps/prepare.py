@@ -35,10 +35,15 @@ def check_objective(config: Config) -> None:
 
 def run_prompts(config: Config) -> dict[str, str]:
     """The templates a run uses, by the file name it keeps them under."""
-    return {
+    texts = {
         "critique.md": prompts.load(config.critique.critique_prompt, "critique").source,
         "revise.md": prompts.load(config.critique.revise_prompt, "revise").source,
     }
+    if config.critique.principles is not None:
+        texts["principles.txt"] = prompts.principles_text(config.critique.principles)
+    if config.rationalise.n:
+        texts["hint.md"] = prompts.load(config.rationalise.prompt, "hint").source
+    return texts
 
 
 def make_splits(config: Config) -> dict[str, list[Task]]:

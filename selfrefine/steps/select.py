@@ -3,117 +3,136 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
-import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from selfrefine.config import SelectConfig
-from selfrefine.records import Sample, groups
+from selfrefine.errors import ConfigError
+from selfrefine.records import Sample
 from selfrefine.seeds import derive, generator
+from selfrefine.steps.candidates import Fate, candidates, fit, ranked, unique
+from selfrefine.steps.pairs import labels, pairs, whole_groups
 
 
 class Selection(Struct, frozen=True, kw_only=True):
-    """The chosen rows in input order, and what became of the others."""
+    """The chosen rows with their lessons, and what became of the others.
+
+    Single answers stand in input order; pairs side by side, groups together, by task.
+    """
 
     rows: list[Sample]
     counts: dict[str, int]
 
 
 def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
-    """best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
-    min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and
-    more (1 where none is given); all takes every scored, finished answer.
+    """What the strategy takes from each prompt's candidates (see `candidates.py`).
 
-    Unscored rows, truncated ones (an answer cut off would teach never to stop) and errors always fall out.
+    best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
+    min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and
+    more (1 where none is given); all takes every scored, finished answer. pairs, labels, groups: `pairs.py`.
+
+    Unscored rows and errors always fall out, and truncated ones (an answer cut off would teach never to stop)
+    except from groups, where their low reward teaches to come to an end. Raises: ConfigError.
     """
-    fate: Counter[str] = Counter(samples=len(samples))
-    chosen: set[str] = set()
-    for group in groups(samples):
-        fit = [row for row in group if _fit(row, fate)]
-        passing = _passing(fit, config)
-        fate["below"] += len(fit) - len(passing)
-        if fit and not passing:
-            fate["prompts_without_spread"] += _flat(fit)
-        ranked = sorted(passing, key=lambda row: (-(row.reward or 0.0), row.index, row.id))
-        unique = _unique(ranked) if config.dedupe else ranked
-        fate["duplicates"] += len(ranked) - len(unique)
-        cap = config.max_per_prompt or (1 if config.strategy == "best-of-n" else len(unique))
-        fate["over_the_cap"] += max(0, len(unique) - cap)
-        chosen |= {row.id for row in unique[:cap]}
-        fate["prompts_selected"] += bool(unique)
-    rows = [_as_answer(row, samples) for row in samples if row.id in chosen]
+    check(config)
+    fate: Fate = Counter(samples=len(samples))
+    rows: list[Sample] = []
+    for group in candidates(samples, config, fate):
+        chosen = STRATEGIES[config.strategy](group, config, fate)
+        fate["prompts_selected"] += bool(chosen)
+        rows += chosen
+    if config.learn == "answers" and config.strategy in _SINGLE:
+        place = {row.id: i for i, row in enumerate(samples)}
+        rows.sort(key=lambda row: place[row.id])
     return Selection(rows=rows, counts={**fate, "selected": len(rows)})
 
 
-def _fit(row: Sample, fate: Counter[str]) -> bool:
-    why = ""
-    if row.error is not None or row.finish_reason == "error":
-        why = "errors"
-    elif row.finish_reason == "length":
-        why = "truncated"
-    elif row.reward is None:
-        why = "unscored"
-    if why:
-        fate[why] += 1
-    return not why
+def check(config: SelectConfig) -> None:
+    """Raises: ConfigError for settings that contradict each other: none is ignored in silence."""
+    strategy = config.strategy
+    if config.learn != "answers" and strategy not in _SINGLE:
+        raise ConfigError(
+            f"select.learn {config.learn}: each turn has a prompt of its own, so select.strategy {strategy} "
+            f"has nothing to compare; use {', '.join(_SINGLE)}"
+        )
+    if config.learn != "answers" and config.candidates != "all":
+        raise ConfigError(f"select.candidates {config.candidates} is for select.learn answers only")
+    if config.band is not None and config.band[0] > config.band[1]:
+        raise ConfigError(f"select.band {list(config.band)}: the lower end comes first")
+    if config.chosen == "references" and strategy != "pairs":
+        raise ConfigError("select.chosen references is for select.strategy pairs")
+    if strategy == "groups" and config.candidates == "revisions":
+        raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
+    for key, set_, taken in (
+        ("margin", config.margin > 0, strategy == "pairs" and config.chosen == "samples"),
+        ("pairs_per_prompt", config.pairs_per_prompt > 1, strategy == "pairs"),
+        ("max_per_prompt", config.max_per_prompt is not None, strategy not in ("pairs", "groups")),
+        ("min_reward", config.min_reward is not None, strategy != "groups" and config.chosen == "samples"),
+    ):
+        if set_ and not taken:
+            more = " with references as the chosen side" if config.chosen == "references" else ""
+            raise ConfigError(
+                f"select.{key} has no meaning for select.strategy {strategy}{more}; leave it out"
+            )
 
 
-def _passing(fit: list[Sample], config: SelectConfig) -> list[Sample]:
-    rewards = [row.reward or 0.0 for row in fit]
-    if config.strategy == "all":
-        floor = config.min_reward or 0.0
-    elif config.strategy == "threshold":
+def _singles(group: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
+    """best-of-n, threshold and all."""
+    good = [row for row in group if fit(row, fate)]
+    passing = _passing(good, config)
+    fate["below"] += len(good) - len(passing)
+    if good and not passing:
+        fate["prompts_without_spread"] += len({row.reward for row in good}) == 1
+    order = ranked(passing)
+    order = unique(order, fate) if config.dedupe else order
+    cap = config.max_per_prompt or (1 if config.strategy == "best-of-n" else len(order))
+    fate["over_the_cap"] += max(0, len(order) - cap)
+    kept = {row.id for row in order[:cap]}
+    return [row for row in group if row.id in kept]
+
+
+def _passing(good: list[Sample], config: SelectConfig) -> list[Sample]:
+    if config.strategy == "threshold":
         floor = 1.0 if config.min_reward is None else config.min_reward
-    elif config.min_reward is not None:
-        floor = config.min_reward
+    elif config.strategy == "all" or config.min_reward is not None or config.learn != "answers":
+        floor = config.min_reward or 0.0  # a turn is a candidate because it made the answer better
     else:
-        lowest = min(rewards, default=0.0)
-        return [row for row, reward in zip(fit, rewards, strict=True) if reward > lowest]
-    return [row for row, reward in zip(fit, rewards, strict=True) if reward >= floor]
+        lowest = min((row.reward or 0.0 for row in good), default=0.0)
+        return [row for row in good if (row.reward or 0.0) > lowest]
+    return [row for row in good if (row.reward or 0.0) >= floor]
 
 
-def _flat(fit: list[Sample]) -> bool:
-    return len({row.reward for row in fit}) == 1
+_SINGLE = ("best-of-n", "threshold", "all")
+STRATEGIES: dict[str, Callable[[Sequence[Sample], SelectConfig, Fate], list[Sample]]] = {
+    **dict.fromkeys(_SINGLE, _singles),
+    "pairs": pairs,
+    "labels": labels,
+    "groups": whole_groups,
+}
 
 
-def _unique(ranked: list[Sample]) -> list[Sample]:
-    """The first row of each distinct text, white space at the ends aside."""
-    first: dict[str, Sample] = {}
-    for row in ranked:
-        first.setdefault(row.text.strip(), row)
-    return list(first.values())
-
-
-def _as_answer(row: Sample, samples: Sequence[Sample]) -> Sample:
-    """A revision is learnt as the answer to its draft's prompt: the policy should get there at once.
-
-    Its logprobs belong to the prompt it was sampled under, so they go. Where the draft is not among the rows
-    (somebody filtered it out) the revision turn itself is what can be learnt.
-    """
-    if row.parent_id is None:
-        return row
-    draft = next((s for s in samples if s.id == row.parent_id), None)
-    if draft is None:
-        return row
-    return msgspec.structs.replace(
-        row, messages=draft.messages, prompt_token_ids=draft.prompt_token_ids, logprobs=None
-    )
-
-
-def replay(current: Sequence[Sample], earlier: Iterable[Sample], share: float, seed: int) -> list[Sample]:
+def replay(
+    current: Sequence[Sample], earlier: Iterable[Sample], share: float, seed: int, *, grouped: bool = False
+) -> list[Sample]:
     """Rows of earlier rounds to learn again, so that they make up at most `share` of the training tokens.
 
-    A seeded draw without replacement; the cap keeps a round's cost constant however many rounds lie behind.
+    A seeded draw without replacement; a pair, and with `grouped` all of a round's answers to a task, come
+    whole or not at all. The cap keeps a round's cost constant however many rounds lie behind.
     """
     budget = sum(map(_tokens, current)) * share / (1.0 - share)
-    pool = list(earlier)
+    pool: dict[Hashable, list[Sample]] = {}
+    for row in earlier:
+        pair = None if row.lesson is UNSET else row.lesson.pair
+        key = (row.round, row.task.id) if grouped else (row.round, pair or row.id, pair is None)
+        pool.setdefault(key, []).append(row)
+    units = list(pool.values())
     taken = []
-    for i in generator(derive(seed, "replay")).permutation(len(pool)).tolist():
-        if (cost := _tokens(pool[i])) <= budget:
+    for i in generator(derive(seed, "replay")).permutation(len(units)).tolist():
+        if (cost := sum(map(_tokens, units[i]))) <= budget:
             budget -= cost
             taken.append(i)
-    return [pool[i] for i in sorted(taken)]
+    return [row for i in sorted(taken) for row in units[i]]
 
 
 def _tokens(row: Sample) -> int:
@@ -132,13 +151,26 @@ def why_nothing(counts: dict[str, int]) -> str:
     ):
         if counts.get(key, 0) == n:
             return sentence
-    if (
-        counts.get("prompts_without_spread", 0)
-        and counts["prompts_without_spread"] >= counts.get("below", 0) / n
+    for key, sentence in (
+        ("prompts_out_of_band", "{} prompts lie outside select.band: widen it, or take other tasks"),
+        ("not_better", "{} revisions are no better than what they revised, and no other turn is learnt"),
+        ("no_reference", "{} answers belong to tasks without a reference to prefer"),
+        ("equal_to_reference", "{} answers equal their reference already"),
+        ("references_seen", "{} critiques had seen the references and are not learnt"),
+        ("critiques_truncated", "{} critiques were cut off: raise critique.max_new_tokens"),
     ):
+        if counts.get(key, 0):
+            return f"nothing of {n} rows can be learnt: {sentence.format(counts[key])}"
+    if counts.get("drafts", 0) == n:
+        return f"the {n} rows are drafts, and only revisions are to be learnt from: set critique.passes"
+    if counts.get("revisions", 0) == n:
+        return f"the {n} rows are revisions, and only drafts are to be learnt from"
+    if counts.get("prompts_without_spread", 0):
         return (
             f"no answer of {n} lies above its group's minimum or reaches select.min_reward "
             f"({counts['prompts_without_spread']} prompts have answers of one reward only): "
             "try easier tasks, more samples (generate.n) or a graded reward"
         )
+    if counts.get("unpaired", 0):
+        return f"no two answers of {n} to one prompt are select.margin apart: lower it, or sample more"
     return f"no answer of {n} reaches select.min_reward: lower it, or try easier tasks or more samples"

@@ -7,9 +7,7 @@ Each returns at once when its artifact is there.
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from selfrefine.jsonl import atomic_write, fsync_directory, write_errors
 from selfrefine.records import RoundSummary, Sample, Task
 from selfrefine.seeds import derive
 from selfrefine.stats import Interval
-from selfrefine.steps import alarms, judge
+from selfrefine.steps import alarms, further, judge, revised
 from selfrefine.steps import critique as critique_step
 from selfrefine.steps import evaluate as evaluate_step
 from selfrefine.steps import finetune as finetune_step
@@ -41,6 +39,7 @@ from selfrefine.steps.work import (
     evaluate_settings,
     fine_tune_policies,
     generate_settings,
+    timed,
 )
 from selfrefine.tasks.splits import draw
 
@@ -56,7 +55,7 @@ def generate(work: Work, k: int) -> None:
     work.be(work.run.current_adapter)
     settings = generate_settings(config)
     plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))
-    with _timed(work, k, "generate"), work.watch.stage(f"round {k} generate", len(tasks) * settings.n) as bar:
+    with timed(work, k, "generate"), work.watch.stage(f"round {k} generate", len(tasks) * settings.n) as bar:
 
         def make(unit: list[Task]) -> list[bytes]:
             rows = generate_step.generate(
@@ -82,11 +81,11 @@ def critique(work: Work, k: int) -> None:
     work.be(work.run.current_adapter)
     samples = list(folder.samples("generate"))
     check_policy(work.engine.policy, samples, str(folder.file("generate")))
-    settings = critique_settings(config)
+    settings = critique_settings(config, work.run.prompts_dir)
     templates = critique_templates(config, work.run.prompts_dir)
     each = settings.passes * (settings.critique.max_new_tokens + settings.revision.max_new_tokens)
     plan = list(enumerate(sample_units(samples, each, work.engine.unit_tokens)))
-    with _timed(work, k, "critique"), work.watch.stage(f"round {k} critique", len(samples)) as bar:
+    with timed(work, k, "critique"), work.watch.stage(f"round {k} critique", len(samples)) as bar:
 
         def make(numbered: tuple[int, list[Sample]]) -> list[bytes]:
             number, unit = numbered
@@ -97,7 +96,7 @@ def critique(work: Work, k: int) -> None:
                 templates,
                 settings,
                 config.seed,
-                lambda rows: reward_step.score(rows, work.scorers, config.reward.gate_on),
+                lambda rows: reward_step.score(rows, work.scorers, work.trained_gate),
             )
             show_rewards(bar, result.rows, rows=len(unit))
             _keep_outcome(folder, number, len(plan), result.outcome)
@@ -108,7 +107,10 @@ def critique(work: Work, k: int) -> None:
 
 
 def reward(work: Work, k: int) -> None:
-    """Every answer gets its scores: reward.jsonl. Raises: DataError where a reward could score no row."""
+    """Every answer gets its scores: reward.jsonl; then what is sampled because of them (`further`).
+
+    Raises: DataError where a reward could score no row.
+    """
     folder = work.run.round(k)
     if not folder.has("reward"):
         _score(work, k, folder)
@@ -117,6 +119,8 @@ def reward(work: Work, k: int) -> None:
     except DataError:
         folder.file("reward").unlink()  # the same command scores again once the reward is mended
         raise
+    further.resample(work, k)
+    further.rationalise(work, k)
 
 
 def _score(work: Work, k: int, folder: RoundDir) -> None:
@@ -126,10 +130,10 @@ def _score(work: Work, k: int, folder: RoundDir) -> None:
     samples = list(folder.samples(source))
     check_policy(work.engine.policy, samples, str(folder.file(source)))
     plan = list(sample_units(samples))
-    with _timed(work, k, "reward"), work.watch.stage(f"round {k} reward", len(samples)) as bar:
+    with timed(work, k, "reward"), work.watch.stage(f"round {k} reward", len(samples)) as bar:
 
         def make(unit: list[Sample]) -> list[bytes]:
-            scored = reward_step.score(unit, work.scorers, config.reward.gate_on)
+            scored = reward_step.score(unit, work.scorers, work.trained_gate)
             show_rewards(bar, scored)
             return [records.encode(row) for row in scored]
 
@@ -143,13 +147,19 @@ def select(work: Work, k: int) -> dict[str, int]:
     Raises: NothingToLearnError, saying why.
     """
     folder, config = work.run.round(k), work.config
-    chosen = select_step.select(list(folder.samples("reward")), config.select)
+    chosen = select_step.select(further.candidates(work, k), config.select)
     if not chosen.rows:
         raise NothingToLearnError(f"round {k}: {select_step.why_nothing(chosen.counts)}")
     earlier = [
         row for past in work.run.rounds()[1:k] for row in past.samples("selected") if row.round == past.index
     ]
-    again = select_step.replay(chosen.rows, earlier, config.train.replay, derive(config.seed, "round", k))
+    again = select_step.replay(
+        chosen.rows,
+        earlier,
+        config.train.replay,
+        derive(config.seed, "round", k),
+        grouped=config.select.strategy == "groups",
+    )
     folder.stage("selected", [[*chosen.rows, *again]], lambda rows: [records.encode(row) for row in rows])
     return chosen.counts | {"replayed": len(again)}
 
@@ -180,7 +190,7 @@ def finetune(work: Work, k: int) -> None:
         folder.stage("train", [log], lambda lines: lines)
         folder.put_directory("adapter", save)
 
-    with _timed(work, k, "finetune"), work.watch.stage(f"round {k} finetune", None) as bar:
+    with timed(work, k, "finetune"), work.watch.stage(f"round {k} finetune", None) as bar:
         shown = _StepShow(work, k, bar)
         work.forget_policy()
         trained = finetune_step.finetune(
@@ -234,7 +244,7 @@ def measure(work: Work, folder: RoundDir, split: str, adapter: Path | None, labe
         tasks = work.run.tasks(split)
         plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))
         with (
-            _timed(work, folder.index if folder.path.name != "final" else "final", split),
+            timed(work, folder.index if folder.path.name != "final" else "final", split),
             work.watch.stage(f"{label} {split}", len(tasks) * settings.n) as bar,
         ):
 
@@ -264,13 +274,15 @@ def baseline(work: Work) -> RoundSummary:
     folder = work.run.round(0)
     if folder.committed:
         return folder.summary()
-    measures = {
+    measures: dict[str, Any] = {
         split: measure(work, folder, split, None, "round 0")
         for split in ("gate", "test")
         if work.run.tasks(split)
     }
     watched = judge.start(work)
     work.be(None)
+    if work.config.evaluate.revise == "both" and work.run.tasks("test"):
+        measures["revised"] = revised.measure(work, folder, "round 0")
     summary = folder.commit(
         RoundSummary(
             index=0,
@@ -341,6 +353,8 @@ def final(work: Work) -> Interval:
             "test": msgspec.to_builtins(found),
             "test_reads": test_reads(run.path),
         }
+        if work.config.evaluate.revise != "off":
+            told["revised"] = revised.measure(work, run.final, "final")
         atomic_write(note, _json(told))
     return found
 
@@ -351,17 +365,22 @@ def test_reads(path: Path) -> int:
 
 
 def _counts(folder: RoundDir) -> dict[str, int]:
-    """What the round's files hold. tokens: sampled ones, with critiques and revisions (critique_tokens)."""
-    counts: dict[str, int] = {"tokens": 0}
-    for name in ("generate", "critique", "gate", "test"):
+    """What the round's files hold. tokens: sampled ones, critiques, hints and revisions included;
+    measured_tokens: those of them that were sampled to measure."""
+    counts: dict[str, int] = {"tokens": 0, "measured_tokens": 0}
+    for name in ("generate", "resampled", "rationalised", "critique", "gate", "test", "revised"):
         if not folder.has(name):
             continue
         rows = list(folder.samples(name))
         found = generate_step.counts(rows)
-        sampled = found.pop("tokens")
-        if name == "critique":  # its rows are the drafts too, and those are in `generate`
-            sampled = found["tokens"] = _critique_tokens(rows)
-        counts["tokens"] += sampled
+        tokens = found.pop("tokens")
+        if name in ("critique", "revised"):  # their rows are the drafts too, and those are counted elsewhere
+            tokens = critique_tokens(rows, name)
+        if name == "critique":
+            found["tokens"] = tokens
+        counts["tokens"] += tokens
+        if name in ("gate", "test", "revised"):
+            counts["measured_tokens"] += tokens
         prefix = "" if name == "generate" else f"{name}_"
         counts |= {f"{prefix}{key}": value for key, value in found.items()}
     if folder.has("reward"):
@@ -373,8 +392,9 @@ def _counts(folder: RoundDir) -> dict[str, int]:
     return counts
 
 
-def _critique_tokens(rows: list[Sample]) -> int:
-    own = sum(len(row.token_ids) for row in rows if row.parent_id is not None)
+def critique_tokens(rows: list[Sample], name: str) -> int:
+    """critique.jsonl repeats the drafts of generate.jsonl; the drafts of revised.jsonl are its own."""
+    own = sum(len(row.token_ids) for row in rows if row.parent_id is not None or name == "revised")
     return own + sum(len(c.token_ids) for row in rows for c in row.critiques)
 
 
@@ -401,11 +421,3 @@ def _keep_outcome(folder: RoundDir, unit: int, units: int, outcome: Outcome) -> 
 
 def _json(value: Any) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value, order="deterministic")) + b"\n"
-
-
-@contextmanager
-def _timed(work: Work, k: int | str, stage: str) -> Iterator[None]:
-    began = time.monotonic()
-    work.run.events.append("stage-begin", round=k, stage=stage)
-    yield
-    work.run.events.append("stage-end", round=k, stage=stage, seconds=round(time.monotonic() - began, 3))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from selfrefine.errors import ConfigError, RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
-from selfrefine.steps import reward
+from selfrefine.steps import reward, select
 from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.finetune import Policies, TrainableEngine
 from selfrefine.steps.generate import GenerateSettings
@@ -55,8 +57,13 @@ class Work:
 
     @property
     def gate_on(self) -> str | None:
-        """The gating reward of held-out tasks: only where the trained rewards are also the measure."""
-        return None if self.config.evaluate.measure else self.config.reward.gate_on
+        """The gating reward of held-out tasks, where it is among those that measure."""
+        return gate_among(self.measures, self.config)
+
+    @property
+    def trained_gate(self) -> str | None:
+        """The gating reward of the answers that are learnt from, where it is among theirs."""
+        return gate_among(self.scorers, self.config)
 
     @property
     def self_measured(self) -> bool:
@@ -105,17 +112,26 @@ def _follow_plan(run: Run, engines: dict[str, Engine], watch: Watch) -> None:
 
 def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
     """The rewards that are trained on, and those that measure. Raises: ConfigError."""
-    if not config.reward.use:
+    use = config.reward.use or config.evaluate.measure
+    if not use:
         raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine reward --help`)")
-    measure = config.evaluate.measure or config.reward.use
+    measure = config.evaluate.measure or use
     check_measure(measure)
-    scorers = build_rewards(config, config.reward.use, engine)
-    if config.reward.gate_on is not None:
-        reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is not among them
+    scorers = build_rewards(config, use, engine)
+    measures = build_rewards(config, measure, engine)
+    check_method(config)
+    if gate_among(measures, config) is None:
+        reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is among neither
     check_gold(config.guards.gold, config.reward.use)
     if config.guards.gold is not None:
         build_rewards(config, [config.guards.gold], engine)
-    return scorers, build_rewards(config, measure, engine)
+    return scorers, measures
+
+
+def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
+    """`reward.gate_on` where it is one of these: a recipe may train on another reward than measures."""
+    names = {scorer.name for scorer in scorers}
+    return config.reward.gate_on if config.reward.gate_on in names else None
 
 
 def check_measure(specs: Sequence[str]) -> None:
@@ -124,6 +140,11 @@ def check_measure(specs: Sequence[str]) -> None:
         raise ConfigError(
             "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
             "--measure, such as numeric or gym"
+        )
+    if any(reward.parse_spec(text).name == "majority" for text in specs):
+        raise ConfigError(
+            "majority says how far the answers agree with each other, not whether they are right; name what "
+            "measures with --measure, such as numeric or gym"
         )
 
 
@@ -153,6 +174,20 @@ def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -
     return reward.build([reward.parse_spec(text) for text in specs], options, engine)
 
 
+@contextmanager
+def timed(work: Work, k: int | str, stage: str) -> Iterator[None]:
+    """A stage's beginning, end and seconds, in events.jsonl."""
+    began = time.monotonic()
+    work.run.events.append("stage-begin", round=k, stage=stage)
+    yield
+    work.run.events.append("stage-end", round=k, stage=stage, seconds=round(time.monotonic() - began, 3))
+
+
+def right_mark(config: Config) -> float:
+    """From this reward on an answer counts as right."""
+    return 1.0 if config.select.min_reward is None else config.select.min_reward
+
+
 def generate_settings(config: Config) -> GenerateSettings:
     """For training rounds."""
     own = config.generate
@@ -175,10 +210,16 @@ def evaluate_settings(config: Config) -> GenerateSettings:
     return GenerateSettings(n=own.n, sampling=sampling, system=ours.system)
 
 
-def critique_settings(config: Config) -> CritiqueSettings:
+def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSettings:
+    """`folder` as for the templates. Raises: ConfigError."""
     own, ours = config.critique, config.generate
+    text = ""
+    if own.principles is not None:
+        text = prompts.principles_text(folder / "principles.txt" if folder else own.principles)
     return CritiqueSettings(
         passes=max(1, own.passes),
+        revise=own.revise,
+        principles=prompts.principles(text),
         feedback=own.feedback,
         reveal_references=own.reveal_references,
         critique=Sampling(temperature=own.temperature, max_new_tokens=own.max_new_tokens),
@@ -195,14 +236,45 @@ def critique_settings(config: Config) -> CritiqueSettings:
 
 def critique_templates(config: Config, folder: Path | None = None) -> Templates:
     """The templates; in a run, the copies in its prompts folder. Raises: ConfigError."""
-    if folder is not None:
-        return Templates(
-            prompts.load(folder / "critique.md", "critique"), prompts.load(folder / "revise.md", "revise")
-        )
-    return Templates(
-        prompts.load(config.critique.critique_prompt, "critique"),
-        prompts.load(config.critique.revise_prompt, "revise"),
+    own = config.critique
+    made = Templates(
+        prompts.load(folder / "critique.md" if folder else own.critique_prompt, "critique"),
+        prompts.load(folder / "revise.md" if folder else own.revise_prompt, "revise"),
     )
+    shows = "principle" in made.critique.uses
+    if shows and own.principles is None:
+        raise ConfigError(f"critique.principles: {made.critique.name} asks for one; name a file of them")
+    if own.principles is not None and not shows:
+        raise ConfigError(
+            f"critique.principles: {made.critique.name} shows no principle; "
+            "take critique.critique_prompt = constitutional-critique"
+        )
+    return made
+
+
+def check_method(config: Config) -> None:
+    """Raises: ConfigError for settings that contradict each other or would be ignored."""
+    own, chosen = config.critique, config.select
+    revises = own.passes > 0 and own.revise
+    select.check(chosen)
+    if own.passes > 1 and not own.revise:
+        raise ConfigError("critique.passes counts revisions; with critique.revise = false it is 1")
+    if own.passes:
+        critique_templates(config)
+        critique_settings(config)
+    for wanted, what in (
+        (config.evaluate.revise != "off", f"evaluate.revise {config.evaluate.revise}"),
+        (config.cycle.rounds > 0 and chosen.learn != "answers", f"select.learn {chosen.learn}"),
+        (config.cycle.rounds > 0 and chosen.candidates == "revisions", "select.candidates revisions"),
+    ):
+        if wanted and not revises:
+            raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
+    if config.resample.groups and own.passes:
+        raise ConfigError("resample: further answers are not criticised; set critique.passes = 0")
+    if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
+        raise ConfigError("resample is for select.strategy pairs and groups, which need rewards that differ")
+    if config.rationalise.n and chosen.strategy == "groups":
+        raise ConfigError("rationalise: what a hint led to is no draw of the policy, as groups must be")
 
 
 def check_policy(expected: str, found: Sequence[Any], where: str) -> None:

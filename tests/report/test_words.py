@@ -1,8 +1,12 @@
 """What the summary line says, and what it must not swallow."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
-from selfrefine.report.words import compact, duration, number, summary_line, with_interval
+from selfrefine.report.words import compact, duration, number, revised_lines, summary_line, with_interval
 from selfrefine.stats import Difference, Interval
 
 
@@ -67,3 +71,24 @@ def test_measures_shares_nested_figures_and_nulls() -> None:
 def test_a_reward_named_by_a_hostile_file_stays_on_one_line() -> None:
     line = summary_line({"stage": "reward", "rewards": {"evil\n\x1b[2J.py:f": {"mean": 1.0}}})
     assert line == "reward: evil␊␛[2J.py:f 1.000"
+
+
+def test_the_held_out_comparison_says_in_words_who_won() -> None:
+    """An interval that holds 0 is no victory, whatever the mean says."""
+
+    def figure(mean: float, lo: float | None, hi: float | None) -> dict[str, Any]:
+        return {"mean": mean, "lo": lo, "hi": hi, "n": 400}
+
+    told = {
+        "draft": figure(0.5, 0.45, 0.55),
+        "revision": figure(0.52, 0.47, 0.57),
+        "fresh": figure(0.55, 0.5, 0.6),
+        "revision_minus_draft": figure(0.02, -0.01, 0.05),
+        "revision_minus_fresh": figure(-0.03, -0.05, -0.01),
+    }
+    first, second, third = revised_lines(told)
+    assert "draft 0.500" in first and "fresh 0.550" in first
+    assert second.startswith("revision does not beat the draft") and "400 tasks" in second
+    assert third.startswith("revision is worse than asking again for the same tokens")
+    told["revision_minus_fresh"] = figure(0.0, None, None)
+    assert revised_lines(told)[2].endswith("nothing to compare")

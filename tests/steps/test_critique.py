@@ -339,3 +339,62 @@ def test_the_order_in_which_an_engine_finishes_does_not_matter_but_a_lost_answer
 def test_scores_must_come_back_for_the_rows_they_were_asked_for() -> None:
     with pytest.raises(ValueError, match="in their order"):
         critique([draft("8"), draft("9", 1)], POLICY, CRITIC, TEMPLATES, OFF, 11, lambda rows: rows[::-1])
+
+
+def test_a_judge_that_only_judges_leaves_the_drafts_alone() -> None:
+    """Self-rewarding needs a score of each answer, and no second answer."""
+    settings = CritiqueSettings(revise=False)
+    result = run([draft("8"), draft("9", 1)], settings)
+    assert [row.id for row in result.rows] == ["t.r2.s0", "t.r2.s1"]
+    assert [one.score for row in result.rows for one in row.critiques] == [0.2, 0.2]
+    assert result.controls == [] and result.outcome.passes[0].revisions == 0
+
+
+def test_a_retry_sees_the_notes_after_all_earlier_attempts() -> None:
+    """Reflexion's memory: 9 → 8 → 6; the third attempt is asked with both notes, the second with one."""
+    critic = Scripted(
+        [
+            {"match": r"<attempt>\n9\n", "answers": ["too high\nVerdict: revise"]},
+            {"match": r"<attempt>\n8\n", "answers": ["still too high\nVerdict: revise"]},
+        ]
+    )
+    policy = Scripted(
+        [
+            {"match": r"<attempt>\n9\n", "answers": ["8"]},
+            {"match": r"<attempt>\n8\n", "answers": ["6"]},
+        ]
+    )
+    templates = Templates(prompts.load("reflect", "critique"), prompts.load("retry", "revise"))
+    settings = CritiqueSettings(passes=2, control=False)
+    result = critique([draft("9")], policy, critic, templates, settings, 11, score)
+    assert [row.text for row in result.rows] == ["9", "8", "6"]
+    second, third = (row.messages[-1].content for row in result.rows[1:])
+    notes = [text[text.index("<notes>") : text.index("</notes>")] for text in (second, third)]
+    assert notes[0] == "<notes>\n- too high\nVerdict: revise\n"
+    assert notes[1] == "<notes>\n- too high\nVerdict: revise\n- still too high\nVerdict: revise\n"
+
+
+def test_each_draft_and_pass_draws_its_own_principle_and_the_revision_has_the_critiques() -> None:
+    templates = Templates(
+        prompts.load("constitutional-critique", "critique"), prompts.load("constitutional-revise", "revise")
+    )
+    principles = tuple(f"Be {word}." for word in ("brief", "kind", "right", "plain"))
+    settings = CritiqueSettings(passes=2, principles=principles, control=False)
+    policy = Scripted([{"match": "", "answers": ["8"]}])
+    critic = Scripted([{"match": "", "answers": [REVISE]}])
+    rows = [draft("9", k) for k in range(8)]
+
+    def shown(text: str) -> str:
+        [line] = [line for line in text.splitlines() if line.startswith("The principle: ")]
+        return line.removeprefix("The principle: ")
+
+    result = critique(rows, policy, critic, templates, settings, 11, score)
+    drawn = []
+    for first, second, third in zip(*[iter(result.rows)] * 3, strict=True):
+        for before, after in ((first, second), (second, third)):
+            one = shown(before.critiques[-1].messages[0].content)
+            assert one == shown(after.messages[-1].content)
+            drawn.append(one)
+    assert set(drawn) == set(principles)
+    alone = critique(rows[3:4], policy, critic, templates, settings, 11, score)
+    assert shown(alone.rows[0].critiques[0].messages[0].content) == drawn[6]  # whoever else is in the call

@@ -95,7 +95,7 @@ def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
     assert {row.finish_reason for row in rows} >= {"length"}
     whole = replace(written("42", reward=0.5), id="whole")
     kept = select([*rows, whole], SelectConfig(strategy="all")).rows
-    assert {row.finish_reason for row in kept} == {"stop"} and whole in kept
+    assert {row.finish_reason for row in kept} == {"stop"} and whole.id in {row.id for row in kept}
 
 
 def test_an_engine_that_only_answers_cannot_be_trained() -> None:

@@ -1,0 +1,47 @@
+"""`selfrefine recipes`: the methods that ship, as files worth reading."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import JsonOption
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List and show the shipped methods.")
+
+
+@app.command("ls")
+def ls(json_: JsonOption = False) -> None:
+    """The recipes for `cycle --recipe NAME`, one a line.
+
+    \b
+      selfrefine recipes ls
+    """
+    from selfrefine import recipes
+    from selfrefine.jsonl import write_stdout
+
+    found = [recipes.read(name) for name in recipes.names()]
+    if json_ or not common.on_terminal():
+        for one in found:
+            common.print_json({"name": one.name, "about": one.about, "settings": one.table})
+        return
+    width = max(len(one.name) for one in found)
+    write_stdout("".join(f"{one.name:{width}}  {one.about}\n" for one in found).encode())
+
+
+@app.command("show")
+def show(name: Annotated[str, typer.Argument(help="A recipe's name, or a file of your own.")]) -> None:
+    """The file itself: the paper, what is like it and what is not, and the settings.
+
+    \b
+      selfrefine recipes show star > mine.toml
+      selfrefine cycle --config demo --recipe ./mine.toml --run mine
+    """
+    from selfrefine import recipes
+    from selfrefine.jsonl import write_stdout
+    from selfrefine.report.safe_text import safe_text
+
+    text = recipes.read(name).text
+    write_stdout((safe_text(text, newlines=True) if common.on_terminal() else text).encode())

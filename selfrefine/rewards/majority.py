@@ -1,0 +1,68 @@
+"""majority: 1 when an answer agrees with most of the policy's own answers to its prompt. No references.
+
+Each finished answer of the group votes with what is extracted from it: the last number, or the whole text.
+An answer without a vote of its own is wrong where there is a majority. Where the first place is shared (all
+answers different, too) there is no majority, and the group is unscored: an arbitrary winner would be a lesson
+learnt wrongly. Answers that were cut off and revisions do not vote; they are judged like the others.
+
+Source: Zuo et al. 2025, "TTRL: Test-Time Reinforcement Learning", section 2 (majority voting reward); Wang et
+al. 2023, "Self-Consistency Improves Chain of Thought Reasoning".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from selfrefine.engines.base import Engine
+from selfrefine.records import Reward, Sample
+from selfrefine.rewards.base import RewardOptions, Scorer, checked, each_group, settings, unscored
+from selfrefine.rewards.numeric import last_number
+
+
+class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
+    extract: Literal["number", "text"] = "number"
+    """What must agree: the last number of the answer, or all of it, case and white space evened out."""
+    min_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
+    """Share of the votes that a majority needs."""
+
+
+def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+    own = settings("majority", options, MajoritySettings)
+    signature = f"extract:{own.extract}" + (f"|min-share:{own.min_share:g}" if own.min_share else "")
+
+    def vote(sample: Sample) -> Fraction | str | None:
+        if own.extract == "number":
+            return last_number(sample.text)
+        return " ".join(sample.text.casefold().split()) or None
+
+    def score(group: Sequence[Sample]) -> list[Reward]:
+        voices = [vote(sample) for sample in group]
+        votes = Counter(
+            voice
+            for sample, voice in zip(group, voices, strict=True)
+            if voice is not None and sample.finish_reason == "stop" and sample.parent_id is None
+        )
+        why = _no_majority(votes, own.min_share)
+        if why is not None:
+            return [unscored("majority", why, signature) for _ in group]
+        [(winner, n)] = votes.most_common(1)
+        detail = f"{n} of {votes.total()} answers agree"
+        return [checked("majority", voice == winner, detail, signature) for voice in voices]
+
+    return Scorer(name="majority", score=each_group(score))
+
+
+def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None:
+    if votes.total() < 2:
+        return f"{votes.total()} of the prompt's answers can vote; a majority needs 2"
+    (_, first), *rest = votes.most_common(2)
+    if rest and rest[0][1] == first:
+        return f"no majority: at least two answers have {first} of {votes.total()} votes"
+    if first < min_share * votes.total():
+        return f"no majority: {first} of {votes.total()} votes is below min_share"
+    return None

@@ -1,0 +1,84 @@
+"""The comparison of the recipes is read from run folders, goes on where it was stopped, and hides nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from test_recipe_runs import CONFIG, READABLE
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from harness import environment  # noqa: E402
+
+from benchmarks import recipes as bench  # noqa: E402
+from selfrefine.stats import Difference  # noqa: E402
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("PYTHONPATH", environment()["PYTHONPATH"])
+    tasks = [{"id": f"t{i}", "question": f"what is {i}?", "answer": str(i)} for i in range(24)]
+    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(one) + "\n" for one in tasks))
+    letters = ", ".join(f'"{c}"' for c in READABLE)
+    reward = f"{Path(__file__).parent / 'noise.py'}:even"
+    text = CONFIG.format(tasks=tmp_path / "tasks.jsonl", reward=reward, letters=letters)
+    (tmp_path / "config.toml").write_text(text)
+    return [
+        *("--config", str(tmp_path / "config.toml"), "--model", str(tiny_model_dir), "--budget", "60"),
+        *("--folder", str(tmp_path / "runs"), "-o", str(tmp_path / "RECIPES.md")),
+    ]
+
+
+def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """self-rewarding fails here: a random model's critiques have no verdict. That is a line of the table."""
+    monkeypatch.setattr(bench, "SEEDS", (0,))
+    arguments += ["--only", "raft", "--only", "self-rewarding"]
+    assert bench.main(arguments) == 0
+    text = (tmp_path / "RECIPES.md").read_text()
+    starts = ("| raft | 0 | ", "| self-rewarding | 0 |")
+    raft, judged = (line for line in text.splitlines() if line.startswith(starts))
+    summary = json.loads((tmp_path / "runs" / "raft-s0" / "final" / "summary.json").read_text())
+    assert f"{summary['test']['mean']:.3f}" in raft and "tokens are sampled and trained" in raft
+    assert "failed with exit code 4: reward critic could not be computed" in judged
+    assert "2 of 2 runs are finished" in text
+
+    def never(*_: object) -> bool:
+        raise AssertionError("a finished run was begun again")
+
+    monkeypatch.setattr(bench, "go", never)
+    assert bench.main(arguments) == 0
+    assert (tmp_path / "RECIPES.md").read_text() == text
+
+
+def test_a_run_is_interrupted_when_the_minutes_are_over_and_continued(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "SEEDS", (0,))
+    arguments += ["--only", "raft"]
+    assert bench.main([*arguments, "--minutes", "0.02"]) == 0
+    assert "| unfinished |" in (text := (tmp_path / "RECIPES.md").read_text()) or "| not begun |" in text
+    assert bench.main(arguments) == 0
+    assert "1 of 1 runs are finished" in (tmp_path / "RECIPES.md").read_text()
+
+
+def test_the_best_four_and_the_placebo_are_repeated() -> None:
+    """By gain on the test split; what trains nothing is no candidate, the placebo is none of the four."""
+    gains = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2, "e": 0.0, "placebo": 0.9, "untrained": 0.8, "failed": 0}
+    found = [
+        bench.Result(
+            recipe=name,
+            seed=0,
+            ended="x",
+            finished=True,
+            gain=Difference(mean=float(gain), lo=None, hi=None, n=1) if name != "failed" else None,
+            rounds=0 if name == "untrained" else 3,
+        )
+        for name, gain in gains.items()
+    ]
+    assert bench.repeated(found) == ["b", "c", "d", "a", "placebo"]

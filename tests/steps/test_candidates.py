@@ -1,0 +1,117 @@
+"""A model too small to criticise can learn to, from the critiques and revisions of its own that worked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from test_select import row
+
+from selfrefine.config import SelectConfig
+from selfrefine.records import Critique, Message, Sample
+from selfrefine.steps.select import Selection, select, why_nothing
+
+POLICY = "ab" * 32
+
+
+def told(pass_index: int, **fields: Any) -> Critique:
+    given: dict[str, Any] = {
+        "messages": (Message(role="user", content=f"criticise, pass {pass_index}"),),
+        "prompt_token_ids": (7, 7),
+        "token_ids": (20 + pass_index, 2),
+        "logprobs": (-0.5, -0.1),
+        "pass_index": pass_index,
+        "critic": f"local:cpu policy:{POLICY[:12]}",
+        "text": f"critique {pass_index}",
+        "verdict": "revise",
+    }
+    return Critique(**given | fields)
+
+
+def thread(task: str, *rewards: float | None, **fields: Any) -> list[Sample]:
+    """A draft and its revisions with these rewards; each text but the last has been criticised."""
+    rows = []
+    for n, reward in enumerate(rewards):
+        turn = (Message(role="user", content=f"revise, pass {n}"),) if n else ()
+        made = row(task, 0, reward, text=f"text {n}", policy=POLICY, messages=turn)
+        critiques = (told(n, **fields),) if n + 1 < len(rewards) else ()
+        made = replace(made, critiques=critiques)
+        if n:
+            made = replace(made, id=f"{task}.r1.s0.v{n}", parent_id=f"{task}.r1.s0", prompt_token_ids=(8, n))
+        rows.append(made)
+    return rows
+
+
+def learn(rows: list[Sample], what: Any, **settings: Any) -> Selection:
+    return select(rows, SelectConfig(learn=what, **{"strategy": "all", **settings}))
+
+
+def test_a_revision_turn_is_learnt_under_its_own_prompt_where_the_reward_rose() -> None:
+    """Draft 0.2, then 0.6, then 0.6 again, then 0.9: passes 1 and 3 helped, pass 2 did not."""
+    found = learn(thread("a", 0.2, 0.6, 0.6, 0.9), "revisions")
+    assert [(r.id, r.prompt_token_ids) for r in found.rows] == [
+        ("a.r1.s0.v1", (8, 1)),
+        ("a.r1.s0.v3", (8, 3)),
+    ]
+    assert found.rows[0].messages[0].content == "revise, pass 1"
+    assert {r.lesson.teaches for r in found.rows} == {"revision"}  # type: ignore[union-attr]
+    assert (found.counts["drafts"], found.counts["not_better"]) == (1, 1)
+
+
+def test_the_critique_that_led_to_it_is_a_row_whose_prompt_is_the_critics() -> None:
+    [one, two] = learn(thread("a", 0.2, 0.6, 0.6, 0.9), "critiques").rows
+    assert (one.id, one.text, one.token_ids, one.prompt_token_ids) == (
+        "a.r1.s0.c0",
+        "critique 0",
+        (20, 2),
+        (7, 7),
+    )
+    assert (one.messages[0].content, one.logprobs) == ("criticise, pass 0", (-0.5, -0.1))
+    assert (one.reward, two.reward) == (0.6, 0.9)  # worth what it led to
+    assert (two.id, two.lesson.teaches) == ("a.r1.s0.v2.c2", "critique")  # type: ignore[union-attr]
+
+
+def test_both_are_capped_and_counted_apart() -> None:
+    rows = thread("a", 0.2, 0.6, 0.6, 0.9)
+    assert len(learn(rows, "both").rows) == 4
+    best = learn(rows, "both", strategy="best-of-n")
+    assert [r.id for r in best.rows] == ["a.r1.s0.v3", "a.r1.s0.v2.c2"]
+    assert [r.id for r in learn(rows, "revisions", strategy="threshold", min_reward=0.7).rows] == [
+        "a.r1.s0.v3"
+    ]
+
+
+@pytest.mark.parametrize("rewards", [(0.5, 0.5), (0.9, 0.1), (None, 0.9), (0.1, None)])
+def test_what_did_not_demonstrably_help_is_not_learnt(rewards: tuple[float | None, ...]) -> None:
+    assert learn(thread("a", *rewards), "both").rows == []
+
+
+def test_a_critique_that_saw_the_reference_or_was_cut_off_is_not_learnt() -> None:
+    seen = learn(thread("a", 0.0, 1.0, critic="x policy:abab+references"), "critiques")
+    assert seen.rows == [] and seen.counts["references_seen"] == 1
+    assert "seen the references" in why_nothing(seen.counts)
+    cut = learn(thread("a", 0.0, 1.0, finish_reason="length"), "critiques")
+    assert cut.rows == [] and cut.counts["critiques_truncated"] == 1
+
+
+def test_another_models_critique_is_learnt_by_its_text() -> None:
+    """Its ids are of another vocabulary: trained on, they would be noise."""
+    [one] = learn(thread("a", 0.0, 1.0, critic="local:cpu policy:cccccccccccc"), "critiques").rows
+    assert (one.text, one.token_ids, one.prompt_token_ids, one.logprobs) == ("critique 0", (), (), None)
+    assert one.messages[0].content == "criticise, pass 0"
+
+
+def test_a_revision_without_the_text_it_revised_proves_nothing() -> None:
+    rows = thread("a", 0.2, 0.6, 0.9)
+    found = learn([rows[0], rows[2]], "revisions")  # somebody's jq took the middle one
+    assert found.rows == [] and found.counts["no_draft"] == 1
+
+
+def test_only_revisions_may_stand_as_answers() -> None:
+    """Constitutional: the drafts are what is to be unlearnt."""
+    rows = thread("a", 0.9, 0.4)
+    [one] = select(rows, SelectConfig(strategy="all", candidates="revisions")).rows
+    assert (one.id, one.prompt_token_ids) == ("a.r1.s0.v1", (1, 2))
+    found = select(rows[:1], SelectConfig(strategy="all", candidates="revisions"))
+    assert found.counts["drafts"] == 1 and "set critique.passes" in why_nothing(found.counts)
