@@ -180,15 +180,17 @@ class _Decoder:
             for i, layer in enumerate(self._prefix_cache().layers):
                 rows = (len(prompts), -1, -1, -1)
                 cache.update(layer.keys.expand(rows), layer.values.expand(rows), i)
+        # The head at the last places only: one column for each length that occurs.
+        ends = (lengths_b - 1 - shared).unique().to(self.device)
         out = self.model(
             input_ids=ids_bP.to(self.device),
             attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
             position_ids=torch.arange(shared, longest, device=self.device)[None],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=int(pads_b.max()) + 1,
+            logits_to_keep=ends,
         )
-        last_b = out.logits.shape[1] - 1 - pads_b.to(self.device)
+        last_b = torch.searchsorted(ends, lengths_b.to(self.device) - 1 - shared)
         return out.logits[torch.arange(len(prompts), device=self.device), last_b].float(), cache
 
     def _prefix_cache(self) -> DynamicCache:
