@@ -95,6 +95,41 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     dedupe: bool = True
 
 
+class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is minimised. Each objective reads its own part of this table: see READ_BY."""
+
+    name: Literal["sft", "weighted-sft", "dpo", "ipo", "kto", "reinforce", "rloo", "grpo"] = "sft"
+    reference: Literal["round-0", "accepted"] = "round-0"
+    beta: PositiveFloat = 0.1
+    nll: NonNegative = 0.0
+    desirable_weight: NonNegative = 1.0
+    undesirable_weight: NonNegative = 1.0
+    weights: Literal["reward", "exponential", "filter"] = "reward"
+    weight_temperature: PositiveFloat = 1.0
+    clip_low: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
+    clip_high: PositiveFloat = 0.28
+    normalise: Literal["tokens", "sequences"] = "tokens"
+    divide_by_std: bool = True
+    kl: NonNegative = 0.0
+
+
+READ_BY: dict[str, tuple[str, ...]] = {
+    "reference": ("dpo", "ipo", "kto", "reinforce", "rloo", "grpo"),
+    "beta": ("dpo", "ipo", "kto"),
+    "nll": ("dpo", "ipo"),
+    "desirable_weight": ("kto",),
+    "undesirable_weight": ("kto",),
+    "weights": ("weighted-sft",),
+    "weight_temperature": ("weighted-sft",),
+    "clip_low": ("rloo", "grpo"),
+    "clip_high": ("reinforce", "rloo", "grpo"),
+    "normalise": ("grpo",),
+    "divide_by_std": ("grpo",),
+    "kl": ("reinforce", "rloo", "grpo"),
+}
+"""Setting of [objective] to the objectives it changes something for."""
+
+
 class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """targets "all-linear" is every linear layer except the head."""
 
@@ -107,7 +142,6 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """steps > 0 overrides epochs. replay: share of the training tokens taken from earlier rounds."""
 
-    objective: str = "sft"
     lr: PositiveFloat = 2e-4
     epochs: PositiveFloat = 1.0
     steps: Natural = 0
@@ -145,6 +179,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     critique: CritiqueConfig = CritiqueConfig()
     reward: RewardConfig = RewardConfig()
     select: SelectConfig = SelectConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     cycle: CycleConfig = CycleConfig()
@@ -171,7 +206,20 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigError(f"setting {path.rstrip('`') or '?'}: {message[0].lower()}{message[1:]}") from None
+    _check_objective(config.objective, origins)
     return Settings(config, origins)
+
+
+def _check_objective(config: ObjectiveConfig, origins: Mapping[str, str]) -> None:
+    """A flag that the objective never reads is an error: whoever typed it believes that it acts.
+
+    In a file such settings may stand: the same file is run with several objectives.
+    """
+    for setting, objectives in READ_BY.items():
+        if origins[f"objective.{setting}"] == "flag" and config.name not in objectives:
+            raise ConfigError(
+                f"--set objective.{setting}: {config.name} does not read it, only {', '.join(objectives)}"
+            )
 
 
 def read_toml(path: Path) -> dict[str, Any]:

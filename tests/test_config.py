@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from selfrefine.cli import common
-from selfrefine.config import Config, flatten, keys, parse_set, read_toml, resolve
+from selfrefine.config import READ_BY, Config, flatten, keys, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError
+from selfrefine.objectives import OBJECTIVES
 
 
 def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
@@ -83,6 +84,10 @@ def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) ->
         {"train": {"lr": float("nan")}},
         {"train": {"replay": 1.0}},
         {"train": {"schedule": "cosin"}},
+        {"objective": {"name": "ppo"}},
+        {"objective": {"beta": 0.0}},
+        {"objective": {"clip_low": 1.5}},
+        {"objective": {"reference": "last"}},
         {"tasks": {"gate": 1.0}},
         {"tasks": {"gate": -1}},
         {"select": {"min_reward": 1.5}},
@@ -128,3 +133,22 @@ def test_a_file_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert common.config_path("demo").name == "demo.toml"
     Path("demo").write_text("seed = 3\n")
     assert read_toml(common.config_path("demo")) == {"seed": 3}
+
+
+def test_a_flag_that_the_objective_never_reads_is_an_error() -> None:
+    """Whoever types it believes that it acts. In a file it may stand: a file serves several objectives."""
+    with pytest.raises(ConfigError, match=r"objective\.clip_low: sft does not read it, only rloo, grpo"):
+        resolve([("flag", {"objective.clip_low": 0.1})])
+    shared = {"objective": {"clip_low": 0.1, "beta": 0.2}}
+    assert resolve([("file", shared), ("flag", {"objective.name": "rloo"})]).config.objective.clip_low == 0.1
+    for setting, objectives in READ_BY.items():
+        default = keys()[f"objective.{setting}"]
+        for name in objectives:
+            resolve([("flag", {f"objective.{setting}": default, "objective.name": name})])
+
+
+def test_every_setting_of_an_objective_is_read_by_one() -> None:
+    assert {f"objective.{s}" for s in READ_BY} | {"objective.name"} == {
+        key for key in keys() if key.startswith("objective.")
+    }
+    assert {name for names in READ_BY.values() for name in names} == set(OBJECTIVES) - {"sft"}

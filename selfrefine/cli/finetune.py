@@ -31,6 +31,12 @@ def command(
     strategy: StrategyOption = None,
     min_reward: MinRewardOption = None,
     max_per_prompt: MaxPerPromptOption = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="sft, weighted-sft, dpo, ipo, kto, reinforce, rloo or grpo (--set objective.KEY=…). [sft]"
+        ),
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate. [2e-4]")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the chosen rows. [1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers an optimizer step. [16]")] = None,
@@ -57,6 +63,7 @@ def command(
         model=model,
         adapter=adapter,
         seed=seed,
+        objective__name=objective,
         train__lr=lr,
         train__epochs=epochs,
         train__batch_size=batch_size,
@@ -80,12 +87,14 @@ def command(
 def _train(
     resolved: Any, source: str, out: Path, watch: common.ConsoleWatch, *, trust: bool
 ) -> dict[str, Any]:
+    from msgspec import UNSET
+
     from selfrefine.artifacts import RoundDir
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
     from selfrefine.report.words import summary_line
-    from selfrefine.steps.finetune import finetune, trainable
-    from selfrefine.steps.select import select, why_nothing
+    from selfrefine.steps.finetune import Policies, finetune, trainable
+    from selfrefine.steps.select import Selection, select, why_nothing
 
     config = resolved.config
     if out.exists():
@@ -93,14 +102,20 @@ def _train(
     if config.train.start == "adapter" and config.adapter is None:
         raise UsageError("--start adapter continues an adapter: name it with --adapter")
     try:
-        chosen = select(list(read_samples(source)), config.select)
+        rows = list(read_samples(source))
     except NoRows:
         if source == "-":  # the ordinary end of a pipe whose filter let nothing through
             raise NothingToLearnError("stdin is empty: no row to learn from came through the pipe") from None
         raise
+    if all(row.lesson is not UNSET for row in rows):
+        # `select` has chosen already, and a second selection would throw out what a pair rejects.
+        chosen = Selection(rows=rows, counts={"samples": len(rows), "selected": len(rows)})
+    else:
+        chosen = select(rows, config.select)
     watch.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
         raise NothingToLearnError(why_nothing(chosen.counts))
+    adapter = Path(config.adapter) if config.adapter else None
     engine = trainable(common.engine_for(resolved, trust=trust))
     folder = RoundDir(out.resolve().parent)
 
@@ -129,15 +144,19 @@ def _train(
             chosen.rows,
             engine,
             config.train,
+            config.objective,
             config.seed,
             keep,
-            start=Path(config.adapter) if config.train.start == "adapter" else None,
+            policies=Policies(
+                start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
+            ),
             on_step=on_step,
             rescue=rescue,
         )
         summary = {
             "stage": "finetune",
             **trained.counts,
+            **trained.dropped,
             "first_loss": trained.first_loss,
             "last_loss": trained.last_loss,
             "adapter": str(out),

@@ -16,7 +16,7 @@ from selfrefine.errors import RunFolderError
 from selfrefine.manifest import EngineFacts
 from selfrefine.records import RunManifest
 from selfrefine.rundir import Run, new_path, sha256_texts
-from selfrefine.steps.prepare import make_splits, run_prompts
+from selfrefine.steps.prepare import check_objective, make_splits, run_prompts
 from selfrefine.steps.work import build_both
 
 
@@ -41,8 +41,9 @@ def run_path(name: str) -> Path:
 
 
 def create_run(name: str, settings: Settings, engine: Engine) -> Run:
-    """Raises: RunFolderError (exists), DataError (tasks), ConfigError (no source, templates, rewards)."""
+    """Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …)."""
     path = run_path(name)
+    check_objective(settings.config)
     build_both(settings.config, engine)  # refused now, not when the first stage finds no way on
     splits = make_splits(settings.config)
     made = manifest.build(path.name, sys.argv, settings, engine_facts(engine))

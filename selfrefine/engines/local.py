@@ -142,6 +142,12 @@ class LocalEngine:
             _unwrap(wrapped)
             self.model.eval()
 
+    @contextmanager
+    def as_policy(self, wrapped: Any, folder: Path | None) -> Iterator[None]:
+        """Inside, a PeftModel from `training` is base + the adapter in `folder` (None: the bare base)."""
+        with lora.as_policy(wrapped, folder, self.identity.weights_sha256):
+            yield
+
     def save_adapter(self, wrapped: Any, folder: Path) -> None:
         """Write the adapter of a PeftModel from `training` into a folder."""
         lora.save(wrapped, folder, self.identity.name, self.identity.weights_sha256)

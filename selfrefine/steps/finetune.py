@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import LoraConfig, TrainConfig
+from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError, EngineError, NothingToLearnError, TrainingError
+from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
+from selfrefine.steps.lessons import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore
@@ -31,6 +32,8 @@ class TrainableEngine(Engine, Protocol):
         self, start: Path | None, settings: LoraConfig, seed: int
     ) -> AbstractContextManager[Any]: ...
 
+    def as_policy(self, wrapped: Any, folder: Path | None) -> AbstractContextManager[None]: ...
+
     def save_adapter(self, wrapped: Any, folder: Path) -> None: ...
 
 
@@ -44,10 +47,21 @@ class NoCheckpoints:
         """Keeps nothing."""
 
 
+class Policies(Struct, frozen=True, kw_only=True):
+    """Adapters a fine-tune knows besides the one it makes. None: the bare base; as a start, a fresh one."""
+
+    start: Path | None = None
+    sampler: Path | None = None
+    """That of the round's answers: the accepted policy."""
+    reference: Path | None = None
+
+
 class Trained(Struct, frozen=True, kw_only=True):
     """What `finetune` did, for the summary."""
 
     counts: dict[str, int]
+    dropped: dict[str, int] = {}
+    """Rows or groups the objective had no use for, by reason."""
     first_loss: float
     last_loss: float
 
@@ -61,36 +75,16 @@ def trainable(engine: Engine) -> TrainableEngine:
     return engine
 
 
-def items(samples: Sequence[Sample], engine: Engine) -> tuple[list[Any], int]:
-    """Training items of the rows, and how many texts had been edited and were encoded anew.
-
-    The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
-    that its ids no longer decode to was edited on the way (jq, a person): the text counts.
-    """
-    from selfrefine.objectives.base import Item
-
-    made, edited = [], 0
-    for row in samples:
-        completion = row.token_ids
-        if not completion or engine.decode(completion) != row.text:
-            edited += bool(completion)
-            completion = engine.encode_answer(row.text)
-        prompt = row.prompt_token_ids or engine.encode_chat(row.messages or row.task.prompt)
-        made.append(
-            Item(id=row.id, prompt_token_ids=prompt, completion_token_ids=completion, reward=row.reward)
-        )
-    return made, edited
-
-
 def finetune(
     samples: Sequence[Sample],
     engine: TrainableEngine,
     config: TrainConfig,
+    objective: ObjectiveConfig,
     run_seed: int,
     keep: Callable[[list[bytes], Callable[[Path], None]], object],
     *,
     round_index: int = 1,
-    start: Path | None = None,
+    policies: Policies = Policies(),
     checkpoints: CheckpointStore | None = None,
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
@@ -98,28 +92,42 @@ def finetune(
     """Train an adapter and hand `keep` the log (a JSON line a step) and a function that writes the adapter
     into a folder. Afterwards the engine's policy is the bare base.
 
-    `start` is the adapter to continue (None: a fresh one). With a non-finite loss the adapter as it was
-    when its loss was last finite goes to `rescue`. Raises: NothingToLearnError, TrainingError.
+    With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
+    NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
     from selfrefine.objectives import OBJECTIVES
+    from selfrefine.objectives.fit import fit
+    from selfrefine.training.fixed import fix
     from selfrefine.training.loop import train
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
-    if config.objective not in OBJECTIVES:
-        raise ConfigError(f"train.objective {config.objective!r} is not one of: {', '.join(OBJECTIVES)}")
-    made, edited = items(samples, engine)
+    given, edited = items(samples, engine)
+    fitting, dropped = fit(given, objective)
+    if not fitting:
+        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+        raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
     seed = derive(run_seed, "finetune", round_index)
-    with engine.training(start, config.lora, seed) as wrapped:
+    with engine.training(policies.start, config.lora, seed) as wrapped:
+        fixed = fix(
+            wrapped,
+            fitting,
+            objective,
+            config.token_budget,
+            lambda folder: engine.as_policy(wrapped, folder),
+            sampler=policies.sampler,
+            reference=policies.reference,
+        )
         try:
             log = train(
                 wrapped,
-                made,
-                _load(OBJECTIVES[config.objective]),
+                fixed,
+                _load(OBJECTIVES[objective.name]),
                 config,
                 seed,
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
+                objective,
             )
         except TrainingError:
             if rescue is not None:
@@ -127,8 +135,9 @@ def finetune(
             raise
         keep([msgspec.json.encode(row) for row in log], lambda folder: engine.save_adapter(wrapped, folder))
     return Trained(
+        dropped=dropped,
         counts={
-            "rows": len(made),
+            "rows": len(fixed),
             "edited": edited,
             "steps": len(log),
             "trained_tokens": sum(row.tokens for row in log),

@@ -39,6 +39,7 @@ from selfrefine.steps.work import (
     critique_settings,
     critique_templates,
     evaluate_settings,
+    fine_tune_policies,
     generate_settings,
 )
 from selfrefine.tasks.splits import draw
@@ -168,9 +169,6 @@ def finetune(work: Work, k: int) -> None:
     if folder.has("adapter"):
         return
     engine = finetune_step.trainable(work.engine)
-    accepted = work.run.accepted_adapter
-    start = accepted if config.train.start == "adapter" else None
-    base = Path(config.adapter) if config.adapter else None
     rows = list(folder.samples("selected"))
 
     def keep(log: list[bytes], save: Callable[[Path], None]) -> None:
@@ -185,16 +183,18 @@ def finetune(work: Work, k: int) -> None:
             rows,
             engine,
             config.train,
+            config.objective,
             config.seed,
             keep,
             round_index=k,
-            start=start or base,
+            policies=fine_tune_policies(work),
             checkpoints=RoundCheckpoints(folder),
             on_step=shown,
             rescue=lambda save: folder.replace_directory("adapter.last-good", save),
         )
+        left_out = "".join(f", {n} {why.replace('_', ' ')}" for why, n in trained.dropped.items())
         bar.finish(
-            f"round {k} finetune: {trained.counts['rows']} rows, {trained.counts['steps']} steps, "
+            f"round {k} finetune: {trained.counts['rows']} rows{left_out}, {trained.counts['steps']} steps, "
             f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f}"
         )
 

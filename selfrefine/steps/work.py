@@ -15,7 +15,7 @@ from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward
 from selfrefine.steps.critique import CritiqueSettings, Templates
-from selfrefine.steps.finetune import TrainableEngine
+from selfrefine.steps.finetune import Policies, TrainableEngine
 from selfrefine.steps.generate import GenerateSettings
 from selfrefine.steps.watch import Watch
 
@@ -63,6 +63,17 @@ def start(run: Run, config: Config, engine: Engine, critic: Engine | None, watch
     """Build the rewards and put everything together. Raises: ConfigError."""
     scorers, measures = build_both(config, engine)
     return Work(run, config, engine, critic or engine, scorers, measures, watch, adapter=_unset())
+
+
+def fine_tune_policies(work: Work) -> Policies:
+    """Where a fine-tune of this run begins, who sampled, and what it is held against."""
+    first = Path(work.config.adapter) if work.config.adapter else None
+    accepted = work.run.accepted_adapter or first
+    return Policies(
+        start=accepted if work.config.train.start == "adapter" else first,
+        sampler=accepted,
+        reference=first if work.config.objective.reference == "round-0" else accepted,
+    )
 
 
 def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:

@@ -18,10 +18,14 @@ from msgspec import Struct
 from safetensors.torch import load_file, save
 
 from selfrefine import seeds
-from selfrefine.config import TrainConfig
+from selfrefine.config import ObjectiveConfig, TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
-from selfrefine.objectives.base import Batch, Item, Objective
-from selfrefine.training.forward import by_budget, completion_logprobs
+from selfrefine.objectives import GROUPED
+from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
+from selfrefine.training.entropy import EntropyMeter
+from selfrefine.training.fixed import baseline
+from selfrefine.training.forward import completion_logprobs
+from selfrefine.training.plan import micro_batches, plan_steps, rate_at
 
 
 class StepLog(Struct, frozen=True, kw_only=True):
@@ -33,6 +37,8 @@ class StepLog(Struct, frozen=True, kw_only=True):
     grad_norm: float
     tokens: int
     items: int
+    metrics: dict[str, float] = {}
+    """What there is to tell of the step: `kl`, `clip_share`, `entropy`, `accuracy`, `ratio_max` …"""
 
 
 class CheckpointStore(Protocol):
@@ -40,50 +46,6 @@ class CheckpointStore(Protocol):
 
     def load(self) -> Path | None: ...
     def replace(self, build: Callable[[Path], None]) -> None: ...
-
-
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-}
-
-
-def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:
-    """Indices of each optimizer step: shuffled passes over the prompts, a fresh order each pass.
-
-    The completions of a prompt stand together, so that a step computes most prompts once.
-    """
-    if not items:
-        return []
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for i, item in enumerate(items):
-        groups.setdefault(item.prompt_token_ids, []).append(i)
-    members = list(groups.values())
-    count = len(items)
-    size = min(settings.batch_size, count)
-    wanted = settings.steps or max(1, round(settings.epochs * count / size))
-    order: list[int] = []
-    epoch = 0
-    while len(order) < wanted * size:
-        shuffled = seeds.generator(seeds.derive(seed, "order", epoch)).permutation(len(members))
-        order += [i for k in shuffled.tolist() for i in members[k]]
-        epoch += 1
-    if not settings.steps and settings.epochs == int(settings.epochs):
-        # Whole epochs end with what is left over instead of borrowing from an epoch that never comes.
-        order = order[: int(settings.epochs) * count]
-        return [order[i : i + size] for i in range(0, len(order), size)]
-    return [order[i * size : (i + 1) * size] for i in range(wanted)]
-
-
-def rate_at(step: int, total: int, settings: TrainConfig) -> float:
-    """Learning rate of step 0 ≤ step < total."""
-    warm = settings.warmup * total
-    if step + 1 <= warm:
-        return settings.lr * (step + 1) / warm
-    # Where warm-up ends between two steps, the schedule starts at its start, not before it.
-    done = max(0.0, (step - warm) / max(1.0, total - warm))
-    return settings.lr * SCHEDULES[settings.schedule](done)
 
 
 def train(
@@ -94,8 +56,9 @@ def train(
     seed: int,
     checkpoints: CheckpointStore,
     on_step: Callable[[StepLog, int], None],
+    own: ObjectiveConfig = ObjectiveConfig(),
 ) -> list[StepLog]:
-    """Train the adapter of a PeftModel in place; returns a row per step.
+    """Train the adapter of a PeftModel in place; returns a row per step. `own`: the objective's settings.
 
     `on_step(row, total steps)` is called after each step and may raise to stop between steps.
     Raises: TrainingError on a non-finite loss or gradient; the weights are then those whose loss was finite.
@@ -117,7 +80,9 @@ def train(
         chosen = [items[i] for i in steps[index]]
         now = _copies(parameters)
         try:
-            row = _step(model, list(parameters.values()), optimizer, chosen, objective, settings, index, rate)
+            row = _step(
+                model, list(parameters.values()), optimizer, chosen, objective, settings, own, index, rate
+            )
         except TrainingError:
             # It is the step before that broke them, where the rate was too high and not a row bad.
             for parameter, value in zip(parameters.values(), good, strict=True):
@@ -147,18 +112,24 @@ def _step(
     items: Sequence[Item],
     objective: Objective,
     settings: TrainConfig,
+    own: ObjectiveConfig,
     index: int,
     rate: float,
 ) -> StepLog:
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
     pairs = [(item.prompt_token_ids, item.completion_token_ids) for item in items]
-    loss = 0.0
-    for micro in by_budget(pairs, settings.token_budget):
-        logprobs = completion_logprobs(model, [pairs[i] for i in micro])
-        value = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens)).value
-        value.backward()
-        loss += float(value.detach())
+    z0 = baseline(model, items, settings.token_budget)
+    loss, metrics = 0.0, dict[str, float]()
+    # Entropy tells of collapse where a policy learns from its own samples.
+    with EntropyMeter(model, active=own.name in GROUPED) as entropy:
+        for micro in micro_batches(items, settings.token_budget):
+            logprobs = completion_logprobs(model, [pairs[i] for i in micro])
+            found = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))
+            found.value.backward()
+            loss += float(found.value.detach())
+            add_metrics(metrics, found.metrics)
+    metrics |= entropy.mean(tokens)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip or math.inf))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         ids = ", ".join(item.id for item in items)
@@ -167,7 +138,15 @@ def _step(
             f"rows of the batch: {ids}. Lower train.lr or look at these rows."
         )
     optimizer.step()
-    return StepLog(step=index + 1, loss=loss, lr=rate, grad_norm=norm, tokens=tokens, items=len(items))
+    return StepLog(
+        step=index + 1,
+        loss=loss,
+        lr=rate,
+        grad_norm=norm,
+        tokens=tokens,
+        items=len(items),
+        metrics=metrics,
+    )
 
 
 def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequence[StepLog]) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,29 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
     return wrapped
+
+
+@contextmanager
+def as_policy(wrapped: Any, folder: Path | None, weights_sha256: str) -> Iterator[None]:
+    """Inside, a PeftModel under training computes as base + the adapter in `folder`, or as the bare base.
+
+    The base's weights are shared, only the adapter's few are loaded beside. Turning adapters off gives the
+    base, which is another policy than an adapter that training started from: hence the second adapter.
+    """
+    if folder is None:
+        with wrapped.disable_adapter():
+            yield
+        return
+    config = _read_config(folder, weights_sha256)
+    config.inference_mode = True
+    wrapped.add_adapter("other", config)
+    try:
+        set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS), adapter_name="other")
+        wrapped.set_adapter("other")
+        yield
+    finally:
+        wrapped.set_adapter("default")
+        wrapped.delete_adapter("other")
 
 
 def _read_config(folder: Path, weights_sha256: str) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
 
+from selfrefine.config import ObjectiveConfig
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Batch, Item
 from selfrefine.objectives.sft import sft
@@ -34,6 +36,7 @@ def test_micro_batches_add_up_to_the_step() -> None:
 
 
 def test_every_name_leads_to_an_objective() -> None:
+    assert set(OBJECTIVES) == set(get_args(get_type_hints(ObjectiveConfig)["name"]))
     for path in OBJECTIVES.values():
         module, _, function = path.partition(":")
         assert callable(getattr(importlib.import_module(module), function))

@@ -12,9 +12,10 @@ from selfrefine.config import SelectConfig
 from selfrefine.engines.base import Sampling
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
-from selfrefine.records import Message, Sample, Task
-from selfrefine.steps.finetune import items, trainable
+from selfrefine.records import Lesson, Message, Sample, Task
+from selfrefine.steps.finetune import trainable
 from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.lessons import items
 from selfrefine.steps.select import select
 
 TASK = Task(id="a", prompt=(Message(role="user", content="What is 17 + 25?"),), references=("42",))
@@ -100,3 +101,48 @@ def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
 def test_an_engine_that_only_answers_cannot_be_trained() -> None:
     with pytest.raises(EngineError, match="this engine cannot be trained"):
         trainable(Scripted())
+
+
+def sampled(engine: Any, **fields: Any) -> Sample:
+    """A row as `generate` writes it."""
+    [row] = generate([TASK], engine, GenerateSettings(sampling=Sampling(max_new_tokens=5)), 1, round_index=2)
+    return replace(row, **fields)
+
+
+def test_recorded_logprobs_travel_with_the_ids_they_belong_to(engine: Any) -> None:
+    row = sampled(engine)
+    [item], _ = items([row], engine)
+    assert row.logprobs and item.old_logprobs == row.logprobs
+    # An edited text has other ids; a row without its prompt's ids was sampled under who knows which.
+    for changed in ({"text": "edited"}, {"prompt_token_ids": ()}, {"logprobs": None}):
+        [item], _ = items([replace(row, **changed)], engine)
+        assert item.old_logprobs is None, changed
+    [item], _ = items([replace(row, logprobs=(*row.logprobs, -1.0))], engine)
+    assert item.old_logprobs is None  # more logprobs than tokens: somebody cut the ids
+
+
+def test_logprobs_of_half_precision_are_not_what_training_would_compute(engine: Any) -> None:
+    """Off by tenths of a nat in bf16, they would look like a policy that has moved, and be clipped."""
+    row = sampled(engine)
+    assert "|float32|" in row.engine
+    for signature, trusted in (
+        (row.engine, True),
+        ("", True),  # a row from elsewhere that says nothing
+        (row.engine.replace("|float32|", "|bfloat16|"), False),
+        ("local|cuda|bfloat16|unmerged|torch 2|transformers 5", False),
+        ("local|cuda|float16|merged|torch 2|transformers 5", False),
+    ):
+        [item], _ = items([replace(row, engine=signature)], engine)
+        assert (item.old_logprobs is not None) == trusted, signature
+
+
+def test_lessons_roles_pairs_and_groups(engine: Any) -> None:
+    """The group is the task in its round: a replayed row was sampled beside others, by another policy."""
+    row = sampled(engine)
+    marked = replace(row, lesson=Lesson(role="rejected", pair="p"))
+    [plain, rejected], _ = items([row, marked], engine)
+    assert (plain.role, plain.pair) == ("learn", None)
+    assert (rejected.role, rejected.pair) == ("rejected", "p")
+    assert plain.group == rejected.group
+    [earlier], _ = items([replace(row, round=1)], engine)
+    assert earlier.group != plain.group

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from folder import Folder
 
 from selfrefine.config import LoraConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
@@ -19,27 +19,10 @@ from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.objectives.base import Batch, Item, Loss
 from selfrefine.objectives.sft import sft
 from selfrefine.records import Message
-from selfrefine.training.loop import StepLog, plan_steps, rate_at, train
+from selfrefine.training.loop import StepLog, train
+from selfrefine.training.plan import plan_steps, rate_at
 
 END = 302
-
-
-class Folder:
-    """A checkpoint store in a folder, as a run has one."""
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.writes = path, 0
-
-    def load(self) -> Path | None:
-        return self.path if self.path.exists() else None
-
-    def replace(self, build: Callable[[Path], None]) -> None:
-        scratch = self.path.with_suffix(".new")
-        scratch.mkdir()
-        build(scratch)
-        shutil.rmtree(self.path, ignore_errors=True)
-        scratch.rename(self.path)
-        self.writes += 1
 
 
 def pupil(engine: LocalEngine, question: str, answer: str) -> Item:

@@ -1,0 +1,50 @@
+"""Group relative policy optimisation: PPO's clipped ratio per token, advantages from the group.
+
+With w_it = p(y_it | x_i, y_i<t) / p_old(y_it | x_i, y_i<t) and p_old the policy that sampled:
+
+    A_i = (r_i - mean of the group) / (std of the group + 1e-4),   without the division: divide_by_std = false
+    l_it = -min(w_it A_i, clip(w_it, 1 - clip_low, 1 + clip_high) A_i) + kl * k_it
+    k_it = p_ref/p - log(p_ref/p) - 1
+
+    normalise = "tokens"       L = (1/T) sum_i sum_t l_it           T: completion tokens of the optimizer step
+    normalise = "sequences"    L = (1/N) sum_i (1/|y_i|) sum_t l_it  N: completions of the optimizer step
+
+Metrics: `ratio_max`; `clip_share`, the share of tokens that were clipped; `kl` with objective.kl.
+
+Source: GRPO (Shao et al. 2024, eq. 3 and 4: "sequences"); DAPO (Yu et al. 2025, eq. 8: "tokens", asymmetric
+clip, no KL); without the division by std: Dr. GRPO (Liu et al. 2025, section 3).
+Differs from the papers: 1. std is that of a sample (n - 1), and 1e-4 is added. 2. groups without spread are
+left out, not refilled by further sampling. 3. Dr. GRPO's constant in place of T or |y_i| is not offered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from selfrefine.objectives.base import Batch, Loss
+from selfrefine.objectives.terms import clipped, kl_per_token, mean_kl, old, per_token, reference
+
+
+def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
+    """logprobs: one tensor [tokens] of nats for each of batch.items."""
+    own, items = batch.settings, batch.items
+    flat = torch.cat(list(logprobs))
+    ratios = (flat - old(items, flat)).exp()
+    advantages = per_token(items, (item.advantage for item in items), flat)
+    losses, outside = clipped(ratios, advantages, own.clip_low, own.clip_high)
+    if own.kl:
+        losses = losses + own.kl * kl_per_token(flat, reference(items, flat))
+    if own.normalise == "tokens":
+        value = losses.sum() / batch.step_tokens
+    else:
+        shares = (1.0 / (max(1, len(item.completion_token_ids)) * batch.step_items) for item in items)
+        value = (losses * per_token(items, shares, flat)).sum()
+    metrics = {
+        "ratio_max": float(ratios.detach().max()) if len(flat) else 0.0,
+        "clip_share": float(outside.sum()) / batch.step_tokens,
+        **mean_kl(logprobs, batch),
+    }
+    return Loss(value, metrics)

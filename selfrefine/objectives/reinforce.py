@@ -1,0 +1,40 @@
+"""REINFORCE with the group's mean reward as the baseline.
+
+    L = - (1/N) sum_i w_i A_i log p(y_i|x_i),   A_i = r_i - mean of the group,
+    w_i = min(1 + clip_high, p(y_i|x_i) / p_old(y_i|x_i)),  without gradient
+
+N counts the completions of the optimizer step, p_old is the policy that sampled y_i. In the first step after
+sampling w = 1 and this is REINFORCE itself; later, and in further passes over the same samples, w keeps the
+gradient that of the present policy. With objective.kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)).
+
+Metrics: `ratio_max`; `clip_share`, the share of completions whose weight was cut; `kl` with objective.kl.
+
+Source: REINFORCE with a baseline (Williams 1992); truncated importance weights (Ionides 2008).
+Differs from the papers: 1. the baseline includes the completion itself, which scales the gradient by
+(n-1)/n against `rloo` and leaves its direction. 2. the whole completion is one action.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from selfrefine.objectives.base import Batch, Loss
+from selfrefine.objectives.terms import known, mean_kl, sums
+
+
+def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
+    """logprobs: one tensor [tokens] of nats for each of batch.items."""
+    total = sums(logprobs)
+    advantages = known((item.advantage for item in batch.items), total)
+    before = known((sum(item.old_logprobs or ()) for item in batch.items), total)
+    ratios = (total.detach() - before).exp()
+    most = 1.0 + batch.settings.clip_high
+    losses = -ratios.clamp(max=most) * advantages * total
+    metrics = {
+        "ratio_max": float(ratios.max()),
+        "clip_share": float((ratios > most).sum()) / batch.step_items,
+        **mean_kl(logprobs, batch),
+    }
+    return Loss(losses.sum() / batch.step_items, metrics)

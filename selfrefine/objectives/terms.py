@@ -1,0 +1,72 @@
+"""What several objectives are made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from selfrefine.objectives.base import Batch, Item
+
+
+def known(values: Iterable[float], like: Tensor) -> Tensor:
+    """Numbers that carry no gradient, beside a tensor that does."""
+    return torch.tensor(list(values), dtype=like.dtype, device=like.device)
+
+
+def per_token(items: Sequence[Item], values: Iterable[float], like: Tensor) -> Tensor:
+    """One value an item, repeated for each of its tokens."""
+    pairs = zip(items, values, strict=True)
+    return known(
+        itertools.chain.from_iterable([value] * len(item.completion_token_ids) for item, value in pairs), like
+    )
+
+
+def old(items: Sequence[Item], like: Tensor) -> Tensor:
+    """Logprobs at sampling, all items' tokens in a row."""
+    return known(itertools.chain.from_iterable(item.old_logprobs or () for item in items), like)
+
+
+def reference(items: Sequence[Item], like: Tensor) -> Tensor:
+    """Logprobs under the reference policy, all items' tokens in a row."""
+    return known(itertools.chain.from_iterable(item.reference_logprobs or () for item in items), like)
+
+
+def sums(logprobs: Sequence[Tensor]) -> Tensor:
+    """Log-probability of each whole completion."""
+    return torch.stack([row.sum() for row in logprobs])
+
+
+def log_ratios(logprobs: Sequence[Tensor], items: Sequence[Item]) -> Tensor:
+    """log p(y|x) - log p_ref(y|x) of each whole completion."""
+    total = sums(logprobs)
+    return total - known((sum(item.reference_logprobs or ()) for item in items), total)
+
+
+def kl_per_token(logprobs: Tensor, reference: Tensor) -> Tensor:
+    """Schulman's estimate of KL(policy || reference) from tokens of the policy: never negative, unbiased.
+
+    Source: J. Schulman, "Approximating KL Divergence" (2020), k3; GRPO (Shao et al. 2024), eq. 4.
+    """
+    difference = reference - logprobs
+    return difference.exp() - difference - 1.0
+
+
+def clipped(ratios: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """PPO's pessimistic loss, and where the clip has taken the gradient away.
+
+    Source: PPO (Schulman et al. 2017), eq. 7; separate bounds: DAPO (Yu et al. 2025), eq. 8.
+    """
+    losses = -torch.min(ratios * advantages, ratios.clamp(1.0 - low, 1.0 + high) * advantages)
+    outside = ((ratios < 1.0 - low) & (advantages < 0)) | ((ratios > 1.0 + high) & (advantages > 0))
+    return losses, outside
+
+
+def mean_kl(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
+    """The metric `kl`: nats per token of the step; nothing where the reference was not computed."""
+    if not batch.settings.kl:
+        return {}
+    flat = torch.cat(list(logprobs)).detach()
+    return {"kl": float(kl_per_token(flat, reference(batch.items, flat)).sum()) / batch.step_tokens}

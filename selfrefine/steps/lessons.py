@@ -1,0 +1,56 @@
+"""From a row to what training sees of it: the ids that were sampled, their logprobs, what they teach."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import UNSET
+
+from selfrefine.engines.base import Engine
+from selfrefine.records import Lesson, Sample
+
+
+def items(samples: Sequence[Sample], engine: Engine) -> tuple[list[Any], int]:
+    """Training items of the rows, and how many texts had been edited and were encoded anew.
+
+    The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
+    that its ids no longer decode to was edited on the way (jq, a person): the text counts.
+    """
+    from selfrefine.objectives.base import Item
+
+    made, edited = [], 0
+    for row in samples:
+        completion, logprobs = row.token_ids, _old_logprobs(row)
+        if not completion or engine.decode(completion) != row.text:
+            edited += bool(completion)
+            completion, logprobs = engine.encode_answer(row.text), None
+        prompt = row.prompt_token_ids or engine.encode_chat(row.messages or row.task.prompt)
+        lesson = Lesson() if row.lesson is UNSET else row.lesson
+        made.append(
+            Item(
+                id=row.id,
+                prompt_token_ids=prompt,
+                completion_token_ids=completion,
+                reward=row.reward,
+                role=lesson.role,
+                pair=lesson.pair,
+                # Of another round, replayed here, is another policy's group.
+                group=f"{row.round}/{row.task.id}",
+                old_logprobs=logprobs,
+            )
+        )
+    return made, edited
+
+
+def _old_logprobs(row: Sample) -> tuple[float, ...] | None:
+    """The recorded logprobs, where a ratio may be built on them.
+
+    Of a policy in half precision they may not: sampling and training round differently, by up to tenths of a
+    nat, which would look like a policy that has moved.
+    """
+    if row.logprobs is None or not row.prompt_token_ids or len(row.logprobs) > len(row.token_ids):
+        return None
+    kind, _, rest = row.engine.partition("|")
+    half = kind == "local" and "float32" not in rest.split("|")
+    return None if half else row.logprobs
