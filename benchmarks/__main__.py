@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(flags.threads)
     names = flags.only or [name for name in BENCHMARKS if name not in APART]
-    context = Context(model=flags.model, threads=flags.threads, quick=flags.quick)
+    context = Context(model=flags.model, threads=flags.threads, quick=flags.quick, minutes=flags.minutes)
     described = machine.describe(flags.threads)
     found = None if flags.quick else results.read(results.JSON)
     begun = time.perf_counter()
@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         benchmark: Benchmark = getattr(importlib.import_module(module), function)
         context.begin(name)
         context.say(f"{at} of {len(names)}, {time.perf_counter() - begun:.0f} s so far")
+        if context.out_of_time:
+            context.say(f"not run: {flags.minutes:g} minutes are used up; name it with --only")
+            continue
         section = benchmark(context)
         found = results.merged(found, described, flags.model, [section])
         if not flags.quick:  # after each: an interrupted run keeps what it has
@@ -71,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         "--model", default="smollm2", help="embedded model, folder or hub id in the local cache"
     )
     parser.add_argument("--threads", type=int, default=2, help="of both sides (default: 2)")
+    parser.add_argument(
+        "--minutes", type=float, default=13.0, help="begin nothing new after this long (default: 13)"
+    )
     parser.add_argument("-o", "--output", type=Path, help="also write the page shown at the end here")
     return parser
 

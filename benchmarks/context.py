@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import time
@@ -29,16 +30,23 @@ class Context:
     model: str
     threads: int
     quick: bool
+    minutes: float = math.inf
+    """What all benchmarks together may take; the tables leave out what would pass it."""
     name: str = ""
     _kept: dict[str, Any] = field(default_factory=dict)
     _rates: list[float] = field(default_factory=list)
     _packed: list[float | None] = field(default_factory=list)
     _begun: float = field(default_factory=time.perf_counter)
+    _created: float = field(default_factory=time.perf_counter)
 
     def begin(self, name: str) -> None:
         self.name, self._begun = name, time.perf_counter()
         self._rates.clear()
         self._packed.clear()
+
+    @property
+    def out_of_time(self) -> bool:
+        return time.perf_counter() - self._created > self.minutes * 60
 
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What `make` gave the first time it was asked for under this key."""

@@ -37,7 +37,7 @@ def sampling_load(context: Context) -> Section:
     for length in lengths:
         cells = []
         for count in rows_axis:
-            if _prompts(count) * length > MOST_PROMPT_TOKENS:
+            if _prompts(count) * length > MOST_PROMPT_TOKENS or context.out_of_time:
                 cells.append(NOT_RUN)
                 continue
             timed = _sample(context, count, length, new)
@@ -48,7 +48,7 @@ def sampling_load(context: Context) -> Section:
         title="Sampling against load",
         text=f"Sampled tokens per second (milliseconds per token). {new} new tokens a row, prompts of random "
         f"ids that share no beginning, {SAMPLES} samples a prompt (1 row: 1 prompt), their prefill included "
-        f"in the time. {NOT_RUN}: more than {MOST_PROMPT_TOKENS:,} prompt tokens, not run.",
+        f"in the time. {NOT_RUN}: not run, over {MOST_PROMPT_TOKENS:,} prompt tokens or out of time.",
         head=("prompt tokens", *(f"{count} row{'s' * (count > 1)}" for count in rows_axis)),
         rows=tuple(body),
     )
@@ -86,6 +86,9 @@ def training_load(context: Context) -> Section:
     for prompt, completion in shapes:
         cells = []
         for n in completions:
+            if context.out_of_time:
+                cells.append(NOT_RUN)
+                continue
             timed = _train(context, prompt, completion, n, tokens)
             share = context.share(timed.rate, FLOPS_TRAINED)
             cells.append(f"{_cell(timed)} {share:.0%}")

@@ -145,7 +145,7 @@ def _top(*profiles_: list[Spent]) -> Table:
         for operator in spent:
             by_name[operator.name] = by_name.get(operator.name, 0.0) + operator.seconds
         top = sorted(by_name.items(), key=lambda item: -item[1])[:8]
-        columns.append([f"`{name.partition('<')[0][:48]}` {seconds:.2f} s" for name, seconds in top])
+        columns.append([f"`{name.partition('<')[0][:64]}` {seconds:.2f} s" for name, seconds in top])
     height = min(map(len, columns))
     return Table(
         title="The operators that take longest",

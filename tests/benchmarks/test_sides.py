@@ -151,3 +151,12 @@ def test_a_tiny_run_prints_the_page_and_leaves_the_published_one_alone(
     assert "Tokens per answer: 4.0 and 4.0." in out.out
     assert "1 of 1" in out.err
     assert "torch" in sys.modules
+
+
+def test_what_there_is_no_time_for_is_a_gap_and_not_a_figure() -> None:
+    from benchmarks.context import Context
+    from benchmarks.load import NOT_RUN, training_load
+
+    late = Context(model="", threads=1, quick=True, minutes=0.0, _kept={"engine": tiny.engine()})
+    (table,) = training_load(late).tables
+    assert table.rows == (("8 + 4", NOT_RUN, NOT_RUN),)
