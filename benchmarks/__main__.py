@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         context.say(f"{at} of {len(names)}, {time.perf_counter() - begun:.0f} s so far")
         if context.out_of_time:
             context.say(f"not run: {flags.minutes:g} minutes are used up; name it with --only")
+            found = results.without(found, name)
             continue
         section = benchmark(context)
         found = results.merged(found, described, flags.model, [section])

@@ -37,6 +37,13 @@ def merged(before: Results | None, machine: Machine, model: str, sections: Seque
     return Results(machine=machine, model=model, sections=tuple(both))
 
 
+def without(found: Results | None, name: str) -> Results | None:
+    """A part that was to be measured anew and was not: its old figures would pass for new ones."""
+    if found is None:
+        return None
+    return msgspec.structs.replace(found, sections=tuple(s for s in found.sections if s.name != name))
+
+
 def read(path: Path) -> Results | None:
     """None where there is no file, or one of another shape."""
     if not path.is_file():

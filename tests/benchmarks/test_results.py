@@ -85,6 +85,13 @@ def test_figures_of_another_machine_or_version_are_dropped() -> None:
     assert [s.name for s in results.merged(before, MACHINE, "other", [section("b")]).sections] == ["b"]
 
 
+def test_a_part_there_was_no_time_for_loses_its_old_figures() -> None:
+    before = Results(machine=MACHINE, model="m", sections=(section("a"), section("b")))
+    after = results.without(before, "a")
+    assert after is not None
+    assert [s.name for s in after.sections] == ["b"]
+
+
 def test_what_is_written_is_read_again_and_a_foreign_file_is_nothing(tmp_path: Path) -> None:
     found = Results(machine=MACHINE, model="m", sections=(section("a", ROW),))
     results.write(found, tmp_path / "r.json", tmp_path / "R.md")
