@@ -2,6 +2,9 @@
 
 One row is one answer. Stages only add fields. Fields that are not ours (somebody's jq column)
 are kept as raw JSON and written back unchanged.
+
+gc=False: rows hold only what JSON can, so no cycle leads back to one. Watched by the collector, reading a
+list of rows took twice the time.
 """
 
 from __future__ import annotations
@@ -27,12 +30,12 @@ Verdict = Literal["ok", "revise"]
 Extra = dict[str, Raw] | UnsetType
 
 
-class Message(Struct, frozen=True, kw_only=True):
+class Message(Struct, frozen=True, kw_only=True, gc=False):
     role: str
     content: str
 
 
-class Task(Struct, frozen=True, kw_only=True):
+class Task(Struct, frozen=True, kw_only=True, gc=False):
     id: str
     prompt: tuple[Message, ...]
     references: tuple[str, ...] = ()
@@ -42,7 +45,7 @@ class Task(Struct, frozen=True, kw_only=True):
     """Columns that are not ours, a column `extra` among them. Never encoded as a field: see `encode`."""
 
 
-class Critique(Struct, frozen=True, kw_only=True):
+class Critique(Struct, frozen=True, kw_only=True, gc=False):
     messages: tuple[Message, ...] = ()
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
@@ -56,7 +59,7 @@ class Critique(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class Reward(Struct, frozen=True, kw_only=True):
+class Reward(Struct, frozen=True, kw_only=True, gc=False):
     name: str
     value: UnitInterval | None
     """In [0, 1], higher is better; null with a reason in `error` when it could not be computed."""
@@ -66,7 +69,7 @@ class Reward(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class Lesson(Struct, frozen=True, kw_only=True):
+class Lesson(Struct, frozen=True, kw_only=True, gc=False):
     """What `select` wants learnt from a row; rows of `selected.jsonl` carry it."""
 
     teaches: Literal["answer", "revision", "critique"] = "answer"
@@ -75,7 +78,7 @@ class Lesson(Struct, frozen=True, kw_only=True):
     pair: str | None = None
 
 
-class Sample(Struct, frozen=True, kw_only=True):
+class Sample(Struct, frozen=True, kw_only=True, gc=False):
     v: int = SCHEMA_VERSION
     id: str
     task: Task

@@ -24,10 +24,11 @@ from selfrefine import records
 from selfrefine.artifacts import RoundDir, point_adapter, round_name, sweep, sync_tree
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.failpoints import failpoint
-from selfrefine.jsonl import fsync_directory, lines, sha256_file, write_errors
+from selfrefine.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
 from selfrefine.records import RoundSummary, RunManifest, Task
 
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
 _LOCK = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -292,6 +293,23 @@ class Run:
     def summary(self, index: int) -> RoundSummary:
         """Raises: RunFolderError when that round is not committed."""
         return self.round(index).summary()
+
+    def plan(self) -> dict[str, dict[str, int]]:
+        """Token budgets that memory made smaller than the constants, by engine and kind of work.
+
+        Empty for a run that kept its plan; one that did not is outside byte identity. Raises: RunFolderError.
+        """
+        path = self.path / PLAN
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, int]])
+        except FileNotFoundError:
+            return {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from None
+
+    def keep_plan(self, plan: dict[str, dict[str, int]]) -> None:
+        """Write it, so that the same command again begins with budgets that fit. Raises: RunFolderError."""
+        atomic_write(self.path / PLAN, msgspec.json.encode(plan, order="deterministic") + b"\n")
 
     @property
     def accepted_round(self) -> int:

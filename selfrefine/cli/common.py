@@ -115,9 +115,14 @@ def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
     from selfrefine.engines.load import load_engine
     from selfrefine.report.console import make_console, say
 
-    engine = load_engine(name, adapter, trust_remote_code=trust)
+    def tell(line: str) -> None:
+        say(make_console(), line)
+
+    engine = load_engine(name, adapter, trust_remote_code=trust, say=tell)
     for note in getattr(engine, "notes", ()):
-        say(make_console(), f"{name}: {note}")
+        tell(f"{name}: {note}")
+    if (memory := getattr(engine, "memory", None)) is not None:
+        memory.on_change = lambda change: tell(change.sentence())
     return engine
 
 

@@ -89,6 +89,8 @@ def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")])
     run = Run.open(locate(common.RUNS_DIR, name))
     for path in in_progress(run):
         sys.stderr.write(f"in progress: {path}\n")
+    if run.plan():
+        sys.stderr.write("plan.json: memory ran out on the way, so this run is outside byte identity\n")
     if problems := check(run):
         raise RunFolderError("\n".join(problems))
     sys.stderr.write(f"verify: {run.path} is whole, {run.next_round()} rounds committed\n")

@@ -75,7 +75,9 @@ class Engine(Protocol):
         """The text of a completion: special tokens skipped."""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
-        """Completions as they finish, in lists; every (request, index) exactly once, in any order.
+        """Completions as they finish, in lists; every (request, index), in any order.
+
+        Once each, unless memory ran out on the way (`memory.py`): then all come again and the later counts.
 
         A prompt that leaves no room in the context yields completions with finish_reason "error".
         """

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
@@ -59,12 +60,16 @@ def status() -> str:
     return f"not converted yet (done at first use, about 20 s): {gguf_path()}"
 
 
-def ensure() -> Path:
-    """The folder of the converted model, made when it is not there. Safe for several processes at once."""
+def ensure(say: Callable[[str], object] = lambda line: None) -> Path:
+    """The folder of the converted model, made when it is not there. Safe for several processes at once.
+
+    `say` is given the one line about it, where there is something to wait for.
+    """
     target = converted_dir()
     if (target / SIDECAR).is_file():
         return target
     source = gguf_path()
+    say(f"{NAME}: converting the embedded model, this once (about 20 s)")
     try:
         _build_once(source, target)
     except OSError as error:
@@ -106,7 +111,7 @@ def _check(source: Path) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    from selfrefine.engines.quiet import quiet_transformers
+    from selfrefine.engines.quiet import no_gguf_bar, quiet_transformers
 
     quiet_transformers()
     import torch
@@ -114,9 +119,10 @@ def _convert(source: Path, target: Path) -> None:
 
     folder, name = str(source.parent), source.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, gguf_file=name, dtype=torch.float32, local_files_only=True
-    )
+    with no_gguf_bar():
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=name, dtype=torch.float32, local_files_only=True
+        )
     # transformers refuses to save a model that it believes quantised; the weights are plain by now.
     model.hf_quantizer = None
     if hasattr(model.config, "quantization_config"):

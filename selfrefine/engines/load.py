@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,13 @@ _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.
 
 
 def load_engine(
-    name: str, adapter: Path | None = None, *, trust_remote_code: bool = False
+    name: str,
+    adapter: Path | None = None,
+    *,
+    trust_remote_code: bool = False,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Engine | LocalEngine:
-    """The engine for a model name, with an adapter merged if one is given.
+    """The engine for a model name, with an adapter merged if one is given; `say` is told of long waits.
 
     Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
     a script that cannot be read.
@@ -35,16 +40,16 @@ def load_engine(
             raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
         rules = name.partition(":")[2]
         return Scripted.from_file(Path(rules)) if rules else Scripted()
-    folder, revision = resolve(name)
+    folder, revision = resolve(name, say)
     engine = _load_local(name, folder, revision, trust_remote_code)
     engine.use_adapter(adapter)
     return engine
 
 
-def resolve(name: str) -> tuple[Path, str]:
+def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tuple[Path, str]:
     """The folder that holds a model, and its revision. Raises: EngineError."""
     if name == embedded.NAME:
-        return embedded.ensure(), embedded.GGUF_SHA256[:12]
+        return embedded.ensure(say), embedded.GGUF_SHA256[:12]
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
         return folder, ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ from selfrefine.engines.base import Completion, Request, Sampling
 from selfrefine.engines.chat import ChatEncoder
 from selfrefine.errors import EngineError
 from selfrefine.manifest import EngineFacts
+from selfrefine.memory import Memory, out_of_memory
 from selfrefine.records import FinishReason, Message
-from selfrefine.sampling.decode import Budget, Job, Live, Rules, Watcher, decode
-from selfrefine.training import lora
+from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
+from selfrefine.training import lora, products
 from selfrefine.training.forward import by_budget, completion_logprobs
+from selfrefine.training.packing import Pair
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -31,7 +35,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 BUDGETS: dict[str, Budget] = {
     # rows, cache slots, prefill tokens. On a CPU more rows only move the cache out of reach.
-    "cpu": Budget(rows=256, tokens=49_152, prefill_tokens=4_096),
+    "cpu": Budget(rows=128, tokens=49_152, prefill_tokens=4_096),
     "cuda": Budget(rows=512, tokens=524_288, prefill_tokens=32_768),
     "mps": Budget(rows=128, tokens=65_536, prefill_tokens=8_192),
 }
@@ -48,8 +52,10 @@ class LocalEngine:
         # As after a training: weights that want gradients take other kernels, in inference mode too, and a
         # resumed process would sample logprobs that are off by a bit from one that went through.
         self.model.eval().requires_grad_(False)
+        products.install(self.model)
         self.chat = ChatEncoder(tokenizer)
         self.budget = BUDGETS[self.device]
+        self.memory = Memory()
         self._merge: lora.Merge | None = None
         self._peft: Any = None
         self._adapter_sha256 = ""
@@ -110,9 +116,8 @@ class LocalEngine:
             return
         wrapped = lora.attach(self.model, folder, self.identity.weights_sha256, trainable=False)
         if self.model.dtype == torch.float32:
-            changes = lora.deltas(wrapped)
+            self._merge = lora.Merge(self.model, lora.deltas(wrapped))
             _unwrap(wrapped)
-            self._merge = lora.Merge(self.model, changes)
         else:
             # Merging in bf16 rounds the adapter away (logprobs off by up to 0.31): sample through it.
             self._peft = wrapped
@@ -215,11 +220,35 @@ class LocalEngine:
             sampling.temperature, sampling.top_k, sampling.top_p, sampling.max_new_tokens, self.stop_ids
         )
         watcher = _StopStrings(self, sampling.stop) if sampling.stop else Watcher()
-        try:
-            for rows in decode(self.model, jobs, rules, self.budget, watcher, self.end_id):
-                yield [self._completion(row, sampling) for row in rows]
-        except torch.OutOfMemoryError as error:
-            raise EngineError(f"out of memory while sampling: {str(error).splitlines()[0]}") from None
+        while True:
+            try:
+                for rows in decode(self.model, jobs, rules, self._fitting(), watcher, self.end_id):
+                    yield [self._completion(row, sampling) for row in rows]
+                return
+            except (RuntimeError, MemoryError) as error:
+                if (told := out_of_memory(error)) is None:
+                    raise
+            self._sample_fewer_at_once(jobs, rules, told)
+
+    def _fitting(self) -> Budget:
+        """What may be decoded together: the device class's constant, or what memory left of it."""
+        tokens = self.memory.tokens("sampling", self.budget.tokens)
+        prefill_tokens = self.budget.prefill_tokens * tokens // self.budget.tokens
+        return replace(self.budget, tokens=tokens, prefill_tokens=prefill_tokens)
+
+    def _sample_fewer_at_once(self, jobs: Sequence[Job], rules: Rules, why: str) -> None:
+        """Raises: EngineError when it was a single row already."""
+        longest = max(len(job.prompt) for job in jobs)
+        columns = longest + rules.max_new_tokens + SLACK
+        most = min(self.budget.rows, sum(len(job.seeds) for job in jobs))
+        self.memory.halve(
+            "sampling",
+            self.budget.tokens,
+            lambda tokens: max(1, min(most, tokens // columns)),
+            why,
+            f"one answer of {rules.max_new_tokens} tokens to a prompt of {longest} does not fit: lower "
+            "generate.max_new_tokens, leave out the longest prompts, or take a smaller --model",
+        )
 
     def _completion(self, row: Live, sampling: Sampling) -> Completion:
         ids, logprobs = row.token_ids, row.logprobs
@@ -255,12 +284,27 @@ class LocalEngine:
         base: bool = False,
     ) -> list[tuple[float, ...]]:
         pairs = list(zip(prompts, completions, strict=True))
+        constant = SCORE_TOKENS[self.device]
+        while True:
+            try:
+                return self._score(pairs, self.memory.tokens("scoring", constant), base)
+            except (RuntimeError, MemoryError) as error:
+                if (why := out_of_memory(error)) is None:
+                    raise
+            self.memory.halve(
+                "scoring",
+                constant,
+                partial(by_budget, pairs),
+                why,
+                "one prompt with its answer does not fit: leave out the longest, or take a smaller --model",
+            )
+
+    def _score(self, pairs: Sequence[Pair], budget: int, base: bool) -> list[tuple[float, ...]]:
         results: list[tuple[float, ...]] = [()] * len(pairs)
         with torch.inference_mode(), self._base() if base else _nothing():
-            for micro in by_budget(pairs, SCORE_TOKENS[self.device]):
-                for i, row in zip(
-                    micro, completion_logprobs(self.model, [pairs[i] for i in micro]), strict=True
-                ):
+            for micro in by_budget(pairs, budget):
+                found = completion_logprobs(self.model, [pairs[i] for i in micro])
+                for i, row in zip(micro, found, strict=True):
                     results[i] = tuple(row.tolist())
         return results
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def quiet_transformers() -> None:
@@ -15,3 +18,16 @@ def quiet_transformers() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"(transformers|peft|torch)\.")
+
+
+@contextmanager
+def no_gguf_bar() -> Iterator[None]:
+    """Inside, reading a GGUF file shows no bar: this one asks neither transformers nor the terminal."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+
+    bar = gguf.tqdm
+    gguf.tqdm = functools.partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        gguf.tqdm = bar

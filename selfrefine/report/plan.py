@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
 
 from selfrefine.config import Config
+from selfrefine.records import Task
+from selfrefine.report import footprint
 from selfrefine.report.words import compact, number
-from selfrefine.steps.prepare import make_splits
+from selfrefine.steps.prepare import make_splits, run_prompts
+
+TEMPLATE_TOKENS = 64
+"""For what a chat template puts around a prompt."""
 
 
 def plan(config: Config) -> str:
     """Batches, tokens, disk and memory at most, as text. Raises what making the splits raises."""
     splits = make_splits(config)
-    facts = _model_facts(config.model)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
     new = own.max_new_tokens
@@ -22,6 +27,9 @@ def plan(config: Config) -> str:
     gate, test = len(splits["gate"]) * held_new, len(splits["test"]) * held_new
     rounds = config.cycle.rounds
     rows = per_round * own.n
+    folder = _folder(config.model)
+    model = footprint.shape(folder, _element_bytes()) if folder else None
+    adapter = 4 * model.adapter_parameters(config.train.lora.r) if model else 0
     lines = [
         f"model          {config.model}",
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
@@ -30,36 +38,97 @@ def plan(config: Config) -> str:
         f"new tokens     at most {compact(sampled + critique + gate)} a round, "
         f"{compact(rounds * (sampled + critique + gate) + gate + 2 * test)} in {rounds} rounds",
         f"disk           about {compact(rounds * rows * 4 * 2500)}B of rows at most"
-        + (f", {compact(rounds * facts['adapter_bytes'])}B of adapters" if facts else ""),
+        + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
     ]
-    if facts:
-        lines.append(
-            f"memory         about {compact(facts['weights_bytes'] * 2 + facts['cache_bytes'])}B "
-            f"(weights {compact(facts['weights_bytes'])}B, their copy beside a merged adapter, "
-            f"key/value cache {compact(facts['cache_bytes'])}B)"
-        )
+    if model and folder:
+        lines += _memory(config, model, _load(config, splits, _counter(folder), rows))
     else:
         lines.append("memory         unknown: the model is not on this machine yet")
     return "\n".join(lines) + "\n"
 
 
-def _model_facts(name: str) -> dict[str, Any] | None:
-    """Sizes from the model's config.json, without torch; None when it is not at hand."""
-    import json
-    from pathlib import Path
+def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> list[str]:
+    """The estimate and its parts: what is always there, and on top of it whichever work takes more."""
+    from selfrefine.engines.load import pick_device
+    from selfrefine.engines.local import BUDGETS
+    from selfrefine.sampling.decode import SLACK
 
+    device = pick_device()
+    budget = BUDGETS[device]
+    room = footprint.Room(
+        rows=budget.rows, slots=budget.tokens, slack=SLACK, prefill_tokens=budget.prefill_tokens
+    )
+    always = footprint.resident(model)
+    parts = {
+        "always": always,
+        "sampling": footprint.merged_copy(model) | footprint.sampling(model, load, room),
+    }
+    if config.cycle.rounds:
+        parts["training"] = footprint.training(model, load)
+    most = footprint.peak(always) + max(
+        footprint.peak(own) for name, own in parts.items() if name != "always"
+    )
+    lines = [
+        f"memory         at most about {compact(most)}B on {device}: always, and the larger of the others"
+    ]
+    for name, own in parts.items():
+        shown = ", ".join(f"{what} {compact(count)}B" for what, count in own.items() if count)
+        lines.append(f"  {name:<12} {compact(footprint.peak(own))}B: {shown}")
+    return lines
+
+
+def _load(
+    config: Config, splits: dict[str, list[Task]], count: Callable[[str], int], rows: int
+) -> footprint.Load:
+    """The longest prompt there may be and the most new tokens: of answers, critiques and revisions."""
+    tasks = [task for own in splits.values() for task in own]
+    system = count(config.generate.system or "") + TEMPLATE_TOKENS
+    prompts = [system + sum(count(message.content) for message in task.prompt) for task in tasks]
+    new = max(config.generate.max_new_tokens, config.evaluate.max_new_tokens or 0)
+    longest = max(prompts, default=TEMPLATE_TOKENS)
+    trained = longest
+    if own := config.critique.passes and config.critique:
+        written = max(map(count, run_prompts(config).values()))
+        longest += written + config.generate.max_new_tokens + own.max_new_tokens
+        new = max(new, own.max_new_tokens)
+    # A step is cut into micro-batches of the token budget, and is often smaller than one.
+    chosen = config.select.max_per_prompt or (
+        1 if config.select.strategy == "best-of-n" else config.generate.n
+    )
+    return footprint.Load(
+        longest_prompt=longest,
+        shortest_prompt=min(prompts, default=TEMPLATE_TOKENS),
+        trained_prompt=trained,
+        answers=max(rows, *(len(splits[name]) * config.evaluate.n for name in ("gate", "test"))),
+        samples=config.generate.n,
+        new_tokens=new,
+        trained_tokens=min(config.train.token_budget, config.train.batch_size * (trained + new)),
+        completions=chosen,
+        lora_rank=config.train.lora.r,
+    )
+
+
+def _counter(folder: Path) -> Callable[[str], int]:
+    """Tokens of a text; its bytes, which are never fewer, for a tokenizer that is not in one file."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return lambda text: len(text.encode())
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _element_bytes() -> int:
+    """Weights are bf16 on CUDA and float32 elsewhere, as `engines.load` has it."""
+    from selfrefine.engines.load import pick_device
+
+    return 2 if pick_device() == "cuda" else 4
+
+
+def _folder(name: str) -> Path | None:
+    """Where the model's files are; None when it is not at hand."""
     from selfrefine.engines import embedded
 
-    folder = embedded.converted_dir() if name == embedded.NAME else Path(name)
-    file = folder / "config.json"
-    if not file.is_file():
-        return None
-    told = json.loads(file.read_text())
-    told = told.get("text_config", told)
-    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    heads = told.get("num_key_value_heads") or told["num_attention_heads"]
-    head = told.get("head_dim") or told["hidden_size"] // told["num_attention_heads"]
-    per_token = 2 * 4 * told["num_hidden_layers"] * heads * head
-    hidden, middle = told["hidden_size"], told.get("intermediate_size", 4 * told["hidden_size"])
-    adapter = 4 * 16 * told["num_hidden_layers"] * (8 * hidden + 3 * (hidden + middle))
-    return {"weights_bytes": weights, "cache_bytes": per_token * 49_152, "adapter_bytes": adapter}
+    folder = embedded.converted_dir() if name == embedded.NAME else Path(name).expanduser()
+    return folder if (folder / "config.json").is_file() else None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -27,8 +28,8 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         rows, columns = self.window.rows, self.window.columns
-        self.keys = key_states.new_zeros((rows, key_states.shape[1], columns, key_states.shape[3]))
-        self.values = value_states.new_zeros((rows, value_states.shape[1], columns, value_states.shape[3]))
+        self.keys = _zeros((rows, key_states.shape[1], columns, key_states.shape[3]), key_states)
+        self.values = _zeros((rows, value_states.shape[1], columns, value_states.shape[3]), value_states)
         self.is_initialized = True
 
     def update(
@@ -54,14 +55,15 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
             self.lazy_initialization(keys, values)
         assert self.keys is not None and self.values is not None
         first, end, length = self.window.live, self.window.end, keys.shape[2]
-        source = torch.repeat_interleave(torch.arange(len(repeats), device=keys.device), repeats)
-        rows = slice(first, first + len(source))
         if bool(pads.any()):
             places_bP = (torch.arange(length, device=pads.device)[None] - pads[:, None]).clamp(min=0)
             order = places_bP[:, None, :, None].expand_as(keys)
             keys, values = keys.gather(2, order), values.gather(2, order)
-        self.keys[rows, :, end - length : end] = keys[source]
-        self.values[rows, :, end - length : end] = values[source]
+        columns = slice(end - length, end)
+        for i, count in enumerate(repeats.tolist()):
+            self.keys[first : first + count, :, columns] = keys[i]
+            self.values[first : first + count, :, columns] = values[i]
+            first += count
 
     def move(self, to: torch.Tensor, origin: torch.Tensor) -> None:
         assert self.keys is not None and self.values is not None
@@ -84,6 +86,14 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc] # transformers is untype
 
     def get_max_length(self) -> int:
         return self.window.columns
+
+
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """On a CPU through calloc, which touches no page before it is used: a cache is rarely filled. Zeros they
+    must be: a masked place counts 0 times its value, and that is not 0 for what memory happens to hold."""
+    if like.device.type == "cpu" and like.dtype == torch.float32:
+        return torch.from_numpy(np.zeros(shape, dtype=np.float32))
+    return like.new_zeros(shape)
 
 
 class Window:

@@ -231,8 +231,7 @@ class _Decoder:
         rows = self.live[first:]
         uniforms_B = torch.tensor([row.uniforms.random() for row in rows], dtype=torch.float64)
         rules = self.rules
-        drawn_B = draw(logits_BV, uniforms_B, rules.temperature, rules.top_k, rules.top_p)
-        chosen_B = logits_BV.gather(-1, drawn_B[:, None]).squeeze(-1) - logits_BV.logsumexp(-1)
+        drawn_B, chosen_B = draw(logits_BV, uniforms_B, rules.temperature, rules.top_k, rules.top_p)
         self.pending_B[first : first + len(rows)] = drawn_B
         finished = []
         for i, (row, token, logprob) in enumerate(

@@ -183,7 +183,12 @@ class _Run:
             draft = thread.rows[0]
             n = n_fresh(thread.tokens, lengths[draft.task.id])
             seeds.append(tuple(self.seed("fresh", k, draft) for k in range(n)))
-        answers = _ask(self.policy, chats, seeds, self.settings.revision)
+        # A draft of this very policy carries its prompt's ids; those of another may be another vocabulary's.
+        known = [
+            thread.rows[0].prompt_token_ids if thread.rows[0].policy == self.policy.policy else ()
+            for thread in revised
+        ]
+        answers = _ask(self.policy, chats, seeds, self.settings.revision, known)
         rows = [
             self._row(thread.rows[0], f".f{k}", chat, prompt, seed, answer)
             for thread, chat, own, (prompt, group) in zip(revised, chats, seeds, answers, strict=True)
@@ -305,12 +310,19 @@ def _is_draft(row: Sample) -> bool:
 
 
 def _ask(
-    engine: Engine, chats: Sequence[tuple[Message, ...]], seeds: Sequence[tuple[int, ...]], sampling: Sampling
+    engine: Engine,
+    chats: Sequence[tuple[Message, ...]],
+    seeds: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    known: Sequence[tuple[int, ...]] | None = None,
 ) -> list[tuple[tuple[int, ...], list[Completion]]]:
-    """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in."""
+    """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in.
+
+    `known`: the prompt ids of each chat, empty where it is still to be encoded.
+    """
     requests = [
-        Request(prompt_token_ids=engine.encode_chat(chat), seeds=own)
-        for chat, own in zip(chats, seeds, strict=True)
+        Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own)
+        for chat, own, ids in zip(chats, seeds, known or [()] * len(chats), strict=True)
     ]
     batches = engine.generate(requests, sampling) if requests else ()
     answers = {(answer.request, answer.index): answer for batch in batches for answer in batch}

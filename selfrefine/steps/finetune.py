@@ -14,6 +14,7 @@ from msgspec import Struct
 from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.base import Engine
 from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
+from selfrefine.memory import Memory
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.steps.lessons import items
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # torch is imported when something is trained, not when a ste
 @runtime_checkable
 class TrainableEngine(Engine, Protocol):
     """An engine whose weights are at hand."""
+
+    @property
+    def memory(self) -> Memory: ...
 
     def use_adapter(self, folder: Path | None) -> None: ...
 
@@ -128,6 +132,7 @@ def finetune(
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
                 objective,
+                engine.memory,
             )
         except TrainingError:
             if rescue is not None:

@@ -54,9 +54,10 @@ def generate(
     ]
     answers: dict[tuple[int, int], Completion] = {}
     for batch in engine.generate(requests, settings.sampling):
+        new = [answer for answer in batch if (answer.request, answer.index) not in answers]
         answers |= {(answer.request, answer.index): answer for answer in batch}
-        if on_rows:
-            on_rows(batch)
+        if on_rows and new:
+            on_rows(new)
     if len(answers) != len(tasks) * settings.n:
         raise EngineError(f"{engine.signature}: {len(answers)} answers to {len(tasks) * settings.n} requests")
     return [

@@ -335,14 +335,17 @@ def test_reads(path: Path) -> int:
 
 
 def _counts(folder: RoundDir) -> dict[str, int]:
-    """What the round's files hold. tokens: sampled ones, critiques and revisions included."""
+    """What the round's files hold. tokens: sampled ones, with critiques and revisions (critique_tokens)."""
     counts: dict[str, int] = {"tokens": 0}
     for name in ("generate", "critique", "gate", "test"):
         if not folder.has(name):
             continue
         rows = list(folder.samples(name))
         found = generate_step.counts(rows)
-        counts["tokens"] += found.pop("tokens") if name != "critique" else _critique_tokens(rows)
+        sampled = found.pop("tokens")
+        if name == "critique":  # its rows are the drafts too, and those are in `generate`
+            sampled = found["tokens"] = _critique_tokens(rows)
+        counts["tokens"] += sampled
         prefix = "" if name == "generate" else f"{name}_"
         counts |= {f"{prefix}{key}": value for key, value in found.items()}
     if folder.has("reward"):

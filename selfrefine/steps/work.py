@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine, Sampling
 from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.memory import Memory, PlanChange
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward
@@ -62,6 +66,7 @@ class Work:
 def start(run: Run, config: Config, engine: Engine, critic: Engine | None, watch: Watch) -> Work:
     """Build the rewards and put everything together. Raises: ConfigError."""
     scorers, measures = build_both(config, engine)
+    _follow_plan(run, {"policy": engine, "critic": critic or engine}, watch)
     return Work(run, config, engine, critic or engine, scorers, measures, watch, adapter=_unset())
 
 
@@ -74,6 +79,27 @@ def fine_tune_policies(work: Work) -> Policies:
         sampler=accepted,
         reference=first if work.config.objective.reference == "round-0" else accepted,
     )
+
+
+def _follow_plan(run: Run, engines: dict[str, Engine], watch: Watch) -> None:
+    """Give the engines the budgets that fitted before, and write down what memory makes smaller now."""
+    plan = run.plan()
+    if plan:
+        shown = ", ".join(f"{work} {tokens:,}" for own in plan.values() for work, tokens in own.items())
+        watch.say(f"memory ran out in this run before, tokens at once: {shown}; it is outside byte identity")
+
+    def changed(who: str, memory: Memory, change: PlanChange) -> None:
+        plan[who] = dict(memory.budgets)
+        run.keep_plan(plan)
+        run.events.append("plan-change", engine=who, **msgspec.structs.asdict(change))
+        watch.say(change.sentence())
+
+    # The policy comes last: where it is its own critic, one name is enough.
+    for who, engine in reversed(engines.items()):
+        memory = getattr(engine, "memory", None)
+        if memory is not None:  # the scripted engine needs none
+            memory.budgets |= plan.get(who, {})
+            memory.on_change = partial(changed, who, memory)
 
 
 def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:

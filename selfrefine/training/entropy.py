@@ -1,6 +1,6 @@
-"""The entropy of the policy at completion positions, read off the logits that are there anyway.
+"""The entropy of the policy at completion positions, read off the logits while they are there.
 
-Legend: N completion tokens of a micro-batch, V vocabulary.
+Legend: c completion tokens at once, V vocabulary.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from selfrefine.training import head
 
 ROWS = 64
 """Positions at once: the whole N x V again would double the memory peak of a step."""
@@ -25,6 +27,8 @@ class EntropyMeter:
 
     def __enter__(self) -> EntropyMeter:
         if self.active:
+            head.is_plain(self.model)  # its pass over two tokens is not one of the step's
+            head.listeners.append(self._add)
             self._handle = self.model.register_forward_hook(self._read)
         return self
 
@@ -32,17 +36,20 @@ class EntropyMeter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._handle is not None:
+            head.listeners.remove(self._add)
             self._handle.remove()
 
     @torch.no_grad()
     def _read(self, _module: Any, _inputs: Any, out: Any) -> None:
-        if getattr(out, "logits", None) is None:
+        """Where the head's logits were not kept (`head.picking`), the head has told them already."""
+        if getattr(out, "logits", None) is None or out.logits.shape[-1] == 1:
             return
-        logits_NV: Tensor = out.logits.detach()[0]
-        for rows_V in torch.split(logits_NV, ROWS):
-            table = rows_V.float().log_softmax(-1)
-            self.nats -= float((table.exp() * table).sum())
-        self.positions += len(logits_NV)
+        for rows_cV in torch.split(out.logits.detach()[0], ROWS):
+            self._add(rows_cV.float().log_softmax(-1))
+
+    def _add(self, logprobs_cV: Tensor) -> None:
+        self.nats -= float((logprobs_cV.exp() * logprobs_cV).sum())
+        self.positions += len(logprobs_cV)
 
     def mean(self, tokens: int) -> dict[str, float]:
         """The metric `entropy`, nats per token; nothing unless it is of exactly the step's tokens."""

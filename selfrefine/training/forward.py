@@ -6,36 +6,15 @@ Legend: b rows in a micro-batch, T tokens of a row, N completion tokens in it, V
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from selfrefine.errors import EngineError
+from selfrefine.training import head
 from selfrefine.training.packing import Pair, lay_out, packed, why_not
-
-
-@contextmanager
-def head_at(model: Any, rows_N: Tensor, columns_N: Tensor) -> Iterator[None]:
-    """Inside, the model's head sees only the hidden states at (rows, columns), as one row of N.
-
-    A hook on the head's input rather than calling the head ourselves: what an architecture does after its
-    head (soft caps, scales) stays in place.
-    """
-    head = model.get_output_embeddings()
-    if head is None:
-        raise EngineError(f"{type(model).__name__} has no output head to read logprobs from")
-
-    def gather(_module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][rows_N, columns_N].unsqueeze(0), *inputs[1:])
-
-    handle = head.register_forward_pre_hook(gather)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -54,15 +33,17 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
 def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor] | None:
     """None when the model turned out to compute attention by itself: its numbers are then worth nothing."""
     device = model.device
+    plain = head.is_plain(model)  # found out by a pass of its own, which must not be a packed one
     layout, predictors = lay_out(pairs, device)
     columns_N = torch.tensor(list(itertools.chain(*predictors)), dtype=torch.long, device=device)
-    ids = torch.tensor([layout.ids], device=device)
-    positions = torch.tensor([layout.positions], device=device)
-    with packed(model, layout), head_at(model, torch.zeros_like(columns_N), columns_N):
-        out = model(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False)
-    if layout.calls != model.config.get_text_config().num_hidden_layers:
-        return None
-    return _pick(out.logits[0].float(), pairs)
+    inputs = {
+        "input_ids": torch.tensor([layout.ids], device=device),
+        "position_ids": torch.tensor([layout.positions], device=device),
+        "attention_mask": None,
+    }
+    with packed(model, layout):
+        found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, plain)
+    return found if layout.calls == model.config.get_text_config().num_hidden_layers else None
 
 
 def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -82,16 +63,29 @@ def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     # Typed by hand: where every completion is empty, torch would make float indices of the empty lists.
     rows_N = torch.tensor(rows, dtype=torch.long, device=device)
     columns_N = torch.tensor(columns, dtype=torch.long, device=device)
-    with head_at(model, rows_N, columns_N):
-        out = model(input_ids=ids_bT.to(device), attention_mask=mask_bT.to(device), use_cache=False)
-    return _pick(out.logits[0].float(), pairs)
+    inputs = {"input_ids": ids_bT.to(device), "attention_mask": mask_bT.to(device)}
+    return _at(model, rows_N, columns_N, pairs, inputs, head.is_plain(model))
 
 
-def _pick(logits_NV: Tensor, pairs: Sequence[Pair]) -> list[Tensor]:
+def _at(
+    model: Any,
+    rows_N: Tensor,
+    columns_N: Tensor,
+    pairs: Sequence[Pair],
+    inputs: dict[str, Any],
+    plain: bool,
+) -> list[Tensor]:
+    """One pass, with the head at the places (row, column) that predict the completions' tokens."""
     targets = [token for _, completion in pairs for token in completion]
-    targets_N = torch.tensor(targets, dtype=torch.long, device=logits_NV.device)
-    picked_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1)
-    return list(torch.split(picked_N - logits_NV.logsumexp(-1), [len(c) for _, c in pairs]))
+    targets_N = torch.tensor(targets, dtype=torch.long, device=rows_N.device)
+    if plain:
+        with head.picking(model, rows_N, columns_N, targets_N):
+            logprobs_N = model(**inputs, use_cache=False).logits[0, :, 0]
+    else:
+        with head.head_at(model, rows_N, columns_N):
+            logits_NV = model(**inputs, use_cache=False).logits[0].float()
+        logprobs_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
+    return list(torch.split(logprobs_N, [len(completion) for _, completion in pairs]))
 
 
 def by_budget(pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:

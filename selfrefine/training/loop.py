@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,7 @@ from safetensors.torch import load_file, save
 from selfrefine import seeds
 from selfrefine.config import ObjectiveConfig, TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
+from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives import GROUPED
 from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
 from selfrefine.training.entropy import EntropyMeter
@@ -57,12 +59,18 @@ def train(
     checkpoints: CheckpointStore,
     on_step: Callable[[StepLog, int], None],
     own: ObjectiveConfig = ObjectiveConfig(),
+    memory: Memory | None = None,
 ) -> list[StepLog]:
     """Train the adapter of a PeftModel in place; returns a row per step. `own`: the objective's settings.
 
+    Where memory runs out the token budget is halved (`memory` keeps it) and the step begins again:
+    accumulation is exact, so its gradient is the same.
+
     `on_step(row, total steps)` is called after each step and may raise to stop between steps.
     Raises: TrainingError on a non-finite loss or gradient; the weights are then those whose loss was finite.
+    EngineError when a single row does not fit into memory.
     """
+    memory = memory or Memory()
     steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -72,22 +80,30 @@ def train(
     model.train()
     good = _copies(parameters)
     for index in range(len(log), len(steps)):
-        # Dropout's stream depends on the step alone, so a resume draws what an uninterrupted run draws.
-        torch.manual_seed(seeds.derive(seed, "dropout", index))
         rate = rate_at(index, len(steps), settings)
         for group in optimizer.param_groups:
             group["lr"] = rate
         chosen = [items[i] for i in steps[index]]
         now = _copies(parameters)
+        attempt = partial(
+            _step,
+            model,
+            list(parameters.values()),
+            optimizer,
+            chosen,
+            objective,
+            own=own,
+            index=index,
+            rate=rate,
+        )
         try:
-            row = _step(
-                model, list(parameters.values()), optimizer, chosen, objective, settings, own, index, rate
-            )
+            row = _within_memory(attempt, chosen, settings, memory, seeds.derive(seed, "dropout", index))
         except TrainingError:
             # It is the step before that broke them, where the rate was too high and not a row bad.
             for parameter, value in zip(parameters.values(), good, strict=True):
                 parameter.data.copy_(value)
             raise
+        optimizer.step()
         good = now
         log.append(row)
         if (index + 1) % settings.checkpoint_steps == 0 and index + 1 < len(steps):
@@ -105,6 +121,34 @@ def _copies(parameters: dict[str, Any]) -> list[Any]:
     return [parameter.detach().clone() for parameter in parameters.values()]
 
 
+def _within_memory(
+    attempt: Callable[..., StepLog],
+    items: Sequence[Item],
+    settings: TrainConfig,
+    memory: Memory,
+    dropout_seed: int,
+) -> StepLog:
+    """A step's gradient, under a smaller token budget when there is no memory for it. The optimizer's own
+    update is not in `attempt`: half done, it could not be done again."""
+    while True:
+        budget = memory.tokens("training", settings.token_budget)
+        # Dropout's stream depends on the step alone, so a resume draws what an uninterrupted run draws.
+        torch.manual_seed(dropout_seed)
+        try:
+            return attempt(settings=msgspec.structs.replace(settings, token_budget=budget))
+        except (RuntimeError, MemoryError) as error:
+            if (why := out_of_memory(error)) is None:
+                raise
+        memory.halve(
+            "training",
+            settings.token_budget,
+            partial(micro_batches, items),
+            why,
+            "one prompt with its answer does not fit: leave out the longest rows, train fewer layers "
+            "(train.lora.targets), or take a smaller --model",
+        )
+
+
 def _step(
     model: Any,
     parameters: list[Any],
@@ -116,6 +160,7 @@ def _step(
     index: int,
     rate: float,
 ) -> StepLog:
+    """The gradient of one step, clipped, and its row of the log."""
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
     pairs = [(item.prompt_token_ids, item.completion_token_ids) for item in items]
@@ -137,7 +182,6 @@ def _step(
             f"step {index + 1}: the loss is {loss} and its gradient {norm}, so nothing more was learnt; "
             f"rows of the batch: {ids}. Lower train.lr or look at these rows."
         )
-    optimizer.step()
     return StepLog(
         step=index + 1,
         loss=loss,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from safetensors.torch import save as to_bytes
 
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
+from selfrefine.training import adapted
 
 WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
 
@@ -68,9 +69,11 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     )
     torch.manual_seed(seed)
     try:
-        return peft.get_peft_model(model, config)
+        wrapped = peft.get_peft_model(model, config)
     except ValueError as error:
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
+    adapted.install(wrapped)
+    return wrapped
 
 
 def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) -> Any:
@@ -87,6 +90,7 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
+    adapted.install(wrapped)
     return wrapped
 
 
@@ -159,25 +163,23 @@ def detach_leftovers(model: Any) -> None:
     model.requires_grad_(False)
 
 
-def deltas(wrapped: Any) -> dict[str, torch.Tensor]:
-    """Module name to alpha/r * B A in float32, for every adapted layer."""
-    base = wrapped.get_base_model()
-    return {
-        name: module.get_delta_weight("default").detach().float()
-        for name, module in base.named_modules()
-        if isinstance(module, LoraLayer)
-    }
+def deltas(wrapped: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Module name and alpha/r * B A in float32, for every adapted layer, one at a time: all together are as
+    large as the model."""
+    for name, module in wrapped.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module.get_delta_weight("default").detach().float()
 
 
 class Merge:
     """An adapter added into the weights of a float32 model, and the pristine copies to undo it."""
 
-    def __init__(self, model: Any, changes: dict[str, torch.Tensor]) -> None:
+    def __init__(self, model: Any, changes: Iterable[tuple[str, torch.Tensor]]) -> None:
         self.model = model
         self.pristine: dict[str, torch.Tensor] = {}
         self.merged: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            for name, delta in changes.items():
+            for name, delta in changes:
                 weight = model.get_submodule(name).weight
                 self.pristine[name] = weight.data
                 weight.data = weight.data + delta

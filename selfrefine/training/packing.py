@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -42,6 +43,11 @@ class Family:
     mask_CK: Tensor | None
     """What sibling token c may see of [context, own]: the same for all siblings, since padding comes last."""
 
+    @cached_property
+    def places(self) -> Tensor:
+        """Flat places of the keys: the context, then the siblings' own, row by row."""
+        return torch.cat((self.context_P, self.own_nC.flatten()))
+
 
 @dataclass
 class Layout:
@@ -52,6 +58,16 @@ class Layout:
     families: list[Family] = field(default_factory=list)
     calls: int = 0
     """Attention layers that went through `attend` in the present forward pass."""
+
+    @cached_property
+    def own_places(self) -> tuple[Tensor, list[int]]:
+        """Flat places of all families' own tokens, and how many each family has."""
+        return _joined([family.own_nC.flatten() for family in self.families])
+
+    @cached_property
+    def all_places(self) -> tuple[Tensor, list[int]]:
+        """The same with each family's context before its own."""
+        return _joined([family.places for family in self.families])
 
     def add(self, context: Sequence[int], segments: Sequence[Sequence[int]], device: Any) -> list[list[int]]:
         """Append siblings behind `context` (flat places); returns the flat places of each."""
@@ -65,6 +81,10 @@ class Layout:
         if filled:
             self.families.append(_family(context, filled, device))
         return segments_places
+
+
+def _joined(places: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    return torch.cat(tuple(places)), [len(one) for one in places]
 
 
 def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
@@ -119,17 +139,17 @@ def attend(
     """Attention of a packed row: query [1, H, T, D], key, value [1, H/groups, T, D] to [1, T, H, D]."""
     layout = _current[-1]
     layout.calls += 1
-    query_THD, key_THD, value_THD = (t[0].transpose(0, 1) for t in (query, key, value))
     groups = query.shape[1] // key.shape[1]
+    queries = gather(query[0].transpose(0, 1), layout, contexts=False)
+    keys = gather(key[0].transpose(0, 1), layout, contexts=True)
+    values = gather(value[0].transpose(0, 1), layout, contexts=True)
     outputs = []
-    for family in layout.families:
-        own_q = query_THD[family.own_nC].transpose(1, 2)
-        keys = _with_context(key_THD, family, groups)
-        values = _with_context(value_THD, family, groups)
+    for family, own, k, v in zip(layout.families, queries, keys, values, strict=True):
+        n, length = family.own_nC.shape
         out = scaled_dot_product_attention(
-            own_q,
-            keys,
-            values,
+            own.view(n, length, *own.shape[1:]).transpose(1, 2),
+            _with_context(k, family, groups),
+            _with_context(v, family, groups),
             attn_mask=family.mask_CK,
             dropout_p=dropout,
             scale=scaling,
@@ -139,13 +159,46 @@ def attend(
     return torch.cat(outputs).unsqueeze(0), None
 
 
-def _with_context(states_THD: Tensor, family: Family, groups: int) -> Tensor:
+def _with_context(states_KHD: Tensor, family: Family, groups: int) -> Tensor:
     """Keys or values of [context, own] for each sibling: [n, H, P + C, D]."""
-    own = states_THD[family.own_nC].transpose(1, 2)
-    if len(family.context_P):
-        context = states_THD[family.context_P].transpose(0, 1)
-        own = torch.cat((context.expand(own.shape[0], -1, -1, -1), own), dim=2)
-    return own.repeat_interleave(groups, dim=1) if groups > 1 else own
+    n, length = family.own_nC.shape
+    context, own = states_KHD[: len(family.context_P)], states_KHD[len(family.context_P) :]
+    both = own.view(n, length, *own.shape[1:])
+    if len(context):
+        both = torch.cat((context.expand(n, -1, -1, -1), both), dim=1)
+    both = both.transpose(1, 2)
+    return both.repeat_interleave(groups, dim=1) if groups > 1 else both
+
+
+def gather(states_THD: Tensor, layout: Layout, *, contexts: bool) -> tuple[Tensor, ...]:
+    """The states at each family's own places, or at its contexts' and its own: a tensor [K, H, D] a family."""
+    found: tuple[Tensor, ...] = _Gather.apply(states_THD, layout, contexts)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Gather(torch.autograd.Function):
+    """All families in one operation. Autograd's own gradient of an index would add into a fresh row of zeros
+    for each family and layer; but each real token is its own family's once, in the flat row's order."""
+
+    @staticmethod
+    def forward(ctx: Any, states_THD: Tensor, layout: Layout, contexts: bool) -> tuple[Tensor, ...]:
+        ctx.layout, ctx.contexts = layout, contexts
+        places, counts = layout.all_places if contexts else layout.own_places
+        found: tuple[Tensor, ...] = torch.split(states_THD.index_select(0, places), counts)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        own, shared = [], []
+        for family, grad_KHD in zip(ctx.layout.families, grads, strict=True):
+            before = len(family.context_P) if ctx.contexts else 0
+            own.append(grad_KHD[before:][family.real])
+            shared.append(grad_KHD[:before])
+        total_THD = torch.cat(own)
+        for family, grad_KHD in zip(ctx.layout.families, shared, strict=True):
+            if len(grad_KHD):
+                total_THD[family.context_P] += grad_KHD
+        return total_THD, None, None
 
 
 @contextmanager

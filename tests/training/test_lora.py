@@ -74,7 +74,7 @@ def test_deltas_are_alpha_over_r_times_b_a() -> None:
         name = "model.layers.1.mlp.down_proj"
         layer = wrapped.get_base_model().get_submodule(name)
         layer.lora_B["default"].weight.data.fill_(0.5)
-        found = lora.deltas(wrapped)
+        found = dict(lora.deltas(wrapped))
         expected = 4 * layer.lora_B["default"].weight @ layer.lora_A["default"].weight
         torch.testing.assert_close(found[name], expected)
         others = [delta for key, delta in found.items() if key != name]
