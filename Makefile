@@ -14,7 +14,7 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long bench bench-recipes check fix docs clean
+.PHONY: help demo demo-text test test-long bench bench-round bench-recipes check fix docs clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,6 +34,9 @@ test-long: $(DEV)  ## the tests that take minutes: a million rows, pairs of cras
 
 bench: $(DEV)  ## beside model.generate and TRL: benchmarks/RESULTS.md, under 15 minutes on 2 cores
 	$(PY) -m benchmarks $(ARGS)
+
+bench-round: $(DEV)  ## one GRPO round beside TRL's GRPOTrainer, added to benchmarks/RESULTS.md
+	$(PY) -m benchmarks --only round $(ARGS)
 
 bench-recipes: $(DEV)  ## every recipe on the demo task, in parts of 50 minutes: call it until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)

@@ -19,7 +19,10 @@ BENCHMARKS: dict[str, str] = {
     "sampling-load": "benchmarks.load:sampling_load",
     "training-load": "benchmarks.load:training_load",
     "profile": "benchmarks.profile:profiles",
+    "round": "benchmarks.round:grpo_round",
 }
+APART = ("round",)
+"""Run only when named: a peer that alone takes minutes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from benchmarks.context import Benchmark, Context
 
     torch.set_num_threads(flags.threads)
-    names = flags.only or list(BENCHMARKS)
+    names = flags.only or [name for name in BENCHMARKS if name not in APART]
     context = Context(model=flags.model, threads=flags.threads, quick=flags.quick, minutes=flags.minutes)
     described = machine.describe(flags.threads)
     found = None if flags.quick else results.read(results.JSON)

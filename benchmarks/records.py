@@ -15,9 +15,11 @@ class Row(Struct, frozen=True, kw_only=True):
     work: str
     against: str
     at_least: float
-    aim_for: float
+    aim_for: float | None
     ratio: Ratio
     repeats: int
+    runs: str | None = None
+    """How often each side ran, where it was not in `repeats` pairs."""
     ours: str
     peer: str
     share: float | None = None

@@ -109,9 +109,14 @@ def _comparisons(rows: Iterable[Row]) -> str:
 
 def _comparison(row: Row) -> tuple[str, ...]:
     low, high = row.ratio.low, row.ratio.high
-    spread = f" ({low:.2f} to {high:.2f}, {row.repeats} pairs)" if row.repeats > 1 else " (one run each)"
+    runs = row.runs or f"{row.repeats} pairs"
+    spread = f" ({low:.2f} to {high:.2f}, {runs})" if row.repeats > 1 else " (one run each)"
     share = NONE if row.share is None else f"{row.share:.0%} against {row.peer_share or 0:.0%}"
-    aim = f"{row.aim_for:g}×" + (f" and {row.share_aim:.0%} of the product rate" if row.share_aim else "")
+    aim = (
+        NONE
+        if row.aim_for is None
+        else f"{row.aim_for:g}×" + (f" and {row.share_aim:.0%} of the product rate" if row.share_aim else "")
+    )
     measured = f"**{row.ratio.median:.2f}×**{spread}"
     return (
         row.work,
@@ -133,6 +138,8 @@ def reached(row: Row) -> str:
     """ "no", "at least" or "aim"; an aim with a share needs both."""
     if row.ratio.median < row.at_least:
         return "no"
+    if row.aim_for is None:
+        return "at least"
     far = row.ratio.median >= row.aim_for and (row.share_aim is None or (row.share or 0.0) >= row.share_aim)
     return "aim" if far else "at least"
 

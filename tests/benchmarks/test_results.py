@@ -70,6 +70,13 @@ def test_a_single_run_shows_no_spread_and_a_row_without_a_share_shows_none() -> 
     assert "**2.50×** (one run each) | 500 tokens/s | 200 tokens/s | – |" in page
 
 
+def test_a_side_that_ran_once_is_not_called_a_pair_and_no_aim_is_reached_where_none_was_set() -> None:
+    row = msgspec.structs.replace(ROW, repeats=2, runs="two runs of ours, one of the peer", aim_for=None)
+    page = results.markdown(Results(machine=MACHINE, model="m", sections=(section("round", row),)))
+    assert "| 2.4× | – | **2.50×** (2.25 to 2.75, two runs of ours, one of the peer) |" in page
+    assert results.reached(row) == "at least"
+
+
 def test_a_part_measured_again_replaces_itself_and_leaves_the_others() -> None:
     before = Results(machine=MACHINE, model="m", sections=(section("a"), section("b", seconds=5.0)))
     after = results.merged(before, MACHINE, "m", [section("b", seconds=9.0), section("c")])
