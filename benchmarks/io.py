@@ -151,7 +151,7 @@ def commands_table(folder: Path) -> Iterator[tuple[str, Cost]]:
 
 def make_run(path: Path, splits: Mapping[str, Sequence[Task]] | None = None, rounds: int = 3) -> Run:
     """A run with committed rounds and without a row."""
-    facts: dict[str, dict[str, Any]] = {
+    facts: dict[str, Any] = {
         name: {} for name in ("config", "origins", "seeds", "git", "packages", "model", "prompts", "tasks")
     }
     manifest = RunManifest(

@@ -171,7 +171,6 @@ class _Decoder:
         shared = len(self.prefix)
         lengths_b = torch.tensor([len(prompt) for prompt in prompts])
         longest = int(lengths_b.max())
-        pads_b = longest - lengths_b
         ids_bP = torch.full((len(prompts), longest - shared), self.pad_id, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             ids_bP[i, : len(prompt) - shared] = torch.tensor(prompt[shared:])
@@ -181,7 +180,7 @@ class _Decoder:
                 rows = (len(prompts), -1, -1, -1)
                 cache.update(layer.keys.expand(rows), layer.values.expand(rows), i)
         # The head at the last places only: one column for each length that occurs.
-        ends = (lengths_b - 1 - shared).unique().to(self.device)
+        ends = torch.tensor(sorted({len(prompt) - 1 - shared for prompt in prompts}), device=self.device)
         out = self.model(
             input_ids=ids_bP.to(self.device),
             attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
