@@ -19,7 +19,7 @@ from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
 from selfrefine.steps.prepare import make_splits
 
-DEMO = Path(__file__).parent.parent / "selfrefine" / "recipes" / "demo.toml"
+DEMO = Path(__file__).parent.parent / "selfrefine" / "configs" / "demo.toml"
 SEED = 20_231
 
 

@@ -164,7 +164,7 @@ def trained(most: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
         if most is not None:
             patch.setattr(loop, "completion_logprobs", scarce(loop.completion_logprobs, most))
         with engine.training(None, config.lora, 3) as model:
-            loop.train(model, items, sft, config, 3, NoCheckpoints(), lambda row, n: None, engine.memory)
+            loop.train(model, items, sft, config, 3, NoCheckpoints(), lambda row, n: None, memory=engine.memory)
             weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     return weights, changes
 
@@ -223,7 +223,8 @@ max_new_tokens = 20
 [cycle]
 rounds = 1
 prompts_per_round = 5
-gate = "off"
+[gate]
+mode = "off"
 [select]
 strategy = "all"
 [train.lora]

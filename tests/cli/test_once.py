@@ -31,7 +31,8 @@ max_new_tokens = 4
 [cycle]
 rounds = 2
 prompts_per_round = 5
-gate = "off"
+[gate]
+mode = "off"
 [select]
 strategy = "all"
 min_reward = 0.0

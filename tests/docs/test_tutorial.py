@@ -74,6 +74,7 @@ def test_the_cookbook_but_for_what_trains(tmp_path: Path) -> None:
     the_readers_files(tmp_path)
     table = [
         (TRAINS, ":"),
+        (r"^selfrefine select covered.*", ":"),  # scripted answers are all alike, and alike they make no pair
         (r"^jq .corpus .*", ":"),
         (r"--critic-model \S+", "--critic-model scripted"),
         (r"^selfrefine (generate|critique)\b", r"\g<0> --model scripted"),
