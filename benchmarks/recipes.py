@@ -283,7 +283,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sets=tuple(flags.set or ()),
     )
     end = time.monotonic() + flags.minutes * 60
-    command = "make bench-recipes"
+    given = flags_that_matter(flags)
+    command = f"make bench-recipes{' with ' + ' '.join(given) if given else ''}"
     while (left := end - time.monotonic()) > 0 and (waiting := todo(plan)):
         recipe, seed = waiting[0]
         print(f"{recipe}, seed {seed}: {left / 60:.0f} minutes are left", file=sys.stderr, flush=True)
@@ -295,6 +296,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     rest = len(todo(plan))
     print(f"{flags.output}; {rest or 'no'} runs are left" + (": call again" if rest else ""), file=sys.stderr)
     return 0
+
+
+def flags_that_matter(flags: argparse.Namespace) -> list[str]:
+    """What was asked otherwise than by default, as far as it decides a figure: the page says it."""
+    usual = _parser()
+    names = ("config", "model", "budget", "only", "set")
+    return [f"{name}={value}" for name in names if (value := getattr(flags, name)) != usual.get_default(name)]
 
 
 def _parser() -> argparse.ArgumentParser:

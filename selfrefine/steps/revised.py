@@ -36,7 +36,8 @@ def measure(work: Work, folder: RoundDir, label: str) -> dict[str, Any]:
         return msgspec.json.decode(note.read_bytes(), type=dict[str, Any])
     config = work.config
     drawing = msgspec.structs.replace(generate_settings(config), n=1)
-    settings = critique_settings(config, work.run.prompts_dir)
+    # With the fresh samples, also where training rounds save them.
+    settings = msgspec.structs.replace(critique_settings(config, work.run.prompts_dir), control=True)
     templates = critique_templates(config, work.run.prompts_dir)
     new = drawing.sampling.max_new_tokens
     each = new + settings.passes * (settings.critique.max_new_tokens + new)
