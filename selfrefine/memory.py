@@ -24,8 +24,11 @@ _SIGNS = (
     "cannot allocate memory",
     "not enough memory",
     "bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
 )
-"""What allocators without an exception of their own say: PyTorch's for a CPU and for Metal, C++'s."""
+"""What allocators without an exception of their own say: PyTorch's for a CPU and for Metal, C++'s, oneDNN's (it
+says no more when there is no room for its code, and it has code for all of our products)."""
 
 
 class PlanChange(Struct, frozen=True, kw_only=True):

@@ -41,7 +41,8 @@ def test_policies_of_a_round(
 ) -> None:
     table = {"train.start": start, "objective.reference": reference, "objective.name": "dpo"}
     config = resolve([("file", table | ({"adapter": adapter} if adapter else {}))]).config
-    work: Any = SimpleNamespace(config=config, run=SimpleNamespace(accepted_adapter=accepted, current_adapter=accepted))
+    run = SimpleNamespace(accepted_adapter=accepted, current_adapter=accepted)
+    work: Any = SimpleNamespace(config=config, run=run)
     found = fine_tune_policies(work)
     assert (found.start, found.sampler, found.reference) == expected
 
