@@ -27,8 +27,8 @@ _SIGNS = (
     "could not create a primitive",
     "could not create a memory",
 )
-"""What allocators without an exception of their own say: PyTorch's for a CPU and for Metal, C++'s, oneDNN's (it
-says no more when there is no room for its code, and it has code for all of our products)."""
+"""What allocators without an exception of their own say: PyTorch's for a CPU and for Metal, C++'s, and
+oneDNN's, which says no more when there is no room for its code (and it has code for all of our products)."""
 
 
 class PlanChange(Struct, frozen=True, kw_only=True):
