@@ -33,6 +33,7 @@ from selfrefine.stats import Difference, Interval
 from selfrefine.steps.cycle import spent_tokens
 
 SEEDS = (0, 1, 2)
+ROUNDS = 6
 REPEATED = 4
 """So many of the best are run with all seeds."""
 PLACEBO = "placebo"
@@ -66,7 +67,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     folder: Path
     config: str = "demo"
     model: str = "smollm2"
-    budget: int = 150_000
+    budget: int = 100_000
     only: tuple[str, ...] = ()
     sets: tuple[str, ...] = ()
 
@@ -78,11 +79,11 @@ class Plan(Struct, frozen=True, kw_only=True):
         return self.folder / f"{recipe}-s{seed}"
 
     def command(self, recipe: str, seed: int) -> list[str]:
-        """The budget is the end, not the number of rounds: none of them gives up early."""
+        """The budget is the end, or ROUNDS, over which the gate spends its alpha: none gives up early."""
         words = ["cycle", "--recipe", recipe, "--config", self.config, "--model", self.model]
         words += ["--run", str(self.path(recipe, seed)), "--seed", str(seed)]
         if recipes.read(recipe).table.get("cycle", {}).get("rounds") != 0:
-            words += ["--rounds", "1000", "--set", f"cycle.max_tokens={self.budget}"]
+            words += ["--rounds", str(ROUNDS), "--set", f"cycle.max_tokens={self.budget}"]
             words += ["--set", "cycle.patience=1000"]
         return [*words, *(word for text in self.sets for word in ("--set", text))]
 
@@ -190,9 +191,9 @@ def page(plan: Plan, command: str) -> str:
         f"{sum(one.finished for one in found)} of {len(found)} runs are finished.",
         "",
         f"Task: `--config {plan.config}`, model `{plan.model}`. No round begins once {plan.budget:,} tokens",
-        "are sampled to learn from and trained on (prompts of training rows included). What measures is not",
-        "counted. Start and end: the test split under the starting and the accepted policy, 95 % interval.",
-        "Gain: paired by task. Minutes: all stages, measuring included.",
+        "are sampled to learn from and trained on (prompts of training rows included), nor after",
+        f"{ROUNDS} rounds. What measures is not counted. Start and end: the test split under the starting",
+        "and the accepted policy, 95 % interval. Gain: paired by task. Minutes: all stages, measuring included.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}.",
@@ -308,7 +309,7 @@ def flags_that_matter(flags: argparse.Namespace) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__)
     parser.add_argument("--minutes", type=float, default=50, help="interrupt after so many (default: 50)")
-    parser.add_argument("--budget", type=int, default=150_000, help="tokens a run, sampled and trained")
+    parser.add_argument("--budget", type=int, default=100_000, help="tokens a run, sampled and trained")
     parser.add_argument("--only", action="append", choices=recipes.names(), help="this recipe; repeatable")
     parser.add_argument("--config", default="demo", help="the task: a configuration file or a shipped one")
     parser.add_argument("--model", default="smollm2")
