@@ -193,7 +193,7 @@ def page(plan: Plan, command: str) -> str:
         f"Task: `--config {plan.config}`, model `{plan.model}`. No round begins once {plan.budget:,} tokens",
         "are sampled to learn from and trained on (prompts of training rows included), nor after",
         f"{ROUNDS} rounds. What measures is not counted. Start and end: the test split under the starting",
-        "and the accepted policy, 95 % interval. Gain: paired by task. Minutes: all stages, measuring included.",
+        "and the accepted policy, 95 % interval. Gain: paired by task. Minutes: of all stages.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}.",
