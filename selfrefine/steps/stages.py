@@ -28,6 +28,7 @@ from selfrefine.steps import finetune as finetune_step
 from selfrefine.steps import generate as generate_step
 from selfrefine.steps import reward as reward_step
 from selfrefine.steps import select as select_step
+from selfrefine.steps.counted import round_counts
 from selfrefine.steps.critique_outcome import Outcome, summary
 from selfrefine.steps.units import sample_units
 from selfrefine.steps.watch import show_completions, show_rewards
@@ -288,7 +289,7 @@ def baseline(work: Work) -> RoundSummary:
             index=0,
             policy_before=work.engine.policy,
             policy_after=work.engine.policy,
-            counts=_counts(folder),
+            counts=round_counts(folder),
             measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
             guards=watched.guards,
             probe=watched.probe,
@@ -318,7 +319,7 @@ def gate(work: Work, k: int, counts: dict[str, int]) -> RoundSummary:
             index=k,
             policy_before=policy_before,
             policy_after=work.engine.policy,
-            counts=_counts(folder) | counts,
+            counts=round_counts(folder) | counts,
             measures={name: msgspec.to_builtins(value) for name, value in measures.items()},
             gate=decision,
             guards=watched.guards,
@@ -362,40 +363,6 @@ def final(work: Work) -> Interval:
 def test_reads(path: Path) -> int:
     """How often the test split was read in this run: at round 0 and at each end."""
     return sum(1 for _ in path.glob("round-000/test.jsonl")) + sum(1 for _ in path.glob("final*/test.jsonl"))
-
-
-def _counts(folder: RoundDir) -> dict[str, int]:
-    """What the round's files hold. tokens: sampled ones, critiques, hints and revisions included;
-    measured_tokens: those of them that were sampled to measure."""
-    counts: dict[str, int] = {"tokens": 0, "measured_tokens": 0}
-    for name in ("generate", "resampled", "rationalised", "critique", "gate", "test", "revised"):
-        if not folder.has(name):
-            continue
-        rows = list(folder.samples(name))
-        found = generate_step.counts(rows)
-        tokens = found.pop("tokens")
-        if name in ("critique", "revised"):  # their rows are the drafts too, and those are counted elsewhere
-            tokens = critique_tokens(rows, name)
-        if name == "critique":
-            found["tokens"] = tokens
-        counts["tokens"] += tokens
-        if name in ("gate", "test", "revised"):
-            counts["measured_tokens"] += tokens
-        prefix = "" if name == "generate" else f"{name}_"
-        counts |= {f"{prefix}{key}": value for key, value in found.items()}
-    if folder.has("reward"):
-        counts["unscored"] = sum(row.reward is None for row in folder.samples("reward"))
-    if folder.file("train").is_file():
-        lines = folder.file("train").read_bytes().splitlines()
-        counts["steps"] = len(lines)
-        counts["trained_tokens"] = sum(msgspec.json.decode(line)["tokens"] for line in lines)
-    return counts
-
-
-def critique_tokens(rows: list[Sample], name: str) -> int:
-    """critique.jsonl repeats the drafts of generate.jsonl; the drafts of revised.jsonl are its own."""
-    own = sum(len(row.token_ids) for row in rows if row.parent_id is not None or name == "revised")
-    return own + sum(len(c.token_ids) for row in rows for c in row.critiques)
 
 
 def _keep_outcome(folder: RoundDir, unit: int, units: int, outcome: Outcome) -> None:
