@@ -246,6 +246,17 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
     assert outcome.fresh_best_right == sum(rate > 0 for rate in rates)
 
 
+def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
+    """Drafts of 2, 2, 2 and 26 tokens, 8 in the mean: their own length would buy three of them 32/2 = 16
+    fresh samples each, far more than was paid for."""
+    policy = Scripted(
+        [{"match": "<critique>", "answers": ["7"]}, {"match": "^What is", "answers": ["1234567"]}]
+    )
+    rows = [draft(text, task=f"t{i}") for i, text in enumerate(("8", "9", "6", "8" * 25))]
+    outcome = run(rows, CritiqueSettings(), policy=policy).outcome
+    assert (outcome.fresh, outcome.budget_tokens, outcome.fresh_tokens) == (16, 128, 128)
+
+
 def test_how_many_fresh_samples() -> None:
     assert n_fresh(30, [10, 10]) == 3
     assert n_fresh(34, [5, 15]) == 3
