@@ -166,6 +166,8 @@ def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
             if isinstance(over, KeyboardInterrupt):
                 raise
             return False
+    if code < 0 or code in (130, 143):  # killed, perhaps for want of memory: the next call goes on there
+        return False
     if code not in (0, 8):  # 8: nothing to learn, which is a result, and measured
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         reason = f"failed with exit code {code}: {said[-1].removeprefix('error: ') if said else 'no word'}"
@@ -191,7 +193,7 @@ def page(plan: Plan, command: str) -> str:
         f"{sum(one.finished for one in found)} of {len(found)} runs are finished.",
         "",
         f"Task: `--config {plan.config}`, model `{plan.model}`. No round begins once {plan.budget:,} tokens",
-        "are sampled to learn from and trained on (prompts of training rows included), nor after",
+        "are sampled to learn from and trained on (answers only: prompts are not counted), nor after",
         f"{ROUNDS} rounds. What measures is not counted. Start and end: the test split under the starting",
         "and the accepted policy, 95 % interval. Gain: paired by task. Minutes: of all stages.",
         "",

@@ -25,6 +25,7 @@ UNCOMPARED = frozenset(
         "config.cycle.until",
         "config.cycle.max_minutes",
         "config.cycle.max_tokens",
+        "config.cycle.patience",
     }
 )
 """What may differ between two commands on one run: extending a run is normal."""

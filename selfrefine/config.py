@@ -128,7 +128,7 @@ class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What is minimised. Each objective reads its own part of this table: see READ_BY."""
 
     name: Literal["sft", "weighted-sft", "dpo", "ipo", "kto", "reinforce", "rloo", "grpo"] = "sft"
-    reference: Literal["round-0", "accepted"] = "round-0"
+    reference: Literal["round-0", "accepted", "sampler"] = "round-0"
     beta: PositiveFloat = 0.1
     nll: NonNegative = 0.0
     desirable_weight: NonNegative = 1.0

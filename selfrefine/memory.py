@@ -77,7 +77,11 @@ def out_of_memory(error: BaseException) -> str | None:
     told = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return told[:160]
-    known = isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in _SIGNS)
+    words = str(error).lower()
+    known = isinstance(error, RuntimeError) and any(sign in words for sign in _SIGNS)
+    known = (
+        known and "primitive descriptor" not in words
+    )  # oneDNN has no code for that: another kind of error
     return told[:160] if known else None
 
 

@@ -49,6 +49,10 @@ def _generate(work: Work, k: int) -> dict[str, Any]:
 def _critique(work: Work, k: int) -> dict[str, Any]:
     import msgspec
 
+    from selfrefine.errors import ConfigError
+
+    if not work.config.critique.passes:
+        raise ConfigError("critique.passes of this run is 0, so its rewards would not read the critiques")
     stages.critique(work, k)
     return dict(msgspec.json.decode((work.run.round(k).path / "critique.json").read_bytes()))
 

@@ -91,6 +91,10 @@ def command(
     common.write_summary(summary_json, summary)
 
 
+CHOOSING = ("select.min_reward", "select.max_per_prompt", "select.learn", "select.band", "select.margin")
+"""Flags that rows which `select` has chosen already cannot follow any more."""
+
+
 def _train(
     resolved: Any, source: str, out: Path, watch: common.ConsoleWatch, *, trust: bool
 ) -> dict[str, Any]:
@@ -116,6 +120,9 @@ def _train(
         raise
     if all(row.lesson is not UNSET for row in rows):
         # `select` has chosen already, and a second selection would throw out what a pair rejects.
+        again = [key for key in CHOOSING if resolved.origins[key] == "flag"]
+        if again:
+            raise UsageError(f"these rows are selected already, so {again[0]} chooses nothing; select anew")
         chosen = Selection(rows=rows, counts={"samples": len(rows), "selected": len(rows)})
     else:
         chosen = select(rows, config.select)

@@ -22,7 +22,7 @@ from selfrefine.records import FinishReason, Message
 from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
 from selfrefine.training import lora, products
 from selfrefine.training.forward import by_budget, completion_logprobs
-from selfrefine.training.packing import Pair
+from selfrefine.training.packing import Pair, why_not
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -65,9 +65,14 @@ class LocalEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """Sentences a user should read once."""
-        if self.chat.template is not None:
-            return ()
-        return ("no chat template, so prompts go in as plain text and the model just goes on from there",)
+        said = []
+        if self.chat.template is None:
+            said.append(
+                "no chat template, so prompts go in as plain text and the model just goes on from there"
+            )
+        if why := why_not(self.model, self.context_tokens):
+            said.append(f"in training a prompt is computed anew for each of its answers where {why}")
+        return tuple(said)
 
     @property
     def device(self) -> str:

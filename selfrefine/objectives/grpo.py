@@ -14,7 +14,8 @@ Metrics: `ratio_max`; `clip_share`, the share of tokens that were clipped; `kl` 
 Source: GRPO (Shao et al. 2024, eq. 3 and 4: "sequences"); DAPO (Yu et al. 2025, eq. 8: "tokens", asymmetric
 clip, no KL); without the division by std: Dr. GRPO (Liu et al. 2025, section 3).
 Differs from the papers: 1. std is that of a sample (n - 1), and 1e-4 is added. 2. groups without spread are
-left out, not refilled by further sampling. 3. Dr. GRPO's constant in place of T or |y_i| is not offered.
+left out; drawing more (DAPO's dynamic sampling) is a stage of its own. 3. Dr. GRPO's constant in place of
+T or |y_i| is not offered.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ import torch
 from torch import Tensor
 
 from selfrefine.objectives.base import Batch, Loss
-from selfrefine.objectives.terms import clipped, kl_per_token, mean_kl, old, per_token, reference
+from selfrefine.objectives.terms import clipped, kl_per_token, mean_kl, old, per_token, ratio, reference
 
 
 def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     """logprobs: one tensor [tokens] of nats for each of batch.items."""
     own, items = batch.settings, batch.items
     flat = torch.cat(list(logprobs))
-    ratios = (flat - old(items, flat)).exp()
+    ratios = ratio(flat - old(items, flat))
     advantages = per_token(items, (item.advantage for item in items), flat)
     losses, outside = clipped(ratios, advantages, own.clip_low, own.clip_high)
     if own.kl:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selfrefine.objectives.base import Batch, Loss
-from selfrefine.objectives.terms import known, mean_kl, sums
+from selfrefine.objectives.terms import known, mean_kl, ratio, sums
 
 
 def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -29,7 +29,7 @@ def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     total = sums(logprobs)
     advantages = known((item.advantage for item in batch.items), total)
     before = known((sum(item.old_logprobs or ()) for item in batch.items), total)
-    ratios = (total.detach() - before).exp()
+    ratios = ratio(total.detach() - before)
     most = 1.0 + batch.settings.clip_high
     losses = -ratios.clamp(max=most) * advantages * total
     metrics = {

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from selfrefine.objectives.base import Batch, Loss
-from selfrefine.objectives.terms import clipped, known, mean_kl, sums
+from selfrefine.objectives.terms import clipped, known, mean_kl, ratio, sums
 
 
 def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -29,7 +29,7 @@ def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     total = sums(logprobs)
     advantages = known((item.advantage for item in batch.items), total)
     before = known((sum(item.old_logprobs or ()) for item in batch.items), total)
-    ratios = (total - before).exp()
+    ratios = ratio(total - before)
     losses, outside = clipped(ratios, advantages, own.clip_low, own.clip_high)
     metrics = {
         "ratio_max": float(ratios.detach().max()),

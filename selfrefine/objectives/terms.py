@@ -54,6 +54,12 @@ def kl_per_token(logprobs: Tensor, reference: Tensor) -> Tensor:
     return difference.exp() - difference - 1.0
 
 
+def ratio(difference: Tensor) -> Tensor:
+    """exp of a difference of logprobs, in nats. Held below e^80: beyond it float32 is infinite, and what a
+    clip has set to 0 would come out as 0 times infinity."""
+    return difference.clamp(max=80.0).exp()
+
+
 def clipped(ratios: Tensor, advantages: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
     """PPO's pessimistic loss, and where the clip has taken the gradient away.
 

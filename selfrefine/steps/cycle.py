@@ -37,10 +37,10 @@ def cycle(work: Work) -> Ended:
         stages.reward(work, k)
         try:
             counts = stages.select(work, k)
+            stages.finetune(work, k)
         except NothingToLearnError as error:
             why = nothing = str(error)
             break
-        stages.finetune(work, k)
         stages.gate(work, k, counts)
     final = stages.final(work) if work.run.tasks("test") else None
     summaries = [folder.summary() for folder in work.run.rounds()]

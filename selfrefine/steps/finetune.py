@@ -56,7 +56,7 @@ class Policies(Struct, frozen=True, kw_only=True):
 
     start: Path | None = None
     sampler: Path | None = None
-    """That of the round's answers: the accepted policy."""
+    """That of the round's answers: the accepted policy, or the undecided candidate after it."""
     reference: Path | None = None
 
 
@@ -122,6 +122,7 @@ def finetune(
             lambda folder: engine.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
+            memory=engine.memory,
         )
         try:
             log = train(

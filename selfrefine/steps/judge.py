@@ -10,10 +10,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from selfrefine.artifacts import RoundDir
-from selfrefine.records import GateDecision, Guard, RoundSummary, Sample
+from selfrefine.records import GateDecision, Guard, RoundSummary, Sample, groups
 from selfrefine.steps import gate, guards, probe, reward
 from selfrefine.steps.evaluate import per_task
 from selfrefine.steps.paired import compared
@@ -112,11 +112,23 @@ def _probe(work: Work, k: int, adapter: Path | None) -> Matrix:
         return {}
     work.be(adapter)
     earlier = {
-        folder.path.name: [row for row in folder.samples("selected") if row.round == folder.index]
+        folder.path.name: _imitated([row for row in folder.samples("selected") if row.round == folder.index])
         for folder in map(work.run.round, range(1, k + 1))
         if folder.has("selected")
     }
     return {"general": probe.general(work.engine)} | probe.lessons(work.engine, earlier, work.config.seed)
+
+
+def _imitated(rows: list[Sample]) -> list[Sample]:
+    """What a round made more probable: not what a pair or label rejects, nor a group's lower half."""
+    kept = [row for row in rows if row.lesson is UNSET or row.lesson.role != "rejected"]
+    means = per_task(kept)
+    whole = {group[0].task.id for group in groups(kept) if len({row.reward for row in group}) > 1}
+    return [row for row in kept if row.task.id not in whole or _above(row.reward, means[row.task.id])]
+
+
+def _above(reward_of_row: float | None, mean: float | None) -> bool:
+    return reward_of_row is not None and mean is not None and reward_of_row > mean
 
 
 def _figures(summary: RoundSummary | None) -> Mapping[str, float | None]:

@@ -159,7 +159,8 @@ def select(work: Work, k: int) -> dict[str, int]:
         earlier,
         config.train.replay,
         derive(config.seed, "round", k),
-        grouped=config.select.strategy == "groups",
+        # Weights come from a group's mean, and a row without its group would be its own mean.
+        grouped=config.select.strategy == "groups" or config.objective.name == "weighted-sft",
     )
     folder.stage("selected", [[*chosen.rows, *again]], lambda rows: [records.encode(row) for row in rows])
     return chosen.counts | {"replayed": len(again)}
@@ -239,8 +240,10 @@ def _ring(work: Work, k: int, stage: str, rings: Iterable[alarms.Alarm]) -> None
 
 def measure(work: Work, folder: RoundDir, split: str, adapter: Path | None, label: str) -> Interval:
     """The policy base + adapter on a held-out split: SPLIT.jsonl in `folder`; its mean with an interval."""
-    if not folder.has(split):
-        work.be(adapter)
+    work.be(adapter)
+    if folder.has(split):
+        check_policy(work.engine.policy, folder.samples(split), str(folder.file(split)))
+    else:
         settings = evaluate_settings(work.config)
         tasks = work.run.tasks(split)
         plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))

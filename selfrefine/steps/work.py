@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -52,8 +52,8 @@ class Work:
         self.adapter = wanted
 
     def forget_policy(self) -> None:
-        """After training the engine's policy is the bare base, whatever it was before."""
-        self.adapter = None
+        """Before training: what the engine's policy is afterwards depends on how far it came."""
+        self.adapter = _unset()
 
     @property
     def gate_on(self) -> str | None:
@@ -85,7 +85,9 @@ def fine_tune_policies(work: Work) -> Policies:
     return Policies(
         start=current if work.config.train.start == "adapter" else first,
         sampler=current,
-        reference=first if work.config.objective.reference == "round-0" else accepted,
+        reference={"round-0": first, "accepted": accepted, "sampler": current}[
+            work.config.objective.reference
+        ],
     )
 
 
@@ -122,7 +124,7 @@ def build_both(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tupl
     check_method(config)
     if gate_among(measures, config) is None:
         reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is among neither
-    check_gold(config.guards.gold, config.reward.use)
+    check_gold(config.guards.gold, use)
     if config.guards.gold is not None:
         build_rewards(config, [config.guards.gold], engine)
     return scorers, measures
@@ -277,7 +279,7 @@ def check_method(config: Config) -> None:
         raise ConfigError("rationalise: what a hint led to is no draw of the policy, as groups must be")
 
 
-def check_policy(expected: str, found: Sequence[Any], where: str) -> None:
+def check_policy(expected: str, found: Iterable[Any], where: str) -> None:
     """Rows must come from the policy this round starts from: a loop that keeps sampling the old model learns
     nothing new for ever. Raises: RunFolderError."""
     for row in found:

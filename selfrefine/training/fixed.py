@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from msgspec.structs import replace
 
 from selfrefine.config import ObjectiveConfig
+from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives import GROUPED, LABELLED, PAIRED
 from selfrefine.objectives.advantages import advantages
 from selfrefine.objectives.base import Item
@@ -31,6 +33,7 @@ def fix(
     *,
     sampler: Path | None,
     reference: Path | None,
+    memory: Memory | None = None,
 ) -> list[Item]:
     """Items with all that the objective needs besides the trained policy's logprobs.
 
@@ -43,24 +46,26 @@ def fix(
         rows = []
         if missing:
             with as_policy(sampler):
-                rows = logprobs_of(model, [_pair(made[i]) for i in missing], token_budget)
+                rows = logprobs_of(model, [_pair(made[i]) for i in missing], token_budget, memory)
         for i, row in zip(missing, rows, strict=True):
             # What was recorded stays: a stop string's end-of-turn alone was not sampled and has no logprob.
             recorded = made[i].old_logprobs or ()
             made[i] = replace(made[i], old_logprobs=(*recorded, *row[len(recorded) :]))
     if own.name in PAIRED | LABELLED or (own.kl and own.name in GROUPED):
         with as_policy(reference):
-            made = _with_reference(model, made, own, token_budget)
+            made = _with_reference(model, made, own, token_budget, memory)
     return advantages(made, own) if own.name in GROUPED else made
 
 
-def _with_reference(model: Any, items: list[Item], own: ObjectiveConfig, token_budget: int) -> list[Item]:
-    rows = logprobs_of(model, [_pair(item) for item in items], token_budget)
+def _with_reference(
+    model: Any, items: list[Item], own: ObjectiveConfig, token_budget: int, memory: Memory | None
+) -> list[Item]:
+    rows = logprobs_of(model, [_pair(item) for item in items], token_budget, memory)
     made = [replace(item, reference_logprobs=row) for item, row in zip(items, rows, strict=True)]
     if own.name in LABELLED:
         others = unrelated(made)
         mixed = [(item.prompt_token_ids, other) for item, other in zip(made, others, strict=True)]
-        totals = map(sum, logprobs_of(model, mixed, token_budget))
+        totals = map(sum, logprobs_of(model, mixed, token_budget, memory))
         made = [
             replace(item, unrelated_token_ids=other, unrelated_reference=float(total))
             for item, other, total in zip(made, others, totals, strict=True)
@@ -76,19 +81,37 @@ def _pair(item: Item) -> Pair:
     return item.prompt_token_ids, item.completion_token_ids
 
 
-def logprobs_of(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
-    """`completion_logprobs` as plain numbers, in micro-batches, without gradient and without dropout."""
-    results: list[tuple[float, ...]] = [()] * len(pairs)
+def logprobs_of(
+    model: Any, pairs: Sequence[Pair], token_budget: int, memory: Memory | None = None
+) -> list[tuple[float, ...]]:
+    """`completion_logprobs` as plain numbers, in micro-batches, without gradient and without dropout.
+
+    Where memory runs out the budget is halved (`memory` keeps it).
+    Raises: EngineError when a single pair is too much.
+    """
+    memory = memory or Memory()
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
-            for micro in by_budget(pairs, token_budget):
-                rows = completion_logprobs(model, [pairs[i] for i in micro])
-                for i, row in zip(micro, rows, strict=True):
-                    results[i] = tuple(row.tolist())
+        while True:
+            try:
+                return _logprobs(model, pairs, memory.tokens("training", token_budget))
+            except (RuntimeError, MemoryError) as error:
+                if (why := out_of_memory(error)) is None:
+                    raise
+            mend = "one prompt with its answer does not fit: leave out the longest rows"
+            memory.halve("training", token_budget, partial(by_budget, pairs), why, mend)
     finally:
         model.train(training)
+
+
+@torch.no_grad()
+def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
+    results: list[tuple[float, ...]] = [()] * len(pairs)
+    for micro in by_budget(pairs, token_budget):
+        rows = completion_logprobs(model, [pairs[i] for i in micro])
+        for i, row in zip(micro, rows, strict=True):
+            results[i] = tuple(row.tolist())
     return results
 
 

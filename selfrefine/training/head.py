@@ -3,7 +3,7 @@
 Legend: N completion tokens, c of them at once, V vocabulary, D hidden size.
 
 With logits_NV = hidden_ND W^T, the logprob of token y is l_y - log sum_v exp(l_v), and its gradient with
-respect to the hidden state is W_y - softmax(l) W. Both are known once the logits are, so a few rows at a
+respect to the hidden state is (1_y - softmax(l)) W. Both are known once the logits are, so a few rows at a
 time are computed, used twice and thrown away: the N x V table, its exponentials and their gradient never
 exist. Same arithmetic as autograd's, in another order.
 """
@@ -48,8 +48,11 @@ class _Picked(torch.autograd.Function):
             totals_c = table_cV.exp_().sum(-1)
             logprobs_N[part] -= totals_c.log()
             if slopes_ND is not None:
-                share_cV = table_cV.div_(totals_c[:, None]).to(weight_VD.dtype)
-                slopes_ND[part] = weight_VD[targets_N[part]] - product(share_cV, weight_VD.t(), None)
+                # softmax minus the target's one, as autograd has it: in half precision the difference of two
+                # products would be mostly rounding where the target is near certain.
+                table_cV.div_(totals_c[:, None])
+                table_cV[torch.arange(len(totals_c), device=table_cV.device), targets_N[part]] -= 1.0
+                slopes_ND[part] = -product(table_cV.to(weight_VD.dtype), weight_VD.t(), None)
         ctx.save_for_backward(slopes_ND)
         return logprobs_N
 

@@ -77,9 +77,9 @@ def train(
     optimizer = torch.optim.AdamW(
         parameters.values(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay
     )
-    log = _restore(checkpoints.load(), parameters, optimizer)
-    model.train()
     good = _copies(parameters)
+    log = _restore(checkpoints.load(), parameters, optimizer, good)
+    model.train()
     for index in range(len(log), len(steps)):
         rate = rate_at(index, len(steps), settings)
         for group in optimizer.param_groups:
@@ -108,11 +108,11 @@ def train(
         good = now
         log.append(row)
         if (index + 1) % settings.checkpoint_steps == 0 and index + 1 < len(steps):
-            checkpoints.replace(lambda folder: _store(folder, parameters, optimizer, log))
+            checkpoints.replace(partial(_store, parameters, optimizer, log, good))
         try:
             on_step(row, len(steps))
         except Interrupted:
-            checkpoints.replace(lambda folder: _store(folder, parameters, optimizer, log))
+            checkpoints.replace(partial(_store, parameters, optimizer, log, good))
             raise
     model.eval()
     return log
@@ -194,13 +194,22 @@ def _step(
     )
 
 
-def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequence[StepLog]) -> None:
+def _store(
+    parameters: dict[str, Any],
+    optimizer: Any,
+    log: Sequence[StepLog],
+    good: Sequence[torch.Tensor],
+    folder: Path,
+) -> None:
+    """`good`: the weights before the last step, which are gone back to when the next one's loss is bad."""
     tensors: dict[str, torch.Tensor] = {}
-    for name, parameter in parameters.items():
+    for (name, parameter), before in zip(parameters.items(), good, strict=True):
         tensors[f"{name}/weight"] = parameter.detach().cpu().contiguous()
+        tensors[f"{name}/good"] = before.cpu().contiguous()
         state = optimizer.state.get(parameter)
         if state is None:  # no gradient ever reached it (an expert that was not routed to)
             continue
+        tensors[f"{name}/step"] = state["step"].cpu()
         tensors[f"{name}/exp_avg"] = state["exp_avg"].cpu().contiguous()
         tensors[f"{name}/exp_avg_sq"] = state["exp_avg_sq"].cpu().contiguous()
     # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
@@ -209,19 +218,22 @@ def _store(folder: Path, parameters: dict[str, Any], optimizer: Any, log: Sequen
     (folder / "checkpoint.json").write_text(json.dumps({"steps": len(log)}) + "\n")
 
 
-def _restore(folder: Path | None, parameters: dict[str, Any], optimizer: Any) -> list[StepLog]:
+def _restore(
+    folder: Path | None, parameters: dict[str, Any], optimizer: Any, good: Sequence[torch.Tensor]
+) -> list[StepLog]:
     if folder is None:
         return []
     lines = (folder / "log.jsonl").read_bytes().splitlines()
     log = [msgspec.json.decode(line, type=StepLog) for line in lines]
     tensors = load_file(folder / "state.safetensors")
     with torch.no_grad():
-        for name, parameter in parameters.items():
+        for (name, parameter), before in zip(parameters.items(), good, strict=True):
             parameter.copy_(tensors[f"{name}/weight"])
+            before.copy_(tensors[f"{name}/good"])
             if f"{name}/exp_avg" not in tensors:
                 continue
             optimizer.state[parameter] = {
-                "step": torch.tensor(float(len(log))),
+                "step": tensors[f"{name}/step"],
                 "exp_avg": tensors[f"{name}/exp_avg"].to(parameter.device),
                 "exp_avg_sq": tensors[f"{name}/exp_avg_sq"].to(parameter.device),
             }

@@ -70,10 +70,28 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     torch.manual_seed(seed)
     try:
         wrapped = peft.get_peft_model(model, config)
+        _refuse_shared(wrapped)
     except ValueError as error:
+        detach_leftovers(model)
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
     adapted.install(wrapped)
     return wrapped
+
+
+def _refuse_shared(wrapped: Any) -> None:
+    """Raises: ValueError for a layer whose weight is another module's too, as a head tied to the embeddings.
+
+    Trained, the adapter changes one of the two; merged, it would change both: another policy.
+    """
+    base = wrapped.get_base_model()
+    owners: dict[int, list[str]] = {}
+    for name, parameter in base.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
+            raise ValueError(
+                f"{name} shares its weight with another layer and cannot have an adapter of its own"
+            )
 
 
 def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) -> Any:
@@ -82,6 +100,7 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
     config.inference_mode = not trainable
     try:
         wrapped = peft.get_peft_model(model, config)
+        _refuse_shared(wrapped)
         placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
         odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
         if odd:

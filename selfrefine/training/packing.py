@@ -138,7 +138,8 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Attention of a packed row: query [1, H, T, D], key, value [1, H/groups, T, D] to [1, T, H, D]."""
     layout = _current[-1]
-    layout.calls += 1
+    # Not counted where more is asked than is done here (a bias, sinks): `_shared_rows` then gives up.
+    layout.calls += attention_mask is None and kwargs.get("s_aux") is None
     groups = query.shape[1] // key.shape[1]
     queries = gather(query[0].transpose(0, 1), layout, contexts=False)
     keys = gather(key[0].transpose(0, 1), layout, contexts=True)
@@ -232,6 +233,13 @@ def why_not(model: Any, longest: int) -> str | None:
         return f"its sliding window of {window} tokens is shorter than a row of {longest}"
     if kinds - {"full_attention", "sliding_attention"}:
         return f"it has layers of kind {', '.join(sorted(kinds))}"
-    if model.training and any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules()):
+    if model.training and _drops(model, config):
         return "dropout is on"
     return None
+
+
+def _drops(model: Any, config: Any) -> bool:
+    """Does anything drop while training: a module, or a rate that the model's code passes to a function."""
+    rates = [value for key, value in config.to_dict().items() if "dropout" in key or "pdrop" in key]
+    asked = any(isinstance(rate, int | float) and rate > 0 for rate in rates)
+    return asked or any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in model.modules())
