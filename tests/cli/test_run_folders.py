@@ -136,6 +136,39 @@ def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, 
     assert frozen(folder / "runs/run-001")["final/test.jsonl"] == by_cycle["final/test.jsonl"]
 
 
+def test_a_gate_file_of_another_adapter_does_not_decide(mine: Path) -> None:
+    """By hand: measured, trained again on other rows, decided. The old candidate's scores are not this one's."""
+    run = mine / "runs/run-001"
+    (run / "round-001/round.json").unlink()
+    shutil.rmtree(run / "round-001/adapter")
+    (run / "round-001/train.jsonl").unlink()
+    done = selfrefine("finetune", "--run", "run-001", "--set", "train.lr=1e-2", "--allow-drift", cwd=mine)
+    assert done.code == 0, done.err
+    refused = selfrefine("gate", "--run", "run-001", "--allow-drift", cwd=mine)
+    assert refused.code == 5 and "gate.jsonl: row " in refused.err and "was sampled by policy" in refused.err
+    assert not (run / "round-001/round.json").exists()
+
+
+def test_critiques_that_no_reward_would_read_are_not_made(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = workshop(tmp_path, tiny_model_dir)
+    assert selfrefine("runs", "new", "x", "--config", "c.toml", cwd=folder).code == 0
+    assert selfrefine("generate", "--run", "x", cwd=folder).code == 0
+    done = selfrefine("critique", "--run", "x", cwd=folder)
+    assert done.code == 3 and "critique.passes of this run is 0" in done.err
+
+
+def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """Found out only when training is about to begin: the run ends measured, with exit 8, and not half way."""
+    folder = workshop(tmp_path, tiny_model_dir, "def f(sample):\n    return 0.0\n")
+    words = ["cycle", "--config", "c.toml", "--run", "x", "--set", "objective.name=weighted-sft"]
+    done = selfrefine(*words, cwd=folder)
+    assert done.code == 8, done.err
+    assert "weighted-sft can learn from none of" in done.err
+    assert (folder / "runs/x/final/summary.json").is_file()
+
+
 def test_stages_out_of_order_say_what_is_missing(tiny_model_dir: Path, tmp_path: Path) -> None:
     folder = workshop(tmp_path, tiny_model_dir)
     assert selfrefine("runs", "new", "x", "--config", "c.toml", cwd=folder).code == 0
@@ -244,6 +277,17 @@ def test_evaluate_alone(tmp_path: Path) -> None:
     assert piped.rows[0] == told
     screen = selfrefine(*words, stdin=asked, cwd=tmp_path, terminal=True)
     assert screen.out == b"" and "0.600 [" in screen.err
+
+
+def test_what_is_selected_already_cannot_be_selected_by_flags(tmp_path: Path) -> None:
+    """The trap: finetune takes selected rows as they are, and --min-reward would be parsed and ignored."""
+    rows = jsonl(*(answer(f"a.r0.s{i}", str(i), index=i, reward=float(i)) for i in range(2)))
+    (tmp_path / "s.jsonl").write_bytes(rows)
+    chosen = selfrefine("select", "s.jsonl", "--select", "all", "-o", "c.jsonl", cwd=tmp_path)
+    assert chosen.code == 0, chosen.err
+    done = selfrefine("finetune", "c.jsonl", "--min-reward", "1", "-o", "adapter", cwd=tmp_path)
+    assert done.code == 2 and "selected already" in done.err
+    assert not (tmp_path / "adapter").exists()
 
 
 def test_select_alone(tmp_path: Path) -> None:

@@ -126,3 +126,14 @@ def test_reinforce_against_float64() -> None:
     expected = np.concatenate([np.full(len(row), -w) for row, w in zip(rows, weights, strict=True)])
     np.testing.assert_allclose(gradients(loss.value, rows).numpy(), expected, rtol=1e-4)
     assert loss.metrics["clip_share"] == pytest.approx((ratios > 1.5).mean()) != 0.0
+
+
+@pytest.mark.parametrize("objective", [rloo, grpo, reinforce])
+def test_a_ratio_beyond_float32_is_clipped_and_not_a_gradient_of_nan(objective: object) -> None:
+    """A long answer that has become e^100 times as probable: the clip's gradient is 0, not 0 times infinity."""
+    rows = [leaf(-0.1)]
+    items = [item(1, advantage=1.0, old_logprobs=(-100.1,))]
+    loss = objective(rows, batch(items, own("rloo")))  # type: ignore[operator]
+    assert math.isfinite(loss.value.item()) and math.isfinite(loss.metrics["ratio_max"])
+    (gradient,) = gradients(loss.value, rows).tolist()
+    assert gradient == (pytest.approx(-1.5) if objective is reinforce else 0.0)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import tiny
 import torch
 
 from selfrefine.config import LoraConfig
+from selfrefine.errors import ConfigError
 from selfrefine.training import lora
 
 IDS = torch.tensor([[5, 9, 2, 77, 31]])
@@ -79,3 +81,19 @@ def test_deltas_are_alpha_over_r_times_b_a() -> None:
         torch.testing.assert_close(found[name], expected)
         others = [delta for key, delta in found.items() if key != name]
         assert len(others) == 13 and not any(delta.any() for delta in others)
+
+
+def test_a_layer_that_shares_its_weight_takes_no_adapter() -> None:
+    """A head tied to the embeddings: trained, the adapter changes the head alone; merged, the embeddings too."""
+    engine = tiny.engine("qwen2")  # tied
+    before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
+    with (
+        pytest.raises(ConfigError, match=r"lm_head shares its weight with another layer"),
+        engine.training(None, LoraConfig(targets=("q_proj", "lm_head")), 0),
+    ):
+        pass
+    after = engine.model.state_dict()
+    assert before.keys() == after.keys()  # no LoRA layer is left in the model
+    assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    with tiny.engine("llama").training(None, LoraConfig(targets=("q_proj", "lm_head")), 0):
+        pass  # a head of its own may have one

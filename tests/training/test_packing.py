@@ -11,7 +11,7 @@ import torch
 
 from selfrefine.training import forward
 from selfrefine.training.forward import completion_logprobs
-from selfrefine.training.packing import Layout, lay_out, why_not
+from selfrefine.training.packing import Layout, _current, attend, lay_out, why_not
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -111,3 +111,23 @@ def test_the_models_own_attention_is_back_afterwards() -> None:
     before = model.config._attn_implementation
     completion_logprobs(model, CASES["two"])
     assert model.config._attn_implementation == before
+
+
+def test_what_attention_is_asked_beyond_its_arguments_is_not_ignored() -> None:
+    """Sinks and learned biases arrive as keywords and masks; logprobs without them would be plausible and wrong."""
+    layout, _ = lay_out(CASES["two"], "cpu")
+    _current.append(layout)
+    states = torch.randn(1, 4, len(layout.ids), 8)
+    try:
+        for asked in ({"attention_mask": None}, {"attention_mask": None, "s_aux": torch.zeros(4)}):
+            attend(None, states, states, states, **asked)  # type: ignore[arg-type]
+        attend(None, states, states, states, torch.zeros(1, 1, 1, 1))
+    finally:
+        _current.pop()
+    assert layout.calls == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+def test_dropout_that_the_code_passes_to_a_function_is_seen(rate: float) -> None:
+    model = tiny.model("llama", attention_dropout=rate).train()
+    assert (why_not(model, 10) == "dropout is on") is bool(rate)

@@ -254,6 +254,28 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: An
         assert file.read_bytes() == (tmp_path / "good" / file.name).read_bytes()
 
 
+def test_the_last_good_weights_are_the_same_after_a_resume(tmp_path: Path) -> None:
+    """Resumed right at the bad step, the weights at hand are those that broke: the ones before them count."""
+    engine = tiny.engine()
+    items = [pupil(engine, f"good {i}", "42") for i in range(4)] + [pupil(engine, "bad", "17")]
+    settings = config(epochs=1, batch_size=1, lr=0.01)
+    bad_step = next(k for k, step in enumerate(plan_steps(items, settings, 3)) if items[step[0]].id == "bad")
+
+    def stop_before_it(row: StepLog, total: int) -> None:
+        if row.step == bad_step:
+            raise Interrupted("here", 2)
+
+    with pytest.raises(TrainingError):
+        run(engine, items, settings, Folder(tmp_path / "a"), objective=poisoned, out=tmp_path / "whole")
+    store = Folder(tmp_path / "b")
+    with pytest.raises(Interrupted):
+        run(engine, items, settings, store, objective=poisoned, on_step=stop_before_it)
+    with pytest.raises(TrainingError):
+        run(engine, items, settings, store, objective=poisoned, out=tmp_path / "resumed")
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "resumed" / file.name).read_bytes()
+
+
 def test_training_continues_from_an_adapter(tmp_path: Path) -> None:
     engine = tiny.engine()
     items = lessons(engine)
