@@ -18,6 +18,7 @@ from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
 from selfrefine.config import TrainConfig
 from selfrefine.records import Sample
+from selfrefine.training.plan import token_budget
 
 GIB = 2**30
 
@@ -75,7 +76,7 @@ def peak_memory(context: Context) -> Section:
                 f"`SFTTrainer`, {undivided}, one step",
                 ours,
                 whole,
-                f"Our token budget is {settings.token_budget:,} a forward pass.",
+                f"Our token budget is {token_budget(settings, 'cpu'):,} a forward pass.",
             ),
         )
     )
