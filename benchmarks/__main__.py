@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--threads", type=int, default=2, help="of both sides (default: 2)")
     parser.add_argument(
-        "--minutes", type=float, default=13.0, help="begin nothing new after this long (default: 13)"
+        "--minutes", type=float, default=14.0, help="begin nothing new after this long (default: 14)"
     )
     parser.add_argument("-o", "--output", type=Path, help="also write the page shown at the end here")
     return parser
