@@ -137,7 +137,7 @@ def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, 
 
 
 def test_a_gate_file_of_another_adapter_does_not_decide(mine: Path) -> None:
-    """By hand: measured, trained again on other rows, decided. The old candidate's scores are not this one's."""
+    """By hand: measured, trained again on other rows, decided. Those scores are another policy's."""
     run = mine / "runs/run-001"
     (run / "round-001/round.json").unlink()
     shutil.rmtree(run / "round-001/adapter")
@@ -160,7 +160,7 @@ def test_critiques_that_no_reward_would_read_are_not_made(tiny_model_dir: Path, 
 def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    """Found out only when training is about to begin: the run ends measured, with exit 8, and not half way."""
+    """Found out when training is about to begin: the run ends measured, with exit 8, not half way."""
     folder = workshop(tmp_path, tiny_model_dir, "def f(sample):\n    return 0.0\n")
     words = ["cycle", "--config", "c.toml", "--run", "x", "--set", "objective.name=weighted-sft"]
     done = selfrefine(*words, cwd=folder)

@@ -130,7 +130,7 @@ def test_reinforce_against_float64() -> None:
 
 @pytest.mark.parametrize("objective", [rloo, grpo, reinforce])
 def test_a_ratio_beyond_float32_is_clipped_and_not_a_gradient_of_nan(objective: object) -> None:
-    """A long answer that has become e^100 times as probable: the clip's gradient is 0, not 0 times infinity."""
+    """An answer that has become e^100 times as probable: the gradient is 0, not 0 times infinity."""
     rows = [leaf(-0.1)]
     items = [item(1, advantage=1.0, old_logprobs=(-100.1,))]
     loss = objective(rows, batch(items, own("rloo")))  # type: ignore[operator]

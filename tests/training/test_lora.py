@@ -84,7 +84,7 @@ def test_deltas_are_alpha_over_r_times_b_a() -> None:
 
 
 def test_a_layer_that_shares_its_weight_takes_no_adapter() -> None:
-    """A head tied to the embeddings: trained, the adapter changes the head alone; merged, the embeddings too."""
+    """A head tied to the embeddings: trained, the head alone changes; merged, the embeddings too."""
     engine = tiny.engine("qwen2")  # tied
     before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
     with (
