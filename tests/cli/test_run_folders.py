@@ -160,7 +160,7 @@ def test_critiques_that_no_reward_would_read_are_not_made(tiny_model_dir: Path, 
 def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    """Found out when training is about to begin: the run ends measured, with exit 8, not half way."""
+    """Found out when training is about to begin: the run ends measured, with exit 8."""
     folder = workshop(tmp_path, tiny_model_dir, "def f(sample):\n    return 0.0\n")
     words = ["cycle", "--config", "c.toml", "--run", "x", "--set", "objective.name=weighted-sft"]
     done = selfrefine(*words, cwd=folder)

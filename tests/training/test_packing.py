@@ -114,7 +114,7 @@ def test_the_models_own_attention_is_back_afterwards() -> None:
 
 
 def test_what_attention_is_asked_beyond_its_arguments_is_not_ignored() -> None:
-    """Sinks and learned biases arrive as keywords and masks; without them logprobs are plausible and wrong."""
+    """Sinks and learned biases come as keywords and masks; logprobs without them look right and are wrong."""
     layout, _ = lay_out(CASES["two"], "cpu")
     _current.append(layout)
     states = torch.randn(1, 4, len(layout.ids), 8)
