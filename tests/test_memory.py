@@ -187,12 +187,12 @@ import torch
 sys.path[:0] = [{tests!r}]
 import tiny
 from selfrefine.engines.base import Request, Sampling
-engine = tiny.engine(num_hidden_layers=8, head_dim=64, num_key_value_heads=4)
+engine = tiny.engine(num_hidden_layers=24, head_dim=64, num_key_value_heads=4)
 engine.memory.on_change = lambda change: print(change.sentence())
 requests = [Request(prompt_token_ids=tuple(range(9, 40)), seeds=tuple(range(i, i + 8))) for i in range(32)]
 with open("/proc/self/statm") as file:
     size = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + 150 * 2**20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (size + 300 * 2**20, resource.RLIM_INFINITY))
 batches = engine.generate(requests, Sampling(max_new_tokens=8))
 print(len({{(one.request, one.index) for batch in batches for one in batch}}))
 """
@@ -200,7 +200,7 @@ print(len({{(one.request, one.index) for batch in batches for one in batch}}))
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
 def test_the_allocators_own_refusal_is_understood() -> None:
-    """Nothing faked: 128 rows of 103 columns at 16 KiB a slot want 206 MiB, and the process may have 150."""
+    """Nothing faked: 128 rows of 103 columns at 48 KiB a slot want 618 MiB, and the process may have 300."""
     code = CHILD.format(tests=str(Path(__file__).parent))
     child = [sys.executable, "-c", code]
     done = subprocess.run(child, capture_output=True, text=True, env=environment(OMP_NUM_THREADS="1"))

@@ -24,14 +24,7 @@ from selfrefine.errors import EngineError
 from selfrefine.prompts import Template
 from selfrefine.records import Critique, Message, Sample
 from selfrefine.seeds import row_seed
-from selfrefine.steps.critique_outcome import (
-    ENOUGH_DRAFTS,
-    Outcome,
-    PassOutcome,
-    comparison,
-    n_fresh,
-    transition,
-)
+from selfrefine.steps.critique_outcome import Outcome, PassOutcome, comparison, n_fresh, transition
 
 REVEALED = "references_revealed"
 """Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
@@ -190,15 +183,16 @@ class _Run:
             draft = thread.rows[0]
             n_tokens = len(draft.token_ids) or len(self.policy.encode_answer(draft.text))
             lengths.setdefault(draft.task.id, []).append(n_tokens)
-        every = [n_tokens for own in lengths.values() for n_tokens in own]
         chats = [_context(thread).messages for thread in revised]
         seeds: list[tuple[int, ...]] = []
         for thread in revised:
             draft = thread.rows[0]
             own = lengths[draft.task.id]
-            # One short draft is no measure of a task: it would buy far more fresh samples than were paid for
-            # (seen with one draft each on 100 tasks: 27,753 tokens drawn for a cost of 13,267).
-            n = n_fresh(thread.tokens, own if len(own) >= ENOUGH_DRAFTS else every)
+            if len(own) == 1:
+                # One short draft is no measure of a task: it would buy far more fresh samples than were paid
+                # for (seen with one draft each on 100 tasks: 27,753 tokens drawn for a cost of 13,267).
+                own = own + [len(row.token_ids) for row in thread.rows[1:]]
+            n = n_fresh(thread.tokens, own)
             seeds.append(tuple(self.seed("fresh", k, draft) for k in range(n)))
         # A draft of this very policy carries its prompt's ids; those of another may be another vocabulary's.
         known = [

@@ -2,8 +2,8 @@
 
 The honest comparison. Asking again costs tokens too, so each revised draft is put beside fresh samples of
 its own prompt: n = cost / mean length, at least 1 and at most MAX_FRESH, where cost is the sampled tokens of
-all its critiques and revisions and mean length is over the drafts of the same task, or, where these are
-fewer than ENOUGH_DRAFTS, over all drafts. n is fixed before the
+all its critiques and revisions and mean length is over the drafts of the same task, or over a single draft
+and its revisions. n is fixed before the
 first fresh sample: drawing "until the tokens are used up" would stop late after short answers and early
 after long ones, and where wrong answers are longer (or shorter) the mean would be biased. A fresh sample's
 right-rate is the mean over its draft's n; `best` is the oracle, any of the n. All figures of the comparison
@@ -21,8 +21,6 @@ from msgspec import Struct
 from selfrefine.records import Sample
 
 MAX_FRESH = 64
-ENOUGH_DRAFTS = 4
-"""With fewer drafts of a task, the mean length is over all drafts of the call."""
 RIGHT = 1.0 - 1e-9
 
 

@@ -247,14 +247,13 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
 
 
 def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
-    """Drafts of 2, 2, 2 and 26 tokens, 8 in the mean: their own length would buy three of them 32/2 = 16
-    fresh samples each, far more than was paid for."""
+    """A draft of 2 tokens, a critique of 30 and a revision of 14: 44 tokens, of which the draft's own length
+    would buy 22 fresh samples. With the revision the mean is 8: 44 / 8 -> 6 samples, of 8 tokens each here."""
     policy = Scripted(
-        [{"match": "<critique>", "answers": ["7"]}, {"match": "^What is", "answers": ["1234567"]}]
+        [{"match": "<critique>", "answers": ["1" * 13]}, {"match": "^What is", "answers": ["1234567"]}]
     )
-    rows = [draft(text, task=f"t{i}") for i, text in enumerate(("8", "9", "6", "8" * 25))]
-    outcome = run(rows, CritiqueSettings(), policy=policy).outcome
-    assert (outcome.fresh, outcome.budget_tokens, outcome.fresh_tokens) == (16, 128, 128)
+    outcome = run([draft("8")], CritiqueSettings(), policy=policy).outcome
+    assert (outcome.fresh, outcome.budget_tokens, outcome.fresh_tokens) == (6, 44, 48)
 
 
 def test_how_many_fresh_samples() -> None:
