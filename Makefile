@@ -19,7 +19,7 @@ WORKERS   ?= 2
 help:  ## this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(BASE)  ## a 135M-parameter model learns two-term sums; about 8 minutes on 2 cores
+demo: $(BASE)  ## a 135M-parameter model learns two-term sums; about 4 minutes on 2 cores
 	$(BIN)/selfrefine $(DEMO)
 
 demo-text: $(BASE)  ## the same model learns to write a sentence around four given words

@@ -21,6 +21,8 @@ SAMPLING_HEAP = 1.1
 """The same while sampling: measured, 1,375 MiB for 1,363."""
 AFTER_HEAD = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """Names under which configurations say that something follows the head."""
+JOINT_TOKENS = 256
+"""`training.packing.JOINT_TOKENS`, which is not imported: it would bring torch."""
 HEAD_ROWS, HEAD_COPIES = 128, 3
 """Rows of logits at once in training (`training.head.ROWS`): they, and what their gradient takes."""
 DRAW_COPIES = 5
@@ -157,10 +159,14 @@ def training(model: Shape, load: Load) -> dict[str, int]:
     prompt, answer, n = load.trained_prompt, load.new_tokens, load.completions
     whole = prompt + n * answer
     tokens = max(load.trained_tokens, prompt + answer)
-    # Each completion reads keys and values of its own copy of the prompt: short answers have most of them.
-    copies = 1 + n * prompt / (prompt + n)
     inner = model.heads * model.head
-    per_layer = 4 * model.hidden + 3 * inner + 2 * inner * copies + 4 * model.intermediate
+    # Keys and values: siblings in one row of attention share the prompt's, in a row each they have a copy of
+    # it for each head.
+    if n * answer <= JOINT_TOKENS:
+        keys = 2 * model.kv_heads * model.head * (1 + prompt / (n * answer))
+    else:
+        keys = 2 * inner * (1 + n * prompt / (prompt + n))
+    per_layer = 4 * model.hidden + 3 * inner + keys + 4 * model.intermediate
     per_layer += 7 * load.lora_rank
     trained = tokens * n * answer / whole
     # A plain head makes the logits of a few rows at a time and keeps a hidden state a token.

@@ -37,11 +37,18 @@ class Family:
     context_P: Tensor
     """Flat places of the context, in order."""
     own_nC: Tensor
-    """Flat places of the siblings' tokens, padded on the right with their first."""
+    """Flat places of the siblings' tokens: a row each, padded on the right, or all in one."""
     real: Tensor
     """Which of the n * C places are no padding."""
     mask_CK: Tensor | None
-    """What sibling token c may see of [context, own]: the same for all siblings, since padding comes last."""
+    """What token c of a row may see of [context, own]: the same for all rows, since padding comes last."""
+    _folded: dict[int, Tensor] = field(default_factory=dict)
+
+    def folded(self, groups: int) -> Tensor | None:
+        """The mask of `groups` heads one below the other; made once, for all layers."""
+        if groups not in self._folded and self.mask_CK is not None:
+            self._folded[groups] = self.mask_CK.repeat(groups, 1)
+        return self._folded.get(groups)
 
     @cached_property
     def places(self) -> Tensor:
@@ -83,11 +90,18 @@ class Layout:
         return segments_places
 
 
+JOINT_TOKENS = 256
+"""Siblings of so many tokens in all lie in one row, each seeing its own block of it: the blocks that are not
+looked at cost little, and a copy of the context for each sibling would cost the most memory of a step."""
+
+
 def _joined(places: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
     return torch.cat(tuple(places)), [len(one) for one in places]
 
 
 def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
+    if sum(map(len, places)) <= JOINT_TOKENS:
+        return _joint(context, places, device)
     longest = max(map(len, places))
     own = [[*row, *[row[0]] * (longest - len(row))] for row in places]
     real = [i * longest + j for i, row in enumerate(places) for j in range(len(row))]
@@ -100,6 +114,19 @@ def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any
         torch.tensor(own, dtype=torch.long, device=device),
         torch.tensor(real, dtype=torch.long, device=device),
         mask,
+    )
+
+
+def _joint(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
+    siblings = [i for i, row in enumerate(places) for _ in row]
+    sibling_C = torch.tensor(siblings, device=device)
+    own_CC = (sibling_C[:, None] == sibling_C[None]).tril()
+    seen_CP = torch.ones((len(siblings), len(context)), dtype=torch.bool, device=device)
+    return Family(
+        torch.tensor(list(context), dtype=torch.long, device=device),
+        torch.tensor([[place for row in places for place in row]], dtype=torch.long, device=device),
+        torch.arange(len(siblings), device=device),
+        torch.cat((seen_CP, own_CC), dim=1),
     )
 
 
@@ -147,16 +174,21 @@ def attend(
     outputs = []
     for family, own, k, v in zip(layout.families, queries, keys, values, strict=True):
         n, length = family.own_nC.shape
+        mask, queries_of = family.mask_CK, own.view(n, length, *own.shape[1:]).transpose(1, 2)
+        folds = groups if mask is not None else 1
+        if folds > 1:  # the heads of a group one below the other: their keys are read, not repeated
+            queries_of = queries_of.reshape(n, -1, folds * length, own.shape[-1])
+            mask = family.folded(folds)
         out = scaled_dot_product_attention(
-            own.view(n, length, *own.shape[1:]).transpose(1, 2),
-            _with_context(k, family, groups),
-            _with_context(v, family, groups),
-            attn_mask=family.mask_CK,
+            queries_of,
+            _with_context(k, family, groups // folds),
+            _with_context(v, family, groups // folds),
+            attn_mask=mask,
             dropout_p=dropout,
             scale=scaling,
-            is_causal=family.mask_CK is None,
+            is_causal=mask is None,
         )
-        outputs.append(out.transpose(1, 2).flatten(0, 1)[family.real])
+        outputs.append(out.reshape(n, -1, length, out.shape[-1]).transpose(1, 2).flatten(0, 1)[family.real])
     return torch.cat(outputs).unsqueeze(0), None
 
 

@@ -16,8 +16,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
-TOKENS = {"cpu": 1_024, "cuda": 16_384, "mps": 2_048}
-"""Tokens of a micro-batch by device class. On a CPU 1,024 keep the products busy; more only takes memory."""
+TOKENS = {"cpu": 384, "cuda": 16_384, "mps": 2_048}
+"""Tokens of a micro-batch by device class. A few hundred keep a CPU's products busy, and memory follows."""
 
 Unit = list[int]
 """Places of items that must stay together: a pair, or one item."""

@@ -68,8 +68,8 @@ def test_a_cache_never_outgrows_its_budget_but_for_a_single_row(tiny_model_dir: 
 def test_training_by_hand(tiny_model_dir: Path) -> None:
     """The trap: memory follows the token budget, and a budget of 200 tokens is not 200 vocabulary rows."""
     parts = footprint.training(tiny(tiny_model_dir), LOAD)
-    copies = 1 + 60 / 23
-    kept = 4 * 32 + 3 * 32 + 2 * 32 * copies + 4 * 48 + 7 * 4
+    keys = 2 * 16 * (1 + 20 / 90)  # three answers of 30 tokens share a prompt of 20
+    kept = 4 * 32 + 3 * 32 + keys + 4 * 48 + 7 * 4
     assert parts == {
         "activations of 200 tokens": int(1.5 * 200 * 2 * kept * 4),
         "logits of the trained tokens": int(1.5 * 3 * 128 * 303 * 4),

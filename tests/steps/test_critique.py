@@ -248,7 +248,7 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
 
 def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
     """A draft of 2 tokens, a critique of 30 and a revision of 14: 44 tokens, of which the draft's own length
-    would buy 22 fresh samples. With the revision the mean is 8: 44 / 8 -> 6 samples, of 8 tokens each here."""
+    would buy 22 fresh samples. With the revision the mean is 8: 44 / 8 -> 6 samples, of 8 tokens each."""
     policy = Scripted(
         [{"match": "<critique>", "answers": ["1" * 13]}, {"match": "^What is", "answers": ["1234567"]}]
     )

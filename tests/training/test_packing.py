@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from selfrefine.training import forward
+from selfrefine.training import forward, packing
 from selfrefine.training.forward import completion_logprobs
 from selfrefine.training.packing import Layout, _current, attend, lay_out, why_not
 
@@ -51,7 +51,12 @@ CASES = {
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gpt2"])
 @pytest.mark.parametrize("case", CASES)
-def test_shared_rows_equal_separate_rows(kind: str, case: str) -> None:
+@pytest.mark.parametrize("joint_tokens", [256, 0])
+def test_shared_rows_equal_separate_rows(
+    kind: str, case: str, joint_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all siblings in one row of attention, and with a row each, which long ones take."""
+    monkeypatch.setattr(packing, "JOINT_TOKENS", joint_tokens)
     model = tiny.model(kind)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
