@@ -53,6 +53,7 @@ class _Picked(torch.autograd.Function):
                 table_cV.div_(totals_c[:, None])
                 table_cV[torch.arange(len(totals_c), device=table_cV.device), targets_N[part]] -= 1.0
                 slopes_ND[part] = -product(table_cV.to(weight_VD.dtype), weight_VD.t(), None)
+            del table_cV  # before the next one is made: two would be the peak
         ctx.save_for_backward(slopes_ND)
         return logprobs_N
 

@@ -16,7 +16,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
-TOKENS = {"cpu": 384, "cuda": 16_384, "mps": 2_048}
+TOKENS = {"cpu": 320, "cuda": 16_384, "mps": 2_048}
 """Tokens of a micro-batch by device class. A few hundred keep a CPU's products busy, and memory follows."""
 
 Unit = list[int]
