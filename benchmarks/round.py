@@ -37,9 +37,10 @@ from selfrefine.steps.generate import GenerateSettings, generate
 SAMPLES = 8
 MAX_NEW_TOKENS = 24
 OBJECTIVE = ObjectiveConfig(name="grpo", clip_low=0.2, clip_high=0.2, kl=0.0)
-SETTINGS = TrainConfig(lr=1e-5, epochs=1, batch_size=64)
 ROWS_A_PASS = 16
 """The trainer's per-device batch: four forward passes a step."""
+SETTINGS = TrainConfig(lr=1e-5, epochs=1, batch_size=64, token_budget=1_024)
+"""A token budget near the trainer's: its 16 rows of a prompt of 54 and up to 24 tokens are 1,248 at most."""
 _NUMBER = re.compile(r"-?\d+")
 
 
@@ -111,7 +112,8 @@ def grpo_round(context: Context) -> Section:
             f"(trainer), completions learnt from {first.learnt}, {second.learnt} and {theirs.learnt}, steps "
             f"{first.steps}, {second.steps} and {theirs.steps}.",
             f"`GRPOTrainer`: {size.rows_a_pass} completions a forward pass, {size.batch_size} sampled before "
-            "each step (its default: no extra pass for old logprobs), beta 0, no gradient checkpointing.",
+            "each step (its default: no extra pass for old logprobs), beta 0, no gradient checkpointing. "
+            f"Ours: {SETTINGS.token_budget:,} tokens a forward pass.",
         ),
     )
     return context.section((row,))

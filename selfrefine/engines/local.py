@@ -21,7 +21,7 @@ from selfrefine.memory import Memory, out_of_memory
 from selfrefine.records import FinishReason, Message
 from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
 from selfrefine.training import lora, products
-from selfrefine.training.forward import by_budget, completion_logprobs
+from selfrefine.training.forward import completion_logprobs, cut
 from selfrefine.training.packing import Pair, why_not
 
 
@@ -299,7 +299,7 @@ class LocalEngine:
             self.memory.halve(
                 "scoring",
                 constant,
-                partial(by_budget, pairs),
+                partial(cut, self.model, pairs),
                 why,
                 "one prompt with its answer does not fit: leave out the longest, or take a smaller --model",
             )
@@ -307,7 +307,7 @@ class LocalEngine:
     def _score(self, pairs: Sequence[Pair], budget: int, base: bool) -> list[tuple[float, ...]]:
         results: list[tuple[float, ...]] = [()] * len(pairs)
         with torch.inference_mode(), self._base() if base else _nothing():
-            for micro in by_budget(pairs, budget):
+            for micro in cut(self.model, pairs, budget):
                 found = completion_logprobs(self.model, [pairs[i] for i in micro])
                 for i, row in zip(micro, found, strict=True):
                     results[i] = tuple(row.tolist())

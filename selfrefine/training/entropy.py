@@ -45,11 +45,12 @@ class EntropyMeter:
         if getattr(out, "logits", None) is None or out.logits.shape[-1] == 1:
             return
         for rows_cV in torch.split(out.logits.detach()[0], ROWS):
-            self._add(rows_cV.float().log_softmax(-1))
+            logprobs_cV = rows_cV.float().log_softmax(-1)
+            self._add(-(logprobs_cV.exp() * logprobs_cV).sum(-1))
 
-    def _add(self, logprobs_cV: Tensor) -> None:
-        self.nats -= float((logprobs_cV.exp() * logprobs_cV).sum())
-        self.positions += len(logprobs_cV)
+    def _add(self, entropies_c: Tensor) -> None:
+        self.nats += float(entropies_c.sum())
+        self.positions += len(entropies_c)
 
     def mean(self, tokens: int) -> dict[str, float]:
         """The metric `entropy`, nats per token; nothing unless it is of exactly the step's tokens."""

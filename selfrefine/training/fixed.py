@@ -17,7 +17,7 @@ from selfrefine.objectives import GROUPED, LABELLED, PAIRED
 from selfrefine.objectives.advantages import advantages
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.kto import unrelated
-from selfrefine.training.forward import by_budget, completion_logprobs
+from selfrefine.training.forward import completion_logprobs, cut
 from selfrefine.training.packing import Pair
 
 As = Callable[[Path | None], AbstractContextManager[None]]
@@ -100,7 +100,7 @@ def logprobs_of(
                 if (why := out_of_memory(error)) is None:
                     raise
             mend = "one prompt with its answer does not fit: leave out the longest rows"
-            memory.halve("training", token_budget, partial(by_budget, pairs), why, mend)
+            memory.halve("training", token_budget, partial(cut, model, pairs), why, mend)
     finally:
         model.train(training)
 
@@ -108,7 +108,7 @@ def logprobs_of(
 @torch.no_grad()
 def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
     results: list[tuple[float, ...]] = [()] * len(pairs)
-    for micro in by_budget(pairs, token_budget):
+    for micro in cut(model, pairs, token_budget):
         rows = completion_logprobs(model, [pairs[i] for i in micro])
         for i, row in zip(micro, rows, strict=True):
             results[i] = tuple(row.tolist())

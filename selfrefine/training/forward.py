@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from selfrefine.errors import EngineError
+from selfrefine.prefix import shared_beginning
 from selfrefine.training import head
 from selfrefine.training.packing import Pair, lay_out, packed, why_not
 
@@ -25,8 +26,7 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     """
     if any(not prompt for prompt, _ in pairs):
         raise EngineError("an empty prompt gives its completion no logprobs")
-    longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
-    found = None if why_not(model, longest) else _shared_rows(model, pairs)
+    found = _shared_rows(model, pairs) if shares_rows(model, pairs) else None
     return _plain_rows(model, pairs) if found is None else found
 
 
@@ -88,29 +88,54 @@ def _at(
     return list(torch.split(logprobs_N, [len(completion) for _, completion in pairs]))
 
 
-def by_budget(pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:
-    """Cut pairs into micro-batches of at most `token_budget` tokens (one pair always fits).
+def shares_rows(model: Any, pairs: Sequence[Pair]) -> bool:
+    """Do completions of one prompt share its row on this model, the longest of these pairs included?"""
+    return why_not(model, max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)) is None
 
-    Pairs of one prompt stay together, and their prompt counts once; a group over the budget is split and pays
-    for its prompt again. Longer prompts come later, so that where rows are padded the padding is small.
+
+def cut(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:
+    """`by_budget` as this model computes the pairs."""
+    return by_budget(pairs, token_budget, shared=shares_rows(model, pairs))
+
+
+def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) -> list[list[int]]:
+    """Cut pairs into micro-batches that compute at most `token_budget` tokens (one pair always fits).
+
+    What all prompts begin with counts once a micro-batch, a prompt's own part once for its completions there.
+    A group that does not fit into what is left is split where its prompt's own part, which is then computed
+    again, is less than half of that; otherwise it begins a new micro-batch. Without `shared` a pair is a row
+    and as long as the longest beside it. Longer prompts (or rows) come later, so that little is padding.
     """
+    if not shared:
+        return _rows_by_budget(pairs, token_budget)
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
         by_prompt.setdefault(tuple(prompt), []).append(i)
+    beginning = shared_beginning(list(by_prompt))
     batches: list[list[int]] = []
-    spent = token_budget
+    room = 0
     for prompt in sorted(by_prompt, key=lambda key: (len(key), by_prompt[key][0])):
         members = by_prompt[prompt]
-        whole = len(prompt) + sum(len(pairs[i][1]) for i in members)
-        if spent + whole > token_budget and (spent or whole > token_budget):
-            spent = token_budget  # a group that does not fit begins a new micro-batch
+        own = len(prompt) - beginning
+        if own + sum(len(pairs[i][1]) for i in members) > room and 2 * own >= room:
+            room = 0
         new_prompt = True
         for i in members:
-            cost = len(pairs[i][1]) + (len(prompt) if new_prompt else 0)
-            if spent + cost > token_budget:
+            cost = len(pairs[i][1]) + (own if new_prompt else 0)
+            if cost > room:
                 batches.append([])
-                spent, cost = 0, len(prompt) + len(pairs[i][1])
+                room, cost = token_budget - beginning, len(pairs[i][1]) + own
             batches[-1].append(i)
-            spent += cost
+            room -= cost
             new_prompt = False
+    return batches
+
+
+def _rows_by_budget(pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:
+    lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
+    batches: list[list[int]] = []
+    for i in sorted(range(len(pairs)), key=lengths.__getitem__):
+        if not batches or (len(batches[-1]) + 1) * lengths[i] > token_budget:
+            batches.append([])
+        batches[-1].append(i)
     return batches

@@ -24,7 +24,7 @@ ROWS = 128
 """Positions at once: 25 MB of logits with 49,152 tokens, below where every allocation is new pages."""
 
 listeners: list[Callable[[Tensor], None]] = []
-"""Told the logprobs of the whole vocabulary [c, V], chunk by chunk, without gradient (`entropy`)."""
+"""Told the entropy [c] of each position, nats, chunk by chunk, without gradient (`entropy`)."""
 
 _PLAIN = "_selfrefine_plain_head"
 
@@ -43,10 +43,15 @@ class _Picked(torch.autograd.Function):
             table_cV = product(hidden_ND[part], weight_VD, bias_V).float()
             table_cV -= table_cV.amax(-1, keepdim=True)
             logprobs_N[part] = table_cV.gather(-1, targets_N[part, None]).squeeze(-1)
-            for listener in listeners:
-                listener(table_cV.log_softmax(-1))
+            # Entropy is log Z - (sum of exp(l) l) / Z: one more copy and one product, no second exponential.
+            kept_cV = table_cV.clone() if listeners else None
             totals_c = table_cV.exp_().sum(-1)
             logprobs_N[part] -= totals_c.log()
+            if kept_cV is not None:
+                weighted_c = kept_cV.mul_(table_cV).nan_to_num_().sum(-1)  # 0 times -inf is 0 here
+                for listener in listeners:
+                    listener(totals_c.log() - weighted_c / totals_c)
+                del kept_cV
             if slopes_ND is not None:
                 # softmax minus the target's one, as autograd has it: in half precision the difference of two
                 # products would be mostly rounding where the target is near certain.

@@ -26,7 +26,8 @@ from selfrefine.objectives import GROUPED
 from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
 from selfrefine.training.entropy import EntropyMeter
 from selfrefine.training.fixed import baseline
-from selfrefine.training.forward import completion_logprobs
+from selfrefine.training.forward import completion_logprobs, shares_rows
+from selfrefine.training.packing import Pair
 from selfrefine.training.plan import micro_batches, plan_steps, rate_at, token_budget
 
 
@@ -98,7 +99,9 @@ def train(
             rate=rate,
         )
         try:
-            row = _within_memory(attempt, chosen, settings, memory, seeds.derive(seed, "dropout", index))
+            row = _within_memory(
+                attempt, model, chosen, settings, memory, seeds.derive(seed, "dropout", index)
+            )
         except TrainingError:
             # It is the step before that broke them, where the rate was too high and not a row bad.
             for parameter, value in zip(parameters.values(), good, strict=True):
@@ -124,6 +127,7 @@ def _copies(parameters: dict[str, Any]) -> list[Any]:
 
 def _within_memory(
     attempt: Callable[..., StepLog],
+    model: Any,
     items: Sequence[Item],
     settings: TrainConfig,
     memory: Memory,
@@ -143,7 +147,7 @@ def _within_memory(
         memory.halve(
             "training",
             settings.token_budget,
-            partial(micro_batches, items),
+            partial(micro_batches, items, shared=shares_rows(model, list(map(_pair, items)))),
             why,
             "one prompt with its answer does not fit: leave out the longest rows, train fewer layers "
             "(train.lora.targets), or take a smaller --model",
@@ -164,12 +168,13 @@ def _step(
     """The gradient of one step, clipped, and its row of the log."""
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
-    pairs = [(item.prompt_token_ids, item.completion_token_ids) for item in items]
+    pairs = list(map(_pair, items))
+    shared = shares_rows(model, pairs)
     z0 = baseline(model, items, settings.token_budget)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
     with EntropyMeter(model, active=own.name in GROUPED) as entropy:
-        for micro in micro_batches(items, settings.token_budget):
+        for micro in micro_batches(items, settings.token_budget, shared=shared):
             logprobs = completion_logprobs(model, [pairs[i] for i in micro])
             found = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))
             found.value.backward()
@@ -192,6 +197,10 @@ def _step(
         items=len(items),
         metrics=metrics,
     )
+
+
+def _pair(item: Item) -> Pair:
+    return item.prompt_token_ids, item.completion_token_ids
 
 
 def _store(

@@ -16,7 +16,7 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
-TOKENS = {"cpu": 320, "cuda": 16_384, "mps": 2_048}
+TOKENS = {"cpu": 240, "cuda": 16_384, "mps": 2_048}
 """Tokens of a micro-batch by device class. A few hundred keep a CPU's products busy, and memory follows."""
 
 Unit = list[int]
@@ -66,7 +66,7 @@ def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[
     return steps if whole else steps[:wanted]
 
 
-def micro_batches(items: Sequence[Item], token_budget: int) -> list[list[int]]:
+def micro_batches(items: Sequence[Item], token_budget: int, *, shared: bool = True) -> list[list[int]]:
     """Cut a step's items into micro-batches of at most `token_budget` tokens; one pair or item always fits.
 
     An objective on pairs needs both logprobs at once, so a pair counts as one long completion.
@@ -76,7 +76,7 @@ def micro_batches(items: Sequence[Item], token_budget: int) -> list[list[int]]:
         (items[unit[0]].prompt_token_ids, [token for i in unit for token in items[i].completion_token_ids])
         for unit in found
     ]
-    return [[i for u in micro for i in found[u]] for micro in by_budget(whole, token_budget)]
+    return [[i for u in micro for i in found[u]] for micro in by_budget(whole, token_budget, shared=shared)]
 
 
 def rate_at(step: int, total: int, settings: TrainConfig) -> float:

@@ -11,6 +11,7 @@ import torch
 from selfrefine.errors import EngineError
 from selfrefine.training.forward import by_budget, completion_logprobs
 from selfrefine.training.head import head_at
+from selfrefine.training.packing import lay_out
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gemma3"])
@@ -77,3 +78,31 @@ def test_micro_batches_by_hand() -> None:
     assert by_budget([pair(1, 3, 2)] * 4, 7) == [[0, 1], [2, 3]]
     assert by_budget([pair(1, 3, 2)] * 3, 1) == [[0], [1], [2]]
     assert by_budget([], 12) == []
+
+
+def test_the_budget_is_of_tokens_that_are_computed() -> None:
+    """Ten tokens begin all prompts and count once. A demo's groups of 8 answers came to one a micro-batch,
+    half empty, while the common beginning was counted for each."""
+    begun = [((1,) * 10 + (k,) * 2, (9,) * 4) for k in (2, 2, 3, 3, 4, 4)]
+    assert by_budget(begun, 40) == [[0, 1, 2, 3, 4, 5]]  # 10 + 3 x (2 + 4 + 4)
+    assert by_budget(begun, 39) == [
+        [0, 1, 2, 3, 4],
+        [5],
+    ]  # 9 are left for the third: twice its own 2, and more
+    assert by_budget(begun, 34) == [[0, 1, 2, 3], [4, 5]]  # 4 are not more than twice 2
+    generator = torch.Generator().manual_seed(3)
+    for budget in (25, 60, 140):
+        sizes = torch.randint(1, 9, (40, 2), generator=generator).tolist()
+        pairs = [((1,) * 10 + (own % 5,) * own, (9,) * answer) for own, answer in sizes]
+        cut = by_budget(pairs, budget)
+        assert sorted(i for micro in cut for i in micro) == list(range(40))
+        assert all(len(lay_out([pairs[i] for i in micro], "cpu")[0].ids) <= budget for micro in cut)
+
+
+def test_rows_that_are_not_shared_cost_what_padding_makes_of_them() -> None:
+    """Two answers to one prompt of 10 are two rows of 12 there, not 14 tokens."""
+    pairs = [pair(1, 10, 2), pair(1, 10, 2), pair(2, 3, 1)]
+    assert by_budget(pairs, 18) == [[2, 0, 1]]  # 3 + 1 and 10 + 2 x 2; three rows of 12 are 36
+    assert by_budget(pairs, 36, shared=False) == [[2, 0, 1]]
+    assert by_budget(pairs, 35, shared=False) == [[2, 0], [1]]
+    assert by_budget(pairs, 1, shared=False) == [[2], [0], [1]]
