@@ -68,8 +68,18 @@ def test_a_run_is_interrupted_when_the_minutes_are_over_and_continued(
 
 
 def test_the_best_four_and_the_placebo_are_repeated() -> None:
-    """By gain on the test split; what trains nothing is no candidate, the placebo is none of the four."""
-    gains = {"a": 0.1, "b": 0.4, "c": 0.3, "d": 0.2, "e": 0.0, "placebo": 0.9, "untrained": 0.8, "failed": 0}
+    """By gain on the test split; what trains nothing and what has another task are no candidates."""
+    gains = {
+        "a": 0.1,
+        "b": 0.4,
+        "c": 0.3,
+        "d": 0.2,
+        "e": 0.0,
+        "placebo": 0.9,
+        "untrained": 0.8,
+        "failed": 0,
+        "a@text": 0.7,
+    }
     found = [
         bench.Result(
             recipe=name,
@@ -82,3 +92,10 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
         for name, gain in gains.items()
     ]
     assert bench.repeated(found) == ["b", "c", "d", "a", "placebo"]
+
+
+def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
+    words = bench.Plan(folder=tmp_path).command(bench.ON_TEXT, 0)
+    assert words[words.index("--recipe") + 1] == "learn-to-revise"
+    assert words[words.index("--config") + 1] == "demo-text"
+    assert words[words.index("--run") + 1] == str(tmp_path / "learn-to-revise-on-demo-text-s0")

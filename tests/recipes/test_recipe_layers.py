@@ -85,7 +85,7 @@ def test_a_continued_run_keeps_its_recipe_and_another_one_is_seen() -> None:
     assert (again.recipe, again.train.lr, again.train.start) == ("raft", 0.5, "adapter")
     # Said again, it is applied again: the difference is found by the check for drift, not swallowed.
     other = resolved(None, run=made, recipe="grpo").config
-    assert (other.recipe, other.train.lr, other.objective.name) == ("grpo", 1e-4, "grpo")
+    assert (other.recipe, other.train.lr, other.objective.name) == ("grpo", 3e-4, "grpo")
 
 
 def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
