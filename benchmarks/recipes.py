@@ -27,7 +27,7 @@ from msgspec import Struct
 from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
-from selfrefine.report.words import with_interval
+from selfrefine.report.words import outcome, with_interval
 from selfrefine.rundir import Run
 from selfrefine.stats import Difference, Interval
 from selfrefine.steps.cycle import spent_tokens
@@ -260,7 +260,7 @@ def _revisions(found: Sequence[Result]) -> list[str]:
             if told:
                 cells = [one.recipe, str(one.seed), when]
                 cells += [_figure(told[arm]) for arm in ("draft", "revision", "fresh")]
-                cells += [_figure(told["revision_minus_fresh"])]
+                cells += [_figure(told["revision_minus_fresh"]), _verdict(told["revision_minus_fresh"])]
                 rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return []
@@ -270,10 +270,15 @@ def _revisions(found: Sequence[Result]) -> list[str]:
         "",
         "On the test tasks, all drawn as in training. Fresh: over the tasks whose draft was revised.",
         "",
-        "| recipe | seed | at the | draft | revision | fresh | revision − fresh, paired |",
-        "|---|---|---|---|---|---|---|",
+        "| recipe | seed | at the | draft | revision | fresh | revision − fresh, paired | revision |",
+        "|---|---|---|---|---|---|---|---|",
         *rows,
     ]
+
+
+def _verdict(told: dict[str, Any]) -> str:
+    won = outcome(told["lo"], told["hi"])
+    return f"{won} asking again" if won else "nothing to compare"
 
 
 def _figure(told: dict[str, Any]) -> str:

@@ -101,10 +101,11 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """use: NAME[:weight] each; without any, what measures is trained on. gate_on: the others count only
-    where this one passes. settings: by reward."""
+    where this one passes. invert: 1 - reward is trained on, a control. settings: by reward."""
 
     use: tuple[str, ...] = ()
     gate_on: str | None = None
+    invert: bool = False
     settings: dict[str, dict[str, Any]] = {}
 
 
@@ -299,6 +300,10 @@ def _check_objective(config: ObjectiveConfig, origins: Mapping[str, str]) -> Non
             raise ConfigError(
                 f"--set objective.{setting}: {config.name} does not read it, only {', '.join(objectives)}"
             )
+    if origins["objective.reference"] == "flag" and config.name in READ_BY["kl"] and not config.kl:
+        raise ConfigError(f"--set objective.reference: {config.name} has none while objective.kl is 0")
+    if origins["objective.weight_temperature"] == "flag" and config.weights != "exponential":
+        raise ConfigError("--set objective.weight_temperature: only objective.weights=exponential reads it")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -118,7 +118,8 @@ def _filter(
 
         def work(unit: Any) -> list[Sample]:
             nonlocal total
-            rescore = (lambda some: score(some, scorers, config.reward.gate_on)) if scorers else None
+            own = config.reward
+            rescore = (lambda some: score(some, scorers, own.gate_on, invert=own.invert)) if scorers else None
             result = critique(unit, policy, critic, templates, settings, config.seed, rescore)
             total += result.outcome
             show_rewards(bar, result.rows, rows=len(unit))

@@ -91,6 +91,9 @@ def command(
     common.write_summary(summary_json, summary)
 
 
+ONLY_IN_RUNS = ("train.replay", "train.checkpoint_steps", "objective.reference")
+"""Settings of `finetune` that need rounds: as a filter it knows the rows it is given, and --adapter."""
+
 CHOOSING = ("select.min_reward", "select.max_per_prompt", "select.learn", "select.band", "select.margin")
 """Flags that rows which `select` has chosen already cannot follow any more."""
 
@@ -104,10 +107,14 @@ def _train(
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
     from selfrefine.report.words import summary_line
+    from selfrefine.steps import alarms
     from selfrefine.steps.finetune import Policies, finetune, trainable
     from selfrefine.steps.select import Selection, select, why_nothing
 
     config = resolved.config
+    vain = [key for key in ONLY_IN_RUNS if resolved.origins[key] == "flag"]
+    if vain:
+        raise UsageError(f"--set {vain[0]} means something in a run only (--run); the reference is --adapter")
     if out.exists():
         raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
     if config.train.start == "adapter" and config.adapter is None:
@@ -148,9 +155,14 @@ def _train(
         watch.say(f"the adapter as it was when its loss was last a number is in {kept}")
 
     with watch.stage("finetune", None) as bar:
+        rung: set[str] = set()
 
         def on_step(row: Any, total: int) -> None:
             bar.total = total
+            for one in alarms.of_step(row.step, row.grad_norm, row.metrics, config.alarms):
+                if one.name not in rung:
+                    watch.say(f"finetune {one.reason}")
+                rung.add(one.name)
             bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
             watch.check()
 
@@ -176,4 +188,6 @@ def _train(
             "adapter": str(out),
         }
         bar.finish(summary_line(summary))
+    if trained.note:
+        watch.say(trained.note)
     return summary | {"selection": chosen.counts}

@@ -120,7 +120,8 @@ def _filter(
     with watch.stage("reward", None) as bar:
 
         def work(unit: Any) -> list[Sample]:
-            scored = score(unit, scorers, resolved.config.reward.gate_on)
+            own = resolved.config.reward
+            scored = score(unit, scorers, own.gate_on, invert=own.invert)
             tally.add(scored)
             show_rewards(bar, scored)
             return scored

@@ -22,7 +22,7 @@ from selfrefine.records import FinishReason, Message
 from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
 from selfrefine.training import lora, products
 from selfrefine.training.forward import completion_logprobs, cut
-from selfrefine.training.packing import Pair, why_not
+from selfrefine.training.packing import Pair
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -70,8 +70,6 @@ class LocalEngine:
             said.append(
                 "no chat template, so prompts go in as plain text and the model just goes on from there"
             )
-        if why := why_not(self.model, self.context_tokens):
-            said.append(f"in training a prompt is computed anew for each of its answers where {why}")
         return tuple(said)
 
     @property

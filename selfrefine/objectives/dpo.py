@@ -7,7 +7,7 @@ With h(y) = log p(y|x) - log p_ref(y|x), the reference policy fixed, and P the p
     both   + nll * (1/P) sum  -log p(y_w|x) / |y_w|
 
 |y| counts tokens, the stop token included. Metrics: `accuracy`, the share of pairs with a positive margin;
-`margin`, its mean: beta times what beta multiplies above.
+`margin`, its mean: beta times what beta multiplies above; `kl` from the reference.
 
 Source: dpo (Rafailov et al. 2023, eq. 7); ipo (Azar et al. 2023, eq. 17); the NLL term of iterative RPO (Pang
 et al. 2024, eq. 1, there with nll = 1).
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from selfrefine.objectives.base import Batch, Item, Loss
-from selfrefine.objectives.terms import known, log_ratios, sums
+from selfrefine.objectives.terms import kl_from_reference, known, log_ratios, sums
 
 
 def dpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -56,6 +56,7 @@ def _loss(
     metrics = {
         "accuracy": float((margins > 0).sum()) / pairs,
         "margin": float(margins.detach().sum()) / pairs,
+        **kl_from_reference(logprobs, batch),
     }
     return Loss(losses.sum() / pairs, metrics)
 

@@ -9,7 +9,7 @@ With w_it = p(y_it | x_i, y_i<t) / p_old(y_it | x_i, y_i<t) and p_old the policy
     normalise = "tokens"       L = (1/T) sum_i sum_t l_it           T: completion tokens of the optimizer step
     normalise = "sequences"    L = (1/N) sum_i (1/|y_i|) sum_t l_it  N: completions of the optimizer step
 
-Metrics: `ratio_max`; `clip_share`, the share of tokens that were clipped; `kl` with objective.kl.
+Metrics: `ratio_max`; `clip_share`, the share of tokens that were clipped; `kl` (`mean_kl`).
 
 Source: GRPO (Shao et al. 2024, eq. 3 and 4: "sequences"); DAPO (Yu et al. 2025, eq. 8: "tokens", asymmetric
 clip, no KL); without the division by std: Dr. GRPO (Liu et al. 2025, section 3).

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from selfrefine.objectives.base import Batch, Item, Loss
-from selfrefine.objectives.terms import known, log_ratios
+from selfrefine.objectives.terms import kl_from_reference, known, log_ratios
 
 
 def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -41,6 +41,7 @@ def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
         "accuracy": float((signs * (ratios.detach() - batch.baseline) > 0).sum()) / batch.step_items,
         "margin": float((signs * rewards).sum()) / batch.step_items,
         "baseline": batch.baseline * len(batch.items) / batch.step_items,
+        **kl_from_reference(logprobs, batch),
     }
     return Loss((weights * (1.0 - values)).sum() / batch.step_items, metrics)
 

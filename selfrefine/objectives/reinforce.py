@@ -7,7 +7,7 @@ N counts the completions of the optimizer step, p_old is the policy that sampled
 sampling w = 1 and this is REINFORCE itself; later, and in further passes over the same samples, w keeps the
 gradient that of the present policy. With objective.kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)).
 
-Metrics: `ratio_max`; `clip_share`, the share of completions whose weight was cut; `kl` with objective.kl.
+Metrics: `ratio_max`; `clip_share`, the share of completions whose weight was cut; `kl` (`mean_kl`).
 
 Source: REINFORCE with a baseline (Williams 1992); truncated importance weights (Ionides 2008).
 Differs from the papers: 1. the baseline includes the completion itself, which scales the gradient by

@@ -6,7 +6,7 @@
 N counts the completions of the optimizer step, p_old is the policy that sampled y_i; w is of the whole
 completion. With objective.kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)) before A is computed.
 
-Metrics: `ratio_max`; `clip_share`, the share of completions that were clipped; `kl` with objective.kl.
+Metrics: `ratio_max`; `clip_share`, the share of completions that were clipped; `kl` (`mean_kl`).
 
 Source: Kool et al. 2019; for language models, with the KL penalty in the reward: Ahmadian et al. 2024.
 Differs from the papers: 1. they take one step per sample and have no ratio; the clipped ratio of a whole

@@ -51,7 +51,7 @@ def kl_per_token(logprobs: Tensor, reference: Tensor) -> Tensor:
     Source: J. Schulman, "Approximating KL Divergence" (2020), k3; GRPO (Shao et al. 2024), eq. 4.
     """
     difference = reference - logprobs
-    return difference.exp() - difference - 1.0
+    return ratio(difference) - difference - 1.0
 
 
 def ratio(difference: Tensor) -> Tensor:
@@ -71,8 +71,18 @@ def clipped(ratios: Tensor, advantages: Tensor, low: float, high: float) -> tupl
 
 
 def mean_kl(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
-    """The metric `kl`: nats per token of the step; nothing where the reference was not computed."""
-    if not batch.settings.kl:
-        return {}
+    """The metric `kl` of a policy gradient, nats per token of the step: KL(policy || reference) where
+    objective.kl has the reference computed, else KL(sampling policy || policy), whose tokens these are."""
     flat = torch.cat(list(logprobs)).detach()
-    return {"kl": float(kl_per_token(flat, reference(batch.items, flat)).sum()) / batch.step_tokens}
+    if batch.settings.kl:
+        found = kl_per_token(flat, reference(batch.items, flat))
+    else:
+        found = kl_per_token(old(batch.items, flat), flat)
+    return {"kl": float(found.sum()) / batch.step_tokens}
+
+
+def kl_from_reference(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
+    """The metric `kl` of a preference objective: KL(reference || policy), nats per token of the step. Its
+    answers come from policies near the reference; those it makes unlikely count by how unlikely they are."""
+    flat = torch.cat(list(logprobs)).detach()
+    return {"kl": float(kl_per_token(reference(batch.items, flat), flat).sum()) / batch.step_tokens}

@@ -70,7 +70,6 @@ class Load(Struct, frozen=True, kw_only=True):
     """What is asked of the model: lengths in tokens, answers in all, samples and completions a prompt."""
 
     longest_prompt: int
-    shortest_prompt: int
     trained_prompt: int
     """The longest prompt in training, where critics have longer ones."""
     answers: int
@@ -134,8 +133,6 @@ def sampling(model: Shape, load: Load, room: Room) -> dict[str, int]:
     rows = max(1, min(room.rows, room.slots // columns, load.answers))
     prompts = max(1, min(rows // load.samples, room.prefill_tokens // load.longest_prompt))
     prefilled = prompts * load.longest_prompt
-    # The head is asked for every place from the end of the shortest prompt of a chunk to that of the longest.
-    heads = prompts * (load.longest_prompt - load.shortest_prompt + 1)
     inner = model.heads * model.head
     # An attention layer at work holds keys and values for every head, not only for those that have their own.
     repeated = 2 * rows * columns * inner if model.heads != model.kv_heads else 0
@@ -143,7 +140,7 @@ def sampling(model: Shape, load: Load, room: Room) -> dict[str, int]:
     parts = {
         f"key/value cache of {rows} rows x {columns}": rows * columns * model.slot_bytes,
         f"{prefilled} prompt tokens": prefilled * (model.slot_bytes + block),
-        "logits": (heads + DRAW_COPIES * rows) * model.vocabulary * 4,
+        "logits": (prompts + DRAW_COPIES * rows) * model.vocabulary * 4,
         "attention at work": repeated * model.element_bytes,
     }
     return {name: int(SAMPLING_HEAP * count) for name, count in parts.items()}

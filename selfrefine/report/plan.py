@@ -107,13 +107,13 @@ def _load(
     )
     return footprint.Load(
         longest_prompt=longest,
-        shortest_prompt=min(prompts, default=TEMPLATE_TOKENS),
         trained_prompt=trained,
         answers=max(rows, *(len(splits[name]) * config.evaluate.n for name in ("gate", "test"))),
         samples=config.generate.n,
         new_tokens=new,
         trained_tokens=min(
-            token_budget(config.train, pick_device()), config.train.batch_size * (trained + new)
+            token_budget(config.train, pick_device(), trained + new),
+            config.train.batch_size * (trained + new),
         ),
         completions=chosen,
         lora_rank=config.train.lora.r,

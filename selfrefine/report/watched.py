@@ -31,17 +31,24 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
 
 def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
     """A line per round; what its policy makes of general prompts, of task sources and of earlier lessons."""
-    every = ((name, key) for s in summaries for name, cell in s.probe.items() for key in cell)
-    columns = [(name, key) for name, key in dict.fromkeys(every) if key != "tasks"]
+    columns: dict[str, dict[str, None]] = {}
+    for name, key in ((name, key) for s in summaries for name, cell in s.probe.items() for key in cell):
+        if key != "tasks":
+            columns.setdefault(name, {})[key] = None
     if not columns:
         return None
     table = _table("still known: accuracy or mean of each set, perplexity of its answers")
     table.add_column("round")
-    for name, key in columns:
-        table.add_column(f"{name}\n{key}", justify="right", overflow="fold")
+    for name, keys in columns.items():
+        table.add_column("\n".join((name, *keys)), justify="right", overflow="fold")
     for summary in summaries:
-        cells = [summary.probe.get(name, {}).get(key) for name, key in columns]
-        table.add_row(*map(text, (str(summary.index), *(_number(value) for value in cells))))
+        cells = [
+            " · ".join(_number(summary.probe[name].get(key)) for key in keys)
+            if name in summary.probe
+            else "–"
+            for name, keys in columns.items()
+        ]
+        table.add_row(*map(text, (str(summary.index), *cells)))
     return table
 
 

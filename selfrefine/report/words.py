@@ -121,6 +121,13 @@ def critique_line(summary: Mapping[str, Any]) -> str:
     return "critique: " + " · ".join(parts)
 
 
+def outcome(lo: float | None, hi: float | None) -> str | None:
+    """What the interval of a difference says in a verb; None without one."""
+    if lo is None or hi is None:
+        return None
+    return "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
+
+
 def revised_lines(told: Mapping[str, Any]) -> list[str]:
     """The comparison of `steps.revised`: what revising gained, and whether it was worth its tokens."""
     arms = ", ".join(f"{arm} {with_interval(_interval(told[arm]))}" for arm in ("draft", "revision", "fresh"))
@@ -128,10 +135,9 @@ def revised_lines(told: Mapping[str, Any]) -> list[str]:
     for name, words in (("draft", "the draft"), ("fresh", "asking again for the same tokens")):
         gain = told[f"revision_minus_{name}"]
         lo, hi = gain["lo"], gain["hi"]
-        if lo is None or hi is None:
+        if (won := outcome(lo, hi)) is None:
             lines.append(f"revision against {words}: nothing to compare")
             continue
-        won = "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
         lines.append(
             f"revision {won} {words}: {with_interval(_interval(gain))}, paired, {number(gain['n'])} tasks"
         )

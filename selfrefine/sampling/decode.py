@@ -179,18 +179,23 @@ class _Decoder:
             for i, layer in enumerate(self._prefix_cache().layers):
                 rows = (len(prompts), -1, -1, -1)
                 cache.update(layer.keys.expand(rows), layer.values.expand(rows), i)
-        # The head at the last places only: one column for each length that occurs.
-        ends = torch.tensor(sorted({len(prompt) - 1 - shared for prompt in prompts}), device=self.device)
-        out = self.model(
-            input_ids=ids_bP.to(self.device),
-            attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
-            position_ids=torch.arange(shared, longest, device=self.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=ends,
+        # The head at each prompt's last place only: `logits_to_keep` takes every length for every prompt.
+        rows_b = torch.arange(len(prompts), device=self.device)
+        last_b = (lengths_b - 1 - shared).to(self.device)
+        handle = self.model.get_output_embeddings().register_forward_pre_hook(
+            lambda _head, inputs: (inputs[0][rows_b, last_b].unsqueeze(0), *inputs[1:])
         )
-        last_b = torch.searchsorted(ends, lengths_b.to(self.device) - 1 - shared)
-        return out.logits[torch.arange(len(prompts), device=self.device), last_b].float(), cache
+        try:
+            out = self.model(
+                input_ids=ids_bP.to(self.device),
+                attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
+                position_ids=torch.arange(shared, longest, device=self.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+            )
+        finally:
+            handle.remove()
+        return out.logits[0].float(), cache
 
     def _prefix_cache(self) -> DynamicCache:
         if self._prefix_states is None:

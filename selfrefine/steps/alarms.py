@@ -61,11 +61,19 @@ def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings:
         )
     if (kl := metrics.get("kl", 0.0)) > settings.kl:
         found.append(
-            _alarm("kl", kl, settings.kl, f"step {step}: {kl:.3g} nats per token away from the reference")
+            _alarm(
+                "kl",
+                kl,
+                settings.kl,
+                f"step {step}: {kl:.3g} nats per token away from the reference, or from what sampled",
+            )
         )
     clipped = metrics.get("clip_share")
     found += _from(
-        "clip_share", clipped, settings.clip_share, f"step {step}: {{:.0%}} of the tokens are clipped"
+        "clip_share",
+        clipped,
+        settings.clip_share,
+        f"step {step}: {{:.0%}} of the ratios (of tokens, or of whole answers) are clipped",
     )
     if (entropy := metrics.get("entropy")) is not None and entropy < settings.entropy:
         found.append(_entropy(entropy, settings))

@@ -68,6 +68,15 @@ class Trained(Struct, frozen=True, kw_only=True):
     """Rows or groups the objective had no use for, by reason."""
     first_loss: float
     last_loss: float
+    plain_rows: str | None = None
+    """Why no prompt was shared by its answers; None where they were."""
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for the user, where there is something to know."""
+        if self.plain_rows is None:
+            return None
+        return f"finetune: each answer has its prompt computed anew, because {self.plain_rows}"
 
 
 def trainable(engine: Engine) -> TrainableEngine:
@@ -103,12 +112,16 @@ def finetune(
     from selfrefine.objectives.fit import fit
     from selfrefine.training.fixed import fix
     from selfrefine.training.loop import train
-    from selfrefine.training.plan import token_budget
+    from selfrefine.training.packing import why_not
+    from selfrefine.training.plan import longest_row, token_budget
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
     given, edited = items(samples, engine)
+    given, stale = _with_known_policy(samples, given, objective)
     fitting, dropped = fit(given, objective)
+    if stale:
+        dropped["replayed_without_logprobs"] = stale
     if not fitting:
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
         raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
@@ -118,7 +131,7 @@ def finetune(
             wrapped,
             fitting,
             objective,
-            token_budget(config, wrapped.device.type),
+            token_budget(config, wrapped.device.type, longest_row(fitting)),
             lambda folder: engine.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
@@ -140,6 +153,8 @@ def finetune(
             if rescue is not None:
                 rescue(lambda folder: engine.save_adapter(wrapped, folder))
             raise
+        wrapped.train()  # dropout is a reason, and counts while training only
+        alone = why_not(wrapped, longest_row(fixed))
         keep([msgspec.json.encode(row) for row in log], lambda folder: engine.save_adapter(wrapped, folder))
     return Trained(
         dropped=dropped,
@@ -151,7 +166,27 @@ def finetune(
         },
         first_loss=log[0].loss,
         last_loss=log[-1].loss,
+        plain_rows=alone,
     )
+
+
+def _with_known_policy(
+    samples: Sequence[Sample], given: list[Any], objective: ObjectiveConfig
+) -> tuple[list[Any], int]:
+    """Without replayed rows whose logprobs are not usable (half precision, an edited text), where a ratio to
+    the policy that sampled is needed: that of an earlier round is not at hand, and with the present one's the
+    ratio would be 1."""
+    from selfrefine.objectives import GROUPED
+
+    if objective.name not in GROUPED:
+        return given, 0
+    latest = max(row.round for row in samples)
+    kept = [
+        item
+        for row, item in zip(samples, given, strict=True)
+        if row.round == latest or item.old_logprobs is not None
+    ]
+    return kept, len(given) - len(kept)
 
 
 def _load(lazy: str) -> Any:

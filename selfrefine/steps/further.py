@@ -14,7 +14,6 @@ from selfrefine.records import Sample, Task, decode_sample
 from selfrefine.seeds import derive
 from selfrefine.steps import generate as generate_step
 from selfrefine.steps import hints, select
-from selfrefine.steps import reward as reward_step
 from selfrefine.steps.watch import show_completions, show_rewards
 from selfrefine.steps.work import Work, generate_settings, right_mark, timed
 from selfrefine.tasks.splits import draw
@@ -57,7 +56,7 @@ def resample(work: Work, k: int) -> None:
             round_index=k,
             on_rows=lambda batch: show_completions(bar, batch),
         )
-        scored = reward_step.score(rows, work.scorers, work.trained_gate)
+        scored = work.scored(rows)
         show_rewards(bar, scored, rows=0)
         so_far.extend(scored)
         spent += sum(len(row.token_ids) for row in scored)
@@ -104,7 +103,7 @@ def rationalise(work: Work, k: int) -> None:
                 settings,
                 config.seed,
                 round_index=k,
-                score=lambda some: reward_step.score(some, work.scorers, work.trained_gate),
+                score=work.scored,
                 on_rows=lambda batch: show_completions(bar, batch),
             )
             show_rewards(bar, rows, rows=0)

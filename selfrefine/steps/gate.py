@@ -117,18 +117,25 @@ def worn(looks: int, n: int, alpha: float, limit: float) -> str | None:
     )
 
 
-def opening(values: Sequence[float | None], mode: Mode, alpha: float, planned: int) -> str | None:
-    """What the gate will be able to show, given the starting policy's scores; None where it is off."""
+def opening(
+    values: Sequence[float | None], mode: Mode, alpha: float, planned: int, corpus: str | None = None
+) -> str | None:
+    """What the gate will be able to show, given the starting policy's scores; None where it is off.
+
+    Strict needs an interval above zero, whose lower tail is half the round's alpha. `corpus`: the measure
+    whose figure of all answers together is compared, which no spread of the tasks' own scores foretells.
+    """
     scored = [value for value in values if value is not None]
     if mode == "off" or not scored:
         return None
     each = spends(alpha, 1, planned)
-    least = smallest_detectable(scored, each)
-    shows = (
-        f"a true gain of {least:.2f} would be kept 4 times in 5, smaller ones more rarely"
-        if least is not None
-        else "too few to show any gain that is possible, or too much alike to tell"
-    )
+    least = smallest_detectable(scored, each / 2 if mode == "strict" else each)
+    if corpus:
+        shows = f"which gain of {corpus} over all of them would show is not known beforehand"
+    elif least is not None:
+        shows = f"a true gain of {least:.2f} would be kept 4 times in 5, smaller ones more rarely"
+    else:
+        shows = "too few to show any gain that is possible, or too much alike to tell"
     rounds = "1 round" if planned <= 1 else f"{planned} rounds"
     few = "only " if len(scored) < 100 else ""
     tasks = f"{few}{len(scored)} gate tasks"

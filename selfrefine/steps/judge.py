@@ -6,18 +6,20 @@ comes out the same when it is made again.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from selfrefine.artifacts import RoundDir
 from selfrefine.records import GateDecision, Guard, RoundSummary, Sample, groups
 from selfrefine.steps import gate, guards, probe, reward
-from selfrefine.steps.evaluate import per_task
+from selfrefine.steps.evaluate import evaluate, per_task
 from selfrefine.steps.paired import compared
-from selfrefine.steps.work import Work, build_rewards
+from selfrefine.steps.work import Work, build_rewards, evaluate_settings
 
 Matrix = dict[str, dict[str, float | None]]
 
@@ -87,7 +89,9 @@ def opening(work: Work) -> str | None:
     """What the gate can show in this run, once round 0 has been measured."""
     own, folder = work.config.gate, work.run.round(0)
     values = list(per_task(_rows(folder, "gate")).values())
-    return gate.opening(values, own.mode, own.alpha, planned(work))
+    alone = work.measures[0] if len(work.measures) == 1 else None
+    corpus = alone.name if alone is not None and alone.corpus is not None else None
+    return gate.opening(values, own.mode, own.alpha, planned(work), corpus)
 
 
 def looks_before(work: Work, k: int) -> int:
@@ -116,7 +120,35 @@ def _probe(work: Work, k: int, adapter: Path | None) -> Matrix:
         for folder in map(work.run.round, range(1, k + 1))
         if folder.has("selected")
     }
-    return {"general": probe.general(work.engine)} | probe.lessons(work.engine, earlier, work.config.seed)
+    found = probe.lessons(work.engine, earlier, work.config.seed)
+    for name, cell in _answered_again(work, earlier).items():
+        found[name] = found.get(name, {}) | cell
+    return {"general": probe.general(work.engine)} | found
+
+
+def _answered_again(work: Work, earlier: Mapping[str, list[Sample]]) -> Matrix:
+    """`mean` reward of greedy answers to a few tasks of each earlier round, and how many `tasks` that are."""
+    asked = probe.tasks(earlier, work.config.seed)
+    settings = replace(evaluate_settings(work.config), n=1)
+    settings = replace(settings, sampling=replace(settings.sampling, temperature=0.0))
+    # All in one pass; a task of several rounds (replay keeps none, a small source may repeat) is asked once.
+    unique = list({task.id: task for tasks in asked.values() for task in tasks}.values())
+    rows = evaluate(
+        unique,
+        work.engine,
+        settings,
+        work.measures,
+        work.config.seed,
+        stage="probe",
+        gate_on=work.gate_on,
+    )
+    means = per_task(rows)
+    found: Matrix = {}
+    for name, tasks in asked.items():
+        scored = [value for task in tasks if (value := means[task.id]) is not None]
+        if scored:
+            found[name] = {"mean": math.fsum(scored) / len(scored), "tasks": float(len(scored))}
+    return found
 
 
 def _imitated(rows: list[Sample]) -> list[Sample]:

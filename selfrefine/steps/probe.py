@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from selfrefine.engines.base import Engine
-from selfrefine.records import Sample
+from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
 
 LESSONS = 8
-"""Answers of each earlier round that are scored again."""
+"""Answers of each earlier round that are scored again, and tasks that are answered again."""
 
 
 class Item(NamedTuple):
@@ -80,12 +80,24 @@ def lessons(
     """
     found: dict[str, dict[str, float | None]] = {}
     for name, rows in earlier.items():
-        fit = [row for row in rows if row.prompt_token_ids and row.token_ids]
-        chosen = sorted(fit, key=lambda row: derive(seed, "probe", row.id))[:LESSONS]
+        chosen = _few([row for row in rows if row.prompt_token_ids and row.token_ids], seed)
         if chosen:
             scored = engine.score([r.prompt_token_ids for r in chosen], [r.token_ids for r in chosen])
             found[name] = {"perplexity": _perplexity(scored)}
     return found
+
+
+def tasks(earlier: Mapping[str, Sequence[Sample]], seed: int) -> dict[str, list[Task]]:
+    """Up to LESSONS tasks that each earlier round learnt from, always the same ones; by the round's name."""
+    return {
+        name: [row.task for row in _few(list({row.task.id: row for row in rows}.values()), seed)]
+        for name, rows in earlier.items()
+        if rows
+    }
+
+
+def _few(rows: Sequence[Sample], seed: int) -> list[Sample]:
+    return sorted(rows, key=lambda row: derive(seed, "probe", row.id))[:LESSONS]
 
 
 def sources(held: Sequence[Sample]) -> dict[str, dict[str, float | None]]:

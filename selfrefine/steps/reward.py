@@ -91,21 +91,33 @@ def _build_one(spec: RewardSpec, options: RewardOptions, engine: Engine | None) 
     return msgspec.structs.replace(scorer, weight=spec.weight, pass_at=float(pass_at))
 
 
-def score(samples: Sequence[Sample], scorers: Sequence[Scorer], gate_on: str | None = None) -> list[Sample]:
+def score(
+    samples: Sequence[Sample],
+    scorers: Sequence[Scorer],
+    gate_on: str | None = None,
+    *,
+    invert: bool = False,
+) -> list[Sample]:
     """The samples with each scorer's Reward and the composite `reward`, in order.
 
     The composite is the weighted mean of these scorers' values; null when one of them is null. With `gate_on`
     it is 0 where that reward is below its `pass_at`, and the mean of the others where it passes: counted in,
-    it would give half marks to every answer that merely passes. A reward of the same name from an earlier
-    scoring is replaced, others stay. Raises: ConfigError when `gate_on` is none of the scorers.
+    it would give half marks to every answer that merely passes. With `invert` it is 1 less that: a control
+    (the rewards themselves stay). A reward of the same name from an earlier scoring is replaced, others stay.
+    Raises: ConfigError when `gate_on` is none of the scorers.
     """
     if gate_on is not None and gate_on not in (names := [scorer.name for scorer in scorers]):
         raise ConfigError(f"--gate-on {gate_on}: not among the rewards scored{nearest(gate_on, names)}")
     columns = [_column(samples, scorer) for scorer in scorers]
-    return [
+    scored = [
         _with_rewards(sample, [column[i] for column in columns], scorers, gate_on)
         for i, sample in enumerate(samples)
     ]
+    return [_inverted(sample) for sample in scored] if invert else scored
+
+
+def _inverted(sample: Sample) -> Sample:
+    return sample if sample.reward is None else msgspec.structs.replace(sample, reward=1.0 - sample.reward)
 
 
 def _column(samples: Sequence[Sample], scorer: Scorer) -> list[Reward]:

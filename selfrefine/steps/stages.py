@@ -97,7 +97,7 @@ def critique(work: Work, k: int) -> None:
                 templates,
                 settings,
                 config.seed,
-                lambda rows: reward_step.score(rows, work.scorers, work.trained_gate),
+                work.scored,
             )
             show_rewards(bar, result.rows, rows=len(unit))
             _keep_outcome(folder, number, len(plan), result.outcome)
@@ -134,7 +134,7 @@ def _score(work: Work, k: int, folder: RoundDir) -> None:
     with timed(work, k, "reward"), work.watch.stage(f"round {k} reward", len(samples)) as bar:
 
         def make(unit: list[Sample]) -> list[bytes]:
-            scored = reward_step.score(unit, work.scorers, work.trained_gate)
+            scored = work.scored(unit)
             show_rewards(bar, scored)
             return [records.encode(row) for row in scored]
 
@@ -213,6 +213,8 @@ def finetune(work: Work, k: int) -> None:
             f"round {k} finetune: {trained.counts['rows']} rows{left_out}, {trained.counts['steps']} steps, "
             f"loss {trained.first_loss:.3f} → {trained.last_loss:.3f}"
         )
+    if trained.note:
+        work.watch.say(f"round {k} {trained.note}")
 
 
 class _StepShow:

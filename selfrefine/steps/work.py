@@ -17,6 +17,7 @@ from selfrefine.config import Config
 from selfrefine.engines.base import Engine, Sampling
 from selfrefine.errors import ConfigError, RunFolderError
 from selfrefine.memory import Memory, PlanChange
+from selfrefine.records import Sample
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward, select
@@ -64,6 +65,10 @@ class Work:
     def trained_gate(self) -> str | None:
         """The gating reward of the answers that are learnt from, where it is among theirs."""
         return gate_among(self.scorers, self.config)
+
+    def scored(self, rows: Sequence[Sample]) -> list[Sample]:
+        """Rows with the rewards that are trained on."""
+        return reward.score(rows, self.scorers, self.trained_gate, invert=self.config.reward.invert)
 
     @property
     def self_measured(self) -> bool:

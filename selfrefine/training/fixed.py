@@ -115,12 +115,12 @@ def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tupl
     return results
 
 
-def baseline(model: Any, items: Sequence[Item], token_budget: int) -> float:
+def baseline(model: Any, items: Sequence[Item], token_budget: int, memory: Memory | None = None) -> float:
     """KTO's z0 for a step: max(0, mean nats the policy is off the reference on unrelated answers)."""
     asked = [item for item in items if item.unrelated_token_ids]
     if not asked:
         return 0.0
     pairs = [(item.prompt_token_ids, item.unrelated_token_ids) for item in asked]
-    rows = logprobs_of(model, pairs, token_budget)
+    rows = logprobs_of(model, pairs, token_budget, memory)
     off = sum(sum(row) - item.unrelated_reference for row, item in zip(rows, asked, strict=True))
     return max(0.0, off / len(asked))

@@ -15,7 +15,7 @@ from torch import Tensor
 from selfrefine.errors import EngineError
 from selfrefine.prefix import shared_beginning
 from selfrefine.training import head
-from selfrefine.training.packing import Pair, lay_out, packed, why_not
+from selfrefine.training.packing import Pair, lay_out, never_again, packed, why_not
 
 
 def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -43,7 +43,10 @@ def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor] | None:
     }
     with packed(model, layout):
         found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, plain)
-    return found if layout.calls == model.config.get_text_config().num_hidden_layers else None
+    if layout.calls == model.config.get_text_config().num_hidden_layers:
+        return found
+    never_again(model)
+    return None
 
 
 def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -107,7 +110,7 @@ def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) 
     and as long as the longest beside it. Longer prompts (or rows) come later, so that little is padding.
     """
     if not shared:
-        return _rows_by_budget(pairs, token_budget)
+        return rows_by_budget([[len(prompt) + len(answer)] for prompt, answer in pairs], token_budget)
     by_prompt: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
         by_prompt.setdefault(tuple(prompt), []).append(i)
@@ -122,7 +125,7 @@ def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) 
         new_prompt = True
         for i in members:
             cost = len(pairs[i][1]) + (own if new_prompt else 0)
-            if cost > room:
+            if cost > room or not batches:
                 batches.append([])
                 room, cost = token_budget - beginning, len(pairs[i][1]) + own
             batches[-1].append(i)
@@ -131,11 +134,14 @@ def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) 
     return batches
 
 
-def _rows_by_budget(pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:
-    lengths = [len(prompt) + len(completion) for prompt, completion in pairs]
+def rows_by_budget(units: Sequence[Sequence[int]], token_budget: int) -> list[list[int]]:
+    """Cut units of rows (their lengths) that are padded to the longest beside them; a unit stays whole."""
     batches: list[list[int]] = []
-    for i in sorted(range(len(pairs)), key=lengths.__getitem__):
-        if not batches or (len(batches[-1]) + 1) * lengths[i] > token_budget:
+    rows = 0
+    for i in sorted(range(len(units)), key=lambda k: max(units[k])):
+        if not batches or (rows + len(units[i])) * max(units[i]) > token_budget:
             batches.append([])
+            rows = 0
         batches[-1].append(i)
+        rows += len(units[i])
     return batches

@@ -28,7 +28,7 @@ from selfrefine.training.entropy import EntropyMeter
 from selfrefine.training.fixed import baseline
 from selfrefine.training.forward import completion_logprobs, shares_rows
 from selfrefine.training.packing import Pair
-from selfrefine.training.plan import micro_batches, plan_steps, rate_at, token_budget
+from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at, token_budget
 
 
 class StepLog(Struct, frozen=True, kw_only=True):
@@ -72,7 +72,9 @@ def train(
     EngineError when a single row does not fit into memory.
     """
     memory = memory or Memory()
-    settings = msgspec.structs.replace(settings, token_budget=token_budget(settings, model.device.type))
+    settings = msgspec.structs.replace(
+        settings, token_budget=token_budget(settings, model.device.type, longest_row(items))
+    )
     steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
@@ -97,6 +99,7 @@ def train(
             own=own,
             index=index,
             rate=rate,
+            memory=memory,
         )
         try:
             row = _within_memory(
@@ -164,13 +167,14 @@ def _step(
     own: ObjectiveConfig,
     index: int,
     rate: float,
+    memory: Memory,
 ) -> StepLog:
     """The gradient of one step, clipped, and its row of the log."""
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
     pairs = list(map(_pair, items))
     shared = shares_rows(model, pairs)
-    z0 = baseline(model, items, settings.token_budget)
+    z0 = baseline(model, items, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
     with EntropyMeter(model, active=own.name in GROUPED) as entropy:

@@ -28,6 +28,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 """(prompt token ids, completion token ids)."""
 
 NAME = "selfrefine_packed"
+_OWN_ATTENTION = "_selfrefine_own_attention"
 
 
 @dataclass(frozen=True)
@@ -251,9 +252,16 @@ def packed(model: Any, layout: Layout) -> Iterator[None]:
         config._attn_implementation = before
 
 
+def never_again(model: Any) -> None:
+    """This model was found to compute attention by itself: `why_not` says so from now on."""
+    setattr(model.get_output_embeddings(), _OWN_ATTENTION, True)
+
+
 def why_not(model: Any, longest: int) -> str | None:
     """Why this model cannot take packed rows of `longest` tokens, or None when it can."""
     config = model.config.get_text_config()
+    if getattr(model.get_output_embeddings(), _OWN_ATTENTION, False):
+        return "it computes its attention by itself"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be exchanged"
     if getattr(config, "attn_logit_softcapping", None):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from selfrefine import seeds
 from selfrefine.config import TrainConfig
 from selfrefine.objectives.base import Item
-from selfrefine.training.forward import by_budget
+from selfrefine.training.forward import by_budget, rows_by_budget
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
@@ -31,9 +31,18 @@ def units(items: Sequence[Item]) -> list[Unit]:
     return list(found.values())
 
 
-def token_budget(settings: TrainConfig, device: str) -> int:
-    """Tokens of a micro-batch at most: what was asked for, or the constant of the device class."""
-    return settings.token_budget or TOKENS[device]
+def token_budget(settings: TrainConfig, device: str, longest: int = 0) -> int:
+    """Tokens of a micro-batch at most: what was asked for, or the constant of the device class.
+
+    The constant gives way to twice the longest prompt with its answer: one has to fit anyhow, and where only
+    one does, no prompt is ever shared.
+    """
+    return settings.token_budget or max(TOKENS[device], 2 * longest)
+
+
+def longest_row(items: Sequence[Item]) -> int:
+    """Tokens of the longest prompt with its answer."""
+    return max((len(item.prompt_token_ids) + len(item.completion_token_ids) for item in items), default=0)
 
 
 def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:
@@ -72,11 +81,17 @@ def micro_batches(items: Sequence[Item], token_budget: int, *, shared: bool = Tr
     An objective on pairs needs both logprobs at once, so a pair counts as one long completion.
     """
     found = units(items)
+    if not shared:
+        rows = [
+            [len(items[i].prompt_token_ids) + len(items[i].completion_token_ids) for i in unit]
+            for unit in found
+        ]
+        return [[i for u in micro for i in found[u]] for micro in rows_by_budget(rows, token_budget)]
     whole = [
         (items[unit[0]].prompt_token_ids, [token for i in unit for token in items[i].completion_token_ids])
         for unit in found
     ]
-    return [[i for u in micro for i in found[u]] for micro in by_budget(whole, token_budget, shared=shared)]
+    return [[i for u in micro for i in found[u]] for micro in by_budget(whole, token_budget)]
 
 
 def rate_at(step: int, total: int, settings: TrainConfig) -> float:

@@ -68,7 +68,7 @@ def test_groups_and_those_without_spread(objective: str, tiny_model_dir: Path, t
     assert "groups without spread" in said.replace("_", " ")
     first = log[0]["metrics"]
     assert first["ratio_max"] == pytest.approx(1.0, abs=1e-5) and "entropy" in first
-    assert "kl" not in first  # nobody asked, so the reference was not computed
+    assert first["kl"] == pytest.approx(0.0, abs=1e-4)  # from what sampled, which the policy still is
 
 
 def test_a_kl_term_brings_its_metric(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -89,6 +89,24 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         3,
         ["objective.beta", "grpo does not read it", "dpo, ipo, kto"],
     ),
+    "a reference that nothing reads": (
+        ["--objective", "grpo", "--set", "objective.reference=accepted"],
+        groups(),
+        3,
+        ["objective.reference", "objective.kl is 0"],
+    ),
+    "a temperature without exponents": (
+        ["--objective", "weighted-sft", "--set", "objective.weight_temperature=0.5"],
+        groups(),
+        3,
+        ["objective.weight_temperature", "exponential"],
+    ),
+    "earlier rounds where there are none": (
+        ["--set", "train.replay=0.5"],
+        groups(),
+        2,
+        ["train.replay", "in a run only"],
+    ),
     "no pairs": (["--objective", "dpo"], groups(), 4, ["dpo learns from pairs", "select pairs"]),
     "no labels": (["--objective", "kto"], groups(), 4, ["kto", "select labels"]),
     "no spread at all": (
@@ -98,6 +116,25 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         ["grpo can learn from none of 2 rows", "1 groups without spread"],
     ),
 }
+
+
+def test_what_keeps_answers_from_sharing_their_prompt_is_said(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """It costs time only, which is why nobody would notice."""
+    _, _, said = trained("grpo", groups(), tiny_model_dir, tmp_path, "--set", "train.lora.dropout=0.1")
+    assert said.count("each answer has its prompt computed anew, because dropout is on") == 1
+    (tmp_path / "plain").mkdir()
+    _, _, said = trained("grpo", groups(), tiny_model_dir, tmp_path / "plain")
+    assert "computed anew" not in said
+
+
+def test_alarms_ring_in_a_pipeline_too(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Each once, however many steps pass its threshold."""
+    words = ["--set", "alarms.kl=0", "--set", "alarms.grad_norm=0", "--set", "objective.beta=0.5"]
+    _, log, said = trained("dpo", pairs(), tiny_model_dir, tmp_path, *words, "--lr", "0.01")
+    assert log[1]["metrics"]["kl"] > 0
+    lines = [line for line in said.splitlines() if " alarm: " in line]
+    assert [line.split("(alarms.")[1].split()[0] for line in lines] == ["grad_norm", "kl"], said
+    assert "nats per token away from the reference" in lines[1]
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -25,7 +25,7 @@ def test_at_the_reference_the_loss_is_log_2_and_the_gradient_half_of_beta() -> N
     loss = dpo(rows, batch(items, ObjectiveConfig(name="dpo", beta=0.4)))  # type: ignore[arg-type]
     assert loss.value.item() == pytest.approx(math.log(2))
     assert gradients(loss.value, rows).tolist() == pytest.approx([-0.2, -0.2, 0.2])
-    assert loss.metrics == {"accuracy": 0.0, "margin": 0.0}
+    assert loss.metrics == {"accuracy": 0.0, "margin": 0.0, "kl": 0.0}
 
 
 def test_one_pair_by_hand() -> None:
@@ -36,7 +36,9 @@ def test_one_pair_by_hand() -> None:
     assert loss.value.item() == pytest.approx(math.log(1 + math.exp(-1.5)))
     push = 0.5 / (1 + math.exp(1.5))
     assert gradients(loss.value, rows).tolist() == pytest.approx([-push, -push, push])
-    assert loss.metrics == {"accuracy": 1.0, "margin": pytest.approx(1.5)}
+    # p/p_ref is 1, e and 1/e^2 a token: (0 + (e - 2) + (1/e^2 + 1)) / 3 nats.
+    kl = pytest.approx((math.e - 1 + math.exp(-2)) / 3)
+    assert loss.metrics == {"accuracy": 1.0, "margin": pytest.approx(1.5), "kl": kl}
 
 
 def test_the_nll_term_is_the_mean_of_the_chosen_tokens() -> None:

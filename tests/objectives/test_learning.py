@@ -110,6 +110,6 @@ def check(name: str, told: Trained, log: list[dict[str, Any]]) -> None:
     if name in {"reinforce", "rloo", "grpo"}:
         assert first["ratio_max"] == pytest.approx(1.0, abs=1e-3)
         assert first["clip_share"] == 0.0 and 0.0 < first["entropy"] < 6.0
-        assert ("kl" in first) == (name == "grpo")
+        assert name == "grpo" or first["kl"] == pytest.approx(0.0, abs=1e-3)  # from what sampled
     if name in PAIRED:
         assert log[-1]["metrics"]["accuracy"] > 0.7

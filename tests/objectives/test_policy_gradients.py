@@ -15,6 +15,8 @@ from selfrefine.objectives.reinforce import reinforce
 from selfrefine.objectives.rloo import rloo
 
 LOG2, LOG3 = math.log(2), math.log(3)
+BOTH_WAYS = pytest.approx(((2 - LOG2 - 1) + (1 / 3 + LOG3 - 1)) / 2)
+"""The mean nats a token from what sampled, where half the ratios are 2 and half 1/3."""
 
 
 def own(name: str, **settings: object) -> ObjectiveConfig:
@@ -31,7 +33,7 @@ def test_fresh_samples_give_the_plain_policy_gradient(objective: object) -> None
     ]
     loss = objective(rows, batch(items, own("rloo")))  # type: ignore[operator]
     assert gradients(loss.value, rows).tolist() == pytest.approx([-0.3, -0.3, 0.3])
-    assert loss.metrics == {"ratio_max": pytest.approx(1.0), "clip_share": 0.0}
+    assert loss.metrics == {"ratio_max": pytest.approx(1.0), "clip_share": 0.0, "kl": 0.0}
 
 
 def test_grpo_on_fresh_samples_by_hand() -> None:
@@ -66,7 +68,11 @@ def test_the_clip_is_asymmetric_and_only_takes_what_would_go_further() -> None:
         loss = objective(rows, batch(items, own("grpo")))
         assert loss.value.item() == pytest.approx((-1.5 + 2 - 1 / 3 + 0.8) / 4)
         assert gradients(loss.value, rows).tolist() == pytest.approx([0, 2 / 4, -1 / 3 / 4, 0])
-        assert loss.metrics == {"ratio_max": pytest.approx(2.0), "clip_share": pytest.approx(0.5)}
+        assert loss.metrics == {
+            "ratio_max": pytest.approx(2.0),
+            "clip_share": pytest.approx(0.5),
+            "kl": BOTH_WAYS,
+        }
 
 
 def test_rloo_weighs_the_whole_answer_where_grpo_weighs_tokens() -> None:
@@ -89,7 +95,11 @@ def test_reinforce_weighs_old_samples_by_what_the_policy_has_become() -> None:
     ]
     loss = reinforce(rows, batch(items, own("reinforce")))
     assert gradients(loss.value, rows).tolist() == pytest.approx([-1 / 3 / 2, 1.5 / 2])
-    assert loss.metrics == {"ratio_max": pytest.approx(2.0), "clip_share": pytest.approx(0.5)}
+    assert loss.metrics == {
+        "ratio_max": pytest.approx(2.0),
+        "clip_share": pytest.approx(0.5),
+        "kl": BOTH_WAYS,
+    }
 
 
 def test_the_kl_term_of_grpo_by_hand() -> None:
@@ -102,11 +112,12 @@ def test_the_kl_term_of_grpo_by_hand() -> None:
     assert loss.metrics["kl"] == pytest.approx(1 - LOG2)
 
 
-def test_a_kl_that_was_not_computed_is_not_reported_as_zero() -> None:
-    items = [item(1, advantage=1.0, old_logprobs=(-1.0,))]
+def test_without_a_reference_the_kl_is_how_far_the_policy_is_from_what_sampled() -> None:
+    """p / p_old = 2: 2 - log 2 - 1 nats. Without it no shipped recipe could ever ring the alarm."""
+    items = [item(1, advantage=1.0, old_logprobs=(-1.0 - LOG2,))]
     for name, objective in (("grpo", grpo), ("rloo", rloo), ("reinforce", reinforce)):
         assert name in OBJECTIVES
-        assert "kl" not in objective([leaf(-1.0)], batch(items, own(name))).metrics
+        assert objective([leaf(-1.0)], batch(items, own(name))).metrics["kl"] == pytest.approx(1 - LOG2)
 
 
 def test_reinforce_against_float64() -> None:

@@ -15,7 +15,6 @@ from selfrefine.report.footprint import Load, Room, Shape
 
 LOAD = Load(
     longest_prompt=20,
-    shortest_prompt=10,
     trained_prompt=20,
     answers=6,
     samples=3,
@@ -54,7 +53,7 @@ def test_sampling_by_hand(tiny_model_dir: Path) -> None:
     expected = {
         "key/value cache of 6 rows x 54": 6 * 54 * 256,
         "40 prompt tokens": 40 * (256 + 4 * (3 * 48 + 4 * 32)),
-        "logits": (2 * 11 + 5 * 6) * 303 * 4,  # each prompt's last 11 places, then the draw
+        "logits": (2 + 5 * 6) * 303 * 4,  # each prompt's last place, then the draw
         "attention at work": 2 * 6 * 54 * 32 * 4,
     }
     assert parts == {name: int(1.1 * count) for name, count in expected.items()}
@@ -135,7 +134,6 @@ def test_a_real_process_stays_within_the_estimate_and_above_half_of_it(
     budget, config = BUDGETS["cpu"], TrainConfig()
     load = Load(
         longest_prompt=prompt,
-        shortest_prompt=prompt,
         trained_prompt=prompt,
         answers=prompts * n,
         samples=n,

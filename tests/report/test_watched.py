@@ -34,9 +34,9 @@ def test_a_column_begins_with_the_round_it_belongs_to() -> None:
             summary(1, general={"accuracy": 0.889, "perplexity": None}, round_001={"perplexity": 1.25}),
         ]
     )
-    assert "0 0.944 9.04 –" in lines  # nothing had been learnt yet
-    assert "1 0.889 – 1.25" in lines  # a figure that could not be computed is no 0
-    assert any("general" in line and "round-001" in line for line in lines)
+    assert "0 0.944 · 9.04 –" in lines  # nothing had been learnt yet
+    assert "1 0.889 · – 1.25" in lines  # a figure that could not be computed is no 0
+    assert any("general" in line for line in lines) and any("round-001" in line for line in lines)
 
 
 def test_guards_are_lines_and_warnings_sentences() -> None:

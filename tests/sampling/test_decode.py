@@ -216,6 +216,16 @@ def test_prefill_is_cut_by_its_budget_and_rows_by_theirs(monkeypatch: pytest.Mon
     assert max(rows * width for rows, width in shapes if width > 1) <= 45
 
 
+def test_the_head_is_asked_once_a_prompt_whatever_their_lengths() -> None:
+    """A column for every length that occurs would be a table of prompts x lengths x vocabulary."""
+    model = tiny.model()
+    seen: list[torch.Size] = []
+    model.lm_head.register_forward_hook(lambda module, inputs, out: seen.append(out.shape))
+    jobs = [Job(i, [*range(5, 9 + i)], [i, i + 50]) for i in range(6)]
+    run(model, jobs, rules(1, ()))
+    assert seen == [(1, 6, model.config.vocab_size)]
+
+
 def test_a_consumer_is_not_left_in_inference_mode() -> None:
     """Between two batches the caller may train; a `with` around the yield would forbid it backward."""
     batches = decode(

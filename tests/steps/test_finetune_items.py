@@ -8,12 +8,12 @@ import pytest
 import tiny
 from msgspec.structs import replace
 
-from selfrefine.config import SelectConfig
+from selfrefine.config import ObjectiveConfig, SelectConfig, TrainConfig
 from selfrefine.engines.base import Sampling
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Lesson, Message, Sample, Task
-from selfrefine.steps.finetune import trainable
+from selfrefine.steps.finetune import finetune, trainable
 from selfrefine.steps.generate import GenerateSettings, generate
 from selfrefine.steps.lessons import items
 from selfrefine.steps.select import select
@@ -134,6 +134,22 @@ def test_logprobs_of_half_precision_are_not_what_training_would_compute(engine: 
     ):
         [item], _ = items([replace(row, engine=signature)], engine)
         assert (item.old_logprobs is not None) == trusted, signature
+
+
+def test_replayed_rows_without_usable_logprobs_are_left_out_of_a_policy_gradient(engine: Any) -> None:
+    """In half precision the recorded ones are not trusted, and those of this round's policy would make the
+    ratio of a row that another policy sampled 1: no correction at all, in silence."""
+    half = sampled(engine).engine.replace("|float32|", "|bfloat16|")
+    rows = [
+        replace(sampled(engine), id=f"a.r{k}.s{i}", round=k, index=i, reward=float(i), engine=half)
+        for k in (1, 2)
+        for i in range(2)
+    ]
+    log: list[Any] = []
+    for name, left_out in (("grpo", {"replayed_without_logprobs": 2}), ("sft", {})):
+        own = ObjectiveConfig(name=name)  # type: ignore[arg-type]
+        done = finetune(rows, engine, TrainConfig(), own, 0, lambda rows, save: log.append(rows))
+        assert done.dropped == left_out and done.counts["rows"] == 4 - sum(left_out.values())
 
 
 def test_lessons_roles_pairs_and_groups(engine: Any) -> None:

@@ -122,6 +122,11 @@ def test_what_the_gate_can_show_is_said_at_the_start() -> None:
         "gate (significant): alpha 0.05 over 3 rounds, 0.0167 each; 200 gate tasks: a true gain of 0.11 "
         "would be kept 4 times in 5, smaller ones more rarely"
     )
+    # Strict asks for an interval above zero, so half of the round's alpha: a greater gain.
+    strict = gate.opening([1.0] * 22 + [0.0] * 178, "strict", 0.05, 3)
+    assert strict is not None and "a true gain of 0.12 would be kept" in strict
+    corpus = gate.opening([0.3] * 200, "significant", 0.05, 3, corpus="chrf")
+    assert corpus is not None and corpus.endswith("chrf over all of them would show is not known beforehand")
     few = gate.opening([1.0] * 9 + [0.0], "strict", 0.05, 1)
     assert few is not None and "over 1 round, 0.05 each; only 10 gate tasks: too few to show any gain" in few
     assert gate.opening([1.0], "off", 0.05, 3) is None and gate.opening([None], "strict", 0.05, 3) is None

@@ -166,6 +166,9 @@ def test_the_matrix_has_a_row_a_round_and_is_shown(tiny_model_dir: Path, tmp_pat
     assert rows[0]["source a"]["tasks"] + rows[0]["source b"]["tasks"] == 8
     # What the second round learnt changes how likely the first one's lessons are.
     assert rows[2]["round-001"]["perplexity"] != rows[1]["round-001"]["perplexity"]
+    # And six of its tasks are answered again, greedily: the round had no more.
+    assert rows[1]["round-001"]["tasks"] == rows[2]["round-001"]["tasks"] == 6
+    assert all(0 <= rows[2][name]["mean"] <= 1 for name in ("round-001", "round-002"))
     names = [guard["name"] for guard in told(folder, 2)["guards"]]
     assert {
         "length",

@@ -106,3 +106,4 @@ def test_rows_that_are_not_shared_cost_what_padding_makes_of_them() -> None:
     assert by_budget(pairs, 36, shared=False) == [[2, 0, 1]]
     assert by_budget(pairs, 35, shared=False) == [[2, 0], [1]]
     assert by_budget(pairs, 1, shared=False) == [[2], [0], [1]]
+    assert by_budget([((), ())], 5) == [[0]]  # refused where it is computed, with a sentence

@@ -113,6 +113,9 @@ def test_a_model_that_ignores_the_exchange_is_found_out(monkeypatch: pytest.Monk
     rows = completion_logprobs(model, CASES["two"])
     for row, plain in zip(rows, forward._plain_rows(model, CASES["two"]), strict=True):
         torch.testing.assert_close(row, plain)
+    # Found out once: a pass that is thrown away for each micro-batch would double the time, in silence.
+    assert forward.cut(model, CASES["two"], 10**6) == forward.by_budget(CASES["two"], 10**6, shared=False)
+    assert why_not(model, 4) == "it computes its attention by itself"
 
 
 def test_the_models_own_attention_is_back_afterwards() -> None:

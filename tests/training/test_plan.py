@@ -51,4 +51,7 @@ def test_a_pair_over_the_budget_is_not_split() -> None:
         assert sorted(i for micro in cut for i in micro) == [0, 1, 2, 3, 4]
         assert all((0 in micro) == (1 in micro) and (2 in micro) == (3 in micro) for micro in cut)
     assert micro_batches(items, 12) == [[0, 1], [2, 3], [4]]
+    # Where nothing is shared a pair is two rows: of 8, with one of 5 beside them three of 8.
+    assert micro_batches(items, 24, shared=False) == [[4, 0, 1], [2, 3]]
+    assert micro_batches(items, 23, shared=False) == [[4], [0, 1], [2, 3]]
     assert micro_batches(items, 21) == [[0, 1, 2, 3], [4]]  # 3 + 4 x 4.5: the prompt is paid for once
