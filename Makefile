@@ -35,8 +35,8 @@ test-long: $(DEV)  ## the tests that take minutes: a million rows, pairs of cras
 bench: $(DEV)  ## beside model.generate and TRL: benchmarks/RESULTS.md, under 15 minutes on 2 cores
 	$(PY) -m benchmarks $(ARGS)
 
-bench-round: $(DEV)  ## one GRPO round beside TRL's GRPOTrainer, added to benchmarks/RESULTS.md
-	$(PY) -m benchmarks --only round $(ARGS)
+bench-round: $(DEV)  ## a GRPO round beside TRL's GRPOTrainer, and shared against plain rows: into RESULTS.md
+	$(PY) -m benchmarks --only round --only sharing $(ARGS)
 
 bench-recipes: $(DEV)  ## every recipe on the demo task, in parts of 50 minutes: call it until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)

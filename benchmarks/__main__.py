@@ -19,10 +19,11 @@ BENCHMARKS: dict[str, str] = {
     "sampling-load": "benchmarks.load:sampling_load",
     "training-load": "benchmarks.load:training_load",
     "profile": "benchmarks.profile:profiles",
+    "sharing": "benchmarks.sharing:shared_against_plain",
     "round": "benchmarks.round:grpo_round",
 }
-APART = ("round",)
-"""Run only when named: a peer that alone takes minutes."""
+APART = ("sharing", "round")
+"""Run only when named: a peer that alone takes minutes, rows of thousands of tokens."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -48,7 +48,6 @@ def peak_memory(context: Context) -> Section:
     made, settings = rows.sft_rows(context, 8), rows.sft_settings(context, 8)
     context.measure_product()
     peer, (best, _) = rows.trainer(context, 8), rows.best_cut(context)
-    smallest = training.Setting(rows=4, padding_free=False)
     order = Order(
         side="ours",
         model=context.model,
@@ -65,8 +64,10 @@ def peak_memory(context: Context) -> Section:
     undivided = training.Setting(rows=settings.batch_size, padding_free=False)
     whole = run_child(msgspec.structs.replace(other, cut=undivided, steps=1))
     context.say(f"SFTTrainer, {undivided}: {whole.peak / GIB:.2f} GiB")
-    least = run_child(msgspec.structs.replace(other, cut=smallest, steps=1))
-    note = f"The trainer with {smallest.rows} rows a forward pass, one step: {least.peak / GIB:.2f} GiB."
+    budget = token_budget(
+        settings, "cpu", max(len(row.prompt_token_ids or ()) + len(row.token_ids) for row in made)
+    )
+    note = f"Our token budget is {budget:,} a forward pass."
     return context.section(
         (
             _row(context, "peak memory of that last epoch", f"the same: {best}", ours, fastest, note),
@@ -76,7 +77,7 @@ def peak_memory(context: Context) -> Section:
                 f"`SFTTrainer`, {undivided}, one step",
                 ours,
                 whole,
-                f"Our token budget is {token_budget(settings, 'cpu'):,} a forward pass.",
+                note,
             ),
         )
     )

@@ -39,7 +39,6 @@ REPEATS = 3
 GENERATE_SETTINGS = (
     sampling.Setting(rows=64, cache="dynamic"),
     sampling.Setting(rows=128, cache="dynamic"),
-    sampling.Setting(rows=256, cache="dynamic"),
     sampling.Setting(rows=64, cache="static"),
 )
 TRAINER_SETTINGS = (
