@@ -7,6 +7,7 @@ otherwise, and what one of them was tested on the other may have learnt.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -58,6 +59,13 @@ def versus(runs: Sequence[Run]) -> Versuses:
                 f"{name} was measured by {', '.join(measure)}, {names[0]} by {', '.join(wanted[0])}: "
                 "their figures cannot be compared"
             )
+    for name, config in zip(names, configs, strict=True):
+        ours, first = _answered_and_scored(config, wanted[0]), _answered_and_scored(configs[0], wanted[0])
+        if other := [key for key in first if ours[key] != first[key]]:
+            raise DataError(
+                f"{name} was measured with another {other[0]} than {names[0]}: "
+                "their figures cannot be compared"
+            )
     corpus = len(wanted[0]) == 1 and parse_spec(wanted[0][0]).name in CORPUS
     measures = build_rewards(configs[0], wanted[0], None) if corpus else ()
     ends = [_ended(run) for run in runs]
@@ -70,6 +78,18 @@ def versus(runs: Sequence[Run]) -> Versuses:
         _pair(name, names[0], end, ends[0], measures) for name, end in zip(names[1:], ends[1:], strict=True)
     ]
     return Versuses(measure=wanted[0], gains=gains, pairs=pairs)
+
+
+def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, Any]:
+    """What a test figure depends on besides the policy and the measure's name."""
+    names = {parse_spec(text).name for text in measure}
+    return {
+        "evaluate.n": config.evaluate.n,
+        "evaluate.temperature": config.evaluate.temperature,
+        "evaluate.max_new_tokens": config.evaluate.max_new_tokens or config.generate.max_new_tokens,
+        "reward.gate_on": config.reward.gate_on if config.reward.gate_on in names else None,
+        "reward.settings": {name: config.reward.settings.get(name, {}) for name in sorted(names)},
+    }
 
 
 def _pair(

@@ -107,7 +107,18 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
         4,
         "other was measured by exact, first by mine.py:f",
     )
+    manifest = place / "runs/better/manifest.json"
+    told = json.loads(manifest.read_text())
+    told["config"]["evaluate"]["temperature"] = 1.0  # draws against greedy answers: not the policies alone
+    manifest.write_text(json.dumps(told))
+    refused(
+        selfrefine("compare", "first", "better", cwd=place),
+        4,
+        "better was measured with another evaluate.temperature than first",
+    )
     (place / "runs/better/final/summary.json").unlink()
+    told["config"]["evaluate"]["temperature"] = 0.0
+    manifest.write_text(json.dumps(told))
     refused(selfrefine("compare", "first", "better", cwd=place), 5, "has no final measurement", "--final")
     refused(selfrefine("compare", "first", "nobody", cwd=place), 5, "no run 'nobody'")
     refused(selfrefine("compare", "first", "--json", "--markdown", cwd=place), 2, "not both")
