@@ -24,19 +24,23 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from benchmarks import work
 from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
 from selfrefine.report.words import outcome, with_interval
 from selfrefine.rundir import Run
-from selfrefine.stats import Difference, Interval
+from selfrefine.stats import Comparison, Difference, Interval, compare
 from selfrefine.steps.cycle import spent_tokens
+from selfrefine.steps.evaluate import per_task
 
 SEEDS = (0, 1, 2)
 ROUNDS = 6
 REPEATED = 4
 """So many of the best are run with all seeds."""
 PLACEBO = "placebo"
+DEMO = str(work.demo_config().recipe)
+"""The recipe of `make demo`, which another one replaces if it is better in as many minutes."""
 ON_TEXT = "learn-to-revise@demo-text"
 """Sums leave nothing to revise; four words that must be in a sentence do. A name may end in @CONFIG."""
 PAGE = Path(__file__).parent / "RECIPES.md"
@@ -143,12 +147,13 @@ def todo(plan: Plan) -> list[tuple[str, int]]:
 
 
 def repeated(first: Sequence[Result]) -> list[str]:
-    """The best of the trained recipes by their gain with seed 0, and the placebo."""
+    """The best of the trained recipes by their gain with seed 0, the demo's recipe and the placebo."""
     gains = {one.recipe: one.gain.mean for one in first if one.gain and one.rounds}
     known = {name: gain for name, gain in gains.items() if gain is not None and name != PLACEBO}
     known = {name: gain for name, gain in known.items() if "@" not in name}  # another task's gain is another
     best = sorted(known, key=lambda name: (-known[name], name))
-    return best[:REPEATED] + [one.recipe for one in first if one.recipe == PLACEBO]
+    also = [one.recipe for one in first if one.recipe in (PLACEBO, DEMO)]
+    return list(dict.fromkeys(best[:REPEATED] + sorted(also)))
 
 
 def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
@@ -210,7 +215,7 @@ def page(plan: Plan, command: str) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_row(one) for one in found),
     ]
-    lines += _seeds(found) + _revisions(found)
+    lines += _seeds(found) + _against_demo(plan, found) + _revisions(found)
     return "\n".join(lines) + "\n"
 
 
@@ -251,6 +256,49 @@ def _seeds(found: Sequence[Result]) -> list[str]:
     head = f"| recipe | {' | '.join(f'seed {seed}' for seed in SEEDS)} | mean |"
     rule = "|---|" + "---|" * (len(SEEDS) + 1)
     return ["", "## Gains over three seeds", "", head, rule, *rows]
+
+
+def _against_demo(plan: Plan, found: Sequence[Result]) -> list[str]:
+    """Paired by test task, each seed and all of them together, with the minutes of both."""
+    done = {(one.recipe, one.seed): one for one in found if one.finished and one.gain is not None}
+    others = [
+        name
+        for name in plan.names
+        if name != DEMO and all((name, s) in done and (DEMO, s) in done for s in SEEDS)
+    ]
+    if not others:
+        return []
+    lines = []
+    for name in others:
+        cells, sides = [], (dict[str, float | None](), dict[str, float | None]())
+        for seed in SEEDS:
+            both = [_ends(plan.path(recipe, seed)) for recipe in (DEMO, name)]
+            cells.append(_difference(compare(both[0], both[1], seed)))
+            for side, scores in zip(sides, both, strict=True):
+                side.update({f"{seed}/{key}": value for key, value in scores.items()})
+        minutes = [sum(done[recipe, s].minutes or 0.0 for s in SEEDS) for recipe in (name, DEMO)]
+        told = [*cells, _difference(compare(*sides)), f"{minutes[0]:.1f} against {minutes[1]:.1f}"]
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    return [
+        "",
+        f"## Against {DEMO}, the recipe of `make demo`",
+        "",
+        f"Test tasks under both ends, paired; minutes of the {len(SEEDS)} runs together.",
+        "",
+        f"| recipe | {' | '.join(f'seed {seed}' for seed in SEEDS)} | together | minutes |",
+        "|---|" + "---|" * (len(SEEDS) + 2),
+        *lines,
+    ]
+
+
+def _ends(path: Path) -> dict[str, float | None]:
+    return per_task(Run.open(path).final.samples("test"))
+
+
+def _difference(told: Comparison) -> str:
+    if told.difference is None or told.lo is None or told.hi is None:
+        return "–"
+    return f"{told.difference:+.3f} [{told.lo:+.3f}, {told.hi:+.3f}]"
 
 
 def _revisions(found: Sequence[Result]) -> list[str]:

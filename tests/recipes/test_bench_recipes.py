@@ -92,6 +92,8 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
         for name, gain in gains.items()
     ]
     assert bench.repeated(found) == ["b", "c", "d", "a", "placebo"]
+    demo = bench.Result(recipe=bench.DEMO, seed=0, ended="x", finished=True)
+    assert bench.repeated([*found, demo]) == ["b", "c", "d", "a", bench.DEMO, "placebo"]
 
 
 def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
