@@ -41,7 +41,7 @@ def learnt(model: Any, rows: list[torch.Tensor]) -> tuple[float, dict[str, torch
     return loss.item(), gradients(model)
 
 
-CASES = {
+CASES: dict[str, list[Pair]] = {
     "one completion each": groups((1, 1, 1), (5, 2, 7)),
     "two": groups((2, 2), (4, 4)),
     "eight, mixed, empty and one token": groups((8, 1, 3), (0, 1, 4, 9)),
