@@ -78,6 +78,11 @@ def told(folder: Path, k: int) -> Any:
     return json.loads((folder / f"runs/r/round-00{k}/round.json").read_text())
 
 
+def gate_rows(folder: Path, k: int) -> list[dict[str, Any]]:
+    lines = (folder / f"runs/r/round-00{k}/gate.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def events(folder: Path, kind: str) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in (folder / "runs/r/events.jsonl").read_text().splitlines()]
     return [row for row in rows if row["kind"] == kind]
@@ -116,6 +121,19 @@ def test_a_clear_gain_is_kept_and_the_next_round_is_compared_with_it(begun: Path
     assert (second["accepted_round"], second["gate"]["looks"]) == (1, 2)
     assert f"round 1 {first['gate']['reason']}" in done.err and "round 2 rolled back: " in done.err
     assert [event["outcome"] for event in events(begun, "gate")] == ["accept", "reject"]
+
+
+def test_every_round_draws_its_gate_answers_with_the_same_seeds(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The trap: with a seed of its own for each round, luck of the draw is taken for a difference."""
+    folder = made(tmp_path / "seeds", tiny_model_dir)
+    cycle(folder, "--gate", "off", "--set", "evaluate.temperature=1", "--set", "evaluate.n=2")
+    rounds = [gate_rows(folder, k) for k in range(3)]
+    seeds = [{(row["task"]["id"], row["index"]): row["seed"] for row in rows} for rows in rounds]
+    assert [len(rows) for rows in rounds] == [2 * 8] * 3
+    assert len(set(seeds[0].values())) == 2 * 8  # nor one seed for all of them
+    assert seeds[0] == seeds[1] == seeds[2]
+    # The rounds are different policies all the same, asked anew.
+    assert len({row["policy"] for rows in rounds for row in rows}) == 3
 
 
 def test_a_gold_reward_vetoes_the_gain(tiny_model_dir: Path, tmp_path: Path) -> None:

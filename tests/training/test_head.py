@@ -53,6 +53,40 @@ def test_logits_far_apart_do_not_overflow() -> None:
     assert torch.isfinite(found).all()
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_a_token_that_can_never_come_adds_nothing_to_the_entropy(
+    learns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: 0 times -inf is not a number, and one makes the whole step's entropy none."""
+    hidden, weight, bias, targets = table(129)  # two chunks
+    bias[7] = -torch.inf
+    targets[targets == 7] = 8
+    told: list[torch.Tensor] = []
+    monkeypatch.setattr(head, "listeners", [told.append])
+    found = head.picked(hidden if learns else hidden.detach(), weight, bias, targets)
+    assert [len(chunk) for chunk in told] == [128, 1]
+    exact = hidden.detach().double()
+    logprobs = (exact @ weight.double().T + bias.double()).log_softmax(-1)
+    possible = logprobs[:, torch.arange(40) != 7]
+    entropies = torch.cat(told)
+    assert torch.isfinite(entropies).all()
+    torch.testing.assert_close(entropies.double(), -(possible.exp() * possible).sum(-1), rtol=1e-5, atol=1e-5)
+    expected = logprobs.gather(-1, targets[:, None]).squeeze(-1)
+    torch.testing.assert_close(found.detach().double(), expected, rtol=1e-5, atol=1e-5)
+    if learns:
+        found.sum().backward()
+        assert hidden.grad is not None and torch.isfinite(hidden.grad).all()
+
+
+def test_entropy_by_hand_beside_a_token_that_can_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits 0, ln 3 and -inf: 1/4 ln 4 + 3/4 ln 4/3."""
+    told: list[torch.Tensor] = []
+    monkeypatch.setattr(head, "listeners", [told.append])
+    hidden, weight = torch.zeros(3, 1), torch.zeros(3, 1)
+    head.picked(hidden, weight, torch.tensor([0.0, 1.0986123, -torch.inf]), torch.tensor([0, 1, 1]))
+    assert told[0].tolist() == pytest.approx([0.5623351] * 3, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("kind", "plain"),
     [("llama", True), ("qwen2", True), ("gpt2", True), ("gemma2", False), ("mistral", True)],

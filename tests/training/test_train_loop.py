@@ -12,15 +12,19 @@ import pytest
 import tiny
 import torch
 from folder import Folder
+from wrapping import gradients, off, wrapped
 
 from selfrefine.config import LoraConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.objectives.base import Batch, Item, Loss
 from selfrefine.objectives.sft import sft
+from selfrefine.objectives.weighted_sft import weighted_sft
 from selfrefine.records import Message
+from selfrefine.training import head
 from selfrefine.training.loop import StepLog, train
-from selfrefine.training.plan import plan_steps, rate_at
+from selfrefine.training.packing import why_not
+from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at
 
 END = 302
 
@@ -131,6 +135,65 @@ def test_the_token_budget_changes_memory_and_not_the_gradient(tmp_path: Path) ->
         for name, grad in grads.items():
             difference = (grad - reference[name]).norm()
             assert difference <= 1e-5 * reference[name].norm() + 1e-9, name
+
+
+def siblings() -> list[Item]:
+    """Three prompts that begin with the same nine tokens, four answers each of 2 to 9; a weight of its own
+    for each, so that mixed-up ones show."""
+    made = []
+    for p, own in enumerate((3, 5, 6)):
+        prompt = (*range(100, 109), *range(20 + p, 20 + p + own))
+        for k, length in enumerate((2, 5, 9, 4)):
+            answer = tuple((7 * p + 31 * k + 3 * i) % 250 for i in range(length))
+            made.append(
+                Item(
+                    id=f"{p}.{k}",
+                    prompt_token_ids=prompt,
+                    completion_token_ids=answer,
+                    weight=0.5 + p + k / 4,
+                )
+            )
+    return made
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [
+        ("llama", {4096: 1, 60: 2, 30: 5, 1: 12}),
+        ("qwen2", {4096: 1, 60: 2, 30: 5, 1: 12}),
+        ("gemma3", {4096: 1, 60: 5, 30: 12, 1: 12}),  # its window is short: an answer a row
+    ],
+)
+def test_groups_that_are_split_teach_every_adapter_tensor_the_same(
+    kind: str, passes: dict[int, int], tmp_path: Path
+) -> None:
+    """Traps: B = 0, which hides what reaches A; prompts of nothing in common; groups that stay whole."""
+    items, shared = siblings(), kind != "gemma3"
+    found: dict[int, tuple[StepLog, dict[str, torch.Tensor]]] = {}
+    for budget, expected in passes.items():
+        model = wrapped(kind)
+        assert head.is_plain(model)  # found out by a pass of its own
+        reason = why_not(model, longest_row(items))
+        assert reason is None if shared else reason is not None and "sliding window" in reason
+        seen: list[None] = []
+        model.get_base_model().register_forward_hook(lambda *_, seen=seen: seen.append(None))
+        settings = config(steps=1, batch_size=12, token_budget=budget, clip=0.0)
+        [row] = train(
+            model, items, weighted_sft, settings, 3, Folder(tmp_path / "c"), lambda row, total: None
+        )
+        assert len(seen) == expected
+        found[budget] = row, gradients(model)
+    cut = micro_batches(items, 30, shared=True)
+    assert [[items[i].id for i in micro] for micro in cut[:2]] == [
+        ["0.0", "0.1", "0.2"],
+        ["0.3", "1.0", "1.1"],
+    ]
+    one, whole = found[4096]
+    for row, grads in found.values():
+        assert (row.loss, row.grad_norm) == pytest.approx((one.loss, one.grad_norm), rel=1e-5)
+        errors = off(grads, whole)
+        assert len(errors) == 2 * 2 * 7
+        assert max(errors.values()) < 1e-5, max(errors, key=errors.__getitem__)
 
 
 def test_clipping_bounds_the_step_and_reports_the_norm_before(tmp_path: Path) -> None:
