@@ -46,7 +46,7 @@ class EntropyMeter:
             return
         for rows_cV in torch.split(out.logits.detach()[0], ROWS):
             logprobs_cV = rows_cV.float().log_softmax(-1)
-            self._add(-(logprobs_cV.exp() * logprobs_cV).sum(-1))
+            self._add(-(logprobs_cV.exp() * logprobs_cV).nan_to_num_().sum(-1))  # 0 times -inf is 0 here
 
     def _add(self, entropies_c: Tensor) -> None:
         self.nats += float(entropies_c.sum())
