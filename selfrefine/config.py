@@ -111,13 +111,16 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """best-of-n: rows above their group's minimum (or at least min_reward), the best max_per_prompt each.
-    band: lowest and highest mean reward of a prompt's answers (the pass rate where rewards are 0 or 1)."""
+    band: lowest and highest mean reward of a prompt's answers (the pass rate where rewards are 0 or 1).
+    corrections: what a revision turn is taught where its own revision is no better: nothing, or a better
+    draft of the task."""
 
     strategy: Literal["best-of-n", "threshold", "all", "pairs", "labels", "groups"] = "best-of-n"
     min_reward: Share | None = None
     max_per_prompt: Positive | None = None
     dedupe: bool = True
     learn: Literal["answers", "revisions", "critiques", "both"] = "answers"
+    corrections: Literal["own", "samples"] = "own"
     candidates: Literal["all", "drafts", "revisions"] = "all"
     band: tuple[Share, Share] | None = None
     margin: Share = 0.0

@@ -27,10 +27,13 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
     kept = _in_band(samples, config, fate)
     if config.learn == "answers":
         return groups(_answers(kept, config, fate))
-    risen = _risen(kept, fate)
+    risen, others = _risen(kept, fate)
     made = []
     if config.learn in ("revisions", "both"):
-        made += groups([replace(after, lesson=Lesson(teaches="revision")) for _, after in risen])
+        turns = [after for _, after in risen]
+        if config.corrections == "samples":
+            turns += _corrected(kept, others, fate)
+        made += groups([replace(turn, lesson=Lesson(teaches="revision")) for turn in turns])
     if config.learn in ("critiques", "both"):
         told = (_critique_row(before, after, fate) for before, after in risen)
         made += groups([row for row in told if row is not None])
@@ -107,24 +110,54 @@ def _as_answer(row: Sample, draft: Sample | None) -> Sample:
     return replace(row, messages=draft.messages, prompt_token_ids=draft.prompt_token_ids, logprobs=None)
 
 
-def _risen(samples: Sequence[Sample], fate: Fate) -> list[tuple[Sample, Sample]]:
-    """(the text that was criticised, its revision) where the reward rose from the one to the other."""
+Turn = tuple[Sample, Sample]
+"""(the text that was criticised, its revision)."""
+
+
+def _risen(samples: Sequence[Sample], fate: Fate) -> tuple[list[Turn], list[Turn]]:
+    """The turns whose reward rose from the one text to the other, and those whose did not."""
     by_id = {row.id: row for row in samples}
-    found = []
+    found, others = [], []
     for row in samples:
         if row.parent_id is None:
             fate["drafts"] += 1
-        elif fit(row, fate):
-            before = by_id.get(_revised_id(row))
-            if before is None:
-                fate["no_draft"] += 1
-            elif before.reward is None:
-                fate["unscored"] += 1
-            elif (row.reward or 0.0) <= before.reward:
-                fate["not_better"] += 1
-            else:
-                found.append((before, row))
-    return found
+            continue
+        before = by_id.get(_revised_id(row))
+        if not fit(row, fate):
+            others += [(before, row)] if before is not None else []
+        elif before is None:
+            fate["no_draft"] += 1
+        elif before.reward is None:
+            fate["unscored"] += 1
+        elif (row.reward or 0.0) <= before.reward:
+            fate["not_better"] += 1
+            others.append((before, row))
+        else:
+            found.append((before, row))
+    return found, others
+
+
+def _corrected(samples: Sequence[Sample], turns: Sequence[Turn], fate: Fate) -> list[Sample]:
+    """The turns with the best draft of their task in place of their own revision, where it is better.
+
+    Welleck et al. 2023, section 3.1: corrections are paired from the samples of a prompt by their value. A
+    model that cannot correct yet makes none to learn from. Logprobs belong to another prompt and go.
+    """
+    best: dict[str, Sample] = {}
+    drafts = [row for row in samples if row.parent_id is None and fit(row, Counter())]
+    for row in ranked(drafts):
+        best.setdefault(row.task.id, row)
+    made = []
+    for before, turn in turns:
+        better = best.get(before.task.id)
+        if turn.error is not None or before.reward is None or better is None:
+            continue
+        if (better.reward or 0.0) <= before.reward:
+            continue
+        fate["corrected"] += 1
+        taught = {"text": better.text, "token_ids": better.token_ids, "finish_reason": better.finish_reason}
+        made.append(replace(turn, **taught, reward=better.reward, rewards=better.rewards, logprobs=None))
+    return made
 
 
 def _revised_id(row: Sample) -> str:

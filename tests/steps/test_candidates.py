@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from test_select import row
 
 from selfrefine.config import SelectConfig
+from selfrefine.errors import ConfigError
 from selfrefine.records import Critique, Message, Sample
 from selfrefine.steps.select import Selection, select, why_nothing
 
@@ -115,3 +116,22 @@ def test_only_revisions_may_stand_as_answers() -> None:
     assert (one.id, one.prompt_token_ids) == ("a.r1.s0.v1", (1, 2))
     found = select(rows[:1], SelectConfig(strategy="all", candidates="revisions"))
     assert found.counts["drafts"] == 1 and "set critique.passes" in why_nothing(found.counts)
+
+
+def test_a_turn_that_failed_is_taught_a_better_draft() -> None:
+    """A model whose revisions never help would else have nothing to learn from. Drafts 0.2, 0.9 and, cut off,
+    1.0: the first one's turn is taught the second text, the second one's nothing better."""
+    first = thread("a", 0.2, 0.1)
+    second = [replace(r, id=r.id.replace("s0", "s1"), index=1) for r in thread("a", 0.9, 0.3)]
+    second[1] = replace(second[1], parent_id="a.r1.s1", finish_reason="length")
+    second[0] = replace(second[0], text="better", token_ids=(4, 2))
+    cut = replace(row("a", 2, 1.0, text="best"), finish_reason="length")
+    rows = [*first, *second, cut]
+    assert learn(rows, "revisions").rows == []
+    found = learn(rows, "both", corrections="samples")
+    [one] = found.rows
+    assert (one.id, one.text, one.token_ids, one.reward) == ("a.r1.s0.v1", "better", (4, 2), 0.9)
+    assert (one.messages[0].content, one.prompt_token_ids, one.logprobs) == ("revise, pass 1", (8, 1), None)
+    assert found.counts["corrected"] == 1
+    with pytest.raises(ConfigError, match="corrections"):
+        learn(rows, "critiques", corrections="samples")
