@@ -144,7 +144,12 @@ def test_a_flag_that_the_objective_never_reads_is_an_error() -> None:
     for setting, objectives in READ_BY.items():
         default = keys()[f"objective.{setting}"]
         for name in objectives:
-            resolve([("flag", {f"objective.{setting}": default, "objective.name": name})])
+            given = {f"objective.{setting}": default, "objective.name": name}
+            if setting == "reference" and name in READ_BY["kl"]:
+                given["objective.kl"] = 0.1  # without it there is no reference
+            if setting == "weight_temperature":
+                given["objective.weights"] = "exponential"
+            resolve([("flag", given)])
 
 
 def test_every_setting_of_an_objective_is_read_by_one() -> None:

@@ -18,7 +18,6 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
-from selfrefine.cli.select import LearnOption
 
 
 def command(
@@ -44,10 +43,6 @@ def command(
         typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]"),
     ] = None,
     critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
-    learn: LearnOption = None,
-    replay: Annotated[
-        float | None, typer.Option(help="Share of what is trained on from earlier rounds. [0]")
-    ] = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
@@ -86,8 +81,6 @@ def command(
         cycle__max_minutes=max_minutes,
         generate__n=n,
         critique__passes=critique,
-        select__learn=learn,
-        train__replay=replay,
         gate__mode=gate,
     )
     if dry_run:
