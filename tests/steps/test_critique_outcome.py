@@ -1,0 +1,94 @@
+"""What critique came to: what it mended and broke, beside fresh samples for the same tokens."""
+
+from __future__ import annotations
+
+import pytest
+from test_critique import CRITIC, OFF, OK, POLICY, TEMPLATES, draft, drafted, run
+
+from selfrefine.engines.scripted import Scripted
+from selfrefine.seeds import row_seed
+from selfrefine.steps.critique import CritiqueSettings, critique
+from selfrefine.steps.critique_outcome import MAX_FRESH, Outcome, n_fresh, summary
+
+
+def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
+    # Critique 30 tokens, revision 2; the drafts of this task have 2 and 8 tokens, 5 in the mean: 32/5 -> 6.
+    policy = Scripted(
+        [{"match": "<critique>", "answers": ["7"]}, {"match": "^What is", "answers": ["7", "123", "5", "?"]}]
+    )
+    result = run([draft("8"), draft("7" * 7, 1)], CritiqueSettings(), policy=policy)
+    mine = [row for row in result.controls if row.index == 0]
+    assert [row.id for row in mine] == [f"t.r2.s0.f{k}" for k in range(6)]
+    assert [row.seed for row in mine] == [row_seed(11, "fresh", k, 2, "t", 0) for k in range(6)]
+    assert all(row.messages == row.task.prompt and row.parent_id is None for row in mine)
+    answers = ["7", "123", "5", "?"]
+    assert [row.text for row in mine] == [answers[row.seed % 4] for row in mine]
+
+    outcome = result.outcome
+    assert (outcome.fresh, outcome.budget_tokens) == (12, 64)
+    assert outcome.fresh_tokens == sum(len(row.text) + 1 for row in result.controls)
+    # the mean over what could be scored: "?" is neither right nor wrong
+    rates = []
+    for index in (0, 1):
+        texts = [row.text for row in result.controls if row.index == index and row.text != "?"]
+        rates.append(texts.count("7") / len(texts))
+    assert outcome.fresh_right == pytest.approx(sum(rates))
+    assert outcome.fresh_best_right == sum(rate > 0 for rate in rates)
+
+
+def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
+    """A draft of 2 tokens, a critique of 30 and a revision of 14: 44 tokens, of which the draft's own length
+    would buy 22 fresh samples. With the revision the mean is 8: 44 / 8 -> 6 samples, of 8 tokens each."""
+    policy = Scripted(
+        [{"match": "<critique>", "answers": ["1" * 13]}, {"match": "^What is", "answers": ["1234567"]}]
+    )
+    outcome = run([draft("8")], CritiqueSettings(), policy=policy).outcome
+    assert (outcome.fresh, outcome.budget_tokens, outcome.fresh_tokens) == (6, 44, 48)
+
+
+def test_how_many_fresh_samples() -> None:
+    assert n_fresh(30, [10, 10]) == 3
+    assert n_fresh(34, [5, 15]) == 3
+    assert n_fresh(36, [10]) == 4
+    assert n_fresh(1, [100]) == 1  # an expensive draft still gets its one
+    assert n_fresh(10_000, [2]) == MAX_FRESH
+
+
+def test_the_comparison_is_over_the_same_drafts() -> None:
+    # "4" is revised to what cannot be scored: it is in no rate of the comparison, on no side.
+    policy = Scripted([{"match": drafted("4"), "answers": ["?"]}, {"match": "", "answers": ["7"]}])
+    rows = [draft("8", 0), draft("4", 1), draft("7", 2)]
+    shown = summary(run(rows, CritiqueSettings(), policy=policy).outcome)
+    assert (shown["drafts"], shown["verdict_ok"], shown["revisions"]) == (3, 1, 2)
+    assert shown["comparison"]["compared"] == 1
+    assert shown["comparison"]["right"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
+    assert shown["comparison"]["reward"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
+    assert shown["comparison"]["fresh_best_right"] == 1.0
+    n_ok = len(OK) + 1
+    # every critique counts in the total; the budget is of the two revised drafts: 2 x (30 + 2)
+    assert shown["tokens"] == {
+        "draft": 6,
+        "critique": 60 + n_ok,
+        "revision": 4,
+        "fresh": 64,
+        "fresh_budget": 64,
+    }
+
+
+def test_without_a_comparison_or_anything_at_all_rates_are_null_not_zero() -> None:
+    nothing = summary(run([]).outcome)
+    assert nothing["unparsed_share"] is None
+    assert nothing["comparison"]["right"] == {"draft": None, "revision": None}
+    assert nothing["comparison"]["fresh_best_right"] is None
+    unscored = critique([draft("8")], POLICY, CRITIC, TEMPLATES, OFF, 11)
+    assert unscored.outcome.passes[0].unscored == 1
+    assert summary(unscored.outcome)["comparison"]["compared"] == 0
+
+
+def test_windows_add_up_to_the_whole() -> None:
+    rows = [draft(text, i, task=f"t{i}") for i, text in enumerate(["8", "9", "7", "mumble", "9"])]
+    settings = CritiqueSettings(passes=3)
+    whole = run(rows, settings)
+    parts = [run(rows[:2], settings), run(rows[2:3], CritiqueSettings(passes=1)), run(rows[3:], settings)]
+    assert [row for part in parts for row in part.rows] == whole.rows
+    assert sum((part.outcome for part in parts), Outcome()) == whole.outcome

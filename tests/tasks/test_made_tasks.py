@@ -1,0 +1,163 @@
+"""Tasks that are made or fetched: reasoning-gym, words to write around, datasets of the hub."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import pytest
+from test_task_sources import question
+
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Task, encode
+from selfrefine.tasks import TaskOptions, load
+from selfrefine.tasks.concepts import words
+
+ONE_DIGIT = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
+TWO_DIGITS = ONE_DIGIT | {"max_digits": 2}
+
+
+def test_a_gym_task_carries_what_its_scorer_needs() -> None:
+    options = TaskOptions(n=20, seed=3, suffix=" Answer with just the number.", settings=TWO_DIGITS)
+    tasks = list(load("gym:chain_sum", options))
+    assert len(tasks) == 20
+    for task in tasks:
+        entry = task.meta["gym"]["entry"]
+        assert task.meta["gym"]["dataset"] == "chain_sum"
+        assert question(task) == entry["question"] + " Answer with just the number."
+        left, operator, right = entry["metadata"]["expression"].split()
+        value = int(left) + int(right) if operator == "+" else int(left) - int(right)
+        assert task.references == (str(value),)
+        assert task == msgspec.json.decode(encode(task), type=Task)  # tuples would not come back as tuples
+    assert {t.tags["difficulty"] for t in tasks} == {"num_digits=1 num_terms=2", "num_digits=2 num_terms=2"}
+
+
+def test_settings_given_as_text_mean_the_same_as_numbers() -> None:
+    as_text = {key: str(value) for key, value in TWO_DIGITS.items()} | {"allow_negation": "false"}
+    by_text = load("gym:chain_sum", TaskOptions(n=5, settings=as_text))
+    assert list(by_text) == list(load("gym:chain_sum", TaskOptions(n=5, settings=TWO_DIGITS)))
+    [task] = load("gym:word_sorting", TaskOptions(n=1, settings={"min_words": "2", "max_words": "2"}))
+    assert "num_words=2" in task.tags["difficulty"]
+
+
+def test_neighbouring_seeds_do_not_share_their_tasks() -> None:
+    """The library draws task i from Random(seed + i): plain seeds 0 and 1 would share 99 of 100 tasks."""
+    wide = {"min_terms": 4, "max_terms": 6, "min_digits": 4}
+    zero, one, again = (
+        {question(t) for t in load("gym:chain_sum", TaskOptions(n=100, seed=seed, settings=wide))}
+        for seed in (0, 1, 0)
+    )
+    assert not zero & one
+    assert zero == again
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "words"),
+    [
+        ("gym:chain_sums", {}, ["no such dataset", "chain_sum"]),
+        ("gym:chain_sum", {"max_term": 2}, ["max_term", "did you mean max_terms"]),
+        ("gym:chain_sum", {"max_terms": "two"}, ["max_terms=two", "int"]),
+        ("gym:chain_sum", {"max_terms": 1}, ["max_terms must be >= min_terms"]),  # the library's own words
+        ("gym:chain_sum", {"seed": 1}, ["--seed"]),
+        ("gym:chain_sum", {"size": 1}, ["-n"]),
+    ],
+)
+def test_gym_refusals(source: str, settings: dict[str, str | int], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        list(load(source, TaskOptions(settings=settings)))
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_entries_with_numpy_text_become_plain_json() -> None:
+    [task] = load("gym:knights_knaves", TaskOptions(n=1))
+    assert msgspec.json.decode(encode(task), type=Task) == task
+
+
+# --- concepts
+
+
+def test_concepts_are_distinct_sets_of_the_projects_own_words() -> None:
+    tasks = list(load("concepts:4", TaskOptions(n=600, seed=1)))
+    sets = [tuple(t.meta["concepts"]) for t in tasks]
+    assert len(set(sets)) == len({frozenset(s) for s in sets}) == 600
+    listed = words()
+    assert len(set(listed["noun"]) | set(listed["verb"])) == len(listed["noun"]) + len(listed["verb"]) >= 300
+    for task, concepts in zip(tasks, sets, strict=True):
+        assert question(task) == (
+            f"Write one short sentence that uses all of these words: {', '.join(concepts)}."
+        )
+        assert list(concepts) == sorted(concepts) and task.references == ()
+        assert sum(word in listed["verb"] for word in concepts) == 1
+
+
+def test_concepts_do_not_depend_on_how_many_are_asked_for() -> None:
+    few = list(load("concepts:4", TaskOptions(n=5, seed=9)))
+    assert few == list(load("concepts:4", TaskOptions(n=50, seed=9)))[:5]
+    assert few != list(load("concepts:4", TaskOptions(n=5, seed=10)))
+
+
+def test_concepts_settings() -> None:
+    [task] = load("concepts:3", TaskOptions(n=1, settings={"verbs": "0"}, template="Use {source}"))
+    assert question(task) == "Use " + ", ".join(task.meta["concepts"])
+    for name, settings in (
+        ("x", {}),
+        ("0", {}),
+        ("3", {"verbs": 4}),
+        ("3", {"nouns": 1}),
+        ("3", {"verbs": 1.5}),
+    ):
+        with pytest.raises(ConfigError):
+            list(load(f"concepts:{name}", TaskOptions(settings=settings)))
+    singles = list(load("concepts:1", TaskOptions(n=len(words()["noun"]))))
+    assert sorted(t.meta["concepts"][0] for t in singles) == sorted(words()["noun"])
+    with pytest.raises(DataError, match=r"there are \d+ distinct sets of words, and 9999 are asked for"):
+        list(load("concepts:1", TaskOptions(n=9999)))
+
+
+# --- hub
+
+
+def test_hub_without_its_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match=r"selfrefine\[hub\]"):
+        list(load("hub:openai/gsm8k", TaskOptions()))
+
+
+class FakeDatasets:
+    def __init__(self, rows: list[dict[str, object]]) -> None:
+        self.rows = rows
+        self.asked: list[object] = []
+
+    def load_dataset(self, *args: object, **kwargs: object) -> list[dict[str, object]]:
+        self.asked += [args, kwargs]
+        return self.rows
+
+
+def test_hub_rows_are_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeDatasets([{"question": "2+2?", "answer": "4"}, {"question": "?", "image": object()}])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr("selfrefine.tasks.hub._reachable", lambda name, where: None)
+    tasks = load("hub:a/b", TaskOptions(settings={"config": "main", "split": "test"}))
+    first = next(tasks)
+    assert (question(first), first.references) == ("2+2?", ("4",))
+    assert fake.asked == [("a/b", "main"), {"split": "test", "revision": None, "streaming": True}]
+    with pytest.raises(DataError, match=r"hub:a/b:2: it cannot be written as JSON"):
+        next(tasks)
+    with pytest.raises(ConfigError, match="'splt'"):
+        list(load("hub:a/b", TaskOptions(settings={"splt": "test"})))
+
+
+def test_hub_that_cannot_be_reached_fails_once_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi, constants
+
+    def refuse(self: HfApi, name: str, timeout: float) -> None:
+        assert timeout <= 10
+        raise ConnectionError("connection refused")
+
+    fake = FakeDatasets([])
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(HfApi, "dataset_info", refuse)
+    with pytest.raises(DataError, match=r"connection refused[\s\S]*gym:chain_sum"):
+        list(load("hub:a/b", TaskOptions()))
+    assert not fake.asked
