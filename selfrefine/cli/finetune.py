@@ -91,8 +91,12 @@ def command(
     common.write_summary(summary_json, summary)
 
 
-ONLY_IN_RUNS = ("train.replay", "train.checkpoint_steps", "objective.reference")
-"""Settings of `finetune` that need rounds: as a filter it knows the rows it is given, and --adapter."""
+ONLY_IN_RUNS = {
+    "train.replay": "a filter learns from the rows it is given",
+    "train.checkpoint_steps": "a filter begins again",
+    "objective.reference": "of a filter it is --adapter, or the bare model",
+}
+"""Settings of `finetune` that need a run, to what holds without one."""
 
 CHOOSING = ("select.min_reward", "select.max_per_prompt", "select.learn", "select.band", "select.margin")
 """Flags that rows which `select` has chosen already cannot follow any more."""
@@ -114,7 +118,7 @@ def _train(
     config = resolved.config
     vain = [key for key in ONLY_IN_RUNS if resolved.origins[key] == "flag"]
     if vain:
-        raise UsageError(f"--set {vain[0]} means something in a run only (--run); the reference is --adapter")
+        raise UsageError(f"--set {vain[0]} means something in a run only (--run); {ONLY_IN_RUNS[vain[0]]}")
     if out.exists():
         raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
     if config.train.start == "adapter" and config.adapter is None:

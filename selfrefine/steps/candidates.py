@@ -140,7 +140,7 @@ def _risen(samples: Sequence[Sample], fate: Fate) -> tuple[list[Turn], list[Turn
 def _corrected(samples: Sequence[Sample], turns: Sequence[Turn], fate: Fate) -> list[Sample]:
     """The turns with the best draft of their task in place of their own revision, where it is better.
 
-    Welleck et al. 2023, section 3.1: corrections are paired from the samples of a prompt by their value. A
+    Welleck et al. 2023: corrections are paired from the samples of a prompt by their value. A
     model that cannot correct yet makes none to learn from. Logprobs belong to another prompt and go.
     """
     best: dict[str, Sample] = {}

@@ -45,8 +45,8 @@ class EntropyMeter:
         if getattr(out, "logits", None) is None or out.logits.shape[-1] == 1:
             return
         for rows_cV in torch.split(out.logits.detach()[0], ROWS):
-            logprobs_cV = rows_cV.float().log_softmax(-1)
-            self._add(-(logprobs_cV.exp() * logprobs_cV).nan_to_num_().sum(-1))  # 0 times -inf is 0 here
+            # entr(0) is 0, where p log p of a token that can never come would be 0 times -inf.
+            self._add(torch.special.entr(rows_cV.float().softmax(-1)).sum(-1))
 
     def _add(self, entropies_c: Tensor) -> None:
         self.nats += float(entropies_c.sum())

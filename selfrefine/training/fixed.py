@@ -46,7 +46,7 @@ def fix(
         rows = []
         if missing:
             with as_policy(sampler):
-                rows = logprobs_of(model, [_pair(made[i]) for i in missing], token_budget, memory)
+                rows = logprobs_of(model, [tokens_of(made[i]) for i in missing], token_budget, memory)
         for i, row in zip(missing, rows, strict=True):
             # What was recorded stays: a stop string's end-of-turn alone was not sampled and has no logprob.
             recorded = made[i].old_logprobs or ()
@@ -60,7 +60,7 @@ def fix(
 def _with_reference(
     model: Any, items: list[Item], own: ObjectiveConfig, token_budget: int, memory: Memory | None
 ) -> list[Item]:
-    rows = logprobs_of(model, [_pair(item) for item in items], token_budget, memory)
+    rows = logprobs_of(model, [tokens_of(item) for item in items], token_budget, memory)
     made = [replace(item, reference_logprobs=row) for item, row in zip(items, rows, strict=True)]
     if own.name in LABELLED:
         others = unrelated(made)
@@ -77,7 +77,8 @@ def _has_old(item: Item) -> bool:
     return item.old_logprobs is not None and len(item.old_logprobs) == len(item.completion_token_ids)
 
 
-def _pair(item: Item) -> Pair:
+def tokens_of(item: Item) -> Pair:
+    """The item's prompt and completion, as the forward pass takes them."""
     return item.prompt_token_ids, item.completion_token_ids
 
 

@@ -25,9 +25,8 @@ from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives import GROUPED
 from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
 from selfrefine.training.entropy import EntropyMeter
-from selfrefine.training.fixed import baseline
+from selfrefine.training.fixed import baseline, tokens_of
 from selfrefine.training.forward import completion_logprobs, shares_rows
-from selfrefine.training.packing import Pair
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at, token_budget
 
 
@@ -150,7 +149,7 @@ def _within_memory(
         memory.halve(
             "training",
             settings.token_budget,
-            partial(micro_batches, items, shared=shares_rows(model, list(map(_pair, items)))),
+            partial(micro_batches, items, shared=shares_rows(model, list(map(tokens_of, items)))),
             why,
             "one prompt with its answer does not fit: leave out the longest rows, train fewer layers "
             "(train.lora.targets), or take a smaller --model",
@@ -172,7 +171,7 @@ def _step(
     """The gradient of one step, clipped, and its row of the log."""
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
-    pairs = list(map(_pair, items))
+    pairs = list(map(tokens_of, items))
     shared = shares_rows(model, pairs)
     z0 = baseline(model, items, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
@@ -201,10 +200,6 @@ def _step(
         items=len(items),
         metrics=metrics,
     )
-
-
-def _pair(item: Item) -> Pair:
-    return item.prompt_token_ids, item.completion_token_ids
 
 
 def _store(

@@ -96,6 +96,12 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
     assert bench.repeated([*found, demo]) == ["b", "c", "d", "a", bench.DEMO, "placebo"]
 
 
+def test_the_demo_is_compared_with_under_its_name() -> None:
+    from selfrefine.config import read_toml
+
+    assert read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"] == bench.DEMO
+
+
 def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
     words = bench.Plan(folder=tmp_path).command(bench.ON_TEXT, 0)
     assert words[words.index("--recipe") + 1] == "learn-to-revise"
