@@ -61,26 +61,12 @@ def peak_memory(context: Context) -> Section:
     context.say(f"ours: {ours.peak / GIB:.2f} GiB")
     fastest = run_child(other)
     context.say(f"SFTTrainer, {best}: {fastest.peak / GIB:.2f} GiB")
-    undivided = training.Setting(rows=settings.batch_size, padding_free=False)
-    whole = run_child(msgspec.structs.replace(other, cut=undivided, steps=1))
-    context.say(f"SFTTrainer, {undivided}: {whole.peak / GIB:.2f} GiB")
     budget = token_budget(
         settings, "cpu", max(len(row.prompt_token_ids or ()) + len(row.token_ids) for row in made)
     )
     note = f"Our token budget is {budget:,} a forward pass."
-    return context.section(
-        (
-            _row(context, "peak memory of that last epoch", f"the same: {best}", ours, fastest, note),
-            _row(
-                context,
-                f"the same, a step's {settings.batch_size} rows in one forward pass on both sides",
-                f"`SFTTrainer`, {undivided}, one step",
-                ours,
-                whole,
-                note,
-            ),
-        )
-    )
+    row = _row(context, "peak memory of that last epoch", f"the same: {best}", ours, fastest, note)
+    return context.section((row,))
 
 
 def _row(context: Context, what: str, against: str, ours: Peak, theirs: Peak, note: str) -> Row:

@@ -35,7 +35,7 @@ EIGHT_EACH = Goal(
     at_least=4.0,
     aim_for=6.0,
 )
-REPEATS = 3
+REPEATS = 2
 GENERATE_SETTINGS = (
     sampling.Setting(rows=64, cache="dynamic"),
     sampling.Setting(rows=128, cache="dynamic"),
@@ -44,10 +44,9 @@ GENERATE_SETTINGS = (
 TRAINER_SETTINGS = (
     training.Setting(rows=8, padding_free=False),
     training.Setting(rows=16, padding_free=False),
-    training.Setting(rows=16, padding_free=True),
 )
 PROMPTS_OF_AN_EPOCH = {1: 64, 8: 16}
-"""By completions per prompt: an epoch of 96 rows and one of 128."""
+"""By completions per prompt: an epoch of 64 rows and one of 128."""
 MAX_NEW_TOKENS = 24
 """The demo's own."""
 

@@ -105,9 +105,9 @@ def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) 
     """Cut pairs into micro-batches that compute at most `token_budget` tokens (one pair always fits).
 
     What all prompts begin with counts once a micro-batch, a prompt's own part once for its completions there.
-    A group that does not fit into what is left is split where its prompt's own part, which is then computed
-    again, is less than half of that; otherwise it begins a new micro-batch. Without `shared` a pair is a row
-    and as long as the longest beside it. Longer prompts (or rows) come later, so that little is padding.
+    A group that does not fit into what is left begins a new micro-batch, and is split only where it is over
+    the budget: its prompt is then computed again. Without `shared` a pair is a row and as long as the longest
+    beside it. Longer prompts (or rows) come later, so that little is padding.
     """
     if not shared:
         return rows_by_budget([[len(prompt) + len(answer)] for prompt, answer in pairs], token_budget)
@@ -120,7 +120,7 @@ def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) 
     for prompt in sorted(by_prompt, key=lambda key: (len(key), by_prompt[key][0])):
         members = by_prompt[prompt]
         own = len(prompt) - beginning
-        if own + sum(len(pairs[i][1]) for i in members) > room and 2 * own >= room:
+        if own + sum(len(pairs[i][1]) for i in members) > room:
             room = 0
         new_prompt = True
         for i in members:

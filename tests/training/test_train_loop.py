@@ -159,8 +159,8 @@ def siblings() -> list[Item]:
 @pytest.mark.parametrize(
     ("kind", "passes"),
     [
-        ("llama", {4096: 1, 60: 2, 30: 5, 1: 12}),
-        ("qwen2", {4096: 1, 60: 2, 30: 5, 1: 12}),
+        ("llama", {4096: 1, 60: 2, 30: 6, 1: 12}),
+        ("qwen2", {4096: 1, 60: 2, 30: 6, 1: 12}),
         ("gemma3", {4096: 1, 60: 5, 30: 12, 1: 12}),  # its window is short: an answer a row
     ],
 )
@@ -186,7 +186,7 @@ def test_groups_that_are_split_teach_every_adapter_tensor_the_same(
     cut = micro_batches(items, 30, shared=True)
     assert [[items[i].id for i in micro] for micro in cut[:2]] == [
         ["0.0", "0.1", "0.2"],
-        ["0.3", "1.0", "1.1"],
+        ["0.3"],
     ]
     one, whole = found[4096]
     for row, grads in found.values():
