@@ -132,7 +132,11 @@ def _joint(context: Sequence[int], places: Sequence[Sequence[int]], device: Any)
 
 
 def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]]:
-    """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens."""
+    """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens.
+
+    A prompt's only completion is one segment with it: nothing follows that prompt twice, and a family of its
+    own would cost an operation a layer (a row of 50 + 64 tokens was 7 % slower than a plain one).
+    """
     layout = Layout()
     prompts: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
@@ -140,10 +144,14 @@ def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]
     keys = list(prompts)
     shared = shared_beginning(keys)
     root = layout.add([], [keys[0][:shared]], device)[0] if shared else []
-    own = layout.add(root, [key[shared:] for key in keys], device)
+    only = {key: pairs[i][1] for key, (i, *others) in prompts.items() if not others}
+    own = layout.add(root, [(*key[shared:], *only.get(key, ())) for key in keys], device)
     predictors: list[list[int]] = [[] for _ in pairs]
     for key, places in zip(keys, own, strict=True):
         members = prompts[key]
+        if key in only:
+            predictors[members[0]] = places[len(key) - shared - 1 : -1]
+            continue
         found = layout.add([*root, *places], [pairs[i][1] for i in members], device)
         for i, tokens in zip(members, found, strict=True):
             predictors[i] = [places[-1], *tokens[:-1]] if tokens else []

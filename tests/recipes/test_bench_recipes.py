@@ -15,6 +15,7 @@ sys.path.insert(0, str(ROOT))
 from harness import environment  # noqa: E402
 
 from benchmarks import recipes as bench  # noqa: E402
+from benchmarks.recipe_runs import DEMO, ON_TEXT, Plan, Result, adapter, result  # noqa: E402
 from selfrefine.stats import Difference  # noqa: E402
 
 
@@ -29,6 +30,7 @@ def arguments(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "config.toml").write_text(text)
     return [
         *("--config", str(tmp_path / "config.toml"), "--model", str(tiny_model_dir), "--budget", "60"),
+        *("--seeds", "1"),
         *("--folder", str(tmp_path / "runs"), "-o", str(tmp_path / "RECIPES.md")),
     ]
 
@@ -37,7 +39,6 @@ def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
     tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """self-rewarding fails here: a random model's critiques have no verdict. That is a line of the table."""
-    monkeypatch.setattr(bench, "SEEDS", (0,))
     arguments += ["--only", "raft", "--only", "self-rewarding"]
     assert bench.main(arguments) == 0
     text = (tmp_path / "RECIPES.md").read_text()
@@ -59,7 +60,6 @@ def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
 def test_a_run_is_interrupted_when_the_minutes_are_over_and_continued(
     tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "SEEDS", (0,))
     arguments += ["--only", "raft"]
     assert bench.main([*arguments, "--minutes", "0.02"]) == 0
     assert "| unfinished |" in (text := (tmp_path / "RECIPES.md").read_text()) or "| not begun |" in text
@@ -79,9 +79,10 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
         "untrained": 0.8,
         "failed": 0,
         "a@text": 0.7,
+        "a+b": 0.6,
     }
     found = [
-        bench.Result(
+        Result(
             recipe=name,
             seed=0,
             ended="x",
@@ -92,18 +93,37 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
         for name, gain in gains.items()
     ]
     assert bench.repeated(found) == ["b", "c", "d", "a", "placebo"]
-    demo = bench.Result(recipe=bench.DEMO, seed=0, ended="x", finished=True)
-    assert bench.repeated([*found, demo]) == ["b", "c", "d", "a", bench.DEMO, "placebo"]
+    demo = Result(recipe=DEMO, seed=0, ended="x", finished=True)
+    assert bench.repeated([*found, demo]) == ["b", "c", "d", "a", DEMO, "placebo"]
 
 
 def test_the_demo_is_compared_with_under_its_name() -> None:
     from selfrefine.config import read_toml
 
-    assert read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"] == bench.DEMO
+    assert read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"] == DEMO
 
 
 def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
-    words = bench.Plan(folder=tmp_path).command(bench.ON_TEXT, 0)
+    words = Plan(folder=tmp_path).command(ON_TEXT, 0)
     assert words[words.index("--recipe") + 1] == "learn-to-revise"
     assert words[words.index("--config") + 1] == "demo-text"
     assert words[words.index("--run") + 1] == str(tmp_path / "learn-to-revise-on-demo-text-s0")
+
+
+def test_a_chain_starts_from_the_adapter_of_its_first_run(
+    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = bench.CHAINED[1]
+    plan = Plan(folder=tmp_path / "runs", only=(chain,))
+    assert plan.names == [DEMO, chain]
+    assert bench.go(plan, chain, 0, 60) and result(plan, chain, 0).ended.startswith("not begun: ")
+    (tmp_path / "runs" / f"{DEMO}-then-sabotage-s0.failed").unlink()
+    arguments += ["--only", chain]
+    assert bench.main(arguments) == 0
+    asked = json.loads((tmp_path / "runs" / f"{DEMO}-then-sabotage-s0" / "manifest.json").read_text())[
+        "config"
+    ]
+    first = tmp_path / "runs" / f"{DEMO}-s0"
+    assert asked["recipe"] == "sabotage"
+    assert Path(asked["adapter"]) == adapter(first)
+    assert adapter(first).parent.parent == first

@@ -101,10 +101,19 @@ def test_a_prompt_is_laid_once_and_what_prompts_share_too() -> None:
     common = tuple(range(100, 110))
     pairs = [((*common, 1), (5, 6)), ((*common, 1), (7,)), ((*common, 2, 3), (8,))]
     layout, predictors = lay_out(pairs, "cpu")
-    assert layout.ids == [*common, 1, 2, 3, 5, 6, 7, 8]
-    assert layout.positions == [*range(10), 10, 10, 11, 11, 12, 11, 12]
+    # The second prompt's only completion, 8, stands right behind it.
+    assert layout.ids == [*common, 1, 2, 3, 8, 5, 6, 7]
+    assert layout.positions == [*range(10), 10, 10, 11, 12, 11, 12, 11]
     # The token before a completion's first is its prompt's last, wherever that lies.
-    assert predictors == [[10, 13], [10], [12]]
+    assert predictors == [[10, 14], [10], [12]]
+    assert len(layout.families) == 3
+
+
+def test_a_single_row_is_laid_as_a_plain_one() -> None:
+    """One causal segment, no mask: a family for the completion alone made such a row 7 % slower."""
+    layout, predictors = lay_out([((1, 2, 3), (4, 5))], "cpu")
+    assert (layout.ids, predictors) == ([1, 2, 3, 4, 5], [[2, 3]])
+    assert lay_out([((1, 2, 3), ())], "cpu")[1] == [[]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,170 @@
+"""RECIPES.md, from the run folders alone."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.recipe_runs import DEMO, ROUNDS, Plan, Result, result
+from selfrefine.report.words import outcome, with_interval
+from selfrefine.rundir import Run
+from selfrefine.stats import Comparison, Interval, compare
+from selfrefine.steps.evaluate import per_task
+
+PACKAGES = ("torch", "transformers", "peft", "numpy", "reasoning-gym")
+
+
+def page(plan: Plan, command: str) -> str:
+    """RECIPES.md."""
+    every = [result(plan, name, plan.seeds[0]) for name in plan.names]
+    more = [
+        one
+        for name in plan.names
+        for seed in plan.seeds[1:]
+        if (one := result(plan, name, seed)).ended != "not begun"
+    ]
+    found = sorted(every + more, key=lambda one: (plan.names.index(one.recipe), one.seed))
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    lines = [
+        "# Recipes, side by side",
+        "",
+        f"Written by `{command}` from its run folders.",
+        f"{sum(one.finished for one in found)} of {len(found)} runs are finished.",
+        "",
+        f"Task: `--config {plan.config}`, or the one after an @; model `{plan.model}`. A recipe after a +",
+        "starts from the adapter of the one before it (its last, where no round was kept). No round",
+        f"begins once {plan.budget:,} tokens are sampled to learn from and trained on (answers only, not",
+        f"prompts), nor after {ROUNDS} rounds; a begun one is finished. What measures is not counted. Start",
+        "and end: the test split under the starting and the accepted policy, 95 % interval. Gain: paired",
+        "by task.",
+        "Minutes: of all stages.",
+        "",
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads a run: "
+        f"{os.environ.get('OMP_NUM_THREADS', 'as many')}, "
+        f"Python {platform.python_version()}, {versions}.",
+        "",
+        "| recipe | seed | start | end | gain | accepted | tokens | minutes | ended |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(_row(one) for one in found),
+    ]
+    lines += _seeds(plan, found) + _against_demo(plan, found) + _revisions(found)
+    return "\n".join(lines) + "\n"
+
+
+def _row(one: Result) -> str:
+    cells = [
+        one.recipe,
+        str(one.seed),
+        _interval(one.start),
+        _interval(one.end),
+        "–" if one.gain is None else with_interval(one.gain),
+        f"{one.accepted} of {one.rounds}",
+        "–" if one.tokens is None else f"{one.tokens:,}",
+        "–" if one.minutes is None else f"{one.minutes:.1f}",
+        one.ended.replace("|", "/"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(value: Interval | None) -> str:
+    return "–" if value is None else with_interval(value)
+
+
+def _seeds(plan: Plan, found: Sequence[Result]) -> list[str]:
+    """The recipes with all seeds: the gain of each, and their mean."""
+    gains: dict[str, list[float]] = {}
+    for one in found:
+        if one.finished and one.gain is not None and one.gain.mean is not None:
+            gains.setdefault(one.recipe, []).append(one.gain.mean)
+    whole = {name: values for name, values in gains.items() if len(values) == len(plan.seeds)}
+    if not whole:
+        return []
+    ordered = sorted(whole, key=lambda name: -sum(whole[name]))
+    rows = [
+        f"| {name} | {' | '.join(f'{gain:+.3f}' for gain in whole[name])} | "
+        f"{sum(whole[name]) / len(plan.seeds):+.3f} |"
+        for name in ordered
+    ]
+    head = f"| recipe | {' | '.join(f'seed {seed}' for seed in plan.seeds)} | mean |"
+    rule = "|---|" + "---|" * (len(plan.seeds) + 1)
+    return ["", "## Gains over three seeds", "", head, rule, *rows]
+
+
+def _against_demo(plan: Plan, found: Sequence[Result]) -> list[str]:
+    """Paired by test task, each seed and all of them together, with the minutes of both."""
+    done = {(one.recipe, one.seed): one for one in found if one.finished and one.gain is not None}
+    others = [
+        name
+        for name in plan.names
+        if name != DEMO and all((name, s) in done and (DEMO, s) in done for s in plan.seeds)
+    ]
+    if not others:
+        return []
+    lines = []
+    for name in others:
+        cells, sides = [], (dict[str, float | None](), dict[str, float | None]())
+        for seed in plan.seeds:
+            both = [_ends(plan.path(recipe, seed)) for recipe in (DEMO, name)]
+            cells.append(_difference(compare(both[0], both[1], seed)))
+            for side, scores in zip(sides, both, strict=True):
+                side.update({f"{seed}/{key}": value for key, value in scores.items()})
+        minutes = [sum(done[recipe, s].minutes or 0.0 for s in plan.seeds) for recipe in (name, DEMO)]
+        told = [*cells, _difference(compare(*sides)), f"{minutes[0]:.1f} against {minutes[1]:.1f}"]
+        lines.append(f"| {name} | {' | '.join(told)} |")
+    return [
+        "",
+        f"## Against {DEMO}, the recipe of `make demo`",
+        "",
+        f"Test tasks under both ends, paired; minutes of the {len(plan.seeds)} runs together.",
+        "",
+        f"| recipe | {' | '.join(f'seed {seed}' for seed in plan.seeds)} | together | minutes |",
+        "|---|" + "---|" * (len(plan.seeds) + 2),
+        *lines,
+    ]
+
+
+def _ends(path: Path) -> dict[str, float | None]:
+    return per_task(Run.open(path).final.samples("test"))
+
+
+def _difference(told: Comparison) -> str:
+    if told.difference is None or told.lo is None or told.hi is None:
+        return "–"
+    return f"{told.difference:+.3f} [{told.lo:+.3f}, {told.hi:+.3f}]"
+
+
+def _revisions(found: Sequence[Result]) -> list[str]:
+    rows = []
+    for one in found:
+        for when, told in (("start", one.revised_start), ("end", one.revised)):
+            if told:
+                cells = [one.recipe, str(one.seed), when]
+                cells += [_figure(told[arm]) for arm in ("draft", "revision", "fresh")]
+                cells += [_figure(told["revision_minus_fresh"]), _verdict(told["revision_minus_fresh"])]
+                rows.append(f"| {' | '.join(cells)} |")
+    if not rows:
+        return []
+    return [
+        "",
+        "## Revision against asking again for the same tokens",
+        "",
+        "On the test tasks, all drawn as in training. Fresh: over the tasks whose draft was revised.",
+        "",
+        "| recipe | seed | at the | draft | revision | fresh | revision − fresh, paired | revision |",
+        "|---|---|---|---|---|---|---|---|",
+        *rows,
+    ]
+
+
+def _verdict(told: dict[str, Any]) -> str:
+    won = outcome(told["lo"], told["hi"])
+    return f"{won} asking again" if won else "nothing to compare"
+
+
+def _figure(told: dict[str, Any]) -> str:
+    kept = {key: told[key] for key in ("mean", "lo", "hi", "n")}
+    return with_interval(Interval(**kept))

@@ -1,0 +1,138 @@
+"""The runs of a comparison of recipes: what each is asked for, and what its folder says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from selfrefine import recipes
+from selfrefine.errors import RunFolderError
+from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
+from selfrefine.rundir import Run
+from selfrefine.stats import Difference, Interval
+from selfrefine.steps.cycle import spent_tokens
+
+SEEDS = (0, 1, 2)
+ROUNDS = 6
+PLACEBO = "placebo"
+DEMO = "best-of-n"
+"""The recipe of `make demo` (a test holds it to that), which a better one in as many minutes replaces."""
+ON_TEXT = "learn-to-revise@demo-text"
+"""Sums leave nothing to revise; four words that must be in a sentence do. A name may end in @CONFIG."""
+CHAINED = ("constitutional+constitutional-dpo", f"{DEMO}+sabotage")
+"""FIRST+SECOND: the second starts from the first's adapter. The halves of one method; and a sabotage of a
+policy that has something to lose, as one that can do nothing yet learns the form from wrong answers too."""
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """What the folder of a run says. Null is what was not measured."""
+
+    recipe: str
+    seed: int
+    ended: str
+    finished: bool
+    start: Interval | None = None
+    end: Interval | None = None
+    gain: Difference | None = None
+    rounds: int = 0
+    accepted: int = 0
+    tokens: int | None = None
+    """Sampled to learn from and trained on; of a recipe that trains nothing, sampled for the answers."""
+    minutes: float | None = None
+    """All stages, measuring included."""
+    revised: dict[str, Any] | None = None
+    revised_start: dict[str, Any] | None = None
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """What is asked for. `budget`: tokens, sampled and trained, from which on no round begins."""
+
+    folder: Path
+    config: str = "demo"
+    model: str = "smollm2"
+    budget: int = 100_000
+    only: tuple[str, ...] = ()
+    sets: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = SEEDS
+    """The first is every recipe's; the others those of the best."""
+
+    @property
+    def names(self) -> list[str]:
+        """What a chain begins with stands before it."""
+        asked = self.only or (*recipes.names(), ON_TEXT, *CHAINED)
+        return list(dict.fromkeys(name for one in asked for name in (one.rpartition("+")[0], one) if name))
+
+    def path(self, name: str, seed: int) -> Path:
+        return self.folder / f"{name.replace('@', '-on-').replace('+', '-then-')}-s{seed}"
+
+    def command(self, name: str, seed: int) -> list[str]:
+        """The budget is the end, or ROUNDS, over which the gate spends its alpha: none gives up early.
+
+        Raises: RunFolderError: the first of a chain has trained no adapter.
+        """
+        first, _, second = name.rpartition("+")
+        recipe, _, config = second.partition("@")
+        words = ["cycle", "--recipe", recipe, "--config", config or self.config, "--model", self.model]
+        words += ["--run", str(self.path(name, seed)), "--seed", str(seed)]
+        if recipes.read(recipe).table.get("cycle", {}).get("rounds") != 0:
+            words += ["--rounds", str(ROUNDS), "--set", f"cycle.max_tokens={self.budget}"]
+            words += ["--set", "cycle.patience=1000"]
+        if first:
+            words += ["--set", f"adapter={adapter(self.path(first, seed))}"]
+        return [*words, *(word for text in self.sets for word in ("--set", text))]
+
+
+def adapter(path: Path) -> Path:
+    """The accepted policy's; where no round was kept, the last one's: a chain is to have its first half.
+
+    Raises: RunFolderError: nothing was trained.
+    """
+    rounds = [path / "adapter", *(one.path / "adapter" for one in reversed(Run.open(path).rounds()))]
+    for one in rounds:
+        if one.is_dir():
+            return one.resolve()
+    raise RunFolderError(f"{path} has no adapter to start from")
+
+
+def result(plan: Plan, recipe: str, seed: int) -> Result:
+    path = plan.path(recipe, seed)
+    failed = path.with_name(f"{path.name}.failed")
+    if failed.is_file():
+        return Result(recipe=recipe, seed=seed, ended=failed.read_text().strip(), finished=True)
+    try:
+        run = Run.open(path)
+    except RunFolderError:
+        return Result(recipe=recipe, seed=seed, ended="not begun", finished=False)
+    summaries = [folder.summary() for folder in run.rounds()]
+    final = final_row(run)
+    ends = [event for event in run.events.read() if event.get("kind") == "end"]
+    told = revised(run)
+    start = summaries[0].measures.get("test") if summaries else None
+    trained = len(summaries) > 1
+    asked = sum(told["tokens"][key] for key in ("draft", "critique", "revision")) if told else None
+    return Result(
+        recipe=recipe,
+        seed=seed,
+        ended=ends[-1]["why"] if ends and final else "unfinished",
+        finished=bool(ends and final),
+        start=msgspec.convert(start, Interval) if start else None,
+        end=final.test if final else None,
+        gain=test_gain(run) if final else None,
+        rounds=max(0, len(summaries) - 1),
+        accepted=sum(one.gate is not None and one.gate.accepted for one in summaries),
+        tokens=spent_tokens(summaries) if trained or asked is None else asked,
+        minutes=_seconds(run) / 60,
+        revised=told,
+        revised_start=summaries[0].measures.get("revised") if summaries else None,
+    )
+
+
+def _seconds(run: Run) -> float:
+    """Of all stages; those of the final measurement belong to no round."""
+    final = [
+        e["seconds"] for e in run.events.read() if e.get("kind") == "stage-end" and e["round"] == "final"
+    ]
+    return float(sum(round_seconds(run).values()) + sum(final))
