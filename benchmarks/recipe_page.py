@@ -6,28 +6,18 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from benchmarks.recipe_runs import DEMO, ROUNDS, Plan, Result, result
+from benchmarks.recipe_runs import DEMO, ROUNDS, Pairing, Plan, Result, against_demo, results, rivals
 from selfrefine.report.words import outcome, with_interval
-from selfrefine.rundir import Run
-from selfrefine.stats import Comparison, Interval, compare
-from selfrefine.steps.evaluate import per_task
+from selfrefine.stats import Comparison, Interval
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "reasoning-gym")
 
 
 def page(plan: Plan, command: str) -> str:
     """RECIPES.md."""
-    every = [result(plan, name, plan.seeds[0]) for name in plan.names]
-    more = [
-        one
-        for name in plan.names
-        for seed in plan.seeds[1:]
-        if (one := result(plan, name, seed)).ended != "not begun"
-    ]
-    found = sorted(every + more, key=lambda one: (plan.names.index(one.recipe), one.seed))
+    found = results(plan, plan.names)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         "# Recipes, side by side",
@@ -51,7 +41,11 @@ def page(plan: Plan, command: str) -> str:
         "|---|---|---|---|---|---|---|---|---|",
         *(_row(one) for one in found),
     ]
-    lines += _seeds(plan, found) + _against_demo(plan, found) + _revisions(found)
+    lines += _seeds(plan, found)
+    title = f"Against {DEMO}, the recipe of `make demo`"
+    lines += _against_demo(plan, against_demo(plan, found), title, "At the size of the table above.")
+    lines += _at_own_size(plan, found)
+    lines += _revisions(found)
     return "\n".join(lines) + "\n"
 
 
@@ -94,32 +88,19 @@ def _seeds(plan: Plan, found: Sequence[Result]) -> list[str]:
     return ["", "## Gains over three seeds", "", head, rule, *rows]
 
 
-def _against_demo(plan: Plan, found: Sequence[Result]) -> list[str]:
-    """Paired by test task, each seed and all of them together, with the minutes of both."""
-    done = {(one.recipe, one.seed): one for one in found if one.finished and one.gain is not None}
-    others = [
-        name
-        for name in plan.names
-        if name != DEMO and all((name, s) in done and (DEMO, s) in done for s in plan.seeds)
-    ]
-    if not others:
+def _against_demo(plan: Plan, pairings: Sequence[Pairing], title: str, text: str) -> list[str]:
+    if not pairings:
         return []
     lines = []
-    for name in others:
-        cells, sides = [], (dict[str, float | None](), dict[str, float | None]())
-        for seed in plan.seeds:
-            both = [_ends(plan.path(recipe, seed)) for recipe in (DEMO, name)]
-            cells.append(_difference(compare(both[0], both[1], seed)))
-            for side, scores in zip(sides, both, strict=True):
-                side.update({f"{seed}/{key}": value for key, value in scores.items()})
-        minutes = [sum(done[recipe, s].minutes or 0.0 for s in plan.seeds) for recipe in (name, DEMO)]
-        told = [*cells, _difference(compare(*sides)), f"{minutes[0]:.1f} against {minutes[1]:.1f}"]
-        lines.append(f"| {name} | {' | '.join(told)} |")
+    for one in pairings:
+        cells = [_difference(told) for told in (*one.seeds, one.together)]
+        cells += [f"{one.minutes[0]:.1f} against {one.minutes[1]:.1f}"]
+        lines.append(f"| {one.recipe} | {' | '.join(cells)} |")
     return [
         "",
-        f"## Against {DEMO}, the recipe of `make demo`",
+        f"## {title}",
         "",
-        f"Test tasks under both ends, paired; minutes of the {len(plan.seeds)} runs together.",
+        f"{text} Test tasks under both ends, paired; minutes of the {len(plan.seeds)} runs together.",
         "",
         f"| recipe | {' | '.join(f'seed {seed}' for seed in plan.seeds)} | together | minutes |",
         "|---|" + "---|" * (len(plan.seeds) + 2),
@@ -127,8 +108,17 @@ def _against_demo(plan: Plan, found: Sequence[Result]) -> list[str]:
     ]
 
 
-def _ends(path: Path) -> dict[str, float | None]:
-    return per_task(Run.open(path).final.samples("test"))
+def _at_own_size(plan: Plan, found: Sequence[Result]) -> list[str]:
+    """Whoever beat the demo's recipe above, once more where it counts."""
+    better, own = rivals(plan, found), plan.own_size()
+    if not better:
+        return []
+    ran = results(own, [DEMO, *better])
+    text = (
+        f"What beat {DEMO} above, as `make demo` runs it: `--config {plan.config}` with nothing else set. "
+        "It replaces the demo's recipe if it is better here too."
+    )
+    return _against_demo(own, against_demo(own, ran), f"Against {DEMO}, at the demo's own size", text)
 
 
 def _difference(told: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,14 @@ from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
 from selfrefine.rundir import Run
-from selfrefine.stats import Difference, Interval
+from selfrefine.stats import Comparison, Difference, Interval, compare
 from selfrefine.steps.cycle import spent_tokens
+from selfrefine.steps.evaluate import per_task
 
 SEEDS = (0, 1, 2)
 ROUNDS = 6
 PLACEBO = "placebo"
-DEMO = "best-of-n"
+DEMO = "expert-iteration"
 """The recipe of `make demo` (a test holds it to that), which a better one in as many minutes replaces."""
 ON_TEXT = "learn-to-revise@demo-text"
 """Sums leave nothing to revise; four words that must be in a sentence do. A name may end in @CONFIG."""
@@ -58,12 +60,18 @@ class Plan(Struct, frozen=True, kw_only=True):
     sets: tuple[str, ...] = ()
     seeds: tuple[int, ...] = SEEDS
     """The first is every recipe's; the others those of the best."""
+    as_configured: bool = False
+    """As many rounds as the configuration says, whatever they take."""
 
     @property
     def names(self) -> list[str]:
         """What a chain begins with stands before it."""
         asked = self.only or (*recipes.names(), ON_TEXT, *CHAINED)
         return list(dict.fromkeys(name for one in asked for name in (one.rpartition("+")[0], one) if name))
+
+    def own_size(self) -> Plan:
+        """The same task as `make demo` runs it. A gain at one size need not be one at another."""
+        return msgspec.structs.replace(self, folder=self.folder / "own-size", sets=(), as_configured=True)
 
     def path(self, name: str, seed: int) -> Path:
         return self.folder / f"{name.replace('@', '-on-').replace('+', '-then-')}-s{seed}"
@@ -77,7 +85,7 @@ class Plan(Struct, frozen=True, kw_only=True):
         recipe, _, config = second.partition("@")
         words = ["cycle", "--recipe", recipe, "--config", config or self.config, "--model", self.model]
         words += ["--run", str(self.path(name, seed)), "--seed", str(seed)]
-        if recipes.read(recipe).table.get("cycle", {}).get("rounds") != 0:
+        if not self.as_configured and recipes.read(recipe).table.get("cycle", {}).get("rounds") != 0:
             words += ["--rounds", str(ROUNDS), "--set", f"cycle.max_tokens={self.budget}"]
             words += ["--set", "cycle.patience=1000"]
         if first:
@@ -136,3 +144,43 @@ def _seconds(run: Run) -> float:
         e["seconds"] for e in run.events.read() if e.get("kind") == "stage-end" and e["round"] == "final"
     ]
     return float(sum(round_seconds(run).values()) + sum(final))
+
+
+class Pairing(Struct, frozen=True, kw_only=True):
+    """A recipe against the demo's, paired by test task: for each seed, and all of them together."""
+
+    recipe: str
+    seeds: list[Comparison]
+    together: Comparison
+    minutes: tuple[float, float]
+    """Of its runs, and of the demo's recipe."""
+
+
+def against_demo(plan: Plan, found: Sequence[Result]) -> list[Pairing]:
+    """Of the recipes with all seeds."""
+    done = {(one.recipe, one.seed): one for one in found if one.finished and one.gain is not None}
+    pairings = []
+    for name in dict.fromkeys(one.recipe for one in found):
+        both = (DEMO, name)
+        if name == DEMO or not all((recipe, s) in done for recipe in both for s in plan.seeds):
+            continue
+        seeds, sides = [], (dict[str, float | None](), dict[str, float | None]())
+        for seed in plan.seeds:
+            ends = [per_task(Run.open(plan.path(recipe, seed)).final.samples("test")) for recipe in both]
+            seeds.append(compare(ends[0], ends[1], seed))
+            for side, scores in zip(sides, ends, strict=True):
+                side.update({f"{seed}/{key}": value for key, value in scores.items()})
+        demo, own = (sum(done[recipe, s].minutes or 0.0 for s in plan.seeds) for recipe in both)
+        pairings.append(Pairing(recipe=name, seeds=seeds, together=compare(*sides), minutes=(own, demo)))
+    return pairings
+
+
+def rivals(plan: Plan, found: Sequence[Result]) -> list[str]:
+    """Recipes that beat the demo's over the seeds: to be run at its own size before they replace it."""
+    return [one.recipe for one in against_demo(plan, found) if (one.together.lo or 0.0) > 0]
+
+
+def results(plan: Plan, names: Sequence[str]) -> list[Result]:
+    """By name and seed: the first seed's in any case, the others' where they were begun."""
+    every = [result(plan, name, seed) for name in names for seed in plan.seeds]
+    return [one for one in every if one.seed == plan.seeds[0] or one.ended != "not begun"]

@@ -3,8 +3,8 @@
 Each (recipe, seed) is an ordinary run folder, so all of it can be stopped anywhere: finished runs are
 skipped, the running one is interrupted when the minutes are over and continued by the next call, and
 RECIPES.md is written from the folders alone. First all recipes with seed 0; then the best four and the
-placebo with seeds 1 and 2. Nothing is left out of the table: what failed, and what could learn nothing,
-stands in it with why.
+placebo with seeds 1 and 2; then what beat the demo's recipe, at the demo's own size. Nothing is left out
+of the table: what failed, and what could learn nothing, stands in it with why.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.recipe_page import page
-from benchmarks.recipe_runs import CHAINED, DEMO, ON_TEXT, PLACEBO, SEEDS, Plan, Result, result
+from benchmarks.recipe_runs import (
+    CHAINED,
+    DEMO,
+    ON_TEXT,
+    PLACEBO,
+    SEEDS,
+    Plan,
+    Result,
+    result,
+    results,
+    rivals,
+)
 from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 
@@ -27,14 +38,25 @@ REPEATED = 4
 PAGE = Path(__file__).parent / "RECIPES.md"
 
 
-def todo(plan: Plan) -> list[tuple[str, int]]:
-    """Runs to begin or to go on with, in order. What is repeated is known once seed 0 is done everywhere."""
+Job = tuple[Plan, str, int]
+
+
+def todo(plan: Plan) -> list[Job]:
+    """Runs to begin or to go on with, in order. What is repeated is known once seed 0 is done everywhere, and
+    what is run at the demo's own size once all of that is done."""
     first = [result(plan, name, plan.seeds[0]) for name in plan.names]
-    waiting = [(one.recipe, one.seed) for one in first if not one.finished]
+    best = repeated(first)
+    waiting = [(plan, one.recipe, one.seed) for one in first if not one.finished]
+    waiting = waiting or _unfinished(plan, best, plan.seeds[1:])
     if waiting:
         return waiting
-    again = [(name, seed) for seed in plan.seeds[1:] for name in repeated(first)]
-    return [(name, seed) for name, seed in again if not result(plan, name, seed).finished]
+    better = rivals(plan, results(plan, best))
+    return _unfinished(plan.own_size(), [DEMO, *better], plan.seeds) if better else []
+
+
+def _unfinished(plan: Plan, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
+    asked = [(plan, name, seed) for seed in seeds for name in names]
+    return [job for job in asked if not result(*job).finished]
 
 
 def repeated(first: Sequence[Result]) -> list[str]:
@@ -95,9 +117,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = flags_that_matter(flags)
     command = f"make bench-recipes{' with ' + ' '.join(given) if given else ''}"
     while (left := end - time.monotonic()) > 0 and (waiting := todo(plan)):
-        recipe, seed = waiting[0]
+        recipe, seed = waiting[0][1:]
         print(f"{recipe}, seed {seed}: {left / 60:.0f} minutes are left", file=sys.stderr, flush=True)
-        in_time = go(plan, recipe, seed, left)
+        in_time = go(*waiting[0], left)
         flags.output.write_text(page(plan, command), encoding="utf-8")
         if not in_time:
             break

@@ -14,9 +14,10 @@ sys.path.insert(0, str(ROOT))
 
 from harness import environment  # noqa: E402
 
+from benchmarks import recipe_runs  # noqa: E402
 from benchmarks import recipes as bench  # noqa: E402
 from benchmarks.recipe_runs import DEMO, ON_TEXT, Plan, Result, adapter, result  # noqa: E402
-from selfrefine.stats import Difference  # noqa: E402
+from selfrefine.stats import Difference, compare  # noqa: E402
 
 
 @pytest.fixture
@@ -101,6 +102,40 @@ def test_the_demo_is_compared_with_under_its_name() -> None:
     from selfrefine.config import read_toml
 
     assert read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"] == DEMO
+
+
+def test_what_beats_the_demo_is_run_at_the_demos_own_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five rounds of 64 prompts and three of 128 do not order recipes alike."""
+    plan = Plan(folder=tmp_path, sets=("tasks.gate=200",), seeds=(0, 1))
+    monkeypatch.setattr(bench, "result", lambda plan, name, seed: _done(name, seed, not plan.as_configured))
+    monkeypatch.setattr(bench, "rivals", lambda *_: ["raft"])
+    jobs = bench.todo(plan)
+    assert [(name, seed) for _, name, seed in jobs] == [(DEMO, 0), ("raft", 0), (DEMO, 1), ("raft", 1)]
+    words = jobs[1][0].command("raft", 0)
+    assert words[words.index("--run") + 1] == str(tmp_path / "own-size" / "raft-s0")
+    assert "--rounds" not in words and "--set" not in words
+    monkeypatch.setattr(bench, "rivals", lambda *_: [])
+    assert bench.todo(plan) == []
+
+
+def test_a_rival_is_what_beats_the_demos_recipe_over_all_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what is better with one seed, and not where there was nothing to compare."""
+    half = [1.0] * 10 + [0.0] * 10
+    pairings = [
+        recipe_runs.Pairing(recipe=name, seeds=[told], together=told, minutes=(1.0, 1.0))
+        for name, after in (("all", [1.0] * 20), ("one more", [1.0] * 11 + [0.0] * 9), ("none", []))
+        for told in [
+            compare({str(i): v for i, v in enumerate(half)}, {str(i): v for i, v in enumerate(after)}, 0)
+        ]
+    ]
+    monkeypatch.setattr(recipe_runs, "against_demo", lambda *_: pairings)
+    assert recipe_runs.rivals(Plan(folder=Path()), []) == ["all"]
+
+
+def _done(name: str, seed: int, finished: bool) -> Result:
+    return Result(recipe=name, seed=seed, ended="x", finished=finished)
 
 
 def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
