@@ -14,6 +14,7 @@ from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
 from selfrefine.rundir import Run
 from selfrefine.stats import Comparison, Difference, Interval, compare
+from selfrefine.steps.counted import round_counts
 from selfrefine.steps.cycle import spent_tokens
 from selfrefine.steps.evaluate import per_task
 
@@ -115,11 +116,14 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
     except RunFolderError:
         return Result(recipe=recipe, seed=seed, ended="not begun", finished=False)
     summaries = [folder.summary() for folder in run.rounds()]
+    counts = [summary.counts for summary in summaries]
+    unfinished = run.round(len(summaries))  # a round that found nothing to learn has sampled for that
+    counts += [round_counts(unfinished)] if unfinished.path.is_dir() else []
     final = final_row(run)
     ends = [event for event in run.events.read() if event.get("kind") == "end"]
     told = revised(run)
     start = summaries[0].measures.get("test") if summaries else None
-    trained = len(summaries) > 1
+    untrained = run.manifest.config["cycle"]["rounds"] == 0
     asked = sum(told["tokens"][key] for key in ("draft", "critique", "revision")) if told else None
     return Result(
         recipe=recipe,
@@ -131,7 +135,7 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
         gain=test_gain(run) if final else None,
         rounds=max(0, len(summaries) - 1),
         accepted=sum(one.gate is not None and one.gate.accepted for one in summaries),
-        tokens=spent_tokens(summaries) if trained or asked is None else asked,
+        tokens=asked if untrained and asked is not None else spent_tokens(counts),
         minutes=_seconds(run) / 60,
         revised=told,
         revised_start=summaries[0].measures.get("revised") if summaries else None,

@@ -2,8 +2,8 @@
 
 With h(y) = log p(y|x) - log p_ref(y|x), N the completions of the optimizer step and z0 its baseline:
 
-    L = (1/N) sum over chosen    desirable_weight   * (1 - sigmoid(beta * (h(y) - z0)))
-            + sum over rejected  undesirable_weight * (1 - sigmoid(beta * (z0 - h(y))))
+    L = (1/N) [ sum over chosen    desirable_weight   * (1 - sigmoid(beta * (h(y) - z0)))
+              + sum over rejected  undesirable_weight * (1 - sigmoid(beta * (z0 - h(y)))) ]
     z0 = max(0, mean over the step's prompts x_i of h(u_i | x_i))
 
 where u_i is a completion that was sampled for another prompt (`unrelated`). z0 estimates the KL divergence

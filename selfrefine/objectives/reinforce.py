@@ -11,7 +11,8 @@ Metrics: `ratio_max`; `clip_share`, the share of completions whose weight was cu
 
 Source: REINFORCE with a baseline (Williams 1992); truncated importance weights (Ionides 2008).
 Differs from the papers: 1. the baseline includes the completion itself, which scales the gradient by
-(n-1)/n against `rloo` and leaves its direction. 2. the whole completion is one action.
+(n-1)/n against `rloo` and leaves its direction. 2. the whole completion is one action. 3. groups without
+spread in the rewards are left out, also where kl would give them an advantage.
 """
 
 from __future__ import annotations

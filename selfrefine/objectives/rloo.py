@@ -10,7 +10,8 @@ Metrics: `ratio_max`; `clip_share`, the share of completions that were clipped; 
 
 Source: Kool et al. 2019; for language models, with the KL penalty in the reward: Ahmadian et al. 2024.
 Differs from the papers: 1. they take one step per sample and have no ratio; the clipped ratio of a whole
-completion is PPO's and keeps several steps honest, in the first of which the gradient is theirs.
+completion is PPO's and keeps several steps honest, in the first of which the gradient is theirs. 2. groups
+without spread in the rewards are left out, also where kl would give them an advantage.
 """
 
 from __future__ import annotations

@@ -14,7 +14,9 @@ Source: reward: reward-weighted regression (Peters & Schaal 2007). exponential: 
 regression (Wang et al. 2020).
 Differs from the papers: 1. the baseline is the group's mean, not a learnt value function. 2. the loss is
 divided by tokens, not by the sum of the weights: where all rewards are low, the step is small. 3. rewards are
-taken as they are, reward-weighted regression would transform them so that they lie above zero.
+taken as they are, reward-weighted regression would transform them so that they lie above zero. 4. m is over
+the rows of the group that were selected: cut-off answers are missing, and with select.dedupe an answer that
+was given twice counts once.
 """
 
 from __future__ import annotations

@@ -67,7 +67,8 @@ class Room(Struct, frozen=True, kw_only=True):
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """What is asked of the model: lengths in tokens, answers in all, samples and completions a prompt."""
+    """What is asked of the model: lengths in tokens, answers in all, (fewest) samples and completions a
+    prompt."""
 
     longest_prompt: int
     trained_prompt: int

@@ -101,6 +101,7 @@ def _load(
         written = max(map(count, run_prompts(config).values()))
         longest += written + config.generate.max_new_tokens + own.max_new_tokens
         new = max(new, own.max_new_tokens)
+        trained = longest if config.select.learn != "answers" else trained
     # A step is cut into micro-batches of the token budget, and is often smaller than one.
     chosen = config.select.max_per_prompt or (
         1 if config.select.strategy == "best-of-n" else config.generate.n
@@ -109,7 +110,8 @@ def _load(
         longest_prompt=longest,
         trained_prompt=trained,
         answers=max(rows, *(len(splits[name]) * config.evaluate.n for name in ("gate", "test"))),
-        samples=config.generate.n,
+        # Fewest: what is measured or criticised has a prompt for each row, and those are prefilled together.
+        samples=1 if config.critique.passes else min(config.generate.n, config.evaluate.n),
         new_tokens=new,
         trained_tokens=min(
             token_budget(config.train, pick_device(), trained + new),

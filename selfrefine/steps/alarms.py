@@ -36,7 +36,8 @@ def of_samples(samples: Sequence[Sample], settings: AlarmsConfig, temperature: f
 
 def of_critiques(samples: Sequence[Sample], settings: AlarmsConfig) -> list[Alarm]:
     """After `critique`: verdicts that could not be read."""
-    critiques = [one for row in samples for one in row.critiques if one.error is None]
+    # Not by `error`: that is also where an unread verdict says why.
+    critiques = [one for row in samples for one in row.critiques if one.finish_reason != "error"]
     unread = _share(one.verdict is None for one in critiques)
     return _from(
         "unparsed", unread, settings.unparsed, "{:.0%} of the critiques have no verdict that can be read"

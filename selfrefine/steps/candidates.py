@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from selfrefine.config import SelectConfig
 from selfrefine.records import Critique, Lesson, Sample, groups
+from selfrefine.steps.hints import is_rationalised
 
 Fate = Counter[str]
 _REVISION = re.compile(r"\.v(\d+)$")
@@ -71,15 +72,16 @@ def unique(rows: Sequence[Sample], fate: Fate) -> list[Sample]:
 def _in_band(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
     """Rows of the prompts whose mean reward lies within `select.band`: neither mastered nor out of reach.
 
-    The mean is over the drafts, since it says how hard a prompt is for the policy; a prompt with no scored
-    draft has none, and its rows stay to be counted as unscored.
+    The mean is over the drafts, since it says how hard a prompt is for the policy; answers found with a hint
+    do not. A prompt with no scored draft has none, and its rows stay to be counted as unscored.
     """
     if config.band is None:
         return list(samples)
     low, high = config.band
     outside = set()
     for group in groups(samples):
-        rewards = [row.reward for row in group if row.parent_id is None and row.reward is not None]
+        drafts = [row for row in group if row.parent_id is None and not is_rationalised(row)]
+        rewards = [row.reward for row in drafts if row.reward is not None]
         if rewards and not low <= sum(rewards) / len(rewards) <= high:
             outside.add(group[0].task.id)
             fate["out_of_band"] += len(group)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -66,7 +66,7 @@ def why_stop(work: Work, elapsed_s: float) -> str | None:
         return f"the gate tasks are at {reached:.3f}, the target is {settings.until:g}"
     if rejected >= settings.patience:
         return f"{rejected} rounds in a row were not better (patience {settings.patience})"
-    spent = spent_tokens(summaries)
+    spent = spent_tokens(one.counts for one in summaries)
     if settings.max_tokens is not None and spent >= settings.max_tokens:
         return f"{spent} tokens are sampled and trained, {settings.max_tokens} were to be"
     if settings.max_minutes is not None and elapsed_s > settings.max_minutes * 60:
@@ -74,12 +74,10 @@ def why_stop(work: Work, elapsed_s: float) -> str | None:
     return None
 
 
-def spent_tokens(summaries: Sequence[RoundSummary]) -> int:
-    """Sampled to learn from, and trained on; what measures costs is the same for every method."""
-    return sum(
-        one.counts["tokens"] - one.counts["measured_tokens"] + one.counts.get("trained_tokens", 0)
-        for one in summaries
-    )
+def spent_tokens(rounds: Iterable[Mapping[str, int]]) -> int:
+    """Of the rounds' counts: sampled to learn from, and trained on; what measures costs is the same for every
+    method."""
+    return sum(own["tokens"] - own["measured_tokens"] + own.get("trained_tokens", 0) for own in rounds)
 
 
 def accepted_gate(summaries: list[RoundSummary]) -> float | None:

@@ -16,6 +16,8 @@ from selfrefine.stats import Comparison, spearman
 
 MANY = 20
 """Tasks of a source from which on a fall in it may veto: fewer are too noisy for that."""
+FEW = 3
+"""Tasks of an earlier round that must be lost for a warning."""
 _N_GRAM = 3
 
 Row = Mapping[str, Mapping[str, float | None]]
@@ -193,17 +195,13 @@ def forgetting(now: Row, start: Row, accepted: Row, settings: GuardsConfig) -> l
                     limits[0],
                 )
             )
-        if name.startswith("source ") and "mean" in before:
-            veto = own.forgetting_veto if (cell.get("tasks") or 0) >= MANY else 1.0
+        if "mean" in before:
+            count = cell.get("tasks") or 1.0
+            veto = own.forgetting_veto if count >= MANY and not name.startswith("round-") else 1.0
+            # A round's tasks are a handful: one or two of them that are lost are noise.
+            warn = max(own.forgetting_warn, FEW / count) if name.startswith("round-") else own.forgetting_warn
             found.append(
-                fell(
-                    f"forgetting {name}",
-                    "mean",
-                    cell.get("mean"),
-                    before["mean"],
-                    own.forgetting_warn,
-                    veto,
-                )
+                fell(f"forgetting {name}", "mean", cell.get("mean"), before["mean"], min(1.0, warn), veto)
             )
     return found
 
@@ -212,7 +210,8 @@ def gold(name: str, found: Comparison, settings: GuardsConfig) -> Guard:
     """A reward that nothing is trained on, candidate against accepted policy. It vetoes only where its whole
     interval lies below zero: noise must not."""
     if found.difference is None:
-        return Guard(name="gold", value=None, reason=f"{name} could be computed on no gate task")
+        said = f"gold: {name} could be computed on no gate task, so it guards nothing"
+        return Guard(name="gold", value=None, state="warn", reason=said)
     guard = fell("gold", name, found.after, found.before, settings.gold_warn, settings.gold_veto)
     if guard.state == "veto" and (found.hi is None or found.hi >= 0):
         return fell("gold", name, found.after, found.before, settings.gold_warn)

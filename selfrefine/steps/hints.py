@@ -23,6 +23,10 @@ RATIONALISED = "rationalised"
 """Column of a row that was sampled with a hint."""
 
 
+def is_rationalised(row: Sample) -> bool:
+    return isinstance(row.extra, dict) and RATIONALISED in row.extra
+
+
 def unsolved(samples: Sequence[Sample], mark: float) -> list[Task]:
     """Tasks with a reference that were answered and scored, by no answer with `mark` or more."""
     tasks = []

@@ -10,8 +10,14 @@ from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
 from selfrefine.tasks.splits import check_disjoint, dedupe, split
 
-ROWS = {"pairs": ("dpo", "ipo"), "labels": ("kto",), "groups": ("reinforce", "rloo", "grpo")}
-"""Selection strategy to the objectives that learn from such rows; the other strategies pick good answers."""
+ROWS = {
+    "pairs": ("dpo", "ipo"),
+    "labels": ("kto",),
+    "groups": ("reinforce", "rloo", "grpo"),
+    "all": ("weighted-sft",),
+}
+"""Selection strategy to the objectives that need such rows. Among the best answers alone, weights by the
+distance from a group's mean are all one. The other strategies, and all, are for likelihood."""
 
 
 def check_objective(config: Config) -> None:
@@ -23,10 +29,11 @@ def check_objective(config: Config) -> None:
     needed = next((rows for rows, objectives in ROWS.items() if name in objectives), None)
     if needed and strategy != needed:
         raise ConfigError(
-            f"objective {name} learns from {needed}, select.strategy is {strategy}: "
+            f"objective {name} learns from {needed if needed != 'all' else 'good answers and bad'}, "
+            f"select.strategy is {strategy}: "
             f"set select.strategy={needed}"
         )
-    if not needed and strategy in ROWS:
+    if not needed and strategy in ROWS and strategy != "all":
         raise ConfigError(
             f"objective {name} learns from good answers, select.strategy {strategy} is for "
             f"{', '.join(ROWS[strategy])}: set objective.name, or another strategy"

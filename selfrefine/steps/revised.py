@@ -8,7 +8,7 @@ does), one draft a task, with the seeds of round 0 whatever the round. Fresh sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw
@@ -18,12 +18,13 @@ from selfrefine.artifacts import RoundDir
 from selfrefine.jsonl import atomic_write
 from selfrefine.records import Sample, Task, groups
 from selfrefine.stats import interval, paired_difference
+from selfrefine.steps import alarms
 from selfrefine.steps import generate as generate_step
 from selfrefine.steps import reward as reward_step
 from selfrefine.steps.critique import critique
 from selfrefine.steps.units import cut
 from selfrefine.steps.watch import show_completions, show_rewards
-from selfrefine.steps.work import Work, critique_settings, critique_templates, generate_settings, timed
+from selfrefine.steps.work import Work, critique_settings, critique_templates, generate_settings, ring, timed
 
 FRESH = "fresh"
 """Column of a fresh sample in revised.jsonl."""
@@ -43,7 +44,8 @@ def measure(work: Work, folder: RoundDir, label: str) -> dict[str, Any]:
     each = new + settings.passes * (settings.critique.max_new_tokens + new)
     tasks = work.run.tasks("test")
     plan = list(cut(tasks, lambda _: each, work.engine.unit_tokens, lambda task: task.id))
-    place = int(folder.path.name.removeprefix("round-")) if folder.path.name != "final" else "final"
+    name = folder.path.name
+    place: int | Literal["final"] = "final" if name == "final" else int(name.removeprefix("round-"))
     with timed(work, place, "revised"), work.watch.stage(f"{label} revised", len(tasks)) as bar:
 
         def make(unit: list[Task]) -> list[bytes]:
@@ -69,6 +71,7 @@ def measure(work: Work, folder: RoundDir, label: str) -> dict[str, Any]:
             return [records.encode(row) for row in (*result.rows, *fresh)]
 
         folder.stage("revised", plan, make, should_stop=work.watch.check)
+    ring(work, place, "revised", alarms.of_critiques(list(folder.samples("revised")), config.alarms))
     found = compare(folder.samples("revised"), config.seed)
     text = msgspec.json.format(msgspec.json.encode(found, order="deterministic"))
     atomic_write(note, text + b"\n")

@@ -113,6 +113,10 @@ STRATEGIES: dict[str, Callable[[Sequence[Sample], SelectConfig, Fate], list[Samp
 }
 
 
+CHARACTERS_A_TOKEN = 4
+"""Of English under the usual vocabularies; for an estimate."""
+
+
 def replay(
     current: Sequence[Sample], earlier: Iterable[Sample], share: float, seed: int, *, grouped: bool = False
 ) -> list[Sample]:
@@ -121,6 +125,8 @@ def replay(
     A seeded draw without replacement; a pair, and with `grouped` all of a round's answers to a task, come
     whole or not at all. The cap keeps a round's cost constant however many rounds lie behind.
     """
+    if not share:
+        return []
     budget = sum(map(_tokens, current)) * share / (1.0 - share)
     pool: dict[Hashable, list[Sample]] = {}
     for row in earlier:
@@ -137,7 +143,20 @@ def replay(
 
 
 def _tokens(row: Sample) -> int:
-    return len(row.prompt_token_ids) + len(row.token_ids)
+    """Of a row without ids (another model's critique) by its text: one of no cost would always be taken."""
+    prompt = len(row.prompt_token_ids) or sum(_estimate(message.content) for message in row.messages)
+    return prompt + (len(row.token_ids) or _estimate(row.text))
+
+
+def _estimate(text: str) -> int:
+    return -(-len(text) // CHARACTERS_A_TOKEN)
+
+
+_REMEDIES = {
+    "truncated": " cut off at max_new_tokens: raise generate.max_new_tokens",
+    "unscored": ": look at the rewards' errors",
+    "errors": "",
+}
 
 
 def why_nothing(counts: dict[str, int]) -> str:
@@ -145,13 +164,13 @@ def why_nothing(counts: dict[str, int]) -> str:
     n = counts["samples"]
     if not n:
         return "there are no samples"
-    for key, sentence in (
-        ("truncated", "every answer was cut off at max_new_tokens: raise generate.max_new_tokens"),
-        ("unscored", "no answer could be scored: look at the rewards' errors"),
-        ("errors", "no prompt could be answered"),
+    for key, all_, most in (
+        ("truncated", "every answer was", "{} of {} answers were"),
+        ("unscored", "no answer could be scored", "{} of {} answers could not be scored"),
+        ("errors", "no prompt could be answered", "{} of {} prompts could not be answered"),
     ):
-        if counts.get(key, 0) == n:
-            return sentence
+        if 2 * (lost := counts.get(key, 0)) >= n:
+            return (all_ if lost == n else most.format(lost, n)) + _REMEDIES[key]
     for key, sentence in (
         ("prompts_out_of_band", "{} prompts lie outside select.band: widen it, or take other tasks"),
         ("not_better", "{} revisions are no better than what they revised, and no other turn is learnt"),
@@ -168,7 +187,7 @@ def why_nothing(counts: dict[str, int]) -> str:
         return f"the {n} rows are revisions, and only drafts are to be learnt from"
     if counts.get("prompts_without_spread", 0):
         return (
-            f"no answer of {n} lies above its group's minimum or reaches select.min_reward "
+            f"no answer of {n} is better than another to its prompt, or reaches select.min_reward "
             f"({counts['prompts_without_spread']} prompts have answers of one reward only): "
             "try easier tasks, more samples (generate.n) or a graded reward"
         )

@@ -7,7 +7,7 @@ Each returns at once when its artifact is there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from selfrefine.steps.work import (
     evaluate_settings,
     fine_tune_policies,
     generate_settings,
+    ring,
     timed,
 )
 from selfrefine.tasks.splits import draw
@@ -71,7 +72,7 @@ def generate(work: Work, k: int) -> None:
 
         folder.stage("generate", plan, make, should_stop=work.watch.check)
     made = list(folder.samples("generate"))
-    _ring(work, k, "generate", alarms.of_samples(made, config.alarms, config.generate.temperature))
+    ring(work, k, "generate", alarms.of_samples(made, config.alarms, config.generate.temperature))
 
 
 def critique(work: Work, k: int) -> None:
@@ -104,7 +105,7 @@ def critique(work: Work, k: int) -> None:
             return [records.encode(row) for row in result.rows]
 
         folder.stage("critique", plan, make, should_stop=work.watch.check)
-    _ring(work, k, "critique", alarms.of_critiques(list(folder.samples("critique")), config.alarms))
+    ring(work, k, "critique", alarms.of_critiques(list(folder.samples("critique")), config.alarms))
 
 
 def reward(work: Work, k: int) -> None:
@@ -139,7 +140,7 @@ def _score(work: Work, k: int, folder: RoundDir) -> None:
             return [records.encode(row) for row in scored]
 
         folder.stage("reward", plan, make, should_stop=work.watch.check)
-    _ring(work, k, "reward", alarms.of_rewards(list(folder.samples("reward")), config.alarms))
+    ring(work, k, "reward", alarms.of_rewards(list(folder.samples("reward")), config.alarms))
 
 
 def select(work: Work, k: int) -> dict[str, int]:
@@ -228,16 +229,9 @@ class _StepShow:
             rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}"
         )
         rings = alarms.of_step(row.step, row.grad_norm, row.metrics, self.work.config.alarms)
-        _ring(self.work, self.k, "finetune", [one for one in rings if one.name not in self.rung])
+        ring(self.work, self.k, "finetune", [one for one in rings if one.name not in self.rung])
         self.rung |= {one.name for one in rings}
         self.work.watch.check()
-
-
-def _ring(work: Work, k: int, stage: str, rings: Iterable[alarms.Alarm]) -> None:
-    for one in rings:
-        told = {"alarm": one.name, "value": one.value, "limit": one.limit}
-        work.run.events.append("alarm", round=k, stage=stage, **told)
-        work.watch.say(f"round {k} {stage} {one.reason}")
 
 
 def measure(work: Work, folder: RoundDir, split: str, adapter: Path | None, label: str) -> Interval:

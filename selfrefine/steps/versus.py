@@ -87,6 +87,8 @@ def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, An
         "evaluate.n": config.evaluate.n,
         "evaluate.temperature": config.evaluate.temperature,
         "evaluate.max_new_tokens": config.evaluate.max_new_tokens or config.generate.max_new_tokens,
+        "generate.system": config.generate.system,
+        "generate.stop": config.generate.stop,
         "reward.gate_on": config.reward.gate_on if config.reward.gate_on in names else None,
         "reward.settings": {name: config.reward.settings.get(name, {}) for name in sorted(names)},
     }

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ from selfrefine.records import Sample
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.rundir import Run
 from selfrefine.steps import reward, select
+from selfrefine.steps.alarms import Alarm
 from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.finetune import Policies, TrainableEngine
 from selfrefine.steps.generate import GenerateSettings
@@ -156,13 +157,13 @@ def check_measure(specs: Sequence[str]) -> None:
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:
-    """Raises: ConfigError for a gold reward that is trained on, or in which the policy judges itself."""
+    """Raises: ConfigError for a gold reward that is trained on, or made of the policy's own answers."""
     if name is None:
         return
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
         raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
-    if own in OWN_JUDGE - {"fluency"}:  # fluency asks the round-0 base
+    if own in (OWN_JUDGE | {"majority"}) - {"fluency"}:  # fluency asks the round-0 base
         raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
 
 
@@ -293,3 +294,12 @@ def check_policy(expected: str, found: Iterable[Any], where: str) -> None:
                 f"{where}: row {row.id} was sampled by policy {row.policy[:16]}, this round's is "
                 f"{expected[:16]}; delete the file to sample again"
             )
+
+
+def ring(work: Work, place: int | Literal["final"], stage: str, found: Iterable[Alarm]) -> None:
+    """Alarms of a stage: into the events and on the screen."""
+    where = place if place == "final" else f"round {place}"
+    for one in found:
+        told = {"alarm": one.name, "value": one.value, "limit": one.limit}
+        work.run.events.append("alarm", round=place, stage=stage, **told)
+        work.watch.say(f"{where} {stage} {one.reason}")

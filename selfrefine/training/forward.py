@@ -15,7 +15,7 @@ from torch import Tensor
 from selfrefine.errors import EngineError
 from selfrefine.prefix import shared_beginning
 from selfrefine.training import head
-from selfrefine.training.packing import Pair, lay_out, never_again, packed, why_not
+from selfrefine.training.packing import Pair, found_out, known, lay_out, packed, why_not
 
 
 def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -26,12 +26,10 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     """
     if any(not prompt for prompt, _ in pairs):
         raise EngineError("an empty prompt gives its completion no logprobs")
-    found = _shared_rows(model, pairs) if shares_rows(model, pairs) else None
-    return _plain_rows(model, pairs) if found is None else found
+    return _shared_rows(model, pairs) if shares_rows(model, pairs) else _plain_rows(model, pairs)
 
 
-def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor] | None:
-    """None when the model turned out to compute attention by itself: its numbers are then worth nothing."""
+def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     device = model.device
     plain = head.is_plain(model)  # found out by a pass of its own, which must not be a packed one
     layout, predictors = lay_out(pairs, device)
@@ -43,10 +41,9 @@ def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor] | None:
     }
     with packed(model, layout):
         found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, plain)
-    if layout.calls == model.config.get_text_config().num_hidden_layers:
-        return found
-    never_again(model)
-    return None
+    if layout.calls != model.config.get_text_config().num_hidden_layers:
+        raise EngineError("the model's attention passed over the packed rows")
+    return found
 
 
 def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
@@ -92,8 +89,24 @@ def _at(
 
 
 def shares_rows(model: Any, pairs: Sequence[Pair]) -> bool:
-    """Do completions of one prompt share its row on this model, the longest of these pairs included?"""
-    return why_not(model, max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)) is None
+    """Do completions of one prompt share its row on this model, the longest of these pairs included?
+
+    Found out by a small pass before anything is cut into micro-batches: a model with attention of its own
+    would take them, and its numbers would be worth nothing.
+    """
+    longest = max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
+    if why_not(model, longest) is None and known(model) is None:
+        found_out(model, _exchangeable(model))
+    return why_not(model, longest) is None
+
+
+def _exchangeable(model: Any) -> bool:
+    layout, _ = lay_out([((0, 0), (0,)), ((0, 0), (0, 0))], model.device)
+    ids = torch.tensor([layout.ids], device=model.device)
+    positions = torch.tensor([layout.positions], device=model.device)
+    with torch.no_grad(), packed(model, layout):
+        model.get_decoder()(input_ids=ids, position_ids=positions, attention_mask=None, use_cache=False)
+    return bool(layout.calls == model.config.get_text_config().num_hidden_layers)
 
 
 def cut(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[list[int]]:

@@ -28,7 +28,7 @@ Pair = tuple[Sequence[int], Sequence[int]]
 """(prompt token ids, completion token ids)."""
 
 NAME = "selfrefine_packed"
-_OWN_ATTENTION = "_selfrefine_own_attention"
+_EXCHANGEABLE = "_selfrefine_exchangeable_attention"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def _joined(places: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
 
 
 def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
-    if sum(map(len, places)) <= JOINT_TOKENS:
+    alone = len(places) == 1 and not context  # plainly causal: no mask is the fastest one
+    if sum(map(len, places)) <= JOINT_TOKENS and not alone:
         return _joint(context, places, device)
     longest = max(map(len, places))
     own = [[*row, *[row[0]] * (longest - len(row))] for row in places]
@@ -134,8 +135,10 @@ def _joint(context: Sequence[int], places: Sequence[Sequence[int]], device: Any)
 def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]]:
     """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens.
 
-    A prompt's only completion is one segment with it: nothing follows that prompt twice, and a family of its
-    own would cost an operation a layer (a row of 50 + 64 tokens was 7 % slower than a plain one).
+    A prompt's only completion is one segment with it where that pads nothing: nothing follows that prompt
+    twice, and a family of its own costs an operation a layer (a row of 50 + 64 tokens was 7 % slower than a
+    plain one). Above JOINT_TOKENS segments are padded to the longest, and completions differ more than
+    prompts: there a long one would make all prompts as long.
     """
     layout = Layout()
     prompts: dict[tuple[int, ...], list[int]] = {}
@@ -145,6 +148,8 @@ def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]
     shared = shared_beginning(keys)
     root = layout.add([], [keys[0][:shared]], device)[0] if shared else []
     only = {key: pairs[i][1] for key, (i, *others) in prompts.items() if not others}
+    if len(keys) > 1 and sum(len(key) - shared + len(only.get(key, ())) for key in keys) > JOINT_TOKENS:
+        only = {}
     own = layout.add(root, [(*key[shared:], *only.get(key, ())) for key in keys], device)
     predictors: list[list[int]] = [[] for _ in pairs]
     for key, places in zip(keys, own, strict=True):
@@ -260,15 +265,21 @@ def packed(model: Any, layout: Layout) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def never_again(model: Any) -> None:
-    """This model was found to compute attention by itself: `why_not` says so from now on."""
-    setattr(model.get_output_embeddings(), _OWN_ATTENTION, True)
+def found_out(model: Any, exchangeable: bool) -> None:
+    """Whether this model's attention went through `attend`, or it computes it by itself (`why_not`)."""
+    setattr(model.get_output_embeddings(), _EXCHANGEABLE, exchangeable)
+
+
+def known(model: Any) -> bool | None:
+    """What `found_out` was told of this model; None before."""
+    told: bool | None = getattr(model.get_output_embeddings(), _EXCHANGEABLE, None)
+    return told
 
 
 def why_not(model: Any, longest: int) -> str | None:
     """Why this model cannot take packed rows of `longest` tokens, or None when it can."""
     config = model.config.get_text_config()
-    if getattr(model.get_output_embeddings(), _OWN_ATTENTION, False):
+    if known(model) is False:
         return "it computes its attention by itself"
     if not getattr(model, "_supports_attention_backend", False):
         return "its attention cannot be exchanged"

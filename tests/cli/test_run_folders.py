@@ -163,6 +163,7 @@ def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
     """Found out when training is about to begin: the run ends measured, with exit 8."""
     folder = workshop(tmp_path, tiny_model_dir, "def f(sample):\n    return 0.0\n")
     words = ["cycle", "--config", "c.toml", "--run", "x", "--set", "objective.name=weighted-sft"]
+    words += ["--set", "select.strategy=all"]
     done = selfrefine(*words, cwd=folder)
     assert done.code == 8, done.err
     assert "weighted-sft can learn from none of" in done.err

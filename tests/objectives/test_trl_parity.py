@@ -24,6 +24,7 @@ from selfrefine.objectives.dpo import dpo, ipo
 from selfrefine.objectives.grpo import grpo
 from selfrefine.objectives.kto import kto
 from selfrefine.objectives.rloo import rloo
+from selfrefine.objectives.sft import sft
 from selfrefine.training.forward import completion_logprobs
 
 LENGTHS = (3, 7, 1, 5)
@@ -254,4 +255,47 @@ def test_a_whole_step_on_the_same_model(
     largest = max(float(g.norm()) for g in seen.grads)
     assert largest > 1e-3
     for one, other in zip(found, seen.grads, strict=True):
+        assert float((one - other).norm()) <= 1e-4 * largest
+
+
+def test_an_sft_step_on_the_same_model(tmp_path: Path) -> None:
+    """Completion-only loss over ragged rows, two of one prompt: TRL pads them, here the prompt is shared."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    seen = Seen()
+
+    class Watched(SFTTrainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            told = super().compute_loss(model, *args, **kwargs)
+            seen.loss = told[0] if isinstance(told, tuple) else told
+            seen.grads = torch.autograd.grad(seen.loss, list(model.parameters()), retain_graph=True)
+            return told
+
+    pairs = [((5, 6, 7), (8, 9)), ((5, 6, 7), (9, 4, 4, 8, 3)), ((11, 12), (6,)), ((3, 3, 3, 3), (7, 7, 2))]
+    rows = [{"input_ids": [*p, *c], "completion_mask": [0] * len(p) + [1] * len(c)} for p, c in pairs]
+    args = SFTConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        max_steps=1,
+        learning_rate=0.0,
+        per_device_train_batch_size=4,
+        completion_only_loss=True,
+        report_to=[],
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+    )
+    model = tiny.model().requires_grad_(True)
+    Watched(
+        model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tiny.tokenizer()
+    ).train()
+    ours = sft(
+        completion_logprobs(model, pairs), batch([item(len(c)) for _, c in pairs], ObjectiveConfig())
+    ).value
+    assert ours.item() == pytest.approx(seen.loss.item(), rel=1e-5)
+    largest = max(float(g.norm()) for g in seen.grads)
+    for one, other in zip(torch.autograd.grad(ours, list(model.parameters())), seen.grads, strict=True):
         assert float((one - other).norm()) <= 1e-4 * largest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from selfrefine import verdict
 from selfrefine.config import AlarmsConfig
 from selfrefine.records import Critique, Message, Sample, Task
 from selfrefine.steps import alarms
@@ -47,8 +48,13 @@ def test_groups_without_spread_ring() -> None:
 
 
 def test_unreadable_verdicts_ring() -> None:
-    read, unread = Critique(verdict="ok"), Critique(verdict=None)
-    failed = Critique(error="the engine failed")
+    """As the step makes them: what cannot be read comes with the parser's reason as its error."""
+    read, unread = (
+        Critique(verdict=parsed.verdict, error=parsed.error)
+        for parsed in map(verdict.parse, ("Verdict: ok", "I like it."))
+    )
+    assert unread.error is not None
+    failed = Critique(error="the engine failed", finish_reason="error")
     assert names(alarms.of_critiques([sample(critiques=(read, unread, failed))], SETTINGS)) == ["unparsed"]
     assert alarms.of_critiques([sample(critiques=(read, read, unread))], SETTINGS) == []
     assert alarms.of_critiques([sample()], SETTINGS) == []

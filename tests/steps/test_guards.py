@@ -94,19 +94,23 @@ def test_what_the_run_itself_taught_is_compared_with_the_accepted_policy() -> No
     """Not with the start, which never knew it."""
     start = {"source sums": {"mean": 0.1, "tasks": 40.0}}
     accepted = {
-        "round-001": {"perplexity": 1.2},
+        "round-001": {"perplexity": 1.2, "mean": 0.75, "tasks": 8.0},
+        "round-002": {"mean": 0.75, "tasks": 8.0},
         "source sums": {"mean": 0.6, "tasks": 40.0},
         "source few": {"mean": 0.9, "tasks": 5.0},
     }
     now = {
-        "round-001": {"perplexity": 3.6},
-        "round-002": {"perplexity": 99.0},  # the candidate's own lessons: nothing to forget yet
+        "round-001": {"perplexity": 3.6, "mean": 0.375, "tasks": 8.0},  # three of eight are lost
+        "round-002": {"mean": 0.5, "tasks": 8.0},  # two, which is noise
+        "round-003": {"perplexity": 99.0},  # the candidate's own lessons: nothing to forget yet
         "source sums": {"mean": 0.3, "tasks": 40.0},
         "source few": {"mean": 0.1, "tasks": 5.0},
     }
     found = by_name(guards.forgetting(now, start, accepted, SETTINGS))
     assert {name: guard.state for name, guard in found.items()} == {
         "lessons round-001": "warn",
+        "forgetting round-001": "warn",
+        "forgetting round-002": "ok",
         "forgetting source sums": "veto",
         "forgetting source few": "warn",  # five tasks are too few to veto with
     }
@@ -122,7 +126,8 @@ def test_the_gold_reward_vetoes_a_fall_that_is_no_noise() -> None:
     new = old | {"t1": 0.0, "t3": 0.0, "t5": 0.0, "t7": 0.0, "t0": 1.0, "t2": 1.0}
     noisy = guards.gold("exact", compare(old, new, alternative="greater"), SETTINGS)
     assert noisy.state == "warn" and noisy.limit == SETTINGS.gold_warn
-    assert guards.gold("exact", compare({}, {}), SETTINGS).value is None
+    blind = guards.gold("exact", compare({}, {}), SETTINGS)
+    assert (blind.value, blind.state) == (None, "warn")  # a guard that sees nothing says so
 
 
 def test_only_forgetting_and_gold_ever_veto() -> None:

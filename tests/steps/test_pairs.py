@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Raw
 from msgspec.structs import replace
 from test_select import group, row
 
 from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
+from selfrefine.steps.hints import RATIONALISED
 from selfrefine.steps.select import Selection, replay, select, why_nothing
 
 
@@ -135,6 +137,9 @@ def test_the_band_leaves_out_what_is_mastered_and_what_is_out_of_reach() -> None
     # A revision that is right does not make the prompt an easy one for the policy.
     revised = replace(row("none", 0, 1.0), id="none.r1.s0.v1", parent_id="none.r1.s0")
     assert [r.id for r in selected([*rows, revised], "all", band=(0.0, 0.1)).rows][-1] == revised.id
+    # Nor does an answer that was found with the reference as a hint.
+    hinted = replace(row("none", 0, 1.0), id="none.r1.h0", extra={RATIONALISED: Raw(b"true")})
+    assert [r.id for r in selected([*rows, hinted], "all", band=(0.0, 0.1)).rows][-1] == hinted.id
 
 
 def test_replay_takes_pairs_and_groups_whole() -> None:

@@ -16,7 +16,7 @@ from selfrefine.records import Lesson, Message, Sample, Task
 from selfrefine.steps.finetune import Policies, finetune
 from selfrefine.steps.work import fine_tune_policies
 
-FIRST, ACCEPTED = Path("first"), Path("accepted")
+FIRST, ACCEPTED, UNDECIDED = Path("first"), Path("accepted"), Path("undecided")
 ROLES: tuple[Literal["rejected", "chosen"], ...] = ("rejected", "chosen")
 
 
@@ -34,6 +34,8 @@ ROLES: tuple[Literal["rejected", "chosen"], ...] = ("rejected", "chosen")
         ("first", ACCEPTED, "adapter", "round-0", (ACCEPTED, ACCEPTED, FIRST)),
         ("first", ACCEPTED, "adapter", "accepted", (ACCEPTED, ACCEPTED, ACCEPTED)),
         ("first", None, "base", "accepted", (FIRST, FIRST, FIRST)),
+        # SPIN: away from what sampled, which an undecided round may have moved beyond the accepted policy.
+        (None, ACCEPTED, "adapter", "sampler", (UNDECIDED, UNDECIDED, UNDECIDED)),
     ],
 )
 def test_policies_of_a_round(
@@ -41,7 +43,8 @@ def test_policies_of_a_round(
 ) -> None:
     table = {"train.start": start, "objective.reference": reference, "objective.name": "dpo"}
     config = resolve([("file", table | ({"adapter": adapter} if adapter else {}))]).config
-    run = SimpleNamespace(accepted_adapter=accepted, current_adapter=accepted)
+    current = UNDECIDED if reference == "sampler" else accepted
+    run = SimpleNamespace(accepted_adapter=accepted, current_adapter=current)
     work: Any = SimpleNamespace(config=config, run=run)
     found = fine_tune_policies(work)
     assert (found.start, found.sampler, found.reference) == expected

@@ -126,6 +126,8 @@ def test_why_nothing_names_the_cause() -> None:
     assert "no answer could be scored" in why(group("a", None, None))
     assert "no prompt could be answered" in why([row("a", 0, None, error="no room")])
     assert "reaches select.min_reward" in why(group("a", 0.1, 0.2), min_reward=0.9)
+    # A judge that cannot be read scores 2 of 8: those two say nothing of why there is nothing.
+    assert "6 of 8 answers could not be scored" in why(group("a", *[None] * 6, 0.5, 0.5), strategy="pairs")
 
 
 def test_replay_is_a_share_of_the_training_tokens_and_costs_no_more_each_round() -> None:
@@ -137,4 +139,10 @@ def test_replay_is_a_share_of_the_training_tokens_and_costs_no_more_each_round()
         assert [r.index for r in taken] == sorted({r.index for r in taken})
         assert taken == replay(current, past, 0.25, seed=7) != replay(current, past, 0.25, seed=8)
     assert replay(current, group("old", 1.0, 1.0), 0.0, seed=7) == []
+    # Another model's critique has no ids here; by its text it costs 3 tokens and its prompt some.
+    foreign = [
+        replace(one, prompt_token_ids=(), token_ids=(), text="x" * 12) for one in group("old", *[1.0] * 99)
+    ]
+    assert replay(current, foreign, 0.0, seed=7) == []
+    assert 0 < len(replay(current, foreign, 0.25, seed=7)) < 7
     assert len(replay(current, group("old", 1.0, 1.0), 0.9, seed=7)) == 2

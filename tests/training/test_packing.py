@@ -11,6 +11,7 @@ import tiny
 import torch
 from wrapping import gradients, off, wrapped
 
+from selfrefine.errors import EngineError
 from selfrefine.training import forward, packing
 from selfrefine.training.forward import completion_logprobs
 from selfrefine.training.packing import Layout, _current, attend, lay_out, why_not
@@ -113,7 +114,15 @@ def test_a_single_row_is_laid_as_a_plain_one() -> None:
     """One causal segment, no mask: a family for the completion alone made such a row 7 % slower."""
     layout, predictors = lay_out([((1, 2, 3), (4, 5))], "cpu")
     assert (layout.ids, predictors) == ([1, 2, 3, 4, 5], [[2, 3]])
+    assert [family.mask_CK for family in layout.families] == [None]
     assert lay_out([((1, 2, 3), ())], "cpu")[1] == [[]]
+
+
+def test_a_long_answer_does_not_make_all_rows_as_long() -> None:
+    """Peak memory follows the tokens: ten short rows beside one long one are not padded to it."""
+    pairs = [((*range(20), i), (7,) * (1000 if i == 5 else 30)) for i in range(11)]
+    layout, _ = lay_out(pairs, "cpu")
+    assert sum(family.own_nC.numel() for family in layout.families) <= 1.5 * len(layout.ids)
 
 
 @pytest.mark.parametrize(
@@ -141,13 +150,14 @@ def test_a_model_that_ignores_the_exchange_is_found_out(monkeypatch: pytest.Monk
     """The numbers of a model with attention code of its own would be plausible and wrong."""
     monkeypatch.setattr(Layout, "calls", property(lambda self: 0, lambda self, value: None), raising=False)
     model = tiny.model()
-    assert forward._shared_rows(model, CASES["two"]) is None
+    # Before anything is cut: a process that goes on after a kill must cut its first step as the others.
+    assert forward.cut(model, CASES["two"], 10**6) == forward.by_budget(CASES["two"], 10**6, shared=False)
+    assert why_not(model, 4) == "it computes its attention by itself"
     rows = completion_logprobs(model, CASES["two"])
     for row, plain in zip(rows, forward._plain_rows(model, CASES["two"]), strict=True):
         torch.testing.assert_close(row, plain)
-    # Found out once: a pass that is thrown away for each micro-batch would double the time, in silence.
-    assert forward.cut(model, CASES["two"], 10**6) == forward.by_budget(CASES["two"], 10**6, shared=False)
-    assert why_not(model, 4) == "it computes its attention by itself"
+    with pytest.raises(EngineError, match="passed over"):
+        forward._shared_rows(model, CASES["two"])
 
 
 def test_the_models_own_attention_is_back_afterwards() -> None:
