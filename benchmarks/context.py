@@ -78,20 +78,29 @@ class Context:
     def product_rate(self) -> float:
         return statistics.median(self._rates)
 
+    @property
+    def packed_rate(self) -> float | None:
+        packed = [rate for rate in self._packed if rate is not None]
+        return statistics.median(packed) if packed else None
+
     def share(self, tokens_per_s: float, flops_per_parameter: int) -> float:
         """Useful FLOPs as a share of the matrix-product rate."""
         return tokens_per_s * flops_per_parameter * work.parameters(self.plain) / self.product_rate
 
+    def packed_share(self, share: float) -> float | None:
+        """The same of oneDNN's rate."""
+        return None if self.packed_rate is None else share * self.product_rate / self.packed_rate
+
     def section(self, rows: tuple[Row, ...] = (), tables: tuple[Table, ...] = ()) -> Section:
-        packed = [rate for rate in self._packed if rate is not None]
         return Section(
             name=self.name,
             rows=rows,
             tables=tables,
             product_rate=self.product_rate,
-            packed_rate=statistics.median(packed) if packed else None,
+            packed_rate=self.packed_rate,
             seconds=time.perf_counter() - self._begun,
             quick=self.quick,
+            code=machine.sources(),
         )
 
     def throughput_row(
@@ -99,6 +108,9 @@ class Context:
     ) -> Row:
         """The row of a comparison of rates. Measures the product once more, behind the work."""
         self.measure_product()
+        share, peer_share = (
+            self.share(rate, flops_per_parameter) for rate in (compared.our_rate, compared.peer_rate)
+        )
         return Row(
             name=self.name,
             work=goal.work + (QUICK if self.quick else ""),
@@ -110,8 +122,10 @@ class Context:
             repeats=len(compared.ours),
             ours=f"{compared.our_rate:.0f} tokens/s",
             peer=f"{compared.peer_rate:.0f} tokens/s",
-            share=self.share(compared.our_rate, flops_per_parameter),
-            peer_share=self.share(compared.peer_rate, flops_per_parameter),
+            share=share,
+            peer_share=peer_share,
+            packed_share=self.packed_share(share),
+            packed_peer_share=self.packed_share(peer_share),
             notes=notes,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -39,6 +41,18 @@ def describe(threads: int) -> Machine:
         threads=threads,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
     )
+
+
+@functools.cache
+def sources() -> str:
+    """The first 8 digits of a hash over the tool's and the benchmarks' sources: figures of two versions stand
+    beside each other in one page, and should not be taken for one."""
+    root = Path(__file__).parents[1]
+    files = sorted([*root.glob("selfrefine/**/*.py"), *root.glob("benchmarks/*.py")])
+    found = hashlib.sha256()
+    for file in files:
+        found.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return found.hexdigest()[:8]
 
 
 def product_rate(seconds: float, size: int = SIZE) -> float:

@@ -9,7 +9,8 @@ from benchmarks.machine import Machine
 
 
 class Row(Struct, frozen=True, kw_only=True):
-    """A line of the table of comparisons. share: useful FLOPs over the measured matrix-product rate."""
+    """A line of the table of comparisons. share: useful FLOPs over the measured matrix-product rate;
+    packed_share: over that of the same product through oneDNN."""
 
     name: str
     work: str
@@ -24,6 +25,8 @@ class Row(Struct, frozen=True, kw_only=True):
     peer: str
     share: float | None = None
     peer_share: float | None = None
+    packed_share: float | None = None
+    packed_peer_share: float | None = None
     share_aim: float | None = None
     notes: tuple[str, ...] = ()
 
@@ -47,6 +50,8 @@ class Section(Struct, frozen=True, kw_only=True):
     """The same product through oneDNN with packed weights; null where torch was built without it."""
     seconds: float
     quick: bool = False
+    code: str = ""
+    """What was measured: the beginning of a hash of our sources."""
 
 
 class Results(Struct, frozen=True, kw_only=True):
