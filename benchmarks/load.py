@@ -23,7 +23,7 @@ MOST_PROMPT_TOKENS = 10_000
 COMPLETIONS = (1, 2, 4, 8, 16)
 TRAIN_SHAPES = ((64, 16), (64, 128))
 """(prompt tokens, completion tokens)."""
-TRAIN_TOKENS = 2_048
+TRAIN_TOKENS = 1_024
 """Useful tokens of a cell, roughly."""
 NOT_RUN = "–"
 

@@ -47,7 +47,7 @@ def peak_memory(context: Context) -> Section:
     training.quiet()
     made, settings = rows.sft_rows(context, 8), rows.sft_settings(context, 8)
     context.measure_product()
-    peer, (best, _) = rows.trainer(context, 8), rows.best_cut(context)
+    peer, (best, _) = rows.trainer(context, 8), rows.best_cut(context, 8)
     order = Order(
         side="ours",
         model=context.model,

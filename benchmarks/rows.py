@@ -37,14 +37,14 @@ EIGHT_EACH = Goal(
 )
 REPEATS = 2
 GENERATE_SETTINGS = (
-    sampling.Setting(rows=64, cache="dynamic"),
     sampling.Setting(rows=128, cache="dynamic"),
-    sampling.Setting(rows=64, cache="static"),
+    sampling.Setting(rows=256, cache="dynamic"),
 )
 TRAINER_SETTINGS = (
+    training.Setting(rows=4, padding_free=False),
     training.Setting(rows=8, padding_free=False),
-    training.Setting(rows=16, padding_free=False),
 )
+"""The best two of those in docs/performance-log.md, which takes minutes to find out."""
 PROMPTS_OF_AN_EPOCH = {1: 64, 8: 16}
 """By completions per prompt: an epoch of 64 rows and one of 128."""
 MAX_NEW_TOKENS = 24
@@ -67,11 +67,10 @@ def _sample(context: Context, goal: Goal, count: int, job: Job, budget_s: float)
     context.measure_product()
     short = Job(n=job.n, max_new_tokens=4, fixed=job.fixed)
     sampling.ours(engine, prompts, short, 0)  # the warm-up of our side; the search is that of the other
-    settings = GENERATE_SETTINGS[:2] if context.quick else GENERATE_SETTINGS
     plain = sampling.Peer(context.plain, sorted(engine.stop_ids), engine.end_id)
     # Found once, on fixed lengths: what fits the caches does not depend on where answers end.
     best, rates = context.once(
-        "generate", lambda: sampling.best_setting(plain, prompts, job, settings, context.say)
+        "generate", lambda: sampling.best_setting(plain, prompts, job, GENERATE_SETTINGS, context.say)
     )
     runs = iter(range(1, 1000))
     compared = alternate(
@@ -124,15 +123,14 @@ def trainer(context: Context, n: int) -> training.Peer:
     return context.once(f"trainer-{n}", make)
 
 
-def best_cut(context: Context) -> tuple[training.Setting, dict[str, float]]:
-    """The trainer's best rows a forward pass, found once, on single completions: its rows are the same kind
-    whether or not several of them repeat a prompt."""
+def best_cut(context: Context, n: int) -> tuple[training.Setting, dict[str, float]]:
+    """The trainer's best rows a forward pass on the rows of `sft_rows`, found once."""
 
     def make() -> tuple[training.Setting, dict[str, float]]:
         choices = TRAINER_SETTINGS[:1] if context.quick else TRAINER_SETTINGS
-        return training.best_setting(trainer(context, 1), choices, context.say)
+        return training.best_setting(trainer(context, n), choices, context.say)
 
-    return context.once("cut", make)
+    return context.once(f"cut-{n}", make)
 
 
 def sft_settings(context: Context, n: int) -> TrainConfig:
@@ -153,7 +151,7 @@ def _train(context: Context, goal: Goal, n: int, budget_s: float) -> Section:
     engine, rows, settings = context.engine, sft_rows(context, n), sft_settings(context, n)
     context.measure_product()
     warm = training.ours(engine, rows, settings)
-    peer, (best, rates) = trainer(context, n), best_cut(context)
+    peer, (best, rates) = trainer(context, n), best_cut(context, n)
     agreed = training.first_losses(warm.first_loss, peer.train(best, steps=1).first_loss)
     context.say(agreed)
     compared = alternate(

@@ -127,9 +127,9 @@ def best_setting(
 ) -> tuple[Setting, dict[str, float]]:
     """The fastest way to call `model.generate` for this job, tried once each on one call's worth of prompts.
 
-    Fixed lengths are tried with a quarter of the new tokens, every kind of call shortened alike.
+    Fixed lengths are tried with half of the new tokens, every kind of call shortened alike.
     """
-    new = max(1, job.max_new_tokens // 4) if job.fixed else job.max_new_tokens
+    new = max(1, job.max_new_tokens // 2) if job.fixed else job.max_new_tokens
     trial = Job(n=job.n, max_new_tokens=new, fixed=job.fixed)
     by_name = {str(setting): setting for setting in settings}
 
