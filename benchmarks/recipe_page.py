@@ -30,8 +30,8 @@ def page(plan: Plan, command: str) -> str:
         f"begins once {plan.budget:,} tokens are sampled to learn from and trained on (answers only, not",
         f"prompts), nor after {ROUNDS} rounds; a begun one is finished. What measures is not counted. Start",
         "and end: the test split under the starting and the accepted policy, 95 % interval. Gain: paired",
-        "by task.",
-        "Minutes: of all stages.",
+        "by task. Minutes: of all stages. A row with far fewer tokens was ended by its rounds, one with more",
+        "trains nothing and has no budget: neither is at the others' price.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads a run: "
         f"{os.environ.get('OMP_NUM_THREADS', 'as many')}, "
