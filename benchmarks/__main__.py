@@ -39,7 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(flags.threads)
     names = flags.only or [name for name in BENCHMARKS if name not in APART]
-    context = Context(model=flags.model, threads=flags.threads, quick=flags.quick, minutes=flags.minutes)
+    context = Context(
+        model=flags.model,
+        threads=flags.threads,
+        quick=flags.quick,
+        search=flags.search,
+        minutes=flags.minutes,
+    )
     described = machine.describe(flags.threads)
     found = None if flags.quick else results.read(results.JSON)
     begun = time.perf_counter()
@@ -71,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--quick", action="store_true", help="tiny jobs, to see that it runs; RESULTS.md stays"
+    )
+    parser.add_argument(
+        "--search", action="store_true", help="try the peers' batch sizes first: minutes more (see --minutes)"
     )
     parser.add_argument(
         "--model", default="smollm2", help="embedded model, folder or hub id in the local cache"

@@ -97,10 +97,12 @@ def _quietly(side: Side) -> Timed:
 def fastest(
     choices: Sequence[str], run: Callable[[str], float], within: float = 0.0
 ) -> tuple[str, dict[str, float]]:
-    """The choice with the highest rate, and all rates.
+    """The choice with the highest rate, and all rates; none where there is no choice.
 
     The first of those at most `within` (a share) slower than the fastest: callers list the cheaper first.
     """
+    if len(choices) == 1:
+        return choices[0], {}
     rates = {choice: run(choice) for choice in choices}
     top = max(rates.values())
     return next(choice for choice in choices if rates[choice] >= top * (1.0 - within)), rates

@@ -30,6 +30,8 @@ class Context:
     model: str
     threads: int
     quick: bool
+    search: bool = False
+    """Try the peers' settings one by one; else the best of docs/performance-log.md is taken."""
     minutes: float = math.inf
     """What all benchmarks together may take; the tables leave out what would pass it."""
     name: str = ""

@@ -18,6 +18,7 @@ from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
 from selfrefine.config import TrainConfig
 from selfrefine.records import Sample
+from selfrefine.training.forward import by_budget
 from selfrefine.training.plan import token_budget
 
 GIB = 2**30
@@ -59,14 +60,18 @@ def peak_memory(context: Context) -> Section:
     other = msgspec.structs.replace(order, side="peer", samples=tuple(peer.rows))
     ours = run_child(order)
     context.say(f"ours: {ours.peak / GIB:.2f} GiB")
-    fastest = run_child(other)
-    context.say(f"SFTTrainer, {best}: {fastest.peak / GIB:.2f} GiB")
-    budget = token_budget(
-        settings, "cpu", max(len(row.prompt_token_ids or ()) + len(row.token_ids) for row in made)
-    )
-    note = f"Our token budget is {budget:,} a forward pass."
-    row = _row(context, "peak memory of that last epoch", f"the same: {best}", ours, fastest, note)
-    return context.section((row,))
+    pairs = [(row.prompt_token_ids or (), row.token_ids) for row in made]
+    budget = token_budget(settings, "cpu", max(len(prompt) + len(answer) for prompt, answer in pairs))
+    passes = len(by_budget(pairs, budget))
+    equal = training.Setting(rows=round(len(pairs) / passes), padding_free=False)
+    found = []
+    for cut, why in ((best, "its fastest"), (equal, "as many rows a pass as ours has in the mean")):
+        theirs = run_child(msgspec.structs.replace(other, cut=cut))
+        context.say(f"SFTTrainer, {cut}: {theirs.peak / GIB:.2f} GiB")
+        note = f"Our token budget is {budget:,} a forward pass: {passes} passes for {len(pairs)} rows."
+        what = "peak memory of that last epoch"
+        found.append(_row(context, what, f"the same: {cut}, {why}", ours, theirs, note))
+    return context.section(tuple(found))
 
 
 def _row(context: Context, what: str, against: str, ours: Peak, theirs: Peak, note: str) -> Row:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
 from benchmarks import sampling, training, work
 from benchmarks.compare import Compared, alternate
 from benchmarks.context import FLOPS_SAMPLED, FLOPS_TRAINED, Context, Goal
@@ -37,14 +40,11 @@ EIGHT_EACH = Goal(
 )
 REPEATS = 2
 GENERATE_SETTINGS = (
-    sampling.Setting(rows=128, cache="dynamic"),
-    sampling.Setting(rows=256, cache="dynamic"),
+    *(sampling.Setting(rows=rows, cache="dynamic") for rows in (256, 128, 64, 32)),
+    sampling.Setting(rows=64, cache="static"),
 )
-TRAINER_SETTINGS = (
-    training.Setting(rows=4, padding_free=False),
-    training.Setting(rows=8, padding_free=False),
-)
-"""The best two of those in docs/performance-log.md, which takes minutes to find out."""
+TRAINER_SETTINGS = tuple(training.Setting(rows=rows, padding_free=False) for rows in (4, 8, 2, 16))
+"""Of both, the first was the fastest on 2 cores (docs/performance-log.md); --search tries all."""
 PROMPTS_OF_AN_EPOCH = {1: 64, 8: 16}
 """By completions per prompt: an epoch of 64 rows and one of 128."""
 MAX_NEW_TOKENS = 24
@@ -70,8 +70,10 @@ def _sample(context: Context, goal: Goal, count: int, job: Job, budget_s: float)
     plain = sampling.Peer(context.plain, sorted(engine.stop_ids), engine.end_id)
     # Found once, on fixed lengths: what fits the caches does not depend on where answers end.
     best, rates = context.once(
-        "generate", lambda: sampling.best_setting(plain, prompts, job, GENERATE_SETTINGS, context.say)
+        "generate",
+        lambda: sampling.best_setting(plain, prompts, job, _choices(context, GENERATE_SETTINGS), context.say),
     )
+    sampling.peer(plain, prompts[:2], short, best, 0)
     runs = iter(range(1, 1000))
     compared = alternate(
         lambda: sampling.ours(engine, prompts, job, next(runs)),
@@ -84,12 +86,22 @@ def _sample(context: Context, goal: Goal, count: int, job: Job, budget_s: float)
     rows = count * job.n
     notes = (
         f"Prompts of {min(lengths)} to {max(lengths)} tokens, temperature 1, float32.",
-        f"`model.generate`: sampling mode, prompts sorted by length, {best}; tried "
-        + ", ".join(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items())
-        + ".",
+        f"`model.generate`: sampling mode, prompts sorted by length, {best}; {_tried(rates)}.",
         f"Tokens per answer: {_mean(compared, rows)[0]:.1f} and {_mean(compared, rows)[1]:.1f}.",
     )
     return context.section((context.throughput_row(goal, compared, FLOPS_SAMPLED, notes),))
+
+
+S = TypeVar("S")
+
+
+def _choices(context: Context, settings: Sequence[S]) -> Sequence[S]:
+    return settings if context.search else settings[:1]
+
+
+def _tried(rates: Mapping[str, float]) -> str:
+    shown = ", ".join(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items())
+    return f"tried {shown}" if shown else "the fastest of those in docs/performance-log.md"
 
 
 def _mean(compared: Compared, rows: int) -> tuple[float, float]:
@@ -127,8 +139,7 @@ def best_cut(context: Context, n: int) -> tuple[training.Setting, dict[str, floa
     """The trainer's best rows a forward pass on the rows of `sft_rows`, found once."""
 
     def make() -> tuple[training.Setting, dict[str, float]]:
-        choices = TRAINER_SETTINGS[:1] if context.quick else TRAINER_SETTINGS
-        return training.best_setting(trainer(context, n), choices, context.say)
+        return training.best_setting(trainer(context, n), _choices(context, TRAINER_SETTINGS), context.say)
 
     return context.once(f"cut-{n}", make)
 
@@ -166,9 +177,8 @@ def _train(context: Context, goal: Goal, n: int, budget_s: float) -> Section:
     notes = (
         f"{len(rows)} rows: prompts of {prompt_tokens:.0f} tokens, completions of {answer_tokens:.1f} on "
         f"average, {settings.batch_size} completions a step, the same rows in the same steps on both sides.",
-        f"`SFTTrainer`: {best}; tried "
-        + ", ".join(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items())
-        + "; no gradient checkpointing, no evaluation, no logging, no saving.",
+        f"`SFTTrainer`: {best}; {_tried(rates)}; no gradient checkpointing, no evaluation, no logging, no "
+        "saving.",
         f"Both sides: {agreed}.",
     )
     return context.section((context.throughput_row(goal, compared, FLOPS_TRAINED, notes),))

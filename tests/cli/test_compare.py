@@ -116,8 +116,12 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
         4,
         "better was measured with another evaluate.temperature than first",
     )
-    (place / "runs/better/final/summary.json").unlink()
     told["config"]["evaluate"]["temperature"] = 0.0
+    told["config"]["generate"]["stop"] = ["\n"]
+    manifest.write_text(json.dumps(told))
+    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with another generate.stop than first")
+    told["config"]["generate"]["stop"] = []
+    (place / "runs/better/final/summary.json").unlink()
     manifest.write_text(json.dumps(told))
     refused(selfrefine("compare", "first", "better", cwd=place), 5, "has no final measurement", "--final")
     refused(selfrefine("compare", "first", "nobody", cwd=place), 5, "no run 'nobody'")

@@ -50,6 +50,7 @@ CASES: dict[str, list[Pair]] = {
     "one, two and eight": groups((1, 2, 8), (0, 1, 4, 9)),  # the one alone is empty
     "one token each": groups((1, 2, 8), (1,)),
     "a single prompt": groups((8,), (6, 1)),
+    "some alone and some not, nothing in common": groups((1, 3, 1), (7, 2, 1, 4), prefix=0),
     "prompt of one token": [((7,), (1, 2, 3)), ((7,), (4,))],
 }
 
