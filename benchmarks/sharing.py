@@ -1,7 +1,7 @@
 """Rows that share their prompt against rows of their own: the same pairs, forward and backward.
 
-Both sides are our code. A dense mask over all siblings loses from 8 x 256 tokens on; attention family by
-family must not.
+Both sides are our code; the first takes plain rows where nothing is to be shared. A dense mask over all
+siblings loses from 8 x 256 tokens on; attention family by family must not.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shared_against_plain(context: Context) -> Section:
         for n, tokens in shapes:
             rows = work.made_up(PROMPT, 1, n, tokens, model.config.vocab_size)
             pairs = [(row.prompt_token_ids or (), row.token_ids) for row in rows]
-            sides: tuple[Forward, Forward] = (forward._shared_rows, forward._plain_rows)
+            sides: tuple[Forward, Forward] = (forward.completion_logprobs, forward._plain_rows)
             for side in sides:
                 _seconds(side, model, pairs)  # warm-up
             timed = [[_seconds(side, model, pairs) for side in sides] for _ in range(REPEATS)]

@@ -101,8 +101,7 @@ def _joined(places: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
 
 
 def _family(context: Sequence[int], places: Sequence[Sequence[int]], device: Any) -> Family:
-    alone = len(places) == 1 and not context  # plainly causal: no mask is the fastest one
-    if sum(map(len, places)) <= JOINT_TOKENS and not alone:
+    if sum(map(len, places)) <= JOINT_TOKENS:
         return _joint(context, places, device)
     longest = max(map(len, places))
     own = [[*row, *[row[0]] * (longest - len(row))] for row in places]
@@ -133,13 +132,7 @@ def _joint(context: Sequence[int], places: Sequence[Sequence[int]], device: Any)
 
 
 def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]]:
-    """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens.
-
-    A prompt's only completion is one segment with it where that pads nothing: nothing follows that prompt
-    twice, and a family of its own costs an operation a layer (a row of 50 + 64 tokens was 7 % slower than a
-    plain one). Above JOINT_TOKENS segments are padded to the longest, and completions differ more than
-    prompts: there a long one would make all prompts as long.
-    """
+    """The layout of pairs (equal prompts are laid once), and per pair the places that predict its tokens."""
     layout = Layout()
     prompts: dict[tuple[int, ...], list[int]] = {}
     for i, (prompt, _) in enumerate(pairs):
@@ -147,20 +140,21 @@ def lay_out(pairs: Sequence[Pair], device: Any) -> tuple[Layout, list[list[int]]
     keys = list(prompts)
     shared = shared_beginning(keys)
     root = layout.add([], [keys[0][:shared]], device)[0] if shared else []
-    only = {key: pairs[i][1] for key, (i, *others) in prompts.items() if not others}
-    if len(keys) > 1 and sum(len(key) - shared + len(only.get(key, ())) for key in keys) > JOINT_TOKENS:
-        only = {}
-    own = layout.add(root, [(*key[shared:], *only.get(key, ())) for key in keys], device)
+    own = layout.add(root, [key[shared:] for key in keys], device)
     predictors: list[list[int]] = [[] for _ in pairs]
     for key, places in zip(keys, own, strict=True):
         members = prompts[key]
-        if key in only:
-            predictors[members[0]] = places[len(key) - shared - 1 : -1]
-            continue
         found = layout.add([*root, *places], [pairs[i][1] for i in members], device)
         for i, tokens in zip(members, found, strict=True):
             predictors[i] = [places[-1], *tokens[:-1]] if tokens else []
     return layout, predictors
+
+
+def laid_tokens(pairs: Sequence[Pair]) -> int:
+    """How many tokens the layout of these pairs has."""
+    prompts = list({tuple(prompt) for prompt, _ in pairs})
+    shared = shared_beginning(prompts)
+    return shared + sum(len(p) - shared for p in prompts) + sum(len(answer) for _, answer in pairs)
 
 
 _current: list[Layout] = []

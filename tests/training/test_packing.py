@@ -14,7 +14,7 @@ from wrapping import gradients, off, wrapped
 from selfrefine.errors import EngineError
 from selfrefine.training import forward, packing
 from selfrefine.training.forward import completion_logprobs
-from selfrefine.training.packing import Layout, _current, attend, lay_out, why_not
+from selfrefine.training.packing import Layout, _current, attend, laid_tokens, lay_out, why_not
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -103,20 +103,28 @@ def test_a_prompt_is_laid_once_and_what_prompts_share_too() -> None:
     common = tuple(range(100, 110))
     pairs = [((*common, 1), (5, 6)), ((*common, 1), (7,)), ((*common, 2, 3), (8,))]
     layout, predictors = lay_out(pairs, "cpu")
-    # The second prompt's only completion, 8, stands right behind it.
-    assert layout.ids == [*common, 1, 2, 3, 8, 5, 6, 7]
-    assert layout.positions == [*range(10), 10, 10, 11, 12, 11, 12, 11]
+    assert layout.ids == [*common, 1, 2, 3, 5, 6, 7, 8]
+    assert layout.positions == [*range(10), 10, 10, 11, 11, 12, 11, 12]
     # The token before a completion's first is its prompt's last, wherever that lies.
-    assert predictors == [[10, 14], [10], [12]]
-    assert len(layout.families) == 3
+    assert predictors == [[10, 13], [10], [12]]
+    assert laid_tokens(pairs) == len(layout.ids)
 
 
-def test_a_single_row_is_laid_as_a_plain_one() -> None:
-    """One causal segment, no mask: a family for the completion alone made such a row 7 % slower."""
-    layout, predictors = lay_out([((1, 2, 3), (4, 5))], "cpu")
-    assert (layout.ids, predictors) == ([1, 2, 3, 4, 5], [[2, 3]])
-    assert [family.mask_CK for family in layout.families] == [None]
-    assert lay_out([((1, 2, 3), ())], "cpu")[1] == [[]]
+def test_where_nothing_is_saved_rows_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single pair, or equal lengths with nothing in common: sharing is then only a detour."""
+    model, taken = tiny.model(), []
+    for name in ("_shared_rows", "_plain_rows"):
+        way = getattr(forward, name)
+        monkeypatch.setattr(forward, name, lambda *a, name=name, way=way: taken.append(name) or way(*a))
+    cases: list[list[Pair]] = [
+        [((1, 2, 3), (4, 5))],
+        [((1, 2), (3,)), ((4, 5), (6,))],
+        [((1, 2), (3,)), ((4, 5), (6, 7))],
+        [((1, 2), (3,)), ((1, 2), (4,))],
+    ]
+    for pairs in cases:
+        completion_logprobs(model, pairs)
+    assert taken == ["_plain_rows", "_plain_rows", "_shared_rows", "_shared_rows"]
 
 
 def test_a_long_answer_does_not_make_all_rows_as_long() -> None:
