@@ -22,8 +22,8 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     """One float32 tensor a pair: nats of each completion token at temperature 1. Differentiable.
 
     Pairs with equal prompts share the prompt's computation where the model can take it (`packing`) and that
-    leaves fewer tokens to compute; else each pair is a row (a single one is 7 % faster as a plain row). An
-    empty completion gives an empty tensor. Raises: EngineError for an empty prompt.
+    leaves fewer tokens to compute; else each pair is a row. An empty completion gives an empty tensor.
+    Raises: EngineError for an empty prompt.
     """
     if any(not prompt for prompt, _ in pairs):
         raise EngineError("an empty prompt gives its completion no logprobs")

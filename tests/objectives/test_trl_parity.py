@@ -144,6 +144,20 @@ def test_rloo_off_policy() -> None:
     assert ours.metrics["clip_share"] == pytest.approx(told["clip_ratio/region_mean"][0]) != 0.0
 
 
+ONE_QUIET_STEP: dict[str, Any] = {
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "max_steps": 1,
+    "learning_rate": 0.0,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+}
+"""Arguments of a TRL trainer that takes its step and leaves weights and disk as they were."""
+
+
 class Seen:
     """A step of a TRL trainer: its inputs, its loss and the gradient of every weight."""
 
@@ -170,19 +184,11 @@ def one_step(trainer: Any, config: Any, folder: Path, **settings: Any) -> tuple[
     model = tiny.model().requires_grad_(True)
     args = config(
         output_dir=str(folder),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        max_steps=1,
-        learning_rate=0.0,
+        **ONE_QUIET_STEP,
         num_generations=4,
         per_device_train_batch_size=8,
         max_completion_length=6,
         beta=0.0,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
         seed=1,
         **settings,
     )
@@ -276,17 +282,9 @@ def test_an_sft_step_on_the_same_model(tmp_path: Path) -> None:
     rows = [{"input_ids": [*p, *c], "completion_mask": [0] * len(p) + [1] * len(c)} for p, c in pairs]
     args = SFTConfig(
         output_dir=str(tmp_path),
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        max_steps=1,
-        learning_rate=0.0,
+        **ONE_QUIET_STEP,
         per_device_train_batch_size=4,
         completion_only_loss=True,
-        report_to=[],
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
     )
     model = tiny.model().requires_grad_(True)
     Watched(
