@@ -23,18 +23,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from selfrefine import records
-from selfrefine.artifacts import RoundDir
 from selfrefine.cli.stream import read_samples
 from selfrefine.config import Config, GateConfig, RewardConfig, SelectConfig
 from selfrefine.engines.base import Completion, Request, Sampling
 from selfrefine.engines.scripted import Scripted
-from selfrefine.jsonl import PartFile
 from selfrefine.records import Message, Reward, RoundSummary, RunManifest, Sample, Task
-from selfrefine.rundir import Run
-from selfrefine.steps import stages
-from selfrefine.steps.cycle import why_stop
-from selfrefine.steps.watch import Silent
-from selfrefine.steps.work import start
+from selfrefine.runfolder.jsonl import PartFile
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run
+from selfrefine.stages import stages
+from selfrefine.stages.cycle import why_stop
+from selfrefine.stages.watch import Silent
+from selfrefine.stages.work import start
 
 ROWS, UNIT, BIG, RUNS = 8_192, 1_024, 100_000, 200
 

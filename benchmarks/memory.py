@@ -16,9 +16,9 @@ from benchmarks import machine, rows, training, work
 from benchmarks.compare import ratio
 from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
+from selfrefine.compute.forward import by_budget
 from selfrefine.config import TrainConfig
 from selfrefine.records import Sample
-from selfrefine.training.forward import by_budget
 from selfrefine.training.plan import token_budget
 
 GIB = 2**30

@@ -12,10 +12,10 @@ from msgspec import Struct
 from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
-from selfrefine.rundir import Run
+from selfrefine.runfolder.run import Run
+from selfrefine.stages.counted import round_counts
+from selfrefine.stages.cycle import spent_tokens
 from selfrefine.stats import Comparison, Difference, Interval, compare
-from selfrefine.steps.counted import round_counts
-from selfrefine.steps.cycle import spent_tokens
 from selfrefine.steps.evaluate import per_task
 
 SEEDS = (0, 1, 2)

@@ -14,9 +14,9 @@ from benchmarks import work
 from benchmarks.compare import ratio
 from benchmarks.context import Context
 from benchmarks.records import Section, Table
+from selfrefine.compute import forward
+from selfrefine.compute.packing import Pair
 from selfrefine.config import TrainConfig
-from selfrefine.training import forward
-from selfrefine.training.packing import Pair
 
 PROMPT = 50
 SHAPES = ((1, 64), (8, 16), (8, 64), (4, 256), (8, 256), (2, 512), (8, 512))

@@ -26,7 +26,7 @@ from selfrefine.engines.local import LocalEngine
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.steps.finetune import finetune
-from selfrefine.steps.lessons import items
+from selfrefine.steps.training_items import items
 from selfrefine.training.plan import plan_steps
 
 SETTINGS = TrainConfig(lr=3e-4, epochs=1, batch_size=64)

@@ -17,7 +17,7 @@ from selfrefine.engines.load import resolve as resolve_model
 from selfrefine.engines.local import LocalEngine
 from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
-from selfrefine.steps.prepare import make_splits
+from selfrefine.stages.prepare import make_splits
 
 DEMO = Path(__file__).parent.parent / "selfrefine" / "configs" / "demo.toml"
 SEED = 20_231

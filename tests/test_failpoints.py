@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from selfrefine import failpoints, jsonl
-from selfrefine.artifacts import RoundDir
-from selfrefine.jsonl import PartFile
 from selfrefine.records import GateDecision, Message, RoundSummary, RunManifest, Task
-from selfrefine.rundir import Run
+from selfrefine.runfolder import failpoints, jsonl
+from selfrefine.runfolder.jsonl import PartFile
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run
 
 MANIFEST = RunManifest(
     name="demo", argv=(), config={}, origins={}, seeds={}, git={}, packages={}, model={}, prompts={},
@@ -176,7 +176,7 @@ def non_atomic_commit(monkeypatch: pytest.MonkeyPatch) -> None:
         with path.open("wb", buffering=0) as stream:
             jsonl._write(stream.fileno(), data, "half")
 
-    monkeypatch.setattr("selfrefine.artifacts.atomic_write", write_in_place)
+    monkeypatch.setattr("selfrefine.runfolder.round.atomic_write", write_in_place)
 
 
 @pytest.mark.parametrize("plant", [no_tail_repair, resume_at_a_row, non_atomic_commit])

@@ -23,7 +23,7 @@ from selfrefine.cli import (
     select,
     tasks,
 )
-from selfrefine.jsonl import write_stdout
+from selfrefine.runfolder.jsonl import write_stdout
 
 app = typer.Typer(
     name="selfrefine",

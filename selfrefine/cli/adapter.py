@@ -25,8 +25,8 @@ def merge(
     \b
       selfrefine adapter merge runs/demo/adapter -o my-model
     """
-    from selfrefine.artifacts import RoundDir
     from selfrefine.errors import EngineError, RunFolderError
+    from selfrefine.runfolder.round import RoundDir
 
     out = Path(output)
     if out.exists():

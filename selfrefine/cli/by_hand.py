@@ -8,9 +8,9 @@ from typing import Any
 from selfrefine.cli import common
 from selfrefine.cli.open_run import come_back
 from selfrefine.report.words import summary_line, with_interval
-from selfrefine.rundir import Run, locate
-from selfrefine.steps import stages
-from selfrefine.steps.work import Work, start
+from selfrefine.runfolder.run import Run, locate
+from selfrefine.stages import stages
+from selfrefine.stages.work import Work, start
 
 
 def one_stage(

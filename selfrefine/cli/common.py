@@ -180,8 +180,8 @@ class _Page(io.StringIO):
 
 def show(view: RenderableType) -> None:
     """A view for a person, on stdout. Raises: StdoutClosed, RunFolderError, as for rows."""
-    from selfrefine.jsonl import write_stdout
     from selfrefine.report.console import make_console
+    from selfrefine.runfolder.jsonl import write_stdout
 
     page = _Page()
     make_console(page).print(view)
@@ -192,8 +192,8 @@ def print_json(value: object) -> None:
     """One JSON object as a line on stdout; on a terminal, without a character that could act there."""
     import msgspec
 
-    from selfrefine.jsonl import write_stdout
     from selfrefine.report.safe_text import safe_json
+    from selfrefine.runfolder.jsonl import write_stdout
 
     line = msgspec.json.encode(value, enc_hook=os.fspath).decode() + "\n"
     write_stdout((safe_json(line) if on_terminal() else line).encode())
@@ -211,7 +211,7 @@ def write_summary(path: str | None, summary: Mapping[str, Any]) -> None:
         return
     import msgspec
 
-    from selfrefine.jsonl import open_output
+    from selfrefine.runfolder.jsonl import open_output
 
     with open_output(path) as write:
         write(msgspec.json.encode(summary) + b"\n")

@@ -25,10 +25,10 @@ def command(
       selfrefine compare placebo mine --markdown > table.md
     """
     from selfrefine.errors import UsageError
-    from selfrefine.jsonl import write_stdout
+    from selfrefine.gating.versus import versus
     from selfrefine.report.compared import compared_markdown, compared_view
-    from selfrefine.rundir import Run, locate
-    from selfrefine.steps.versus import versus
+    from selfrefine.runfolder.jsonl import write_stdout
+    from selfrefine.runfolder.run import Run, locate
 
     if json_ and markdown:
         raise UsageError("--json or --markdown, not both")

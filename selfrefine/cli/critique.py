@@ -97,12 +97,12 @@ def _filter(
     from selfrefine.cli.stream import filter_units, read_samples
     from selfrefine.records import Sample
     from selfrefine.report.words import critique_line
+    from selfrefine.stages.watch import show_rewards
+    from selfrefine.stages.work import build_rewards, critique_settings, critique_templates
     from selfrefine.steps.critique import critique
     from selfrefine.steps.critique_outcome import Outcome, summary
     from selfrefine.steps.reward import score
     from selfrefine.steps.units import sample_units
-    from selfrefine.steps.watch import show_rewards
-    from selfrefine.steps.work import build_rewards, critique_settings, critique_templates
 
     config = resolved.config
     templates, settings = critique_templates(config), critique_settings(config)

@@ -84,8 +84,8 @@ def command(
         gate__mode=gate,
     )
     if dry_run:
-        from selfrefine.jsonl import write_stdout
-        from selfrefine.report.plan import plan
+        from selfrefine.report.dry_run import plan
+        from selfrefine.runfolder.jsonl import write_stdout
 
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
@@ -116,12 +116,12 @@ def _cycle(
     trust: bool,
 ) -> dict[str, Any]:
     from selfrefine.cli.open_run import come_back, create_run, run_path, same_or_free
-    from selfrefine.manifest import redacted
     from selfrefine.report.ending import ending, summary
-    from selfrefine.rundir import Run, new_name
-    from selfrefine.steps.cycle import cycle
+    from selfrefine.runfolder.manifest import redacted
+    from selfrefine.runfolder.run import Run, new_name
+    from selfrefine.stages.cycle import cycle
+    from selfrefine.stages.work import start
     from selfrefine.steps.finetune import trainable
-    from selfrefine.steps.work import start
 
     path = run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None

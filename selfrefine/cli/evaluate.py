@@ -83,15 +83,15 @@ def _measure(
 
     from selfrefine.cli.stream import filter_units
     from selfrefine.errors import UsageError
-    from selfrefine.jsonl import open_input
     from selfrefine.records import Sample
     from selfrefine.report.words import with_interval
+    from selfrefine.runfolder.jsonl import open_input
+    from selfrefine.stages.watch import show_completions
+    from selfrefine.stages.work import build_rewards, check_measure, evaluate_settings
     from selfrefine.stats import interval
     from selfrefine.steps.evaluate import evaluate, per_task
     from selfrefine.steps.generate import task_units
     from selfrefine.steps.reward import Tally, require_some_scored
-    from selfrefine.steps.watch import show_completions
-    from selfrefine.steps.work import build_rewards, check_measure, evaluate_settings
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 

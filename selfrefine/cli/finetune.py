@@ -107,11 +107,11 @@ def _train(
 ) -> dict[str, Any]:
     from msgspec import UNSET
 
-    from selfrefine.artifacts import RoundDir
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
     from selfrefine.report.words import summary_line
-    from selfrefine.steps import alarms
+    from selfrefine.runfolder.round import RoundDir
+    from selfrefine.stages import alarms
     from selfrefine.steps.finetune import Policies, finetune, trainable
     from selfrefine.steps.select import Selection, select, why_nothing
 

@@ -83,12 +83,12 @@ def _filter(
     resolved: Any, source: str, output: str, watch: common.ConsoleWatch, *, trust: bool, as_json: bool
 ) -> dict[str, Any]:
     from selfrefine.cli.stream import filter_units
-    from selfrefine.jsonl import open_input
     from selfrefine.records import Sample, Task
     from selfrefine.report.words import summary_line
+    from selfrefine.runfolder.jsonl import open_input
+    from selfrefine.stages.watch import show_completions
+    from selfrefine.stages.work import generate_settings
     from selfrefine.steps.generate import counts, generate, task_units
-    from selfrefine.steps.watch import show_completions
-    from selfrefine.steps.work import generate_settings
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 

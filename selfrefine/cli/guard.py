@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from selfrefine.errors import Interrupted, SelfrefineError
-from selfrefine.jsonl import StdoutClosed
+from selfrefine.runfolder.jsonl import StdoutClosed
 
 
 def guarded(app: Callable[[], Any]) -> int:

@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from selfrefine import audit, manifest
 from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
 from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
-from selfrefine.manifest import EngineFacts
 from selfrefine.records import RunManifest
-from selfrefine.rundir import Run, new_path, sha256_texts
-from selfrefine.steps.prepare import check_objective, make_splits, run_prompts
-from selfrefine.steps.work import build_both
+from selfrefine.runfolder import audit, manifest
+from selfrefine.runfolder.manifest import EngineFacts
+from selfrefine.runfolder.run import Run, new_path, sha256_texts
+from selfrefine.stages.prepare import check_objective, make_splits, run_prompts
+from selfrefine.stages.work import build_both
 
 
 def engine_facts(engine: Engine) -> EngineFacts:

@@ -20,7 +20,7 @@ def ls(json_: JsonOption = False) -> None:
       selfrefine recipes ls
     """
     from selfrefine import recipes
-    from selfrefine.jsonl import write_stdout
+    from selfrefine.runfolder.jsonl import write_stdout
 
     found = [recipes.read(name) for name in recipes.names()]
     if json_ or not common.on_terminal():
@@ -40,8 +40,8 @@ def show(name: Annotated[str, typer.Argument(help="A recipe's name, or a file of
       selfrefine cycle --config demo --recipe ./mine.toml --run mine
     """
     from selfrefine import recipes
-    from selfrefine.jsonl import write_stdout
     from selfrefine.report.safe_text import safe_text
+    from selfrefine.runfolder.jsonl import write_stdout
 
     text = recipes.read(name).text
     write_stdout((safe_text(text, newlines=True) if common.on_terminal() else text).encode())

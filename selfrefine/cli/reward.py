@@ -77,8 +77,8 @@ def command(
 
 
 def _scorers(resolved: Any) -> Any:
+    from selfrefine.stages.work import build_rewards
     from selfrefine.steps.reward import needs_engine, parse_spec
-    from selfrefine.steps.work import build_rewards
 
     config = resolved.config
     specs = [parse_spec(text) for text in config.reward.use]
@@ -90,7 +90,7 @@ def _selftest(resolved: Any, path: str) -> None:
     import sys
 
     from selfrefine.errors import DataError
-    from selfrefine.jsonl import open_input
+    from selfrefine.runfolder.jsonl import open_input
     from selfrefine.steps.reward import selftest, selftest_rows
 
     with open_input(path) as stream:
@@ -109,9 +109,9 @@ def _filter(
     from selfrefine.cli.stream import filter_units, read_samples
     from selfrefine.records import Sample
     from selfrefine.report.words import summary_line
+    from selfrefine.stages.watch import show_rewards
     from selfrefine.steps.reward import Tally, require_some_scored, score
     from selfrefine.steps.units import sample_units
-    from selfrefine.steps.watch import show_rewards
 
     rows = read_samples(source)
     first = next(rows)

@@ -43,8 +43,8 @@ def ls(json_: JsonOption = False) -> None:
     \b
       selfrefine runs ls
     """
-    from selfrefine.audit import list_runs
     from selfrefine.report.tables import runs_table
+    from selfrefine.runfolder.audit import list_runs
 
     found = list_runs(common.RUNS_DIR)
     if json_ or not common.on_terminal():
@@ -65,7 +65,7 @@ def show(
     """
     from selfrefine.report.ending import final_row, round_seconds
     from selfrefine.report.tables import run_view
-    from selfrefine.rundir import Run, locate
+    from selfrefine.runfolder.run import Run, locate
 
     run = Run.open(locate(common.RUNS_DIR, name))
     summaries = [folder.summary() for folder in run.rounds()]
@@ -82,10 +82,10 @@ def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")])
     \b
       selfrefine runs verify demo
     """
-    from selfrefine.audit import in_progress
-    from selfrefine.audit import verify as check
     from selfrefine.errors import RunFolderError
-    from selfrefine.rundir import Run, locate
+    from selfrefine.runfolder.audit import in_progress
+    from selfrefine.runfolder.audit import verify as check
+    from selfrefine.runfolder.run import Run, locate
 
     run = Run.open(locate(common.RUNS_DIR, name))
     for path in in_progress(run):

@@ -10,8 +10,8 @@ from typing import TypeVar
 from selfrefine import records
 from selfrefine.cli.common import ConsoleWatch, on_terminal, show
 from selfrefine.errors import DataError, Interrupted
-from selfrefine.jsonl import IdIndex, lines, open_input, open_output
 from selfrefine.records import Sample, Task
+from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
 
 T = TypeVar("T")
 

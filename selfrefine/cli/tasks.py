@@ -40,7 +40,7 @@ def command(
     """
     from selfrefine.cli.stream import write_tasks
     from selfrefine.config import parse_set
-    from selfrefine.jsonl import open_input, write_stdout
+    from selfrefine.runfolder.jsonl import open_input, write_stdout
     from selfrefine.tasks import listing, load
     from selfrefine.tasks.base import TaskOptions
 

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from msgspec import Struct
 
+from selfrefine.compute import lora, products
+from selfrefine.compute.forward import completion_logprobs, cut
+from selfrefine.compute.packing import Pair
 from selfrefine.config import LoraConfig
 from selfrefine.engines.base import Completion, Request, Sampling
 from selfrefine.engines.chat import ChatEncoder
 from selfrefine.errors import EngineError
-from selfrefine.manifest import EngineFacts
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.records import FinishReason, Message
+from selfrefine.runfolder.manifest import EngineFacts
 from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
-from selfrefine.training import lora, products
-from selfrefine.training.forward import completion_logprobs, cut
-from selfrefine.training.packing import Pair
 
 
 class Identity(Struct, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ from rich import box
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from selfrefine.gating.versus import Versus, Versuses
 from selfrefine.report.safe_text import safe_text, text
 from selfrefine.report.words import with_interval
 from selfrefine.stats import Difference
-from selfrefine.steps.versus import Versus, Versuses
 
 _HEADINGS = ("run", "before → after", "difference [95 %]", "p", "n", "ties", "unscored")
 

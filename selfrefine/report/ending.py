@@ -7,16 +7,16 @@ from typing import Any
 import msgspec
 from rich.console import Group, RenderableType
 
-from selfrefine.artifacts import RoundDir
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
 from selfrefine.report.words import revised_lines, with_interval
-from selfrefine.rundir import Run
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run
+from selfrefine.stages.cycle import Ended
+from selfrefine.stages.stages import test_reads
 from selfrefine.stats import Difference, Interval, paired_difference
-from selfrefine.steps.cycle import Ended
 from selfrefine.steps.evaluate import per_task
-from selfrefine.steps.stages import test_reads
 
 
 def round_seconds(run: Run) -> dict[int, float]:

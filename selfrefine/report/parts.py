@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from selfrefine.artifacts import RoundDir
 from selfrefine.records import Sample
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import with_interval
-from selfrefine.rundir import Run
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run
 from selfrefine.stats import interval
 
 EXAMPLES = 3

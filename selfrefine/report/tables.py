@@ -16,12 +16,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from selfrefine.audit import RunInfo
 from selfrefine.doctor import Check
 from selfrefine.records import Reward, RoundSummary, RunManifest, Sample, Task
+from selfrefine.report.guards import watched_view
 from selfrefine.report.safe_text import text
-from selfrefine.report.watched import watched_view
 from selfrefine.report.words import compact, number, with_interval
+from selfrefine.runfolder.audit import RunInfo
 from selfrefine.stats import Interval
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}

@@ -20,8 +20,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from selfrefine import seeds
+from selfrefine.compute.prefix import shared_beginning
 from selfrefine.errors import EngineError
-from selfrefine.prefix import shared_beginning
 from selfrefine.sampling.cache import SlotCache
 from selfrefine.sampling.draw import draw
 

@@ -17,7 +17,7 @@ from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
 from selfrefine.memory import Memory
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
-from selfrefine.steps.lessons import items
+from selfrefine.steps.training_items import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore
@@ -108,12 +108,12 @@ def finetune(
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
+    from selfrefine.compute.packing import why_not
     from selfrefine.objectives import OBJECTIVES
     from selfrefine.objectives.fit import fit
-    from selfrefine.training.fixed import fix
     from selfrefine.training.loop import train
-    from selfrefine.training.packing import why_not
     from selfrefine.training.plan import longest_row, token_budget
+    from selfrefine.training.precomputed import fix
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")

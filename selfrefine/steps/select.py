@@ -11,8 +11,8 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive, generator
-from selfrefine.steps.candidates import Fate, candidates, fit, ranked, unique
-from selfrefine.steps.pairs import labels, pairs, whole_groups
+from selfrefine.steps.select_candidates import Fate, candidates, fit, ranked, unique
+from selfrefine.steps.select_compared import labels, pairs, whole_groups
 
 
 class Selection(Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from typing import BinaryIO, cast
 import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
-from selfrefine.jsonl import IdIndex
 from selfrefine.records import Task
+from selfrefine.runfolder.jsonl import IdIndex
 from selfrefine.tasks.base import PLACEHOLDER, Located, SourceFn, TaskOptions, content_id
 from selfrefine.tasks.lines import read_stream
 

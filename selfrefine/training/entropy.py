@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selfrefine.training import head
+from selfrefine.compute import head
 
 ROWS = 64
 """Positions at once: the whole N x V again would double the memory peak of a step."""

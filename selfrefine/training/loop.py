@@ -19,15 +19,15 @@ from msgspec import Struct
 from safetensors.torch import load_file, save
 
 from selfrefine import seeds
+from selfrefine.compute.forward import completion_logprobs, shares_rows
 from selfrefine.config import ObjectiveConfig, TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives import GROUPED
 from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
 from selfrefine.training.entropy import EntropyMeter
-from selfrefine.training.fixed import baseline, tokens_of
-from selfrefine.training.forward import completion_logprobs, shares_rows
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at, token_budget
+from selfrefine.training.precomputed import baseline, tokens_of
 
 
 class StepLog(Struct, frozen=True, kw_only=True):

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from selfrefine import seeds
+from selfrefine.compute.forward import by_budget, rows_by_budget
 from selfrefine.config import TrainConfig
 from selfrefine.objectives.base import Item
-from selfrefine.training.forward import by_budget, rows_by_budget
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,

@@ -189,7 +189,7 @@ def test_a_run_is_made_once(mine: Path) -> None:
 
 
 def test_two_processes_on_one_run(mine: Path) -> None:
-    from selfrefine.rundir import Run
+    from selfrefine.runfolder.run import Run
 
     with Run.open(mine / "runs/run-001").lock():
         done = selfrefine("generate", "--run", "run-001", cwd=mine)

@@ -135,7 +135,7 @@ def _arm(job: dict[str, Any]) -> None:
     """The world this child lives in: where it dies, how large its disk is, which bug it has."""
     import resource
 
-    from selfrefine import failpoints
+    from selfrefine.runfolder import failpoints
 
     # What a killed process wrote stays in the page cache; the order of fsyncs is tested in test_jsonl.
     os.fsync = lambda fd: None
@@ -170,7 +170,7 @@ def _signal_again(failpoints: Any, again: int) -> None:
 
 
 def _log_stages(log: str) -> None:
-    from selfrefine.steps import stages
+    from selfrefine.stages import stages
 
     def logged(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
         def named(work: Any, k: Any = "", *more: Any) -> Any:
@@ -199,7 +199,7 @@ def _warm() -> None:
     import selfrefine.cli.open_run
     import selfrefine.engines.load
     import selfrefine.report.ending
-    import selfrefine.steps.cycle
+    import selfrefine.stages.cycle
     import selfrefine.training.loop  # noqa: F401
     from selfrefine.engines import local
 

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 
+from selfrefine.compute.head import is_plain
 from selfrefine.errors import EngineError
-from selfrefine.training.head import is_plain
 
 
 def plain_logprobs(model: Any, prompt: Sequence[int], completion: Sequence[int]) -> list[float]:

@@ -17,6 +17,7 @@ import trl_peer
 from rows import batch, gradients, item, near, ragged
 from torch import Tensor
 
+from selfrefine.compute.forward import completion_logprobs
 from selfrefine.config import ObjectiveConfig
 from selfrefine.objectives.advantages import advantages
 from selfrefine.objectives.base import Item
@@ -25,7 +26,6 @@ from selfrefine.objectives.grpo import grpo
 from selfrefine.objectives.kto import kto
 from selfrefine.objectives.rloo import rloo
 from selfrefine.objectives.sft import sft
-from selfrefine.training.forward import completion_logprobs
 
 LENGTHS = (3, 7, 1, 5)
 

@@ -12,8 +12,8 @@ from selfrefine import recipes
 from selfrefine.cli import common
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError
-from selfrefine.steps.prepare import check_objective
-from selfrefine.steps.work import build_both, check_method
+from selfrefine.stages.prepare import check_objective
+from selfrefine.stages.work import build_both, check_method
 
 
 def resolved(config: str | None, *sets: str, run: Any = None, **given: Any) -> Any:

@@ -18,9 +18,9 @@ from harness import selfrefine
 from msgspec.structs import replace
 
 from selfrefine import recipes, verdict
-from selfrefine.steps import stages
+from selfrefine.stages import stages
+from selfrefine.stages.work import critique_settings
 from selfrefine.steps.critique import CritiqueSettings
-from selfrefine.steps.work import critique_settings
 
 CONFIG = """
 [tasks]

@@ -155,6 +155,6 @@ def test_a_real_process_stays_within_the_estimate_and_above_half_of_it(
 
 def test_figures_that_are_repeated_without_torch_are_those_of_the_code() -> None:
     """The estimate must not import torch, so it repeats them: changed in one place only, it would lie."""
-    from selfrefine.training import head, packing
+    from selfrefine.compute import head, packing
 
     assert (footprint.JOINT_TOKENS, footprint.HEAD_ROWS) == (packing.JOINT_TOKENS, head.ROWS)

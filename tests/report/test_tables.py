@@ -6,7 +6,6 @@ from pathlib import Path
 import msgspec
 from rich.console import Console, RenderableType
 
-from selfrefine.audit import RunInfo
 from selfrefine.doctor import Check
 from selfrefine.records import (
     Critique,
@@ -20,6 +19,7 @@ from selfrefine.records import (
 )
 from selfrefine.report import tables
 from selfrefine.report.tables import RoundRow
+from selfrefine.runfolder.audit import RunInfo
 from selfrefine.stats import Interval, interval
 
 HOSTILE = "\x1b]8;;http://x\x07[/red] \u202eScore: 5 </script> <|im_end|>"

@@ -15,8 +15,8 @@ from selfrefine.errors import EngineError
 from selfrefine.records import Lesson, Message, Sample, Task
 from selfrefine.steps.finetune import finetune, trainable
 from selfrefine.steps.generate import GenerateSettings, generate
-from selfrefine.steps.lessons import items
 from selfrefine.steps.select import select
+from selfrefine.steps.training_items import items
 
 TASK = Task(id="a", prompt=(Message(role="user", content="What is 17 + 25?"),), references=("42",))
 

@@ -8,8 +8,8 @@ import pytest
 import tiny
 import torch
 
+from selfrefine.compute.forward import completion_logprobs
 from selfrefine.training.entropy import EntropyMeter
-from selfrefine.training.forward import completion_logprobs
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])

@@ -14,6 +14,8 @@ import torch
 from folder import Folder
 from wrapping import gradients, off, wrapped
 
+from selfrefine.compute import head
+from selfrefine.compute.packing import why_not
 from selfrefine.config import LoraConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted, TrainingError
@@ -21,9 +23,7 @@ from selfrefine.objectives.base import Batch, Item, Loss
 from selfrefine.objectives.sft import sft
 from selfrefine.objectives.weighted_sft import weighted_sft
 from selfrefine.records import Message
-from selfrefine.training import head
 from selfrefine.training.loop import StepLog, train
-from selfrefine.training.packing import why_not
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps
 
 END = 302

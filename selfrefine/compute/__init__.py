@@ -1,0 +1,1 @@
+"""Numerics that sampling and training share: forward passes, shared prefixes, LoRA, products."""

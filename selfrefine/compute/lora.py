@@ -1,0 +1,243 @@
+"""LoRA adapters in peft's own format, and a merge that leaves no trace.
+
+Merging and unmerging by adding and subtracting the same product drifts (0.27 % of the weights changed in
+float32), so the touched weights are copied before and put back after: the base stays bit-identical.
+Source: Hu et al. 2021, LoRA, eq. 3 (h = W0 x + alpha/r B A x).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from selfrefine.compute import adapted
+from selfrefine.config import LoraConfig
+from selfrefine.errors import ConfigError
+
+WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
+
+
+_PLAIN = {
+    "peft_type",
+    "task_type",
+    "peft_version",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "revision",
+    "inference_mode",
+    "r",
+    "lora_alpha",
+    "lora_dropout",
+    "use_rslora",
+    "rank_pattern",
+    "alpha_pattern",
+    "fan_in_fan_out",
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "layers_pattern",
+}
+"""Settings that leave an adapter W + alpha/r * B A. What else departs from peft's default (DoRA, a trained
+bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
+_HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
+
+
+def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
+    """A PeftModel around `model` with a fresh adapter: A random from `seed`, B zero."""
+    targets: Any = list(settings.targets)
+    if targets == ["all-linear"]:
+        targets = "all-linear"
+    config = peft.LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    try:
+        wrapped = peft.get_peft_model(model, config)
+        _refuse_shared(wrapped)
+    except ValueError as error:
+        detach_leftovers(model)
+        raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
+    adapted.install(wrapped)
+    return wrapped
+
+
+def _refuse_shared(wrapped: Any) -> None:
+    """Raises: ValueError for a layer whose weight is another module's too, as a head tied to the embeddings.
+
+    Trained, the adapter changes one of the two; merged, it would change both: another policy.
+    """
+    base = wrapped.get_base_model()
+    owners: dict[int, list[str]] = {}
+    for name, parameter in base.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
+            raise ValueError(
+                f"{name} shares its weight with another layer and cannot have an adapter of its own"
+            )
+
+
+def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) -> Any:
+    """A PeftModel with the adapter of `folder`. Raises: ConfigError when it is another model's."""
+    config = _read_config(folder, weights_sha256)
+    config.inference_mode = not trainable
+    try:
+        wrapped = peft.get_peft_model(model, config)
+        _refuse_shared(wrapped)
+        placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
+        odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
+        if odd:
+            raise ValueError(f"its weights and the model's layers differ, such as {odd[0]}")
+    except (RuntimeError, ValueError, SafetensorError) as error:
+        detach_leftovers(model)
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
+    adapted.install(wrapped)
+    return wrapped
+
+
+@contextmanager
+def as_policy(wrapped: Any, folder: Path | None, weights_sha256: str) -> Iterator[None]:
+    """Inside, a PeftModel under training computes as base + the adapter in `folder`, or as the bare base.
+
+    The base's weights are shared, only the adapter's few are loaded beside. Turning adapters off gives the
+    base, which is another policy than an adapter that training started from: hence the second adapter.
+    """
+    if folder is None:
+        with wrapped.disable_adapter():
+            yield
+        return
+    config = _read_config(folder, weights_sha256)
+    config.inference_mode = True
+    wrapped.add_adapter("other", config)
+    try:
+        set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS), adapter_name="other")
+        wrapped.set_adapter("other")
+        yield
+    finally:
+        wrapped.set_adapter("default")
+        wrapped.delete_adapter("other")
+
+
+def _read_config(folder: Path, weights_sha256: str) -> Any:
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise ConfigError(f"{folder}: not an adapter folder, it has no {name}")
+    sidecar = folder / SIDECAR
+    if sidecar.is_file():
+        try:
+            trained_on = json.loads(sidecar.read_text())
+        except ValueError as error:
+            raise ConfigError(f"{sidecar}: {error}") from None
+        if trained_on.get("weights_sha256") != weights_sha256:
+            raise ConfigError(
+                f"{folder}: this adapter was trained on {trained_on.get('base')} "
+                f"(weights {str(trained_on.get('weights_sha256'))[:12]}…), not on the model given "
+                f"(weights {weights_sha256[:12]}…); pass that model with --model"
+            )
+    try:
+        config = peft.PeftConfig.from_pretrained(str(folder))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{folder / CONFIG}: {error}") from None
+    if not isinstance(config, peft.LoraConfig):
+        raise ConfigError(f"{folder}: an adapter of kind {config.peft_type}; only LoRA adapters can be used")
+    default = peft.LoraConfig()
+    odd = [
+        field.name
+        for field in dataclasses.fields(config)
+        if field.name not in _PLAIN and getattr(config, field.name) != getattr(default, field.name)
+    ]
+    if "init_lora_weights" in odd and config.init_lora_weights in _HARMLESS_INITS:
+        odd.remove("init_lora_weights")
+    if odd:
+        raise ConfigError(f"{folder}: a LoRA with {odd[0]} cannot be used, only a plain one")
+    return config
+
+
+def detach_leftovers(model: Any) -> None:
+    """Take LoRA layers out of a model again after a failed attach."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLayer):
+            parent = model.get_submodule(name.rpartition(".")[0])
+            setattr(parent, name.rpartition(".")[2], module.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    model.requires_grad_(False)
+
+
+def deltas(wrapped: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Module name and alpha/r * B A in float32, for every adapted layer, one at a time: all together are as
+    large as the model."""
+    for name, module in wrapped.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            yield name, module.get_delta_weight("default").detach().float()
+
+
+class Merge:
+    """An adapter added into the weights of a float32 model, and the pristine copies to undo it."""
+
+    def __init__(self, model: Any, changes: Iterable[tuple[str, torch.Tensor]]) -> None:
+        self.model = model
+        self.pristine: dict[str, torch.Tensor] = {}
+        self.merged: dict[str, torch.Tensor] = {}
+        with torch.no_grad():
+            for name, delta in changes:
+                weight = model.get_submodule(name).weight
+                self.pristine[name] = weight.data
+                weight.data = weight.data + delta
+                self.merged[name] = weight.data
+
+    def undo(self) -> None:
+        self._point_at(self.pristine)
+
+    def redo(self) -> None:
+        self._point_at(self.merged)
+
+    def _point_at(self, tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            self.model.get_submodule(name).weight.data = tensor
+
+
+def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> None:
+    """Write the adapter as peft does, without its model card and with lists in a fixed order.
+
+    peft keeps target_modules in a set, whose order changes from process to process.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
+    tensors = {k: state[k].contiguous().cpu() for k in sorted(state)}
+    # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
+    (folder / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
+    config = wrapped.peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = base_name
+    config["inference_mode"] = True
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+    sidecar = {"base": base_name, "weights_sha256": weights_sha256}
+    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Hash of what decides the policy: the adapter's weights and its configuration."""
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        data = (folder / name).read_bytes()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()

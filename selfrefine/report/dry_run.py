@@ -1,0 +1,148 @@
+"""`--dry-run`: what a cycle would do at most. Reads tasks, loads no weights, writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from selfrefine.config import Config
+from selfrefine.records import Task
+from selfrefine.report import footprint
+from selfrefine.report.words import compact, number
+from selfrefine.stages.prepare import make_splits, run_prompts
+
+TEMPLATE_TOKENS = 64
+"""For what a chat template puts around a prompt."""
+
+
+def plan(config: Config) -> str:
+    """Batches, tokens, disk and memory at most, as text. Raises what making the splits raises."""
+    splits = make_splits(config)
+    own, held = config.generate, config.evaluate
+    per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
+    new = own.max_new_tokens
+    held_new = (held.max_new_tokens or new) * held.n
+    sampled = per_round * own.n * new
+    rewritten = new if config.critique.revise else 0
+    critique = per_round * own.n * config.critique.passes * (config.critique.max_new_tokens + rewritten)
+    hints = per_round * config.rationalise.n * new
+    further = config.resample.max_tokens if config.resample.groups else 0
+    each = new + config.critique.passes * (config.critique.max_new_tokens + new)
+    looks = {"off": 0, "end": 1, "both": 2}[held.revise]
+    revised = looks * len(splits["test"]) * each
+    learning = sampled + critique + hints + further
+    gate, test = len(splits["gate"]) * held_new, len(splits["test"]) * held_new
+    rounds = config.cycle.rounds
+    rows = per_round * own.n
+    folder = _folder(config.model)
+    model = footprint.shape(folder, _element_bytes()) if folder else None
+    adapter = 4 * model.adapter_parameters(config.train.lora.r) if model else 0
+    lines = [
+        f"model          {config.model}",
+        f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
+        f"test {number(len(splits['test']))}",
+        f"a round        {number(per_round)} prompts x {own.n} samples = {number(rows)} answers",
+        f"new tokens     at most {compact(learning + gate)} a round, "
+        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in {rounds} rounds",
+        f"disk           about {compact(rounds * rows * 4 * 2500)}B of rows at most"
+        + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
+    ]
+    if model and folder:
+        lines += _memory(config, model, _load(config, splits, _counter(folder), rows))
+    else:
+        lines.append("memory         unknown: the model is not on this machine yet")
+    return "\n".join(lines) + "\n"
+
+
+def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> list[str]:
+    """The estimate and its parts: what is always there, and on top of it whichever work takes more."""
+    from selfrefine.engines.load import pick_device
+    from selfrefine.engines.local import BUDGETS
+    from selfrefine.sampling.decode import SLACK
+
+    device = pick_device()
+    budget = BUDGETS[device]
+    room = footprint.Room(
+        rows=budget.rows, slots=budget.tokens, slack=SLACK, prefill_tokens=budget.prefill_tokens
+    )
+    always = footprint.resident(model)
+    parts = {
+        "always": always,
+        "sampling": footprint.merged_copy(model) | footprint.sampling(model, load, room),
+    }
+    if config.cycle.rounds:
+        parts["training"] = footprint.training(model, load)
+    most = footprint.peak(always) + max(
+        footprint.peak(own) for name, own in parts.items() if name != "always"
+    )
+    lines = [
+        f"memory         at most about {compact(most)}B on {device}: always, and the larger of the others"
+    ]
+    for name, own in parts.items():
+        shown = ", ".join(f"{what} {compact(count)}B" for what, count in own.items() if count)
+        lines.append(f"  {name:<12} {compact(footprint.peak(own))}B: {shown}")
+    return lines
+
+
+def _load(
+    config: Config, splits: dict[str, list[Task]], count: Callable[[str], int], rows: int
+) -> footprint.Load:
+    """The longest prompt there may be and the most new tokens: of answers, critiques and revisions."""
+    from selfrefine.engines.load import pick_device
+    from selfrefine.training.plan import token_budget
+
+    tasks = [task for own in splits.values() for task in own]
+    system = count(config.generate.system or "") + TEMPLATE_TOKENS
+    prompts = [system + sum(count(message.content) for message in task.prompt) for task in tasks]
+    new = max(config.generate.max_new_tokens, config.evaluate.max_new_tokens or 0)
+    longest = max(prompts, default=TEMPLATE_TOKENS)
+    trained = longest
+    if own := config.critique.passes and config.critique:
+        written = max(map(count, run_prompts(config).values()))
+        longest += written + config.generate.max_new_tokens + own.max_new_tokens
+        new = max(new, own.max_new_tokens)
+        trained = longest if config.select.learn != "answers" else trained
+    # A step is cut into micro-batches of the token budget, and is often smaller than one.
+    chosen = config.select.max_per_prompt or (
+        1 if config.select.strategy == "best-of-n" else config.generate.n
+    )
+    return footprint.Load(
+        longest_prompt=longest,
+        trained_prompt=trained,
+        answers=max(rows, *(len(splits[name]) * config.evaluate.n for name in ("gate", "test"))),
+        # Fewest: what is measured or criticised has a prompt for each row, and those are prefilled together.
+        samples=1 if config.critique.passes else min(config.generate.n, config.evaluate.n),
+        new_tokens=new,
+        trained_tokens=min(
+            token_budget(config.train, pick_device(), trained + new),
+            config.train.batch_size * (trained + new),
+        ),
+        completions=chosen,
+        lora_rank=config.train.lora.r,
+    )
+
+
+def _counter(folder: Path) -> Callable[[str], int]:
+    """Tokens of a text; its bytes, which are never fewer, for a tokenizer that is not in one file."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return lambda text: len(text.encode())
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def _element_bytes() -> int:
+    """Weights are bf16 on CUDA and float32 elsewhere, as `engines.load` has it."""
+    from selfrefine.engines.load import pick_device
+
+    return 2 if pick_device() == "cuda" else 4
+
+
+def _folder(name: str) -> Path | None:
+    """Where the model's files are; None when it is not at hand."""
+    from selfrefine.engines import embedded
+
+    folder = embedded.converted_dir() if name == embedded.NAME else Path(name).expanduser()
+    return folder if (folder / "config.json").is_file() else None

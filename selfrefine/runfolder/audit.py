@@ -1,0 +1,175 @@
+"""Looking at runs from outside: what differs, what is damaged, what there is. Reads only, takes no lock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from selfrefine.errors import DataError, RunFolderError
+from selfrefine.records import RoundSummary, RunManifest, decode_sample
+from selfrefine.runfolder.jsonl import lines, sha256_file
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run, overlaps, run_names
+
+UNCOMPARED = frozenset(
+    {
+        "name",
+        "argv",
+        "git",
+        "origins",
+        "config.cycle.rounds",
+        "config.cycle.until",
+        "config.cycle.max_minutes",
+        "config.cycle.max_tokens",
+        "config.cycle.patience",
+    }
+)
+"""What may differ between two commands on one run: extending a run is normal."""
+
+_OWN = ("generate", "critique", "reward", "resampled", "rationalised", "selected")
+_MEASURED = ("gate", "test", "revised")
+
+
+def drift(old: RunManifest, new: RunManifest) -> list[str]:
+    """A sentence for each setting that would make the rest of the run another experiment."""
+    # Through JSON, since one of them came from a file: there a tuple is a list.
+    before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
+    return [
+        f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
+    ]
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{key}.")
+        else:
+            yield prefix + key, item
+
+
+def _short(values: dict[str, Any], key: str) -> str:
+    if key not in values:
+        return "not set"
+    text = msgspec.json.encode(values[key]).decode()
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def in_progress(run: Run) -> list[str]:
+    """Stages begun and not finished, as paths within the run: normal for a run that was interrupted."""
+    folders = [*run.rounds(), run.round(run.next_round()), run.final]
+    return [str(part.relative_to(run.path)) for folder in folders for part in folder.in_progress()]
+
+
+def verify(run: Run) -> list[str]:
+    """A sentence for everything that is not as it was committed; empty is good."""
+    problems: list[str] = []
+    splits = {}
+    for name in run.manifest.tasks:
+        try:
+            splits[name] = run.tasks(name)
+        except (RunFolderError, DataError) as error:
+            problems.append(str(error))
+    problems += [f"splits are not disjoint: {sentence}" for sentence in overlaps(splits)]
+    problems += [f"prompts/{name}: {what}" for name, what in _changed(run.prompts_dir, run.manifest.prompts)]
+    accepted: str | None = None
+    policies: dict[int, str] = {}
+    for folder in run.rounds():
+        try:
+            summary = folder.summary()
+        except RunFolderError as error:
+            problems.append(str(error))
+            continue
+        problems += _verify_round(folder, summary)
+        policies[folder.index] = summary.policy_after
+        accepted = policies.get(summary.accepted_round)
+    pending = run.round(run.next_round())
+    for name in (*_OWN, *_MEASURED):
+        problems += _rows(pending, name)
+        problems += _rows(run.final, name, accepted)
+    try:
+        adapter, link = run.accepted_adapter, run.path / "adapter"
+        if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
+            problems.append(
+                f"the adapter link is not round {run.accepted_round}'s: any writing command mends it"
+            )
+    except RunFolderError as error:
+        problems.append(str(error))
+    return problems
+
+
+def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
+    problems = [
+        f"{folder.path.name}/{name}: {what}" for name, what in _changed(folder.path, summary.artifacts)
+    ]
+    for name in _OWN:
+        problems += _rows(folder, name, summary.policy_before, folder.index)
+    # A rejected candidate's hash stands nowhere in the summary, so only one that was not can be compared.
+    known = folder.index == 0 or (summary.gate is not None and summary.gate.outcome != "reject")
+    for name in _MEASURED:
+        problems += _rows(folder, name, summary.policy_after if known else None)
+    return problems
+
+
+def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
+    for name, digest in digests.items():
+        if not (folder / name).is_file():
+            yield name, "missing"
+        elif sha256_file(folder / name) != digest:
+            yield name, "changed since it was written"
+
+
+def _rows(folder: RoundDir, name: str, policy: str | None = None, only_round: int | None = None) -> list[str]:
+    """Decode every row of a stage; the first that fails speaks for its file.
+
+    The trap behind `policy`: a script that ignores its model argument and samples the old policy for ever.
+    Replayed rows come from earlier rounds (`only_round`); an error row was sampled by nobody, nor was a text
+    without ids that `select` made a row of (a reference, another model's critique).
+    """
+    path = folder.file(name)
+    if not path.is_file():
+        return []
+    with path.open("rb") as stream:
+        for where, line in lines(stream, f"{folder.path.name}/{path.name}"):
+            try:
+                sample = decode_sample(line, where)
+            except DataError as error:
+                return [str(error)]
+            replayed = only_round is not None and sample.round != only_round
+            nobody = sample.finish_reason == "error" or not (sample.policy or sample.token_ids)
+            if policy is None or replayed or nobody or sample.policy == policy:
+                continue
+            return [f"{where}: sampled by policy {sample.policy[:12] or '(none)'}, not by {policy[:12]}"]
+    return []
+
+
+class RunInfo(Struct, frozen=True, kw_only=True):
+    """A line of `runs ls`."""
+
+    name: str
+    path: Path
+    rounds: int = 0
+    """Committed ones, round 0 included."""
+    manifest: RunManifest | None = None
+    last: RoundSummary | None = None
+    problem: str | None = None
+
+
+def list_runs(runs_dir: Path) -> list[RunInfo]:
+    """Every run of a folder by name, damaged ones too. Reads the manifest and the last round.json only."""
+    found = []
+    for name in run_names(runs_dir):
+        path = runs_dir / name
+        try:
+            run = Run.open(path)
+            rounds = run.next_round()
+            last = run.summary(rounds - 1) if rounds else None
+            found.append(RunInfo(name=name, path=path, rounds=rounds, manifest=run.manifest, last=last))
+        except RunFolderError as error:
+            found.append(RunInfo(name=name, path=path, problem=str(error)))
+    return found

@@ -1,0 +1,355 @@
+"""A run's folder: its name, its lock, what was asked (manifest), its frozen tasks, its rounds.
+
+runs/<name>/  manifest.json events.jsonl tasks/ prompts/ round-000/ … final/ adapter -> round-00N/adapter
+"""
+
+from __future__ import annotations
+
+import difflib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from selfrefine import records
+from selfrefine.errors import DataError, RunFolderError
+from selfrefine.records import RoundSummary, RunManifest, Task
+from selfrefine.runfolder.failpoints import failpoint
+from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
+from selfrefine.runfolder.round import RoundDir, point_adapter, round_name, sweep, sync_tree
+
+MANIFEST = "manifest.json"
+PLAN = "plan.json"
+_LOCK = ".lock"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+# --- names -----------------------------------------------------------------------------------------
+
+
+def valid_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None
+
+
+def new_path(runs_dir: Path, name: str) -> Path:
+    """Where a new run of that name goes. Raises: RunFolderError for a name that could leave `runs_dir`."""
+    if not valid_name(name):
+        raise RunFolderError(
+            f"{name[:120]!r} is no run name: up to 100 of letters, digits, '._-', a letter or digit first"
+        )
+    return runs_dir / name
+
+
+def locate(runs_dir: Path, name_or_path: str) -> Path:
+    """The folder of an existing run: a path if it has a separator, else a name in `runs_dir`, else a folder.
+
+    Raises: RunFolderError when there is none, it is no run, or the name leads out of `runs_dir`.
+    """
+    path = Path(name_or_path)
+    if os.sep not in name_or_path:
+        named = runs_dir / name_or_path
+        if valid_name(name_or_path) and _is_run(named):
+            if named.resolve().parent != runs_dir.resolve():
+                raise RunFolderError(f"{named} leads out of {runs_dir}; give its path instead")
+            return named
+        if not _is_run(path):
+            new_path(runs_dir, name_or_path)
+            if named.is_dir():
+                path = named
+    if _is_run(path):
+        return path
+    if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
+        raise RunFolderError(f"{path} is no run folder: it has no {MANIFEST}")
+    if os.sep in name_or_path:
+        raise RunFolderError(f"there is no run at {name_or_path[:200]}")
+    near = difflib.get_close_matches(path.name, run_names(runs_dir), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "`selfrefine runs ls` lists them"
+    raise RunFolderError(f"no run {name_or_path[:120]!r} in {runs_dir}; {hint}")
+
+
+def run_names(runs_dir: Path) -> list[str]:
+    """Names of the runs in a folder, sorted."""
+    if not runs_dir.is_dir():
+        return []
+    return sorted(p.name for p in runs_dir.iterdir() if valid_name(p.name) and _is_run(p))
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / MANIFEST).is_file()
+    except OSError:  # a name longer than the file system takes
+        return False
+
+
+def new_name(runs_dir: Path) -> str:
+    """The first free name of run-001, run-002, …"""
+    number = 1
+    while (runs_dir / f"run-{number:03d}").exists():
+        number += 1
+    return f"run-{number:03d}"
+
+
+# --- frozen inputs ---------------------------------------------------------------------------------
+
+
+def prompt_key(task: Task) -> str:
+    """The task's prompt, normalised: two tasks with one key are the same question."""
+    text = "\n".join(message.content for message in task.prompt)
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def overlaps(splits: Mapping[str, Sequence[Task]]) -> list[str]:
+    """A sentence for every task that stands in two splits, by id or by normalised prompt."""
+    found = []
+    for what, key in (("id", lambda task: task.id), ("prompt", prompt_key)):
+        seen: dict[str, tuple[str, str]] = {}
+        for split, tasks in splits.items():
+            for task in tasks:
+                other, first = seen.setdefault(key(task), (split, task.id))
+                if other != split:
+                    found.append(f"{split} task {task.id!r} has the {what} of {other} task {first!r}")
+    return found
+
+
+def task_files(splits: Mapping[str, Sequence[Task]]) -> dict[str, bytes]:
+    """The frozen files' bytes by split name."""
+    return {name: b"".join(records.encode(t) + b"\n" for t in tasks) for name, tasks in splits.items()}
+
+
+def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
+    """As the manifest's `tasks` and `prompts` have it."""
+    data = {name: v.encode() if isinstance(v, str) else v for name, v in files.items()}
+    return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
+
+
+# --- the run ---------------------------------------------------------------------------------------
+
+
+class Events:
+    """`events.jsonl`: what happened, and the only place for clock times. Nothing is recovered from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._mended = False
+
+    def append(self, kind: str, **fields: Any) -> None:
+        """Add a line. A full disk loses it silently: the artifact being written says so, and matters more."""
+        event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
+        line = msgspec.json.encode(event) + b"\n"
+        with suppress(OSError), self.path.open("ab", buffering=0) as stream:
+            if not self._mended:
+                whole = self.path.read_bytes()
+                stream.truncate(whole.rfind(b"\n") + 1)
+                self._mended = True
+            stream.write(line)
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """The events that can be read; a torn line is left out."""
+        if self.path.is_file():
+            with self.path.open("rb") as stream:
+                for _, line in lines(stream, self.path.name):
+                    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                        yield msgspec.json.decode(line, type=dict[str, Any])
+
+
+class Run:
+    """An existing run. Reading needs no lock; whatever writes does so inside `with run.lock():`."""
+
+    def __init__(self, path: Path, manifest: RunManifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.events = Events(path / "events.jsonl")
+        self.prompts_dir = path / "prompts"
+        self.final = RoundDir(path / "final")
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        manifest: RunManifest,
+        splits: Mapping[str, Sequence[Task]],
+        prompts: Mapping[str, str],
+    ) -> Run:
+        """Make the folder whole: built under a hidden name, fsynced, renamed once.
+
+        `prompts` is file name to text. The manifest's `tasks` and `prompts` are filled in with sha256.
+        Raises: RunFolderError (exists, bad name, disk full), DataError (splits that overlap).
+        """
+        new_path(path.parent, path.name)
+        if shared := overlaps(splits):
+            raise DataError(f"splits must be disjoint: {shared[0]} ({len(shared)} such)")
+        files = task_files(splits)
+        manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
+        with write_errors(path.parent, "no run was made"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with _only_one(path.parent):
+                if path.exists() or path.is_symlink():
+                    raise RunFolderError(
+                        f"{path} already exists: continue it with --run {path.name}, or choose another name"
+                    )
+                building = path.with_name(f".{path.name}.building")
+                if building.exists():
+                    shutil.rmtree(building)
+                for folder in (building, building / "tasks", building / "prompts"):
+                    folder.mkdir()
+                failpoint("create.begun")
+                for name, data in files.items():
+                    (building / "tasks" / f"{name}.jsonl").write_bytes(data)
+                for name, text in prompts.items():
+                    new_path(building, name)
+                    (building / "prompts" / name).write_text(text, encoding="utf-8", newline="")
+                failpoint("create.filled")
+                (building / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
+                sync_tree(building)
+                failpoint("create.before-rename")
+                building.rename(path)
+                failpoint("create.renamed")
+                fsync_directory(path.parent)
+        return cls(path, manifest)
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Raises: RunFolderError when it is no run, damaged, or of another schema version."""
+        file = path / MANIFEST
+        try:
+            data = file.read_bytes()
+            version = msgspec.json.decode(data, type=dict[str, Any]).get("schema_version")
+            if version != records.SCHEMA_VERSION:
+                raise RunFolderError(
+                    f"{file} has schema version {version}; this selfrefine reads {records.SCHEMA_VERSION}"
+                )
+            return cls(path, msgspec.json.decode(data, type=RunManifest))
+        except OSError as error:
+            raise RunFolderError(f"{path} is no run folder: {MANIFEST}: {error.strerror}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{file} is damaged: {error}") from None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the one writer; mend what a killed one left. The kernel lets go of it when this process dies.
+
+        Raises: RunFolderError naming the process that holds it.
+        """
+        with write_errors(self.path):
+            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
+                holder = f"process {pid}" if pid else "another process"
+                raise RunFolderError(f"{self.path} is locked by {holder}: wait for it, or stop it") from None
+            with write_errors(self.path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+                self._mend()
+            yield
+            os.ftruncate(fd, 0)  # a finished run is the same bytes whoever finished it
+        finally:
+            os.close(fd)
+
+    def _mend(self) -> None:
+        for folder in (self.path, self.round(self.next_round()).path, self.final.path):
+            sweep(folder)
+        point_adapter(self.path, self.accepted_round)
+
+    def tasks(self, split: str) -> list[Task]:
+        """A frozen split. Raises: RunFolderError when it is missing or was changed."""
+        path = self.path / "tasks" / f"{split}.jsonl"
+        if not path.is_file():
+            raise RunFolderError(f"{path} is missing")
+        if sha256_file(path) != self.manifest.tasks.get(split):
+            raise RunFolderError(f"{path} was changed after the run was made: its tasks are frozen")
+        with path.open("rb") as stream:
+            return [records.decode_task(line, where) for where, line in lines(stream, str(path))]
+
+    def round(self, index: int) -> RoundDir:
+        return RoundDir(self.path / round_name(index))
+
+    def rounds(self) -> list[RoundDir]:
+        """The committed rounds, in order from 0."""
+        return [self.round(k) for k in range(self.next_round())]
+
+    def next_round(self) -> int:
+        """The first round that is not committed."""
+        index = 0
+        while self.round(index).committed:
+            index += 1
+        return index
+
+    def summary(self, index: int) -> RoundSummary:
+        """Raises: RunFolderError when that round is not committed."""
+        return self.round(index).summary()
+
+    def plan(self) -> dict[str, dict[str, int]]:
+        """Token budgets that memory made smaller than the constants, by engine and kind of work.
+
+        Empty for a run that kept its plan; one that did not is outside byte identity. Raises: RunFolderError.
+        """
+        path = self.path / PLAN
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, int]])
+        except FileNotFoundError:
+            return {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from None
+
+    def keep_plan(self, plan: dict[str, dict[str, int]]) -> None:
+        """Write it, so that the same command again begins with budgets that fit. Raises: RunFolderError."""
+        atomic_write(self.path / PLAN, msgspec.json.encode(plan, order="deterministic") + b"\n")
+
+    @property
+    def accepted_round(self) -> int:
+        """The round whose adapter is the accepted policy; 0 is the base."""
+        committed = self.next_round()
+        return self.summary(committed - 1).accepted_round if committed else 0
+
+    @property
+    def accepted_adapter(self) -> Path | None:
+        """None when the accepted policy is the base. Raises: RunFolderError when its folder is gone."""
+        accepted = self.accepted_round
+        if not accepted:
+            return None
+        adapter = self.round(accepted).adapter
+        if not adapter.is_dir():
+            raise RunFolderError(f"{adapter} is missing: it is the accepted policy")
+        return adapter
+
+    @property
+    def current_adapter(self) -> Path | None:
+        """What the next round samples from and may continue: an undecided candidate, else the accepted one.
+
+        Raises: RunFolderError when its folder is gone.
+        """
+        committed = self.next_round()
+        undecided = self.summary(committed - 1).undecided_round if committed else None
+        if undecided is None:
+            return self.accepted_adapter
+        adapter = self.round(undecided).adapter
+        if not adapter.is_dir():
+            raise RunFolderError(f"{adapter} is missing: the undecided policy that training goes on from")
+        return adapter
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Two processes that make a run of one name at one time: the second waits, then finds it there."""
+    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""What knows folders and units: one file a stage, two runners, the loop."""

@@ -1,0 +1,210 @@
+"""What a row may teach (`select.learn`): an answer, the turn that revised one, the critique that led to it.
+
+The candidates made here are Samples like any other: what is learnt is always `text` after `messages`. A
+strategy then chooses among them. Rows that teach nothing of the wanted kind are counted in `fate`.
+
+Source: Madaan et al. 2023, "Self-Refine", for the turns; Welleck et al. 2023, "Generating Sequences by
+Learning to Self-Correct", for keeping the corrections that raised the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
+
+from selfrefine.config import SelectConfig
+from selfrefine.records import Critique, Lesson, Sample, groups
+from selfrefine.steps.rationalise import is_rationalised
+
+Fate = Counter[str]
+_REVISION = re.compile(r"\.v(\d+)$")
+
+
+def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[list[Sample]]:
+    """The rows a strategy chooses from: those of one task that teach the same kind of thing, in lists."""
+    kept = _in_band(samples, config, fate)
+    if config.learn == "answers":
+        return groups(_answers(kept, config, fate))
+    risen, others = _risen(kept, fate)
+    made = []
+    if config.learn in ("revisions", "both"):
+        turns = [after for _, after in risen]
+        if config.corrections == "samples":
+            turns += _corrected(kept, others, fate)
+        made += groups([replace(turn, lesson=Lesson(teaches="revision")) for turn in turns])
+    if config.learn in ("critiques", "both"):
+        told = (_critique_row(before, after, fate) for before, after in risen)
+        made += groups([row for row in told if row is not None])
+    return made
+
+
+def fit(row: Sample, fate: Fate, *, whole: bool = True) -> bool:
+    """Can this row be learnt from? With `whole` one that was cut off cannot: it teaches never to stop."""
+    why = ""
+    if row.error is not None or row.finish_reason == "error":
+        why = "errors"
+    elif whole and row.finish_reason == "length":
+        why = "truncated"
+    elif row.reward is None:
+        why = "unscored"
+    if why:
+        fate[why] += 1
+    return not why
+
+
+def ranked(rows: Iterable[Sample]) -> list[Sample]:
+    """Best first; of equals the lower index."""
+    return sorted(rows, key=lambda row: (-(row.reward or 0.0), row.index, row.id))
+
+
+def unique(rows: Sequence[Sample], fate: Fate) -> list[Sample]:
+    """The first row of each distinct text, white space at the ends aside."""
+    first: dict[str, Sample] = {}
+    for row in rows:
+        first.setdefault(row.text.strip(), row)
+    fate["duplicates"] += len(rows) - len(first)
+    return list(first.values())
+
+
+def _in_band(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
+    """Rows of the prompts whose mean reward lies within `select.band`: neither mastered nor out of reach.
+
+    The mean is over the drafts, since it says how hard a prompt is for the policy; answers found with a hint
+    do not. A prompt with no scored draft has none, and its rows stay to be counted as unscored.
+    """
+    if config.band is None:
+        return list(samples)
+    low, high = config.band
+    outside = set()
+    for group in groups(samples):
+        drafts = [row for row in group if row.parent_id is None and not is_rationalised(row)]
+        rewards = [row.reward for row in drafts if row.reward is not None]
+        if rewards and not low <= sum(rewards) / len(rewards) <= high:
+            outside.add(group[0].task.id)
+            fate["out_of_band"] += len(group)
+            fate["prompts_out_of_band"] += 1
+    return [row for row in samples if row.task.id not in outside]
+
+
+def _answers(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
+    by_id = {row.id: row for row in samples}
+    rows = []
+    for row in samples:
+        revision = row.parent_id is not None
+        if config.candidates == "all" or revision == (config.candidates == "revisions"):
+            rows.append(replace(_as_answer(row, by_id.get(row.parent_id or "")), lesson=Lesson()))
+        else:
+            fate["revisions" if revision else "drafts"] += 1
+    return rows
+
+
+def _as_answer(row: Sample, draft: Sample | None) -> Sample:
+    """A revision is learnt as the answer to its draft's prompt: the policy should get there at once.
+
+    Its logprobs belong to the prompt it was sampled under, so they go. Where the draft is not among the rows
+    (somebody filtered it out) the revision turn itself is what can be learnt.
+    """
+    if draft is None:
+        return row
+    return replace(row, messages=draft.messages, prompt_token_ids=draft.prompt_token_ids, logprobs=None)
+
+
+Turn = tuple[Sample, Sample]
+"""(the text that was criticised, its revision)."""
+
+
+def _risen(samples: Sequence[Sample], fate: Fate) -> tuple[list[Turn], list[Turn]]:
+    """The turns whose reward rose from the one text to the other, and those whose did not."""
+    by_id = {row.id: row for row in samples}
+    found, others = [], []
+    for row in samples:
+        if row.parent_id is None:
+            fate["drafts"] += 1
+            continue
+        before = by_id.get(_revised_id(row))
+        if not fit(row, fate):
+            others += [(before, row)] if before is not None else []
+        elif before is None:
+            fate["no_draft"] += 1
+        elif before.reward is None:
+            fate["unscored"] += 1
+        elif (row.reward or 0.0) <= before.reward:
+            fate["not_better"] += 1
+            others.append((before, row))
+        else:
+            found.append((before, row))
+    return found, others
+
+
+def _corrected(samples: Sequence[Sample], turns: Sequence[Turn], fate: Fate) -> list[Sample]:
+    """The turns with the best draft of their task in place of their own revision, where it is better.
+
+    Welleck et al. 2023: corrections are paired from the samples of a prompt by their value. A
+    model that cannot correct yet makes none to learn from. Logprobs belong to another prompt and go.
+    """
+    best: dict[str, Sample] = {}
+    drafts = [row for row in samples if row.parent_id is None and fit(row, Counter())]
+    for row in ranked(drafts):
+        best.setdefault(row.task.id, row)
+    made = []
+    for before, turn in turns:
+        better = best.get(before.task.id)
+        if turn.error is not None or before.reward is None or better is None:
+            continue
+        if (better.reward or 0.0) <= before.reward:
+            continue
+        fate["corrected"] += 1
+        taught = {"text": better.text, "token_ids": better.token_ids, "finish_reason": better.finish_reason}
+        made.append(replace(turn, **taught, reward=better.reward, rewards=better.rewards, logprobs=None))
+    return made
+
+
+def _revised_id(row: Sample) -> str:
+    """Pass 1 revises the draft, pass 2 the revision of pass 1."""
+    match = _REVISION.search(row.id)
+    number = int(match[1]) if match else 1
+    return f"{row.parent_id}.v{number - 1}" if number > 1 else row.parent_id or ""
+
+
+def _critique_row(before: Sample, after: Sample, fate: Fate) -> Sample | None:
+    """The critique of `before` as a row of its own, worth what its revision is worth.
+
+    A critic that saw the references needs them, and would be trained to expect them: not learnt. Another
+    model's critique keeps its text only: its ids are of another vocabulary, and it is encoded anew.
+    """
+    if not before.critiques:
+        fate["no_critique"] += 1
+        return None
+    told = before.critiques[-1]
+    if told.critic.endswith("+references"):
+        fate["references_seen"] += 1
+        return None
+    if told.finish_reason != "stop":
+        fate["critiques_truncated"] += 1
+        return None
+    own = _own(told, before)
+    return Sample(
+        id=f"{before.id}.c{told.pass_index}",
+        task=before.task,
+        messages=told.messages,
+        prompt_token_ids=told.prompt_token_ids if own else (),
+        round=before.round,
+        index=before.index,
+        parent_id=before.id,
+        text=told.text,
+        token_ids=told.token_ids if own else (),
+        logprobs=told.logprobs if own else None,
+        policy=before.policy if own else "",
+        engine=before.engine,
+        reward=after.reward,
+        lesson=Lesson(teaches="critique"),
+    )
+
+
+def _own(told: Critique, row: Sample) -> bool:
+    """Whether the policy was its own critic: `critic` ends in the beginning of the critic's policy hash."""
+    _, _, policy = told.critic.rpartition("policy:")
+    return bool(policy) and row.policy.startswith(policy)

@@ -1,0 +1,127 @@
+"""What is known before the first step and stays: logprobs under policies other than the one being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from selfrefine.compute.forward import completion_logprobs, cut
+from selfrefine.compute.packing import Pair
+from selfrefine.config import ObjectiveConfig
+from selfrefine.memory import Memory, out_of_memory
+from selfrefine.objectives import GROUPED, LABELLED, PAIRED
+from selfrefine.objectives.advantages import advantages
+from selfrefine.objectives.base import Item
+from selfrefine.objectives.kto import unrelated
+
+As = Callable[[Path | None], AbstractContextManager[None]]
+"""Inside `as_policy(folder)` the model is base + that adapter, or the bare base."""
+
+
+def fix(
+    model: Any,
+    items: Sequence[Item],
+    own: ObjectiveConfig,
+    token_budget: int,
+    as_policy: As,
+    *,
+    sampler: Path | None,
+    reference: Path | None,
+    memory: Memory | None = None,
+) -> list[Item]:
+    """Items with all that the objective needs besides the trained policy's logprobs.
+
+    Computed with the forward pass of training and without gradient, from adapters on disk: a resumed training
+    gets the same numbers. `sampler` is the adapter that answered in this round.
+    """
+    made = list(items)
+    if own.name in GROUPED:
+        missing = [i for i, item in enumerate(made) if not _has_old(item)]
+        rows = []
+        if missing:
+            with as_policy(sampler):
+                rows = logprobs_of(model, [tokens_of(made[i]) for i in missing], token_budget, memory)
+        for i, row in zip(missing, rows, strict=True):
+            # What was recorded stays: a stop string's end-of-turn alone was not sampled and has no logprob.
+            recorded = made[i].old_logprobs or ()
+            made[i] = replace(made[i], old_logprobs=(*recorded, *row[len(recorded) :]))
+    if own.name in PAIRED | LABELLED or (own.kl and own.name in GROUPED):
+        with as_policy(reference):
+            made = _with_reference(model, made, own, token_budget, memory)
+    return advantages(made, own) if own.name in GROUPED else made
+
+
+def _with_reference(
+    model: Any, items: list[Item], own: ObjectiveConfig, token_budget: int, memory: Memory | None
+) -> list[Item]:
+    rows = logprobs_of(model, [tokens_of(item) for item in items], token_budget, memory)
+    made = [replace(item, reference_logprobs=row) for item, row in zip(items, rows, strict=True)]
+    if own.name in LABELLED:
+        others = unrelated(made)
+        mixed = [(item.prompt_token_ids, other) for item, other in zip(made, others, strict=True)]
+        totals = map(sum, logprobs_of(model, mixed, token_budget, memory))
+        made = [
+            replace(item, unrelated_token_ids=other, unrelated_reference=float(total))
+            for item, other, total in zip(made, others, totals, strict=True)
+        ]
+    return made
+
+
+def _has_old(item: Item) -> bool:
+    return item.old_logprobs is not None and len(item.old_logprobs) == len(item.completion_token_ids)
+
+
+def tokens_of(item: Item) -> Pair:
+    """The item's prompt and completion, as the forward pass takes them."""
+    return item.prompt_token_ids, item.completion_token_ids
+
+
+def logprobs_of(
+    model: Any, pairs: Sequence[Pair], token_budget: int, memory: Memory | None = None
+) -> list[tuple[float, ...]]:
+    """`completion_logprobs` as plain numbers, in micro-batches, without gradient and without dropout.
+
+    Where memory runs out the budget is halved (`memory` keeps it).
+    Raises: EngineError when a single pair is too much.
+    """
+    memory = memory or Memory()
+    training = model.training
+    model.eval()
+    try:
+        while True:
+            try:
+                return _logprobs(model, pairs, memory.tokens("training", token_budget))
+            except (RuntimeError, MemoryError) as error:
+                if (why := out_of_memory(error)) is None:
+                    raise
+            mend = "one prompt with its answer does not fit: leave out the longest rows"
+            memory.halve("training", token_budget, partial(cut, model, pairs), why, mend)
+    finally:
+        model.train(training)
+
+
+@torch.no_grad()
+def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
+    results: list[tuple[float, ...]] = [()] * len(pairs)
+    for micro in cut(model, pairs, token_budget):
+        rows = completion_logprobs(model, [pairs[i] for i in micro])
+        for i, row in zip(micro, rows, strict=True):
+            results[i] = tuple(row.tolist())
+    return results
+
+
+def baseline(model: Any, items: Sequence[Item], token_budget: int, memory: Memory | None = None) -> float:
+    """KTO's z0 for a step: max(0, mean nats the policy is off the reference on unrelated answers)."""
+    asked = [item for item in items if item.unrelated_token_ids]
+    if not asked:
+        return 0.0
+    pairs = [(item.prompt_token_ids, item.unrelated_token_ids) for item in asked]
+    rows = logprobs_of(model, pairs, token_budget, memory)
+    off = sum(sum(row) - item.unrelated_reference for row, item in zip(rows, asked, strict=True))
+    return max(0.0, off / len(asked))

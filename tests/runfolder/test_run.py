@@ -1,0 +1,385 @@
+"""Names, locks, rounds and commits of a run folder, on hand-made rows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from selfrefine.errors import DataError, Interrupted, RunFolderError
+from selfrefine.records import GateDecision, Message, RoundSummary, RunManifest, Sample, Task, encode
+from selfrefine.runfolder.audit import drift, in_progress, list_runs, verify
+from selfrefine.runfolder.run import Run, locate, new_path, prompt_key, valid_name
+
+
+def task(id: str, question: str) -> Task:
+    return Task(id=id, prompt=(Message(role="user", content=question),))
+
+
+SPLITS = {"train": [task("a", "1 + 1?")], "gate": [task("b", "1 + 2?")], "test": [task("c", "1 + 3?")]}
+
+
+def manifest(**fields: Any) -> RunManifest:
+    base: dict[str, Any] = {
+        "name": "demo",
+        "argv": ("selfrefine", "cycle"),
+        "config": {"sampling": {"temperature": 1.0}, "cycle": {"rounds": 3, "until": None}},
+        "origins": {"sampling.temperature": "default"},
+        "seeds": {"run": 0},
+        "git": {"commit": "abc", "dirty": False},
+        "packages": {"torch": "2.13.0"},
+        "model": {"id": "tiny", "sha256": "00"},
+        "chat_template_sha256": "11",
+        "prompts": {},
+        "tasks": {},
+        "device": "cpu",
+        "dtype": "float32",
+        "threads": 2,
+        "token_budget": 4096,
+    }
+    return RunManifest(**(base | fields))
+
+
+def row(policy: str, round: int = 0, id: str = "a.r0.s0", **fields: Any) -> bytes:
+    return encode(Sample(id=id, task=SPLITS["train"][0], text="2", round=round, policy=policy, **fields))
+
+
+def summary(index: int, **fields: Any) -> RoundSummary:
+    return RoundSummary(index=index, **({"policy_before": "base", "policy_after": "base"} | fields))
+
+
+def commit_round(
+    run: Run, index: int, accepted: int = 0, policy: str = "base", rows: int = 1
+) -> RoundSummary:
+    folder = run.round(index)
+    folder.stage("generate", range(rows), lambda n: [row(policy, index, f"a.r{index}.s{n}")])
+    if index:
+        folder.put_directory("adapter", lambda d: (d / "adapter_model.safetensors").write_bytes(b"w"))
+    return folder.commit(summary(index, accepted_round=accepted))
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "runs" / "demo", manifest(), SPLITS, {"critique.md": "Look at {{ task }}"})
+
+
+# --- names and creation ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "-rf", ".hidden", "a" * 101, "a\n", "ü", "a\0"]
+)
+def test_a_name_that_could_leave_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    assert not valid_name(name)
+    with pytest.raises(RunFolderError):
+        new_path(tmp_path / "runs", name)
+    with pytest.raises(RunFolderError):
+        locate(tmp_path / "runs", name)
+
+
+def test_a_run_of_a_refused_name_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match="is no run name"):
+        Run.create(tmp_path / "my run", manifest(), SPLITS, {})
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_is_found_by_name_and_by_path(run: Run) -> None:
+    runs = run.path.parent
+    assert locate(runs, "demo") == run.path
+    assert locate(Path("elsewhere"), str(run.path)) == run.path
+
+
+def test_what_is_no_run_is_named_with_what_is_missing(run: Run) -> None:
+    runs = run.path.parent
+    (runs / "notes").mkdir()
+    with pytest.raises(RunFolderError, match=r"no run folder: it has no manifest.json"):
+        locate(runs, "notes")
+    with pytest.raises(RunFolderError, match=r"did you mean demo\?"):
+        locate(runs, "dmeo")
+    with pytest.raises(RunFolderError, match=r"there is no run at \.\./x"):
+        locate(runs, "../x")
+    with pytest.raises(RunFolderError):
+        locate(runs, "x/" + "y" * 5000)
+    (runs / "outside").symlink_to(run.path.rename(runs.parent / "elsewhere"))
+    with pytest.raises(RunFolderError, match="leads out of"):
+        locate(runs, "outside")
+
+
+def test_a_run_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
+    leftover = tmp_path / ".demo.building"
+    leftover.mkdir()
+    (leftover / "junk").write_text("of a killed process")
+    run = Run.create(tmp_path / "demo", manifest(), SPLITS, {"critique.md": "x"})
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name != ".lock") == ["demo"]
+    assert sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file()) == [
+        *("manifest.json", "prompts/critique.md"),
+        *("tasks/gate.jsonl", "tasks/test.jsonl", "tasks/train.jsonl"),
+    ]
+    again = Run.open(run.path)
+    assert again.manifest == run.manifest
+    assert again.tasks("train") == SPLITS["train"]
+    with pytest.raises(RunFolderError, match="already exists: continue it with --run demo"):
+        Run.create(run.path, manifest(), SPLITS, {})
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (task("a", "something else"), "test task 'a' has the id of train task 'a'"),
+        (task("z", " 1  +\n1? "), "test task 'z' has the prompt of train task 'a'"),
+    ],
+)
+def test_splits_that_share_a_task_are_refused(tmp_path: Path, other: Task, why: str) -> None:
+    """The trap: train_dir and eval_dir were one file (Online-RLHF)."""
+    with pytest.raises(DataError, match=why):
+        Run.create(tmp_path / "demo", manifest(), SPLITS | {"test": [other]}, {})
+    assert not (tmp_path / "demo").exists()
+
+
+def test_prompts_are_one_question_when_only_case_width_and_blanks_differ() -> None:
+    assert prompt_key(task("x", "Ｗhat  IS\tStraße")) == prompt_key(task("y", "what is strasse\n"))
+    assert prompt_key(task("x", "1 + 1")) != prompt_key(task("y", "1 + 11"))
+
+
+def test_changed_tasks_are_refused(run: Run) -> None:
+    """The trap: a resume that trained on other data than before (verl#7816)."""
+    with (run.path / "tasks" / "train.jsonl").open("ab") as stream:
+        stream.write(encode(task("new", "2 + 2?")) + b"\n")
+    with pytest.raises(RunFolderError, match="changed after the run was made"):
+        run.tasks("train")
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b'{"schema_version": 99}', b'{"schema_version": 1}', b"\xff"])
+def test_a_damaged_manifest_is_a_run_folder_error(run: Run, text: bytes) -> None:
+    (run.path / "manifest.json").write_bytes(text)
+    with pytest.raises(RunFolderError, match=r"manifest\.json"):
+        Run.open(run.path)
+    [info] = list_runs(run.path.parent)
+    assert info.problem and info.manifest is None
+
+
+# --- one writer ------------------------------------------------------------------------------------
+
+
+def test_a_second_process_is_refused_and_told_whose_lock_it_is(run: Run) -> None:
+    ready, go = os.pipe(), os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with run.lock():
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+            os.kill(os.getpid(), 9)  # the kernel lets go of a dead process's lock
+    os.read(ready[0], 1)
+    with pytest.raises(RunFolderError, match=f"locked by process {pid}"), run.lock():
+        pass
+    assert Run.open(run.path).tasks("gate") == SPLITS["gate"], "reading needs no lock"
+    os.write(go[1], b".")
+    os.waitpid(pid, 0)
+    with run.lock():
+        assert (run.path / ".lock").read_text() == f"{os.getpid()}\n"
+    assert (run.path / ".lock").read_text() == "", "a finished run is the same bytes whoever finished it"
+
+
+# --- stages and rounds -----------------------------------------------------------------------------
+
+
+def test_a_stage_does_not_repeat_committed_units(run: Run) -> None:
+    done: list[str] = []
+    progress: list[tuple[int, int]] = []
+
+    def work(unit: str) -> Iterator[bytes]:
+        done.append(unit)
+        yield row("base", id=unit)
+
+    def stop() -> None:
+        if len(done) == 2:
+            raise Interrupted("stopped", 2)
+
+    plan = ["a", "b", "c"]
+    with pytest.raises(Interrupted):
+        run.round(0).stage("generate", plan, work, should_stop=stop)
+    assert in_progress(run) == ["round-000/generate.jsonl.part"]
+    assert verify(run) == [], "in progress is not a problem"
+    assert not run.round(0).has("generate")
+    run.round(0).stage("generate", plan, work, on_batch=lambda *p: progress.append(p))
+    run.round(0).stage("generate", plan, work)
+    assert done == ["a", "b", "c"]
+    assert progress == [(2, 3), (3, 3)]
+    assert [sample.id for sample in run.round(0).samples("generate")] == ["a", "b", "c"]
+
+
+def test_a_shorter_plan_than_what_is_committed_is_refused(run: Run) -> None:
+    def fail_at_two(n: int) -> list[bytes]:
+        if n == 2:
+            raise Interrupted("stopped", 2)
+        return [row("base")]
+
+    with pytest.raises(Interrupted):
+        run.round(0).stage("generate", range(3), fail_at_two)
+    with pytest.raises(RunFolderError, match="holds 2 batches of a plan of 1"):
+        run.round(0).stage("generate", range(1), fail_at_two)
+
+
+def test_round_json_is_what_makes_a_round_count(run: Run) -> None:
+    run.round(0).stage("generate", [0], lambda _: [row("base")])
+    assert (run.next_round(), run.rounds(), run.accepted_round, run.accepted_adapter) == (0, [], 0, None)
+    full = commit_round(run, 0)
+    assert list(full.artifacts) == ["generate.jsonl"]
+    assert run.summary(0) == full
+    assert run.next_round() == 1
+    with pytest.raises(RunFolderError, match="is committed"):
+        run.round(0).commit(summary(0))
+    with pytest.raises(RunFolderError, match="is committed"):
+        run.round(0).stage("reward", [0], lambda _: [])
+    run.round(1).stage("generate", [0], lambda _: [row("base", 1)])
+    (run.round(1).path / "reward.jsonl.part").touch()
+    with pytest.raises(RunFolderError, match="in progress"):
+        run.round(1).commit(summary(1))
+
+
+def test_the_adapter_link_is_the_accepted_round(run: Run) -> None:
+    link = run.path / "adapter"
+    commit_round(run, 0)
+    assert not link.is_symlink(), "nothing accepted: the policy is the base"
+    commit_round(run, 1, accepted=1)
+    assert str(link.readlink()) == "round-001/adapter", "relative, so that the folder can move"
+    commit_round(run, 2, accepted=1)
+    assert run.accepted_adapter == run.round(1).adapter
+    moved = Run.open(run.path.rename(run.path.with_name("moved")))
+    assert (moved.path / "adapter" / "adapter_model.safetensors").read_bytes() == b"w"
+    assert verify(moved) == []
+    (moved.path / "adapter").unlink()
+    assert verify(moved) == ["the adapter link is not round 1's: any writing command mends it"]
+    with moved.lock():
+        assert verify(moved) == []
+
+
+def test_the_artifacts_are_those_of_the_round_and_the_checkpoint_is_scratch(run: Run) -> None:
+    folder = run.round(0)
+    folder.replace_directory("train.ckpt", lambda d: (d / "step").write_text("1"))
+    folder.replace_directory("train.ckpt", lambda d: (d / "step").write_text("2"))
+    current = folder.directory("train.ckpt")
+    assert current and (current / "step").read_text() == "2"
+
+    def nested(place: Path) -> None:
+        (place / "sub").mkdir()
+        (place / "sub" / "x").write_text("x")
+
+    folder.put_directory("adapter", nested)
+    full = folder.commit(summary(0))
+    assert list(full.artifacts) == ["adapter/sub/x"]
+    assert sorted(p.name for p in folder.path.iterdir()) == ["adapter", "round.json"]
+
+
+def test_a_directory_build_that_fails_leaves_no_directory(run: Run) -> None:
+    def fail(place: Path) -> None:
+        (place / "half").write_text("half")
+        raise DataError("no")
+
+    with pytest.raises(DataError):
+        run.round(1).put_directory("adapter", fail)
+    assert not run.round(1).has("adapter")
+    run.round(1).put_directory("adapter", lambda d: (d / "whole").write_text(""))
+    assert [p.name for p in run.round(1).adapter.iterdir()] == ["whole"]
+
+
+# --- looking from outside --------------------------------------------------------------------------
+
+
+def test_drift_names_what_differs_and_lets_a_run_be_extended() -> None:
+    old = msgspec.json.decode(msgspec.json.encode(manifest()), type=RunManifest)
+    later = manifest(
+        name="x", argv=(), git={"commit": "def"}, origins={},
+        config={"sampling": {"temperature": 1.0}, "cycle": {"rounds": 9, "until": 0.5, "max_minutes": 1}},
+    )  # fmt: skip
+    assert drift(old, later) == []
+    other = manifest(
+        threads=4,
+        packages={"torch": "2.14.0"},
+        config={"sampling": {"temperature": 0.7, "top_k": 5}, "cycle": {"rounds": 3, "n": 8}},
+    )
+    assert drift(old, other) == [
+        "cycle.n: not set in the run, 8 now",
+        "sampling.temperature: 1.0 in the run, 0.7 now",
+        "sampling.top_k: not set in the run, 5 now",
+        'packages.torch: "2.13.0" in the run, "2.14.0" now',
+        "threads: 2 in the run, 4 now",
+    ]
+
+
+def test_verify_finds_a_changed_and_a_missing_artifact(run: Run) -> None:
+    commit_round(run, 0)
+    commit_round(run, 1, accepted=1)
+    assert verify(run) == []
+    path = run.round(0).file("generate")
+    path.write_bytes(path.read_bytes().replace(b'"text":"2"', b'"text":"3"'))
+    with pytest.raises(RunFolderError, match="changed after its round was committed"):
+        list(run.round(0).samples("generate"))
+    (run.round(1).adapter / "adapter_model.safetensors").unlink()
+    assert verify(run) == [
+        "round-000/generate.jsonl: changed since it was written",
+        "round-001/adapter/adapter_model.safetensors: missing",
+    ]
+
+
+def test_verify_names_the_row_that_does_not_decode(run: Run) -> None:
+    run.round(0).stage("generate", [0], lambda _: [row("base"), b'{"id":'])
+    [problem] = verify(run)
+    assert problem.startswith("round-000/generate.jsonl:2: broken JSON line")
+
+
+def test_verify_finds_a_round_that_sampled_another_policy(run: Run) -> None:
+    """The trap: a script that ignored its model argument and sampled the old model for ever (Oxen)."""
+    commit_round(run, 0)
+    folder = run.round(1)
+    folder.stage(
+        "generate", [0], lambda _: [row("base", 1), row("", 1, finish_reason="error", error="too long")]
+    )
+    folder.stage(
+        "selected", [0], lambda _: [row("older", 0), row("base", 1)]
+    )  # a replayed row may be another's
+    folder.stage("gate", [0], lambda _: [row("base")])
+    gate = GateDecision(outcome="accept", accepted=True, before=0.1, after=0.2, n=1, reason="better")
+    folder.put_directory("adapter", lambda d: None)
+    folder.commit(summary(1, policy_after="new", gate=gate, accepted_round=1))
+    assert verify(run) == ["round-001/gate.jsonl:1: sampled by policy base, not by new"]
+    run.round(2).stage("generate", [0], lambda _: [row("base", 2)])
+    run.round(2).commit(summary(2, policy_before="new", policy_after="new", accepted_round=1))
+    run.final.stage("test", [0], lambda _: [row("base")])
+    assert verify(run)[1:] == [
+        "round-002/generate.jsonl:1: sampled by policy base, not by new",
+        "final/test.jsonl:1: sampled by policy base, not by new",
+    ]
+
+
+def test_two_hundred_runs_are_listed_in_under_a_second(run: Run) -> None:
+    commit_round(run, 0)
+    for n in range(199):
+        path = run.path.parent / f"run-{n:03d}"
+        (path / "round-000").mkdir(parents=True)
+        for name in ("manifest.json", "round-000/round.json"):
+            (path / name).write_bytes((run.path / name).read_bytes())
+    begin = time.perf_counter()
+    found = list_runs(run.path.parent)
+    assert time.perf_counter() - begin < 1.0
+    assert len(found) == 200
+    assert all(info.rounds == 1 and info.last and info.manifest for info in found)
+
+
+# --- events ----------------------------------------------------------------------------------------
+
+
+def test_a_torn_event_is_cut_and_the_rest_stays(run: Run) -> None:
+    run.events.append("started", attempt=1)
+    with (run.path / "events.jsonl").open("ab") as stream:
+        stream.write(b'{"time":"2')
+    again = Run.open(run.path)
+    assert [e["kind"] for e in again.events.read()] == ["started"]
+    again.events.append("started", attempt=2)
+    lines = (run.path / "events.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["attempt"] for line in lines] == [1, 2]

@@ -1,0 +1,51 @@
+"""Was revising worth its tokens? On held-out tasks, beside asking again, paired: worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+from test_select import row
+
+from selfrefine.records import Critique, Sample
+from selfrefine.stages.revisions import FRESH, compare
+
+
+def thread(task: str, *rewards: float | None, fresh: tuple[float | None, ...] = ()) -> list[Sample]:
+    """A draft, its revisions and the fresh samples beside them: 3 tokens each, 2 for each critique."""
+    made = []
+    for n, reward in enumerate(rewards):
+        one = row(task, 0, reward, critiques=(Critique(token_ids=(1, 2)),))
+        made.append(one if not n else _named(one, f"{one.id}.v{n}", one.id))
+    for k, reward in enumerate(fresh):
+        made.append(_named(row(task, 0, reward, extra={FRESH: Raw(b"true")}), f"{task}.r1.s0.f{k}", None))
+    return made
+
+
+def _named(one: Sample, id: str, parent: str | None) -> Sample:
+    from msgspec.structs import replace
+
+    return replace(one, id=id, parent_id=parent)
+
+
+def test_each_arm_over_the_tasks_it_is_about() -> None:
+    """Four tasks: mended, broken, left alone because the critic was content, revised twice in vain."""
+    rows = [
+        *thread("mended", 0.0, 1.0, fresh=(1.0, 0.0)),
+        *thread("broken", 1.0, 0.0, fresh=(1.0, 1.0)),
+        *thread("content", 1.0),
+        *thread("vain", 0.0, 1.0, 0.0, fresh=(0.0, None)),
+    ]
+    told = compare(rows, seed=1)
+    assert (told["draft"].mean, told["draft"].n) == (0.5, 4)
+    assert (told["revision"].mean, told["revision"].n) == (0.5, 4)  # the last text of each thread
+    assert (told["fresh"].mean, told["fresh"].n) == (0.5, 3)  # 1/2, 1 and 0: an unscored one is no zero
+    assert told["revision_minus_draft"].mean == 0.0
+    difference = told["revision_minus_fresh"]  # +1/2, -1, 0
+    assert difference.mean == pytest.approx(-1 / 6) and difference.n == 3
+    assert told["tokens"] == {"draft": 12, "critique": 16, "revision": 12, "fresh": 18}
+
+
+def test_a_critic_that_is_always_content_leaves_nothing_to_compare() -> None:
+    told = compare(thread("a", 1.0) + thread("b", 0.0), seed=1)
+    assert (told["draft"].mean, told["revision"].mean) == (0.5, 0.5)
+    assert told["fresh"].mean is None and told["revision_minus_fresh"].mean is None
