@@ -133,7 +133,7 @@ def ours(
     answers = generate(tasks, engine, how, work.SEED, round_index=1)
     scored = [rewarded(row) for row in answers]
     settings = msgspec.structs.replace(SETTINGS, batch_size=size.batch_size, token_budget=token_budget)
-    trained = finetune(scored, engine, settings, OBJECTIVE, work.SEED, lambda log, save: None)
+    trained = finetune(scored, engine, settings, OBJECTIVE, work.SEED, lambda trained, log, save: None)
     return Round(
         seconds=time.perf_counter() - begun,
         steps=trained.counts["steps"],

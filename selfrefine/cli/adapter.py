@@ -32,7 +32,7 @@ def merge(
     if out.exists():
         raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
     resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))
-    engine = common.engine_for(resolved)
+    engine = common.load(resolved.config.model, Path(adapter), trust=False)
     save = getattr(engine, "save_merged", None)
     if save is None:
         raise EngineError(f"--model {resolved.config.model}: this engine has no weights to merge into")

@@ -15,7 +15,8 @@ import msgspec
 import typer
 
 from selfrefine.cli import app
-from selfrefine.records import RoundSummary, RunManifest, Sample, Task
+from selfrefine.records import Sample, Task
+from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 
 WIDTH = 100
 RECORDS: dict[str, type[msgspec.Struct]] = {

@@ -18,9 +18,9 @@ from selfrefine.gating.comparison import compared
 from selfrefine.records import Sample
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.run import Run, prompt_key
-from selfrefine.stages.work import build_rewards
 from selfrefine.stats import Comparison
 from selfrefine.steps.reward import parse_spec
+from selfrefine.steps.scoring import build_rewards
 
 CORPUS = frozenset({"bleu", "chrf", "ter"})
 """Measures compared in a figure of the whole corpus; they need no model."""

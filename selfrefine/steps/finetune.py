@@ -94,7 +94,7 @@ def finetune(
     config: TrainConfig,
     objective: ObjectiveConfig,
     run_seed: int,
-    keep: Callable[[list[bytes], Callable[[Path], None]], object],
+    keep: Callable[[Trained, list[bytes], Callable[[Path], None]], object],
     *,
     round_index: int = 1,
     policies: Policies = Policies(),
@@ -102,8 +102,8 @@ def finetune(
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
 ) -> Trained:
-    """Train an adapter and hand `keep` the log (a JSON line a step) and a function that writes the adapter
-    into a folder. Afterwards the engine's policy is the bare base.
+    """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
+    writes the adapter into a folder. Afterwards the engine's policy is the bare base.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
@@ -154,20 +154,21 @@ def finetune(
                 rescue(lambda folder: engine.save_adapter(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        alone = why_not(wrapped, longest_row(fixed))
-        keep([msgspec.json.encode(row) for row in log], lambda folder: engine.save_adapter(wrapped, folder))
-    return Trained(
-        dropped=dropped,
-        counts={
-            "rows": len(fixed),
-            "edited": edited,
-            "steps": len(log),
-            "trained_tokens": sum(row.tokens for row in log),
-        },
-        first_loss=log[0].loss,
-        last_loss=log[-1].loss,
-        plain_rows=alone,
-    )
+        trained = Trained(
+            dropped=dropped,
+            counts={
+                "rows": len(fixed),
+                "edited": edited,
+                "steps": len(log),
+                "trained_tokens": sum(row.tokens for row in log),
+            },
+            first_loss=log[0].loss,
+            last_loss=log[-1].loss,
+            plain_rows=why_not(wrapped, longest_row(fixed)),
+        )
+        lines = [msgspec.json.encode(row) for row in log]
+        keep(trained, lines, lambda folder: engine.save_adapter(wrapped, folder))
+    return trained
 
 
 def _with_known_policy(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from msgspec import Struct
@@ -11,6 +13,7 @@ from selfrefine.engines.base import Completion, Engine, Request, Sampling
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Sample, Task
 from selfrefine.steps.units import cut
+from selfrefine.sums import Sums
 
 
 class GenerateSettings(Struct, frozen=True, kw_only=True):
@@ -100,15 +103,34 @@ def _sample(
     )
 
 
-def counts(samples: Iterable[Sample]) -> dict[str, int]:
-    """samples, tasks, truncated, errors and sampled tokens: what a summary line says."""
-    found = {"samples": 0, "tasks": 0, "truncated": 0, "errors": 0, "tokens": 0}
-    last = None
-    for sample in samples:
-        found["samples"] += 1
-        found["tasks"] += sample.task.id != last
-        last = sample.task.id
-        found["truncated"] += sample.finish_reason == "length"
-        found["errors"] += sample.finish_reason == "error"
-        found["tokens"] += len(sample.token_ids)
-    return found
+class Drawn(Sums, frozen=True, kw_only=True):
+    """What sampling came to, as sums over commit units; a task's samples are in one unit."""
+
+    samples: int = 0
+    tasks: int = 0
+    truncated: int = 0
+    errors: int = 0
+    tokens: int = 0
+    nats: float = 0.0
+    """-logprob over the `rated` tokens of samples that have logprobs."""
+    rated: int = 0
+
+    @property
+    def entropy(self) -> float | None:
+        """Mean -logprob per sampled token, in nats; null without logprobs."""
+        return self.nats / self.rated if self.rated else None
+
+
+def drawn(samples: Iterable[Sample]) -> Drawn:
+    """Of rows in task order."""
+    rows = list(samples)
+    rated = [row.logprobs for row in rows if row.logprobs and row.finish_reason != "error"]
+    return Drawn(
+        samples=len(rows),
+        tasks=sum(1 for _ in itertools.groupby(rows, key=lambda row: row.task.id)),
+        truncated=sum(row.finish_reason == "length" for row in rows),
+        errors=sum(row.finish_reason == "error" for row in rows),
+        tokens=sum(len(row.token_ids) for row in rows),
+        nats=-math.fsum(logprob for logprobs in rated for logprob in logprobs),
+        rated=sum(map(len, rated)),
+    )

@@ -11,7 +11,7 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Sample, Task
 from selfrefine.rewards.base import RewardOptions
 from selfrefine.rewards.majority import make
-from selfrefine.stages.work import check_measure
+from selfrefine.steps.scoring import check_measure
 
 
 def answers(*texts: str, task: str = "a") -> list[Sample]:

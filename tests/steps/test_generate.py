@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from selfrefine.engines.scripted import ASSISTANT, END, SYSTEM, USER, Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Task
 from selfrefine.seeds import row_seed
-from selfrefine.steps.generate import GenerateSettings, counts, generate, task_units
+from selfrefine.steps.generate import Drawn, GenerateSettings, drawn, generate, task_units
 
 DRAW = GenerateSettings(n=3, sampling=Sampling(max_new_tokens=16))
 
@@ -124,7 +125,14 @@ def test_a_prompt_without_room_gives_error_rows_and_the_rest_goes_on() -> None:
     assert [row.finish_reason for row in rows] == ["error"] * 3 + ["stop"] * 3
     assert "context 40" in (rows[0].error or "") and rows[0].text == ""
     tokens = sum(len(row.token_ids) for row in rows)
-    assert counts(rows) == {"samples": 6, "tasks": 2, "truncated": 0, "errors": 3, "tokens": tokens}
+    assert drawn(rows) == Drawn(
+        samples=6,
+        tasks=2,
+        errors=3,
+        tokens=tokens,
+        nats=-math.fsum(logprob for row in rows for logprob in row.logprobs or ()),
+        rated=tokens,
+    )
 
 
 def test_units_hold_as_many_tasks_as_their_tokens_allow() -> None:
