@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -107,7 +108,7 @@ def table(settings: Iterable[Setting]) -> str:
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for setting in settings:
         value = ", ".join(f"`{choice}`" for choice in setting.choices) or setting.kind
-        default = "–" if setting.default is None else f"`{msgspec.json.encode(setting.default).decode()}`"
+        default = "–" if setting.default is None else f"`{json.dumps(msgspec.to_builtins(setting.default))}`"
         cells = f"`{setting.key}`", value, default, setting.description
         rows.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
     return "\n".join(rows)

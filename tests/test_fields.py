@@ -36,7 +36,7 @@ def test_a_table_has_a_row_for_each_and_a_bar_in_a_text_does_not_end_its_cell() 
         "|---|---|---|---|",
         r"| `inner.shift` | whole number | `0` | Moves it \| here or there. `0` does not. |",
         "| `scale` | number | `1.0` |  |",
-        "| `limits` | list of counts from 1 | `[1,2]` |  |",
+        "| `limits` | list of counts from 1 | `[1, 2]` |  |",
         "| `other` | any value | – |  |",
     ]
 
