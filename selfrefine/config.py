@@ -45,16 +45,10 @@ class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         dict[str, str | int | float | bool],
         says("Settings of the source itself, such as `tasks.settings.max_terms=2`."),
     ] = {}
-    train: Annotated[
-        Positive | None, says("Number of training tasks. Not set: all that gate and test leave.")
-    ] = None
-    gate: Annotated[
-        SplitSize,
-        says("Held-out tasks that decide after each round. A share is one of the distinct tasks."),
-    ] = 0.2
+    train: Annotated[Positive | None, says("Training tasks. Not set: all that gate and test leave.")] = None
+    gate: Annotated[SplitSize, says("Held-out tasks that decide after each round: a count or a share.")] = 0.2
     test: Annotated[
-        SplitSize,
-        says("Held-out tasks that measure at the start and the end. A share is one of the distinct tasks."),
+        SplitSize, says("Held-out tasks measured at the start and the end: a count or a share.")
     ] = 0.2
     gate_file: Annotated[str | None, says("File or source of gate tasks, instead of `tasks.gate`.")] = None
     test_file: Annotated[str | None, says("File or source of test tasks, instead of `tasks.test`.")] = None
@@ -74,8 +68,7 @@ class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Positive, says("Longest answer, in tokens. What is cut off here is learnt by policy gradients only.")
     ] = 128
     stop: Annotated[
-        tuple[Annotated[str, Meta(min_length=1)], ...],
-        says("Texts before which an answer ends."),
+        tuple[Annotated[str, Meta(min_length=1)], ...], says("Texts before which an answer ends.")
     ] = ()
     system: Annotated[str | None, says("System message for prompts that have none.")] = None
 
@@ -131,15 +124,9 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are criticised and revised."""
 
-    passes: Annotated[
-        Natural,
-        says("Critiques and revisions of an answer at most. 0 leaves the step out of `cycle`."),
-    ] = 0
+    passes: Annotated[Natural, says("Critiques and revisions per answer, at most. 0: none in `cycle`.")] = 0
     critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy itself.")] = None
-    revise: Annotated[
-        bool,
-        says("Revise the answers. `false`: they are only judged, for the reward `critic`."),
-    ] = True
+    revise: Annotated[bool, says("Revise answers. `false`: only judge them, for the reward `critic`.")] = True
     critique_prompt: Annotated[
         str,
         says(
@@ -161,10 +148,9 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         says("What the critic is told beside the answer. `rewards`: what each reward found missing."),
     ] = "none"
     reveal_references: Annotated[bool, says("Show the critic the references. The rows say so.")] = False
-    control: Annotated[
-        bool,
-        says("Draw fresh samples to compare revisions with. `evaluate.revise` always does."),
-    ] = True
+    control: Annotated[bool, says("Compare revisions with fresh samples. `evaluate.revise` always does.")] = (
+        True
+    )
     max_new_tokens: Annotated[Positive, says("Longest critique, in tokens.")] = 128
     temperature: Annotated[
         NonNegative, says("Sampling temperature of critiques. Revisions are drawn as `generate` says.")
@@ -222,8 +208,7 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     dedupe: Annotated[
-        bool,
-        says("Count equal answers to a prompt once. `groups` keeps all: they are what the policy does."),
+        bool, says("Count equal answers to a prompt once. `groups` keeps all: they are what the policy does.")
     ] = True
     learn: Annotated[
         Literal["answers", "revisions", "critiques", "both"],
@@ -251,12 +236,9 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "are left out. For rewards of 0 or 1 the mean is the pass rate."
         ),
     ] = None
-    margin: Annotated[
-        Share, says("Smallest difference of reward within a pair. Equal rewards never make a pair.")
-    ] = 0.0
+    margin: Annotated[Share, says("Smallest difference of reward in a pair. Equal rewards make none.")] = 0.0
     pairs_per_prompt: Annotated[
-        Positive,
-        says("Pairs per prompt, at most. The second is second best against second worst."),
+        Positive, says("Pairs per prompt, at most. The second is second best against second worst.")
     ] = 1
     chosen: Annotated[
         Literal["samples", "references"],
@@ -299,8 +281,7 @@ class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         ),
     ] = "reward"
     weight_temperature: Annotated[
-        PositiveFloat,
-        says("`weighted-sft`: temperature of `exponential` weights; smaller is greedier."),
+        PositiveFloat, says("`weighted-sft`: temperature of `exponential` weights; smaller is greedier.")
     ] = 1.0
     clip_low: Annotated[OpenShare, says("`rloo`, `grpo`: ratios below 1 minus this are clipped.")] = 0.2
     clip_high: Annotated[
@@ -349,8 +330,7 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     alpha: Annotated[Positive, says("Scale of the update, which is multiplied by alpha / r.")] = 32
     dropout: Annotated[BelowOne, says("Dropout in front of the adapter.")] = 0.0
     targets: Annotated[
-        tuple[str, ...],
-        says("Names of the adapted modules. `all-linear`: every linear layer but the head."),
+        tuple[str, ...], says("Names of the adapted modules. `all-linear`: every linear layer but the head.")
     ] = ("all-linear",)
 
 
@@ -399,8 +379,7 @@ class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         Positive, says("Training tasks per round. None comes again before all were used.")
     ] = 128
     until: Annotated[
-        Share | None,
-        says("Stop when the accepted policy has reached this mean reward on the gate tasks."),
+        Share | None, says("Stop when the accepted policy has reached this mean reward on the gate tasks.")
     ] = None
     max_minutes: Annotated[
         PositiveFloat | None, says("Begin no round after this many minutes of this process.")
@@ -423,10 +402,7 @@ class GateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0.0, lt=0.5)],
         says("Chance that a run keeps a round although nothing got better. The rounds share it."),
     ] = 0.05
-    wear: Annotated[
-        Share,
-        says("Warn when repeated looks at the gate tasks may flatter a policy by this much."),
-    ] = 0.2
+    wear: Annotated[Share, says("Warn if repeated looks at gate tasks may flatter a policy this much.")] = 0.2
 
 
 class GuardsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -448,54 +424,39 @@ class GuardsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     forgetting_warn: Annotated[
-        Share,
-        says("Warn when accuracy on the general texts, or the mean on a task source, has fallen this much."),
+        Share, says("Warn if accuracy on the general texts, or the mean on a task source, falls this much.")
     ] = 0.1
     forgetting_veto: Annotated[
         Share,
-        says(
-            "Roll back when accuracy on the general texts, or the mean on a task source, has fallen "
-            "this much."
-        ),
+        says("Roll back if accuracy on the general texts, or the mean on a task source, falls this much."),
     ] = 0.25
     perplexity_warn: Annotated[
         Factor,
         says(
-            "Warn when perplexity of the general texts, or of an earlier round's answers, has grown by "
-            "this factor."
+            "Warn if perplexity of the general texts, or of an earlier round's answers, grows by this factor."
         ),
     ] = 1.5
     perplexity_veto: Annotated[
-        Factor, says("Roll back when perplexity of the general texts has grown by this factor.")
+        Factor, says("Roll back if perplexity of the general texts grows by this factor.")
     ] = 4.0
-    gold_warn: Annotated[Share, says("Warn when the gold reward has fallen this much.")] = 0.02
+    gold_warn: Annotated[Share, says("Warn if the gold reward falls this much.")] = 0.02
     gold_veto: Annotated[
-        Share,
-        says("Roll back when the gold reward has fallen this much and its whole interval lies below zero."),
+        Share, says("Roll back if the gold reward falls this much and its whole interval lies below zero.")
     ] = 0.1
-    distinct_warn: Annotated[
-        Share, says("Warn when this share of the different answers per prompt is gone.")
-    ] = 0.5
-    entropy_warn: Annotated[Share, says("Warn when this share of the nats per sampled token is gone.")] = 0.8
-    length_warn: Annotated[Factor, says("Warn when answers are longer or shorter by this factor.")] = 2.0
-    repetition_warn: Annotated[
-        Share, says("Warn when the share of repeated 3-grams has risen this much.")
-    ] = 0.1
-    truncation_warn: Annotated[Share, says("Warn when the share of answers cut off has risen this much.")] = (
-        0.1
-    )
+    distinct_warn: Annotated[Share, says("Warn if this share of a prompt's different answers is gone.")] = 0.5
+    entropy_warn: Annotated[Share, says("Warn if this share of the nats per sampled token is gone.")] = 0.8
+    length_warn: Annotated[Factor, says("Warn if answers are longer or shorter by this factor.")] = 2.0
+    repetition_warn: Annotated[Share, says("Warn if the share of repeated 3-grams rises this much.")] = 0.1
+    truncation_warn: Annotated[Share, says("Warn if the share of answers cut off rises this much.")] = 0.1
     correlation_warn: Annotated[
-        Share, says("Warn when reward and length have this rank correlation or more, either way.")
+        Share, says("Warn if reward and length have this rank correlation or more, either way.")
     ] = 0.5
 
 
 class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Thresholds beyond which a stage says that something is going wrong. Nothing is stopped."""
 
-    entropy: Annotated[
-        NonNegative,
-        says("Rings below this many nats per token, in sampling and in training."),
-    ] = 0.01
+    entropy: Annotated[NonNegative, says("Rings below this entropy, in nats per token.")] = 0.01
     kl: Annotated[
         NonNegative,
         says(
@@ -505,9 +466,7 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 2.0
     clip_share: Annotated[Share, says("Rings when this share of the tokens is clipped.")] = 0.8
     grad_norm: Annotated[NonNegative, says("Rings above this gradient norm, before clipping.")] = 10.0
-    no_spread: Annotated[
-        Share, says("Rings when all answers have the same reward in this share of the prompts.")
-    ] = 0.95
+    no_spread: Annotated[Share, says("Rings when in this share of prompts all rewards are equal.")] = 0.95
     truncated: Annotated[Share, says("Rings when this share of the answers is cut off.")] = 0.5
     unparsed: Annotated[Share, says("Rings when this share of the critiques has no readable verdict.")] = 0.5
 
@@ -522,10 +481,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     model: Annotated[
         str, says("The embedded model `smollm2`, a folder, a hub id, or `scripted[:rules.jsonl]`.")
     ] = "smollm2"
-    adapter: Annotated[
-        str | None,
-        says("LoRA adapter on top of the model. The two are the starting policy."),
-    ] = None
+    adapter: Annotated[str | None, says("LoRA adapter that the model starts with.")] = None
     recipe: Annotated[
         str | None,
         says(

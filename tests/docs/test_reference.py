@@ -90,7 +90,7 @@ def test_the_tables_are_written_between_their_markers_and_nothing_else_is() -> N
         "# Mine\n<!-- settings: rationalise -->\n| key | value | default | meaning |\n|---|---|---|---|\n",
         '| `rationalise.prompt` | text | `"hint"` | Template that gives the hint: `hint`, or a file. |\n',
         "<!-- /settings -->\nprose\n<!-- settings: run -->\n| key | ",
-        "| `adapter` | text | – | LoRA adapter on top of the model. The two are the starting policy. |\n",
+        "| `adapter` | text | – | LoRA adapter that the model starts with. |\n",
     )
     written = reference.configuration_markdown(page)
     assert written.startswith(before) and prompt + prose in written and adapter in written
