@@ -43,16 +43,46 @@ class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     test_file: str | None = None
 
 
-class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How answers are drawn for training. top_p 1 and top_k 0 are off; temperature 0 is greedy."""
+Stop = tuple[Annotated[str, Meta(min_length=1)], ...]
 
-    n: Positive = 8
-    temperature: NonNegative = 1.0
-    top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
-    top_k: Natural = 0
-    max_new_tokens: Positive = 128
-    stop: tuple[Annotated[str, Meta(min_length=1)], ...] = ()
-    system: str | None = None
+
+class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an answer is drawn, from the configuration to the decoder (`sampling.draw`). Recorded logprobs are
+    those of the policy at temperature 1 whatever these say."""
+
+    temperature: Annotated[
+        float, Meta(ge=0.0, description="Divides the logits; 0 is greedy, which the next three do not touch.")
+    ] = 1.0
+    top_p: Annotated[
+        float,
+        Meta(gt=0.0, le=1.0, description="Only the likeliest tokens that reach this in sum; 1 is off."),
+    ] = 1.0
+    top_k: Annotated[int, Meta(ge=0, description="Only the k likeliest tokens; 0 is off.")] = 0
+    min_p: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Only tokens this times as likely as the likeliest, or more; 0 is off.",
+        ),
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="Tokens of the prompt and of the answer so far: positive logits are divided by it, "
+            "negative ones multiplied; 1 is off.",
+        ),
+    ] = 1.0
+    max_new_tokens: Annotated[int, Meta(ge=1, description="Longest answer, in tokens.")] = 128
+    stop: Annotated[Stop, Meta(description="Texts before which an answer ends.")] = ()
+
+
+class GenerateConfig(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are sampled for training."""
+
+    n: Annotated[int, Meta(ge=1, description="Answers to a prompt.")] = 8
+    system: Annotated[str | None, Meta(description="System message for prompts that have none.")] = None
 
 
 class ResampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,11 +105,35 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trained ones; without one the trained rewards measure themselves, and the run says so. revise: also
     compare drafts, revisions and fresh samples of the test tasks, at the end or at the start too."""
 
-    measure: tuple[str, ...] = ()
-    n: Positive = 1
-    temperature: NonNegative = 0.0
-    max_new_tokens: Positive | None = None
-    revise: Literal["off", "end", "both"] = "off"
+    measure: Annotated[
+        tuple[str, ...],
+        Meta(description="Rewards that measure, NAME[:weight]; none: those that are trained on."),
+    ] = ()
+    n: Annotated[int, Meta(ge=1, description="Answers to a held-out task.")] = 1
+    temperature: Annotated[float, Meta(ge=0.0, description="As generate.temperature; 0 is greedy.")] = 0.0
+    max_new_tokens: Annotated[
+        Positive | None, Meta(description="Longest answer, in tokens; unset: generate.max_new_tokens.")
+    ] = None
+    stop: Annotated[
+        Stop | None, Meta(description="Texts before which an answer ends; unset: generate.stop.")
+    ] = None
+    revise: Annotated[
+        Literal["off", "end", "both"],
+        Meta(
+            description="Compare drafts, revisions and fresh samples of the test tasks: never, at the end, "
+            "or at the start too."
+        ),
+    ] = "off"
+
+    def sampled(self, generate: GenerateConfig) -> GenerateConfig:
+        """How held-out tasks are answered beside `generate`: top_p, top_k, min_p and the penalty are off."""
+        return GenerateConfig(
+            n=self.n,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens or generate.max_new_tokens,
+            stop=generate.stop if self.stop is None else self.stop,
+            system=generate.system,
+        )
 
 
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -191,6 +245,18 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     lora: LoraConfig = LoraConfig()
 
 
+class ComputeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How numbers are computed, not what is computed."""
+
+    plain: Annotated[
+        bool,
+        Meta(
+            description="Without own kernels, patched forwards and shared rows: slower, larger in memory. "
+            "SELFREFINE_PLAIN=1 in the environment turns it on, too."
+        ),
+    ] = False
+
+
 class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """rounds, until, max_minutes and max_tokens may change when a run is continued; all else is frozen with
     it. max_tokens: sampled and trained ones, without what measures."""
@@ -266,6 +332,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate: GateConfig = GateConfig()
     guards: GuardsConfig = GuardsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    compute: ComputeConfig = ComputeConfig()
 
 
 class Settings(Struct, frozen=True):

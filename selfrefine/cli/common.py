@@ -14,6 +14,7 @@ import typer
 
 from selfrefine import recipes
 from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.compute import plain
 from selfrefine.config import Settings, flatten, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
 
@@ -115,6 +116,7 @@ def need_input(ctx: typer.Context, source: str, run: str | None) -> None:
 
 def engine_for(resolved: Settings, *, trust: bool = False) -> Engine:
     """The policy the settings name. Raises: EngineError, ConfigError."""
+    plain.choose(resolved.config.compute.plain)
     adapter = Path(resolved.config.adapter) if resolved.config.adapter else None
     return load(resolved.config.model, adapter, trust=trust)
 
@@ -134,9 +136,9 @@ def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
         say(make_console(), line)
 
     engine = load_engine(name, adapter, trust_remote_code=trust, say=tell)
-    for note in getattr(engine, "notes", ()):
+    for note in engine.notes:
         tell(f"{name}: {note}")
-    if (memory := getattr(engine, "memory", None)) is not None:
+    if (memory := engine.memory) is not None:
         memory.on_change = lambda change: tell(change.sentence())
     return engine
 

@@ -121,7 +121,6 @@ def _cycle(
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
     from selfrefine.stages.work import start
-    from selfrefine.steps.finetune import trainable
 
     path = run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
@@ -133,7 +132,7 @@ def _cycle(
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
     if resolved.config.cycle.rounds:
-        trainable(engine)
+        engine.trainer()  # refused now, not when the first round is to learn
     critic = common.critic_for(resolved, trust=trust)
     run = old or create_run(str(path), resolved, engine)
     if name is None:  # the same command again would make another run

@@ -112,7 +112,7 @@ def _train(
     from selfrefine.report.words import summary_line
     from selfrefine.runfolder.round import RoundDir
     from selfrefine.stages import alarms
-    from selfrefine.steps.finetune import Policies, finetune, trainable
+    from selfrefine.steps.finetune import Policies, finetune
     from selfrefine.steps.select import Selection, select, why_nothing
 
     config = resolved.config
@@ -141,7 +141,7 @@ def _train(
     if not chosen.rows:
         raise NothingToLearnError(why_nothing(chosen.counts))
     adapter = Path(config.adapter) if config.adapter else None
-    engine = trainable(common.engine_for(resolved, trust=trust))
+    trainer = common.engine_for(resolved, trust=trust).trainer()
     folder = RoundDir(out.resolve().parent)
 
     def keep(log: list[bytes], save: Any) -> None:
@@ -172,7 +172,7 @@ def _train(
 
         trained = finetune(
             chosen.rows,
-            engine,
+            trainer,
             config.train,
             config.objective,
             config.seed,

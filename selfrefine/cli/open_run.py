@@ -22,12 +22,7 @@ from selfrefine.stages.work import build_both
 
 def engine_facts(engine: Engine) -> EngineFacts:
     """What the manifest says of the engine."""
-    describe = getattr(engine, "facts", None)
-    if describe is not None:
-        return describe()  # type: ignore[no-any-return]
-    return EngineFacts(
-        model={"id": engine.signature, "weights_sha256": engine.policy}, unit_tokens=engine.unit_tokens
-    )
+    return engine.facts()
 
 
 def run_path(name: str) -> Path:

@@ -131,7 +131,7 @@ def _answered_again(work: Work, earlier: Mapping[str, list[Sample]]) -> Matrix:
     """`mean` reward of greedy answers to a few tasks of each earlier round, and how many `tasks` that are."""
     asked = probe.tasks(earlier, work.config.seed)
     settings = replace(evaluate_settings(work.config), n=1)
-    settings = replace(settings, sampling=replace(settings.sampling, temperature=0.0))
+    settings = replace(settings, temperature=0.0)
     # All in one pass; a task that several rounds learnt from is asked once.
     unique = list({task.id: task for tasks in asked.values() for task in tasks}.values())
     rows = evaluate(

@@ -8,6 +8,8 @@ alike.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from selfrefine import prompts, records
 from selfrefine.records import Sample, Task, decode_sample
 from selfrefine.runfolder.jsonl import lines
@@ -46,7 +48,7 @@ def resample(work: Work, k: int) -> None:
             so_far.extend(earlier)
             spent = sum(len(row.token_ids) for row in earlier)
             resumed = True
-        most = len(unit) * settings.n * settings.sampling.max_new_tokens
+        most = len(unit) * settings.n * settings.max_new_tokens
         if teaching(so_far, work) >= own.groups or spent + most > own.max_tokens:
             return []
         rows = generate_step.generate(
@@ -87,9 +89,7 @@ def rationalise(work: Work, k: int) -> None:
     if not config.rationalise.n or folder.has("rationalised"):
         return
     work.be(work.run.current_adapter)
-    settings = generate_step.GenerateSettings(
-        n=config.rationalise.n, sampling=generate_settings(config).sampling, system=config.generate.system
-    )
+    settings = replace(config.generate, n=config.rationalise.n)
     template = prompts.load(work.run.prompts_dir / "hint.md", "hint")
     tasks = hints.unsolved(list(folder.samples("reward")), right_mark(config))
     plan = list(generate_step.task_units(tasks, settings, work.engine.unit_tokens))

@@ -40,7 +40,7 @@ def measure(work: Work, folder: RoundDir, label: str) -> dict[str, Any]:
     # With the fresh samples, also where training rounds save them.
     settings = msgspec.structs.replace(critique_settings(config, work.run.prompts_dir), control=True)
     templates = critique_templates(config, work.run.prompts_dir)
-    new = drawing.sampling.max_new_tokens
+    new = drawing.max_new_tokens
     each = new + settings.passes * (settings.critique.max_new_tokens + new)
     tasks = work.run.tasks("test")
     plan = list(cut(tasks, lambda _: each, work.engine.unit_tokens, lambda task: task.id))

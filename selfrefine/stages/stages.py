@@ -187,7 +187,7 @@ def finetune(work: Work, k: int) -> None:
     folder, config = work.run.round(k), work.config
     if folder.has("adapter"):
         return
-    engine = finetune_step.trainable(work.engine)
+    trainer = work.engine.trainer()
     rows = list(folder.samples("selected"))
 
     def keep(log: list[bytes], save: Callable[[Path], None]) -> None:
@@ -200,7 +200,7 @@ def finetune(work: Work, k: int) -> None:
         work.forget_policy()
         trained = finetune_step.finetune(
             rows,
-            engine,
+            trainer,
             config.train,
             config.objective,
             config.seed,

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 from selfrefine import prompts
-from selfrefine.config import Config
-from selfrefine.engines.base import Engine, Sampling
+from selfrefine.config import Config, GenerateConfig, Sampling
+from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError, RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
@@ -24,8 +24,7 @@ from selfrefine.stages.alarms import Alarm
 from selfrefine.stages.watch import Watch
 from selfrefine.steps import reward, select
 from selfrefine.steps.critique import CritiqueSettings, Templates
-from selfrefine.steps.finetune import Policies, TrainableEngine
-from selfrefine.steps.generate import GenerateSettings
+from selfrefine.steps.finetune import Policies
 
 OWN_JUDGE = frozenset({"critic", "p-true", "fluency"})
 """Rewards in which a model judges itself: a gain in them is no measured improvement."""
@@ -49,7 +48,7 @@ class Work:
         """Make base + adapter the engine's policy, unless it is already."""
         base = Path(self.config.adapter) if self.config.adapter else None
         wanted = adapter or base
-        if isinstance(self.engine, TrainableEngine) and wanted != self.adapter:
+        if wanted != self.adapter:
             self.engine.use_adapter(wanted)
         self.adapter = wanted
 
@@ -112,7 +111,7 @@ def _follow_plan(run: Run, engines: dict[str, Engine], watch: Watch) -> None:
 
     # The policy comes last: where it is its own critic, one name is enough.
     for who, engine in reversed(engines.items()):
-        memory = getattr(engine, "memory", None)
+        memory = engine.memory
         if memory is not None:  # the scripted engine needs none
             memory.budgets |= plan.get(who, {})
             memory.on_change = partial(changed, who, memory)
@@ -163,7 +162,7 @@ def check_gold(name: str | None, trained: Sequence[str]) -> None:
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
         raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
-    if own in (OWN_JUDGE | {"majority"}) - {"fluency"}:  # fluency asks the round-0 base
+    if own in (OWN_JUDGE | {"majority"}) - {"fluency"}:  # fluency asks the bare model
         raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
 
 
@@ -196,31 +195,19 @@ def right_mark(config: Config) -> float:
     return 1.0 if config.select.min_reward is None else config.select.min_reward
 
 
-def generate_settings(config: Config) -> GenerateSettings:
+def generate_settings(config: Config) -> GenerateConfig:
     """For training rounds."""
-    own = config.generate
-    sampling = Sampling(
-        temperature=own.temperature,
-        top_p=own.top_p,
-        top_k=own.top_k,
-        max_new_tokens=own.max_new_tokens,
-        stop=own.stop,
-    )
-    return GenerateSettings(n=own.n, sampling=sampling, system=own.system)
+    return config.generate
 
 
-def evaluate_settings(config: Config) -> GenerateSettings:
+def evaluate_settings(config: Config) -> GenerateConfig:
     """For held-out tasks: the same prompt and stop strings, greedy by default."""
-    own, ours = config.evaluate, config.generate
-    sampling = Sampling(
-        temperature=own.temperature, max_new_tokens=own.max_new_tokens or ours.max_new_tokens, stop=ours.stop
-    )
-    return GenerateSettings(n=own.n, sampling=sampling, system=ours.system)
+    return config.evaluate.sampled(config.generate)
 
 
 def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSettings:
     """`folder` as for the templates. Raises: ConfigError."""
-    own, ours = config.critique, config.generate
+    own = config.critique
     text = ""
     if own.principles is not None:
         text = prompts.principles_text(folder / "principles.txt" if folder else own.principles)
@@ -231,13 +218,7 @@ def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSet
         feedback=own.feedback,
         reveal_references=own.reveal_references,
         critique=Sampling(temperature=own.temperature, max_new_tokens=own.max_new_tokens),
-        revision=Sampling(
-            temperature=ours.temperature,
-            top_p=ours.top_p,
-            top_k=ours.top_k,
-            max_new_tokens=ours.max_new_tokens,
-            stop=ours.stop,
-        ),
+        revision=config.generate,
         control=own.control,
     )
 
