@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from selfrefine import records
 from selfrefine.cli.stream import read_samples
-from selfrefine.config import Config, GateConfig, RewardConfig, SelectConfig
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Config, GateConfig, RewardConfig, Sampling, SelectConfig
+from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.runfolder.jsonl import PartFile

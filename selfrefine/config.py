@@ -54,23 +54,46 @@ class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     test_file: Annotated[str | None, says("File or source of test tasks, instead of `tasks.test`.")] = None
 
 
-class GenerateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How answers are drawn for training."""
+Stop = tuple[Annotated[str, Meta(min_length=1)], ...]
 
-    n: Annotated[Positive, says("Samples per prompt.")] = 8
-    temperature: Annotated[NonNegative, says("Sampling temperature. 0 is greedy.")] = 1.0
-    top_p: Annotated[
-        OpenShare,
-        says("Nucleus sampling: draw from the likeliest tokens that make up this probability; 1 is off."),
+
+class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How an answer is drawn, from the configuration to the decoder (`sampling.draw`). Recorded logprobs are
+    those of the policy at temperature 1 whatever these say."""
+
+    temperature: Annotated[
+        float, Meta(ge=0.0, description="Divides the logits; 0 is greedy, which the next three do not touch.")
     ] = 1.0
-    top_k: Annotated[Natural, says("Draw from this many of the likeliest tokens; 0 is off.")] = 0
-    max_new_tokens: Annotated[
-        Positive, says("Longest answer, in tokens. What is cut off here is learnt by policy gradients only.")
-    ] = 128
-    stop: Annotated[
-        tuple[Annotated[str, Meta(min_length=1)], ...], says("Texts before which an answer ends.")
-    ] = ()
-    system: Annotated[str | None, says("System message for prompts that have none.")] = None
+    top_p: Annotated[
+        float,
+        Meta(gt=0.0, le=1.0, description="Only the likeliest tokens that reach this in sum; 1 is off."),
+    ] = 1.0
+    top_k: Annotated[int, Meta(ge=0, description="Only the k likeliest tokens; 0 is off.")] = 0
+    min_p: Annotated[
+        float,
+        Meta(
+            ge=0.0,
+            le=1.0,
+            description="Only tokens this times as likely as the likeliest, or more; 0 is off.",
+        ),
+    ] = 0.0
+    repetition_penalty: Annotated[
+        float,
+        Meta(
+            gt=0.0,
+            description="Tokens of the prompt and of the answer so far: positive logits are divided by it, "
+            "negative ones multiplied; 1 is off.",
+        ),
+    ] = 1.0
+    max_new_tokens: Annotated[int, Meta(ge=1, description="Longest answer, in tokens.")] = 128
+    stop: Annotated[Stop, Meta(description="Texts before which an answer ends.")] = ()
+
+
+class GenerateConfig(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are sampled for training."""
+
+    n: Annotated[int, Meta(ge=1, description="Answers to a prompt.")] = 8
+    system: Annotated[str | None, Meta(description="System message for prompts that have none.")] = None
 
 
 class ResampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -105,20 +128,34 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     says so."""
 
     measure: Annotated[
-        tuple[str, ...], says("Rewards that measure the held-out tasks. Not set: the trained ones do.")
+        tuple[str, ...],
+        Meta(description="Rewards that measure, NAME[:weight]; none: those that are trained on."),
     ] = ()
-    n: Annotated[Positive, says("Samples per held-out task.")] = 1
-    temperature: Annotated[NonNegative, says("Sampling temperature. 0 is greedy.")] = 0.0
+    n: Annotated[int, Meta(ge=1, description="Answers to a held-out task.")] = 1
+    temperature: Annotated[float, Meta(ge=0.0, description="As generate.temperature; 0 is greedy.")] = 0.0
     max_new_tokens: Annotated[
-        Positive | None, says("Longest answer, in tokens. Not set: `generate.max_new_tokens`.")
+        Positive | None, Meta(description="Longest answer, in tokens; unset: generate.max_new_tokens.")
+    ] = None
+    stop: Annotated[
+        Stop | None, Meta(description="Texts before which an answer ends; unset: generate.stop.")
     ] = None
     revise: Annotated[
         Literal["off", "end", "both"],
-        says(
-            "When drafts, revisions and fresh samples of the test tasks are compared. `end`: at the "
-            "end; `both`: at the start too. All are drawn as in training."
+        Meta(
+            description="Compare drafts, revisions and fresh samples of the test tasks: never, at the end, "
+            "or at the start too."
         ),
     ] = "off"
+
+    def sampled(self, generate: GenerateConfig) -> GenerateConfig:
+        """How held-out tasks are answered beside `generate`: top_p, top_k, min_p and the penalty are off."""
+        return GenerateConfig(
+            n=self.n,
+            temperature=self.temperature,
+            max_new_tokens=self.max_new_tokens or generate.max_new_tokens,
+            stop=generate.stop if self.stop is None else self.stop,
+            system=generate.system,
+        )
 
 
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -370,6 +407,18 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     lora: LoraConfig = LoraConfig()
 
 
+class ComputeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How numbers are computed, not what is computed."""
+
+    plain: Annotated[
+        bool,
+        Meta(
+            description="Without own kernels, patched forwards and shared rows: slower, larger in memory. "
+            "SELFREFINE_PLAIN=1 in the environment turns it on, too."
+        ),
+    ] = False
+
+
 class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long the loop goes on. rounds, until, max_minutes and max_tokens may change when a run is
     continued; all else is frozen with it."""
@@ -503,6 +552,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate: GateConfig = GateConfig()
     guards: GuardsConfig = GuardsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    compute: ComputeConfig = ComputeConfig()
 
 
 class Settings(Struct, frozen=True):

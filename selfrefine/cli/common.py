@@ -14,6 +14,7 @@ import typer
 
 from selfrefine import recipes
 from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.compute import plain
 from selfrefine.config import Settings, flatten, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
 
@@ -124,9 +125,9 @@ def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
         say(make_console(), line)
 
     engine = load_engine(name, adapter, trust_remote_code=trust, say=tell)
-    for note in getattr(engine, "notes", ()):
+    for note in engine.notes:
         tell(f"{name}: {note}")
-    if (memory := getattr(engine, "memory", None)) is not None:
+    if (memory := engine.memory) is not None:
         memory.on_change = lambda change: tell(change.sentence())
     return engine
 
@@ -161,6 +162,7 @@ def session(settings: Settings, reporter: ConsoleReporter, *, trust: bool) -> Se
     from selfrefine.stages.session import Session
 
     own = settings.config
+    plain.choose(own.compute.plain)
     adapter = Path(own.adapter) if own.adapter else None
     critic = own.critique.critic_model
     return Session(

@@ -127,7 +127,6 @@ def _cycle(
     from selfrefine.runfolder.manifest import redacted
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
-    from selfrefine.steps.finetune import trainable
 
     path = run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
@@ -139,7 +138,7 @@ def _cycle(
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
     if resolved.config.cycle.rounds:
-        trainable(asked.engine)
+        asked.engine.trainer()  # refused now, not when the first round is to learn
     run = old or create_run(str(path), resolved, asked)
     if name is None:  # the same command again would make another run
         reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"

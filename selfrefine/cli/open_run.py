@@ -14,7 +14,6 @@ from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
 from selfrefine.runfolder import audit, manifest
-from selfrefine.runfolder.manifest import engine_facts
 from selfrefine.runfolder.run import Run, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
 from selfrefine.stages.prepare import check_objective, make_splits, run_prompts
@@ -93,8 +92,8 @@ def _manifest(name: str, settings: Settings, session: Session) -> RunManifest:
         name,
         sys.argv,
         settings,
-        engine_facts(session.engine),
-        critic=engine_facts(session.critic).model if apart else {},
+        session.engine.facts(),
+        critic=session.critic.facts().model if apart else {},
         code=outside_code(specs),
     )
 

@@ -85,16 +85,6 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     unit_tokens: int = 0
 
 
-def engine_facts(engine: Any) -> EngineFacts:
-    """What the manifest says of the engine."""
-    describe = getattr(engine, "facts", None)
-    if describe is not None:
-        return describe()  # type: ignore[no-any-return]
-    return EngineFacts(
-        model={"id": engine.signature, "weights_sha256": engine.policy}, unit_tokens=engine.unit_tokens
-    )
-
-
 def build(
     name: str,
     argv: Sequence[str],

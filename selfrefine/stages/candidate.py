@@ -20,7 +20,6 @@ from selfrefine.records import Sample, groups
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import GateDecision, Guard, RoundSummary
 from selfrefine.stages.session import RunSession
-from selfrefine.stages.settings import evaluate_settings
 from selfrefine.steps import reward
 from selfrefine.steps.evaluate import evaluate, per_task
 
@@ -132,8 +131,8 @@ def _probe(session: RunSession, k: int, adapter: Path | None) -> Matrix:
 def _answered_again(session: RunSession, earlier: Mapping[str, list[Sample]]) -> Matrix:
     """`mean` reward of greedy answers to a few tasks of each earlier round, and how many `tasks` that are."""
     asked = probe.tasks(earlier, session.config.seed)
-    settings = replace(evaluate_settings(session.config), n=1)
-    settings = replace(settings, sampling=replace(settings.sampling, temperature=0.0))
+    settings = replace(session.config.evaluate.sampled(session.config.generate), n=1)
+    settings = replace(settings, temperature=0.0)
     # All in one pass; a task that several rounds learnt from is asked once.
     unique = list({task.id: task for tasks in asked.values() for task in tasks}.values())
     rows = evaluate(

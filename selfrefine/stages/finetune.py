@@ -18,7 +18,7 @@ from selfrefine.stages import alarms
 from selfrefine.stages.in_run import formatted
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.steps.finetune import Policies, Trained, finetune, trainable
+from selfrefine.steps.finetune import Policies, Trained, finetune
 
 Build = Callable[[Path], None]
 """Fills an empty folder."""
@@ -154,7 +154,7 @@ class Finetune:
 
         trained = finetune(
             rows,
-            trainable(self.session.engine),
+            self.session.engine.trainer(),
             own.train,
             own.objective,
             own.seed,
@@ -179,7 +179,6 @@ def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:
 def _train(session: RunSession, folder: RoundDir, k: int) -> None:
     stage = Finetune(session, k)
     rows = list(folder.samples("selected"))
-    trainable(session.engine)
     with session.timed(k, "finetune"), session.reporter.stage(f"round {k} finetune", None) as bar:
         session.forget_policy()
         found, note = stage.make(

@@ -10,7 +10,6 @@ from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.stages.settings import generate_settings
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
 from selfrefine.tasks.splits import draw
 
@@ -35,7 +34,7 @@ class Generate(Stage[Task, Drawn]):
 
     def __init__(self, session: Session, round_index: int = 0) -> None:
         self.session, self.round = session, round_index
-        self.settings = generate_settings(session.config)
+        self.settings = session.config.generate
 
     def inputs(self, session: RunSession) -> Sequence[Task]:
         own = session.config

@@ -16,7 +16,6 @@ from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.stages.settings import evaluate_settings
 from selfrefine.stats import Interval, interval
 from selfrefine.steps.evaluate import per_task
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
@@ -50,7 +49,7 @@ class Measure(Stage[Task, Measured]):
     def __init__(self, session: Session, split: str = "evaluate", adapter: Path | None = None) -> None:
         self.session, self.adapter = session, adapter
         self.name = self.title = split
-        self.settings = evaluate_settings(session.config)
+        self.settings = session.config.evaluate.sampled(session.config.generate)
 
     def inputs(self, session: RunSession) -> Sequence[Task]:
         session.use_policy(self.adapter)

@@ -51,7 +51,7 @@ class Resample(Generate):
         self._count(list(rows))
 
     def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], Drawn]:
-        most = len(unit) * self.settings.n * self.settings.sampling.max_new_tokens
+        most = len(unit) * self.settings.n * self.settings.max_new_tokens
         enough = teaching(self.so_far, self.session.config.select) >= self.own.groups
         if enough or self.spent + most > self.own.max_tokens:
             return [], Drawn()

@@ -21,7 +21,7 @@ from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
 from selfrefine.stages.session import RunSession
-from selfrefine.stages.settings import critique_settings, critique_templates, generate_settings
+from selfrefine.stages.settings import critique_settings, critique_templates
 from selfrefine.stats import Difference, Interval, interval, paired_difference
 from selfrefine.steps.critique import critique
 from selfrefine.steps.critique_outcome import Outcome, Tokens
@@ -71,7 +71,7 @@ class Revisions(Stage[Task, RevisionSums]):
 
     def __init__(self, session: RunSession, adapter: Path | None) -> None:
         self.session, self.adapter = session, adapter
-        self.drawing = replace(generate_settings(session.config), n=1)
+        self.drawing = replace(session.config.generate, n=1)
         # With the fresh samples, also where training rounds save them.
         self.settings = replace(critique_settings(session.config, session.prompts_dir), control=True)
         self.templates = critique_templates(session.config, session.prompts_dir)
@@ -81,7 +81,7 @@ class Revisions(Stage[Task, RevisionSums]):
         return session.run.tasks("test")
 
     def units(self, rows: Iterable[Task]) -> Iterator[list[Task]]:
-        new = self.drawing.sampling.max_new_tokens
+        new = self.drawing.max_new_tokens
         each = new + self.settings.passes * (self.settings.critique.max_new_tokens + new)
         return cut(rows, lambda _: each, self.session.engine.unit_tokens, lambda task: task.id)
 

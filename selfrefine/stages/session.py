@@ -106,7 +106,7 @@ class RunSession(Session):
     def use_policy(self, adapter: Path | None) -> None:
         """Make base + adapter (None: the starting policy) the engine's policy, unless it is already."""
         wanted = adapter or self.first_adapter
-        if wanted != self.adapter and hasattr(self.engine, "use_adapter"):
+        if wanted != self.adapter:
             self.engine.use_adapter(wanted)
         self.adapter = wanted
 
@@ -171,7 +171,7 @@ class RunSession(Session):
         # The policy comes last: where it is its own critic, one name is enough.
         engines = {"critic": self.critic} if self.config.critique.passes else {}
         for who, engine in (engines | {"policy": self.engine}).items():
-            memory = getattr(engine, "memory", None)
+            memory = engine.memory
             if memory is not None:  # the scripted engine needs none
                 memory.budgets |= plan.get(who, {})
                 memory.on_change = partial(changed, who, memory)

@@ -5,39 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfrefine import prompts
-from selfrefine.config import Config
-from selfrefine.engines.base import Sampling
+from selfrefine.config import Config, Sampling
 from selfrefine.errors import ConfigError
 from selfrefine.steps import select
 from selfrefine.steps.critique import CritiqueSettings, Templates
-from selfrefine.steps.generate import GenerateSettings
 
 
 def right_mark(config: Config) -> float:
     """From this reward on an answer counts as right."""
     return 1.0 if config.select.min_reward is None else config.select.min_reward
-
-
-def generate_settings(config: Config) -> GenerateSettings:
-    """For training rounds."""
-    own = config.generate
-    sampling = Sampling(
-        temperature=own.temperature,
-        top_p=own.top_p,
-        top_k=own.top_k,
-        max_new_tokens=own.max_new_tokens,
-        stop=own.stop,
-    )
-    return GenerateSettings(n=own.n, sampling=sampling, system=own.system)
-
-
-def evaluate_settings(config: Config) -> GenerateSettings:
-    """For held-out tasks: the same prompt and stop strings, greedy by default."""
-    own, ours = config.evaluate, config.generate
-    sampling = Sampling(
-        temperature=own.temperature, max_new_tokens=own.max_new_tokens or ours.max_new_tokens, stop=ours.stop
-    )
-    return GenerateSettings(n=own.n, sampling=sampling, system=ours.system)
 
 
 def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSettings:
@@ -53,7 +29,7 @@ def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSet
         feedback=own.feedback,
         reveal_references=own.reveal_references,
         critique=Sampling(temperature=own.temperature, max_new_tokens=own.max_new_tokens),
-        revision=generate_settings(config).sampling,
+        revision=config.generate,
         control=own.control,
     )
 

@@ -19,7 +19,8 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine import verdict
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
 from selfrefine.prompts import Template
 from selfrefine.records import Critique, Message, Sample

@@ -4,41 +4,21 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Engine
-from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
-from selfrefine.memory import Memory
+from selfrefine.config import ObjectiveConfig, TrainConfig
+from selfrefine.engines.base import Trainer
+from selfrefine.errors import NothingToLearnError, TrainingError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.steps.training_items import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore
-
-
-@runtime_checkable
-class TrainableEngine(Engine, Protocol):
-    """An engine whose weights are at hand."""
-
-    @property
-    def memory(self) -> Memory: ...
-
-    def use_adapter(self, folder: Path | None) -> None: ...
-
-    def training(
-        self, start: Path | None, settings: LoraConfig, seed: int
-    ) -> AbstractContextManager[Any]: ...
-
-    def as_policy(self, wrapped: Any, folder: Path | None) -> AbstractContextManager[None]: ...
-
-    def save_adapter(self, wrapped: Any, folder: Path) -> None: ...
 
 
 class NoCheckpoints:
@@ -79,18 +59,9 @@ class Trained(Struct, frozen=True, kw_only=True):
         return f"finetune: each answer has its prompt computed anew, because {self.plain_rows}"
 
 
-def trainable(engine: Engine) -> TrainableEngine:
-    """Raises: EngineError for an engine that only answers."""
-    if not isinstance(engine, TrainableEngine):
-        raise EngineError(
-            f"{engine.signature.split('|')[0]}: this engine cannot be trained; use --model smollm2"
-        )
-    return engine
-
-
 def finetune(
     samples: Sequence[Sample],
-    engine: TrainableEngine,
+    trainer: Trainer,
     config: TrainConfig,
     objective: ObjectiveConfig,
     run_seed: int,
@@ -103,7 +74,8 @@ def finetune(
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
 ) -> Trained:
     """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
-    writes the adapter into a folder. Afterwards the engine's policy is the bare base.
+    writes the adapter into a folder. An engine that shares the trainer's weights has the bare model as its
+    policy afterwards, until it is told which adapter to use.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
@@ -117,7 +89,7 @@ def finetune(
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
-    given, edited = items(samples, engine)
+    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
     given, stale = _with_known_policy(samples, given, objective)
     fitting, dropped = fit(given, objective)
     if stale:
@@ -126,16 +98,16 @@ def finetune(
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
         raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
     seed = derive(run_seed, "finetune", round_index)
-    with engine.training(policies.start, config.lora, seed) as wrapped:
+    with trainer.open(policies.start, config.lora, seed) as wrapped:
         fixed = fix(
             wrapped,
             fitting,
             objective,
             token_budget(config, wrapped.device.type, longest_row(fitting)),
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
-            memory=engine.memory,
+            memory=trainer.memory,
         )
         try:
             log = train(
@@ -147,11 +119,11 @@ def finetune(
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
                 objective,
-                engine.memory,
+                trainer.memory,
             )
         except TrainingError:
             if rescue is not None:
-                rescue(lambda folder: engine.save_adapter(wrapped, folder))
+                rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
         trained = Trained(
@@ -167,7 +139,7 @@ def finetune(
             plain_rows=why_not(wrapped, longest_row(fixed)),
         )
         lines = [msgspec.json.encode(row) for row in log]
-        keep(trained, lines, lambda folder: engine.save_adapter(wrapped, folder))
+        keep(trained, lines, lambda folder: trainer.save(wrapped, folder))
     return trained
 
 

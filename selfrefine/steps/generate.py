@@ -6,34 +6,25 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from msgspec import Struct
-
 from selfrefine import seeds
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.config import GenerateConfig
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Sample, Task
 from selfrefine.steps.units import cut
 from selfrefine.sums import Sums
 
 
-class GenerateSettings(Struct, frozen=True, kw_only=True):
-    """n samples of each task, drawn as `sampling` says; `system` goes before a prompt that has no system."""
-
-    n: int = 1
-    sampling: Sampling = Sampling()
-    system: str | None = None
-
-
-def task_units(tasks: Iterable[Task], settings: GenerateSettings, unit_tokens: int) -> Iterator[list[Task]]:
+def task_units(tasks: Iterable[Task], settings: GenerateConfig, unit_tokens: int) -> Iterator[list[Task]]:
     """Tasks in commit units of at most `unit_tokens` new tokens."""
-    each = settings.n * settings.sampling.max_new_tokens
+    each = settings.n * settings.max_new_tokens
     return cut(tasks, lambda _: each, unit_tokens, lambda task: task.id)
 
 
 def generate(
     tasks: Sequence[Task],
     engine: Engine,
-    settings: GenerateSettings,
+    settings: GenerateConfig,
     run_seed: int,
     *,
     round_index: int = 0,
@@ -56,7 +47,7 @@ def generate(
         for task, messages in zip(tasks, chats, strict=True)
     ]
     answers: dict[tuple[int, int], Completion] = {}
-    for batch in engine.generate(requests, settings.sampling):
+    for batch in engine.generate(requests, settings):
         new = [answer for answer in batch if (answer.request, answer.index) not in answers]
         answers |= {(answer.request, answer.index): answer for answer in batch}
         if on_rows and new:

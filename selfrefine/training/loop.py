@@ -176,7 +176,7 @@ def _step(
     z0 = baseline(model, items, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
-    with EntropyMeter(model, active=own.name in GROUPED) as entropy:
+    with EntropyMeter(active=own.name in GROUPED) as entropy:
         for micro in micro_batches(items, settings.token_budget, shared=shared):
             logprobs = completion_logprobs(model, [pairs[i] for i in micro])
             found = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))

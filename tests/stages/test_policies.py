@@ -73,7 +73,7 @@ def test_old_logprobs_are_asked_of_the_sampler_and_others_of_the_reference(
         seen.append(str(folder))
         yield
 
-    monkeypatch.setattr(engine, "as_policy", as_policy)
+    monkeypatch.setattr(engine.trainer(), "as_policy", as_policy)
     task = Task(id="a", prompt=(Message(role="user", content="?"),))
     rows = [
         Sample(id=f"a.{i}", task=task, text=str(i), reward=float(i), lesson=Lesson(role=role))
@@ -81,5 +81,5 @@ def test_old_logprobs_are_asked_of_the_sampler_and_others_of_the_reference(
     ]
     policies = Policies(sampler=Path("sampler"), reference=Path("reference"))
     config = TrainConfig(lora=LoraConfig(r=2))
-    finetune(rows, engine, config, own, 1, lambda trained, lines, save: None, policies=policies)
+    finetune(rows, engine.trainer(), config, own, 1, lambda trained, lines, save: None, policies=policies)
     assert seen == asked

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from selfrefine import prompts, records
 from selfrefine.cli import common
+from selfrefine.config import GenerateConfig
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import Interrupted
 from selfrefine.records import Message, Reward, Sample, Task
@@ -22,7 +23,6 @@ from selfrefine.stages.resample import teaching
 from selfrefine.stages.select import Select, SelectCounts
 from selfrefine.stages.session import RunSession
 from selfrefine.steps import rationalise as hints
-from selfrefine.steps.generate import GenerateSettings
 
 SETTINGS = [
     "tasks.source=tasks.jsonl",
@@ -216,7 +216,7 @@ def test_the_hint_stands_in_the_last_user_message_and_is_data() -> None:
         [task],
         engine,
         prompts.load("hint", "hint"),
-        GenerateSettings(),
+        GenerateConfig(n=1),
         5,
         round_index=2,
         score=lambda some: [replace(one, reward=1.0, rewards=(Reward(name="x", value=1.0),)) for one in some],

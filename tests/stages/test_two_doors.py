@@ -1,4 +1,4 @@
-"""A verb as a filter and inside a run is the same stage: what one door refuses or scores, the other does too."""
+"""A verb as a filter and inside a run is one stage: what one door refuses or scores, so does the other."""
 
 from __future__ import annotations
 

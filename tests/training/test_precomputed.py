@@ -64,11 +64,11 @@ def adapters(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("adapters")
     narrow = LoraConfig(r=2, targets=("q_proj",))
     for seed, (name, lora) in enumerate((("first", LORA), ("accepted", narrow))):
-        with engine.training(None, lora, seed) as wrapped:
+        with engine.trainer().open(None, lora, seed) as wrapped:
             settings = TrainConfig(steps=15, lr=0.05, warmup=0.0, lora=lora)
             lesson = answers(engine)[seed :: 4 - seed]
             train(wrapped, lesson, sft, settings, 0, NoCheckpoints(), lambda row, total: None)
-            engine.save_adapter(wrapped, folder / name)
+            engine.trainer().save(wrapped, folder / name)
     return {"first": folder / "first", "accepted": folder / "accepted"}
 
 
@@ -90,13 +90,13 @@ def fixed(
     reference: Path | None = None,
     budget: int = 64,
 ) -> list[Item]:
-    with engine.training(start, LORA, 3) as wrapped:
+    with engine.trainer().open(start, LORA, 3) as wrapped:
         return fix(
             wrapped,
             items,
             own,
             budget,
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: engine.trainer().as_policy(wrapped, folder),
             sampler=sampler,
             reference=reference,
         )
@@ -128,7 +128,7 @@ def test_afterwards_the_model_under_training_is_what_it_was(
     engine: LocalEngine, adapters: dict[str, Path]
 ) -> None:
     items, own = answers(engine), ObjectiveConfig(name="kto")
-    with engine.training(adapters["first"], LORA, 3) as wrapped:
+    with engine.trainer().open(adapters["first"], LORA, 3) as wrapped:
         before = {n: p.detach().clone() for n, p in wrapped.named_parameters()}
         wanted = [n for n, p in wrapped.named_parameters() if p.requires_grad]
         for reference in (None, adapters["accepted"]):
@@ -137,7 +137,7 @@ def test_afterwards_the_model_under_training_is_what_it_was(
                 items,
                 own,
                 64,
-                lambda folder: engine.as_policy(wrapped, folder),
+                lambda folder: engine.trainer().as_policy(wrapped, folder),
                 sampler=None,
                 reference=reference,
             )
@@ -178,20 +178,20 @@ def trained(
     **settings: Any,
 ) -> list[StepLog]:
     config = TrainConfig(**{"lora": LORA, "warmup": 0.0, "schedule": "constant", "batch_size": 8} | settings)
-    with engine.training(start, config.lora, 3) as wrapped:
+    with engine.trainer().open(start, config.lora, 3) as wrapped:
         made = fix(
             wrapped,
             items,
             own,
             token_budget(config, "cpu"),
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: engine.trainer().as_policy(wrapped, folder),
             sampler=sampler,
             reference=reference,
         )
         objective = _load(OBJECTIVES[own.name])
         log = train(wrapped, made, objective, config, 3, store or NoCheckpoints(), on_step, own)
         if out is not None:
-            engine.save_adapter(wrapped, out)
+            engine.trainer().save(wrapped, out)
         if grads is not None:
             grads |= {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.grad is not None}
     return log
@@ -329,7 +329,7 @@ def test_ktos_baseline_by_the_engine_that_samples(engine: LocalEngine, adapters:
     assert [i.unrelated_token_ids for i in made[:4]] == [i.completion_token_ids for i in items[4:]]
     policy, base = (list(map(sum, scored(engine, a, crossed))) for a in (adapters["first"], None))
     expected = (sum(policy) - sum(base)) / 8
-    with engine.training(adapters["first"], LORA, 3) as wrapped:
+    with engine.trainer().open(adapters["first"], LORA, 3) as wrapped:
         for budget in (1, 4096):
             assert baseline(wrapped, made, budget) == pytest.approx(max(0.0, expected), abs=1e-3)
         swapped = [replace(i, unrelated_reference=p + 2.0) for i, p in zip(made, policy, strict=True)]
