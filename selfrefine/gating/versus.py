@@ -16,14 +16,12 @@ from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.gating.comparison import compared
 from selfrefine.records import Sample
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.run import Run, prompt_key
 from selfrefine.stages.work import build_rewards
 from selfrefine.stats import Comparison
 from selfrefine.steps.reward import parse_spec
-
-CORPUS = frozenset({"bleu", "chrf", "ter"})
-"""Measures compared in a figure of the whole corpus; they need no model."""
 
 
 class Versus(Struct, frozen=True, kw_only=True):
@@ -66,7 +64,7 @@ def versus(runs: Sequence[Run]) -> Versuses:
                 f"{name} was measured with another {other[0]} than {names[0]}: "
                 "their figures cannot be compared"
             )
-    corpus = len(wanted[0]) == 1 and parse_spec(wanted[0][0]).name in CORPUS
+    corpus = len(wanted[0]) == 1 and REWARDS.get(parse_spec(wanted[0][0]).name).corpus
     measures = build_rewards(configs[0], wanted[0], None) if corpus else ()
     ends = [_ended(run) for run in runs]
     starts = [list(run.round(0).samples("test")) for run in runs]

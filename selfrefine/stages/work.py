@@ -18,6 +18,7 @@ from selfrefine.engines.base import Engine, Sampling
 from selfrefine.errors import ConfigError, RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.alarms import Alarm
@@ -26,9 +27,6 @@ from selfrefine.steps import reward, select
 from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.finetune import Policies, TrainableEngine
 from selfrefine.steps.generate import GenerateSettings
-
-OWN_JUDGE = frozenset({"critic", "p-true", "fluency"})
-"""Rewards in which a model judges itself: a gain in them is no measured improvement."""
 
 
 @dataclass
@@ -73,7 +71,7 @@ class Work:
 
     @property
     def self_measured(self) -> bool:
-        return any(scorer.name in OWN_JUDGE for scorer in self.measures)
+        return any(REWARDS.get(scorer.name).judge != "outside" for scorer in self.measures)
 
 
 def start(run: Run, config: Config, engine: Engine, critic: Engine | None, watch: Watch) -> Work:
@@ -144,16 +142,9 @@ def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
 
 def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
-    if any(reward.parse_spec(text).name == "critic" for text in specs):
-        raise ConfigError(
-            "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
-            "--measure, such as numeric or gym"
-        )
-    if any(reward.parse_spec(text).name == "majority" for text in specs):
-        raise ConfigError(
-            "majority says how far the answers agree with each other, not whether they are right; name what "
-            "measures with --measure, such as numeric or gym"
-        )
+    for text in specs:
+        if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
+            raise ConfigError(f"{why}; name what measures with --measure, such as numeric or gym")
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:
@@ -163,7 +154,7 @@ def check_gold(name: str | None, trained: Sequence[str]) -> None:
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
         raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
-    if own in (OWN_JUDGE | {"majority"}) - {"fluency"}:  # fluency asks the round-0 base
+    if REWARDS.get(own).judge == "policy":
         raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
 
 
