@@ -1,12 +1,13 @@
 """Every setting of a run: default < recipe < config file < flag, unknown keys refused, the nearest named.
 
-The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`.
+The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`. Rewards and
+objectives have settings of their own, which their descriptions know: `[reward.numeric]`, `[objective.grpo]`.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError
+from selfrefine.registry import registry, split
+from selfrefine.words import near, nearest
 
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
@@ -129,38 +132,11 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is minimised. Each objective reads its own part of this table: see READ_BY."""
+    """What is minimised. settings: by objective; `resolve` keeps those of the chosen one, in full."""
 
-    name: Literal["sft", "weighted-sft", "dpo", "ipo", "kto", "reinforce", "rloo", "grpo"] = "sft"
+    name: str = "sft"
     reference: Literal["round-0", "accepted", "sampler"] = "round-0"
-    beta: PositiveFloat = 0.1
-    nll: NonNegative = 0.0
-    desirable_weight: NonNegative = 1.0
-    undesirable_weight: NonNegative = 1.0
-    weights: Literal["reward", "exponential", "filter"] = "reward"
-    weight_temperature: PositiveFloat = 1.0
-    clip_low: Annotated[float, Meta(gt=0.0, le=1.0)] = 0.2
-    clip_high: PositiveFloat = 0.28
-    normalise: Literal["tokens", "sequences"] = "tokens"
-    divide_by_std: bool = True
-    kl: NonNegative = 0.0
-
-
-READ_BY: dict[str, tuple[str, ...]] = {
-    "reference": ("dpo", "ipo", "kto", "reinforce", "rloo", "grpo"),
-    "beta": ("dpo", "ipo", "kto"),
-    "nll": ("dpo", "ipo"),
-    "desirable_weight": ("kto",),
-    "undesirable_weight": ("kto",),
-    "weights": ("weighted-sft",),
-    "weight_temperature": ("weighted-sft",),
-    "clip_low": ("rloo", "grpo"),
-    "clip_high": ("reinforce", "rloo", "grpo"),
-    "normalise": ("grpo",),
-    "divide_by_std": ("grpo",),
-    "kl": ("reinforce", "rloo", "grpo"),
-}
-"""Setting of [objective] to the objectives it changes something for."""
+    settings: dict[str, dict[str, Any]] = {}
 
 
 class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -173,10 +149,10 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """steps > 0 overrides epochs. token_budget 0 is the device class's constant.
-    replay: share of the training tokens taken from earlier rounds."""
+    """lr: not set, it is the objective's own. steps > 0 overrides epochs. token_budget 0 is the device
+    class's constant. replay: share of the training tokens taken from earlier rounds."""
 
-    lr: PositiveFloat = 2e-4
+    lr: PositiveFloat | None = None
     epochs: PositiveFloat = 1.0
     steps: Natural = 0
     batch_size: Positive = 16
@@ -279,34 +255,92 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """Later layers win; each is (origin, nested or dotted table). Raises: ConfigError naming the key."""
     merged: dict[str, Any] = {}
     origins = dict.fromkeys(keys(), "default")
-    for origin, table in layers:
-        for dotted, value in flatten(table).items():
-            check_key(dotted, origin)
-            _put(merged, dotted, value)
-            origins[dotted] = origin
+    flat = [(origin, key, value) for origin, table in layers for key, value in flatten(table).items()]
+    # A short key, `objective.beta`, is about the objective that is chosen in the end.
+    objective = next((value for _, key, value in reversed(flat) if key == "objective.name"), "sft")
+    if isinstance(objective, str) and objective not in (known := registry("objective")):
+        raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
+    for origin, given, value in flat:
+        check_key(given, origin)
+        key = _in_full(given, objective, origin, value)
+        if key is not None:
+            _put(merged, key, value)
+            origins[key] = origin
     try:
         config = msgspec.convert(merged, Config, strict=True)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$.")
         raise ConfigError(f"setting {path.rstrip('`') or '?'}: {message[0].lower()}{message[1:]}") from None
-    _check_objective(config.objective, origins)
-    return Settings(config, origins)
+    return Settings(_with_objective(config, origins), origins)
 
 
-def _check_objective(config: ObjectiveConfig, origins: Mapping[str, str]) -> None:
-    """A flag that the objective never reads is an error: whoever typed it believes that it acts.
+def stored(table: Mapping[str, Any]) -> Config:
+    """The configuration in a manifest, of an earlier version's too. Raises: ConfigError."""
+    return resolve([("run", table)]).config
 
-    In a file such settings may stand: the same file is run with several objectives.
+
+def objective_settings(config: ObjectiveConfig) -> Any:
+    """The chosen objective's settings as its own struct. Raises: ConfigError naming the key."""
+    kind = registry("objective").get(config.name)
+    return _converted(f"objective.{config.name}", config.settings.get(config.name, {}), kind.settings)
+
+
+def _converted(where: str, table: Mapping[str, Any], struct: type[Struct]) -> Any:
+    try:
+        return msgspec.convert(table, struct, strict=True)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise ConfigError(f"setting {where}{path.rstrip('`')}: {message[0].lower()}{message[1:]}") from None
+
+
+def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
+    """With what the objective decides filled in, so that a manifest says it: all its settings, its rate.
+
+    A flag that it never reads is an error: whoever typed it believes that it acts. In a file such settings
+    may stand: the same file is run with several objectives.
     """
-    for setting, objectives in READ_BY.items():
-        if origins[f"objective.{setting}"] == "flag" and config.name not in objectives:
-            raise ConfigError(
-                f"--set objective.{setting}: {config.name} does not read it, only {', '.join(objectives)}"
-            )
-    if origins["objective.reference"] == "flag" and config.name in READ_BY["kl"] and not config.kl:
-        raise ConfigError(f"--set objective.reference: {config.name} has none while objective.kl is 0")
-    if origins["objective.weight_temperature"] == "flag" and config.weights != "exponential":
-        raise ConfigError("--set objective.weight_temperature: only objective.weights=exponential reads it")
+    own, kind = config.objective, registry("objective").get(config.objective.name)
+    settings = objective_settings(own)
+    unread = kind.unread(settings)
+    if not kind.needs_reference:
+        unread["reference"] = f"{own.name} does not read it"
+    for key, why in unread.items():
+        if "flag" in (origins.get(f"objective.{key}"), origins.get(f"objective.{own.name}.{key}")):
+            raise ConfigError(f"--set objective.{key}: {why}")
+    table = msgspec.to_builtins(settings)
+    return msgspec.structs.replace(
+        config,
+        objective=msgspec.structs.replace(own, settings={own.name: table} if table else {}),
+        train=msgspec.structs.replace(config.train, lr=config.train.lr or kind.learning_rate),
+    )
+
+
+def _in_full(key: str, objective: object, origin: str, value: object) -> str | None:
+    """`objective.beta` as `objective.dpo.beta`; None for what the chosen objective has no use for."""
+    if not key.startswith("objective.") or key in keys():
+        return key
+    first, _, setting = split(key.removeprefix("objective."), ".")
+    if setting:
+        if origin == "flag" and first != objective:
+            raise ConfigError(f"--set {key}: the objective is {objective}")
+        return key if first == objective else None
+    readers = _readers(first)
+    if objective in readers:
+        return f"objective.{objective}.{first}"
+    if origin == "flag":
+        raise ConfigError(f"--set {key}: {objective} does not read it, only {', '.join(readers)}")
+    _converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
+    return None
+
+
+def _readers(setting: str) -> list[str]:
+    """The objectives with a setting of that name; plugins are asked only for what no built-in one has."""
+    found = registry("objective")
+    for names in (found.built_in, found):
+        readers = [name for name in names if setting in found.get(name).settings.__struct_fields__]
+        if readers:
+            return readers
+    return []
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -331,15 +365,28 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables to dotted keys; what stands under a free table (…settings) stays one value."""
+    """Nested tables to dotted keys. `reward.settings.NAME.KEY` is an older spelling of `reward.NAME.KEY`;
+    what stands under `tasks.settings` stays one value."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and not dotted.endswith("settings"):
+        dotted = _OLDER.sub(r"\1", f"{prefix}{key}")
+        if isinstance(value, Mapping) and dotted != "tasks.settings" and not _own_key(dotted)[2]:
             flat |= flatten(value, f"{dotted}.")
         else:
             flat[dotted] = value
     return flat
+
+
+_OLDER = re.compile(r"^(reward|objective)\.settings(?=\.|$)")
+
+
+def _own_key(dotted: str) -> tuple[str, str, str]:
+    """`reward.numeric.tolerance` to ("reward", "numeric", "tolerance"); the rest empty for other keys."""
+    table, _, rest = dotted.partition(".")
+    if table not in ("reward", "objective") or dotted in keys():
+        return dotted, "", ""
+    name, _, key = split(rest, ".")
+    return table, name, key
 
 
 @functools.cache  # asked for each key that is checked, and taking annotations apart is slow
@@ -355,18 +402,41 @@ def keys(struct: type[Struct] = Config, prefix: str = "") -> Mapping[str, Any]:
 
 
 def check_key(dotted: str, origin: str) -> None:
-    """Raises: ConfigError for a key that does not exist, naming the nearest one that does."""
-    known = keys()
-    if dotted in known or any(dotted.startswith(f"{k}.") for k in known if k.endswith("settings")):
+    """Raises: ConfigError for a key that does not exist, naming the nearest one that does.
+
+    A reward's own settings are looked at when rewards are built: that may load a plugin.
+    """
+    known = list(keys())
+    table, name, key = _own_key(dotted)
+    if dotted in known or dotted.startswith("tasks.settings."):
         return
-    near = difflib.get_close_matches(dotted, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    where = {"file": "config file", "flag": "--set"}.get(origin, origin)
-    raise ConfigError(f"{where}: unknown key {dotted}{hint}")
+    if key and name in registry(table):
+        if table == "reward":
+            return
+        own = registry(table).get(name).settings.__struct_fields__
+        if key in own:
+            return
+        known = [f"{table}.{name}.{one}" for one in own]
+    elif key:
+        raise ConfigError(f"{_said(origin)}: {dotted}: no {table} {name!r}{nearest(name, registry(table))}")
+    elif table == "objective" and name:
+        if _readers(name):
+            return
+        kinds = map(registry(table).get, registry(table))
+        known += [f"objective.{one}" for kind in kinds for one in kind.settings.__struct_fields__]
+    meant = near(dotted, known)
+    raise ConfigError(f"{_said(origin)}: unknown key {dotted}{f'; did you mean {meant}?' if meant else ''}")
+
+
+def _said(origin: str) -> str:
+    return {"file": "config file", "flag": "--set"}.get(origin, origin)
 
 
 def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
+    first, name, key = _own_key(dotted)
+    parents, last = (
+        ([first, "settings", name], key) if key else (dotted.split(".")[:-1], dotted.split(".")[-1])
+    )
     for parent in parents:
         table = table.setdefault(parent, {})
     table[last] = value

@@ -40,11 +40,9 @@ def command(
     learn: LearnOption = None,
     objective: Annotated[
         str | None,
-        typer.Option(
-            help="sft, weighted-sft, dpo, ipo, kto, reinforce, rloo or grpo (--set objective.KEY=…). [sft]"
-        ),
+        typer.Option(help="A name of `selfrefine objectives ls`; its settings: --set objective.KEY=… [sft]"),
     ] = None,
-    lr: Annotated[float | None, typer.Option(help="Learning rate. [2e-4]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate. [the objective's]")] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the chosen rows. [1]")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Answers an optimizer step. [16]")] = None,
     start: Annotated[
@@ -109,6 +107,7 @@ def _train(
 
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, RunFolderError, UsageError
+    from selfrefine.objectives.fit import check_rows
     from selfrefine.report.words import summary_line
     from selfrefine.runfolder.round import RoundDir
     from selfrefine.stages import alarms
@@ -136,6 +135,7 @@ def _train(
             raise UsageError(f"these rows are selected already, so {again[0]} chooses nothing; select anew")
         chosen = Selection(rows=rows, counts={"samples": len(rows), "selected": len(rows)})
     else:
+        check_rows(config.objective.name, config.select)
         chosen = select(rows, config.select)
     watch.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:

@@ -12,11 +12,12 @@ from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
 from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
+from selfrefine.objectives.fit import check_rows
 from selfrefine.records import RunManifest
 from selfrefine.runfolder import audit, manifest
 from selfrefine.runfolder.manifest import EngineFacts
 from selfrefine.runfolder.run import Run, new_path, sha256_texts
-from selfrefine.stages.prepare import check_objective, make_splits, run_prompts
+from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.work import build_both
 
 
@@ -43,7 +44,7 @@ def run_path(name: str) -> Path:
 def create_run(name: str, settings: Settings, engine: Engine) -> Run:
     """Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …)."""
     path = run_path(name)
-    check_objective(settings.config)
+    check_rows(settings.config.objective.name, settings.config.select)
     build_both(settings.config, engine)  # refused now, not when the first stage finds no way on
     splits = make_splits(settings.config)
     made = manifest.build(path.name, sys.argv, settings, engine_facts(engine))

@@ -32,8 +32,7 @@ def command(
             "-r",
             "--reward",
             metavar="NAME[:WEIGHT]",
-            help="exact numeric regex coverage sentence bleu chrf ter length repetition fluency critic "
-            "p-true gym random, or path/to/file.py:function. Repeatable.",
+            help="A name of `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
         ),
     ] = None,
     gate_on: Annotated[

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from selfrefine.config import Config
+from selfrefine.config import Config, stored
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.gating.comparison import compared
 from selfrefine.records import Sample
@@ -48,7 +47,7 @@ class Versuses(Struct, frozen=True, kw_only=True):
 def versus(runs: Sequence[Run]) -> Versuses:
     """Raises: RunFolderError (a run without its final measurement), DataError (measured otherwise, or no test
     task in common)."""
-    configs = [msgspec.convert(run.manifest.config, Config) for run in runs]
+    configs = [stored(run.manifest.config) for run in runs]
     wanted = [config.evaluate.measure or config.reward.use for config in configs]
     names = _names(runs)
     for name, measure in zip(names, wanted, strict=True):
