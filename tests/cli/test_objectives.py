@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         2,
         ["train.replay", "in a run only"],
     ),
-    # Of four rewards 1, 0, 0, 0 the best two would have advantages of plus and minus a half, not 3/4 and -1/4.
+    # Of four rewards 1, 0, 0, 0 the best two would have advantages of plus and minus 1/2, not 3/4 and -1/4.
     "groups that were cut to their best": (
         ["--objective", "grpo", "--max-per-prompt", "2"],
         unselected(),

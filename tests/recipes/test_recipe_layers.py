@@ -118,8 +118,8 @@ def test_ls_and_show(tmp_path: Path) -> None:
     assert selfrefine("recipes", "ls", cwd=tmp_path, terminal=True).out.startswith(b"best-of-n")
     shown = selfrefine("recipes", "show", "star", cwd=tmp_path)
     assert shown.out == (recipes.FOLDER / "star.toml").read_bytes()
-    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean star?")
-    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean grpo?")
+    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean 'star'?")
+    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean 'grpo'?")
     refused(
         selfrefine("cycle", "--config", "star", "--dry-run", cwd=tmp_path), 3, "--recipe star is a method"
     )
