@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 class PreferenceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     beta: Annotated[
-        float, Meta(gt=0.0, description="how strongly the reference binds; `ipo` calls it tau")
+        float, Meta(gt=0.0, description="How strongly the reference binds; `ipo` calls it tau.")
     ] = 0.1
     nll: Annotated[
         float,
-        Meta(ge=0.0, description="weight of the chosen answers' likelihood on top; iterative RPO takes 1"),
+        Meta(ge=0.0, description="Weight of the chosen answers' likelihood on top; iterative RPO takes 1."),
     ] = 0.0
 
 

@@ -52,14 +52,14 @@ class GrpoSettings(Struct, frozen=True, forbid_unknown_fields=True):
     normalise: Annotated[
         Literal["tokens", "sequences"],
         Meta(
-            description="the loss is a mean over the step's tokens, or of each answer's mean over sequences"
+            description="The loss is a mean over the step's tokens, or of each answer's mean over sequences."
         ),
     ] = "tokens"
     divide_by_std: Annotated[
-        bool, Meta(description="advantages are divided by the group's standard deviation")
+        bool, Meta(description="Advantages are divided by the group's standard deviation.")
     ] = True
     kl: Annotated[
-        float, Meta(ge=0.0, description="weight of the divergence from the reference, in the loss")
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the loss.")
     ] = 0.0
 
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class KtoSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    beta: Annotated[float, Meta(gt=0.0, description="how strongly the reference binds")] = 0.1
-    desirable_weight: Annotated[float, Meta(ge=0.0, description="of good answers")] = 1.0
-    undesirable_weight: Annotated[float, Meta(ge=0.0, description="of bad answers")] = 1.0
+    beta: Annotated[float, Meta(gt=0.0, description="How strongly the reference binds.")] = 0.1
+    desirable_weight: Annotated[float, Meta(ge=0.0, description="Of good answers.")] = 1.0
+    undesirable_weight: Annotated[float, Meta(ge=0.0, description="Of bad answers.")] = 1.0
 
 
 def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class ReinforceSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    clip_high: Annotated[float, Meta(gt=0.0, description="weights are cut at 1 plus this")] = 0.28
+    clip_high: Annotated[float, Meta(gt=0.0, description="Weights are cut at 1 plus this.")] = 0.28
     kl: Annotated[
-        float, Meta(ge=0.0, description="weight of the divergence from the reference, in the rewards")
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
     ] = 0.0
 
 

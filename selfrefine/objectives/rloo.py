@@ -33,7 +33,7 @@ class RlooSettings(Struct, frozen=True, forbid_unknown_fields=True):
     clip_low: ClipLow = 0.2
     clip_high: ClipHigh = 0.28
     kl: Annotated[
-        float, Meta(ge=0.0, description="weight of the divergence from the reference, in the rewards")
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
     ] = 0.0
 
 

@@ -44,12 +44,12 @@ class WeightedSettings(Struct, frozen=True, forbid_unknown_fields=True):
     weights: Annotated[
         Literal["reward", "exponential", "filter"],
         Meta(
-            description="the `reward` itself, `exponential` in its distance from the group's mean, or "
-            "`filter`: only what lies above that mean"
+            description="The `reward` itself, `exponential` in its distance from the group's mean, or "
+            "`filter`: only what lies above that mean."
         ),
     ] = "reward"
     weight_temperature: Annotated[
-        float, Meta(gt=0.0, description="of `exponential`: smaller is greedier")
+        float, Meta(gt=0.0, description="Of `exponential`: smaller is greedier.")
     ] = 1.0
 
 

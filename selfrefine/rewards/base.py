@@ -143,7 +143,6 @@ def checked(name: str, value: float, detail: str | None = None, signature: str =
 
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-PASS_AT = Annotated[Share, Meta(description="from this value on it passes as a gate (`reward.gate_on`)")]
 
 
 def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
@@ -156,13 +155,17 @@ def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
         if key not in known:
             raise ConfigError(f"reward.{kind.name}.{key}: there is no such setting{nearest(key, known)}")
     own = dict(table)
-    pass_at = own.pop("pass_at", 1.0)
+    shared = {"pass_at": own.pop("pass_at", 1.0)}
     try:
-        return msgspec.convert(own, kind.settings), msgspec.convert({"pass_at": pass_at}, _PassAt).pass_at
+        return msgspec.convert(own, kind.settings), msgspec.convert(shared, PassAt).pass_at
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `$")
         raise ConfigError(f"reward.{kind.name}{path.rstrip('`')}: {message}") from None
 
 
-class _PassAt(Struct):
-    pass_at: PASS_AT
+class PassAt(Struct, frozen=True):
+    """What any reward's table may have besides its own settings."""
+
+    pass_at: Annotated[
+        Share, Meta(description="From this value on it passes as a gate (`reward.gate_on`).")
+    ] = 1.0

@@ -15,9 +15,9 @@ from selfrefine.rewards.sacre import scorer
 
 class BleuSettings(Struct, frozen=True, forbid_unknown_fields=True):
     tokenize: Annotated[
-        Literal["13a", "intl", "char", "zh", "none"], Meta(description="sacreBLEU's tokeniser")
+        Literal["13a", "intl", "char", "zh", "none"], Meta(description="sacreBLEU's tokeniser.")
     ] = "13a"
-    lowercase: Annotated[bool, Meta(description="compare without regard to case")] = False
+    lowercase: Annotated[bool, Meta(description="Compare without regard to case.")] = False
 
 
 def make(own: BleuSettings, options: RewardOptions) -> Scorer:

@@ -14,8 +14,8 @@ from selfrefine.rewards.sacre import scorer
 
 
 class ChrfSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    word_order: Annotated[int, Meta(ge=0, le=4, description="longest word n-gram; 2 makes it chrF++")] = 0
-    lowercase: Annotated[bool, Meta(description="compare without regard to case")] = False
+    word_order: Annotated[int, Meta(ge=0, le=4, description="Longest word n-gram; 2 makes it chrF++.")] = 0
+    lowercase: Annotated[bool, Meta(description="Compare without regard to case.")] = False
 
 
 def make(own: ChrfSettings, options: RewardOptions) -> Scorer:

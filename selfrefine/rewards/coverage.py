@@ -21,7 +21,7 @@ SIGNATURE = "forms:en-rules|v:1"
 class CoverageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     word_forms: Annotated[
         bool,
-        Meta(description="off: only the concept's own spelling counts (for other languages than English)"),
+        Meta(description="Off: only the concept's own spelling counts (for other languages than English)."),
     ] = True
 
 

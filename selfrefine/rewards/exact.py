@@ -16,7 +16,7 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 
 class ExactSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    ignore_case: Annotated[bool, Meta(description="compare without regard to case")] = False
+    ignore_case: Annotated[bool, Meta(description="Compare without regard to case.")] = False
 
 
 def make(own: ExactSettings, options: RewardOptions) -> Scorer:

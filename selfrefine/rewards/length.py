@@ -18,10 +18,10 @@ Positive = Annotated[int, Meta(ge=1)]
 
 
 class LengthSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    min: Annotated[Positive | None, Meta(description="shortest length that gets 1")] = None
-    max: Annotated[Positive | None, Meta(description="longest length that gets 1")] = None
-    target: Annotated[Positive | None, Meta(description="the one length that gets 1")] = None
-    unit: Annotated[Literal["words", "chars"], Meta(description="what is counted")] = "words"
+    min: Annotated[Positive | None, Meta(description="Shortest length that gets 1.")] = None
+    max: Annotated[Positive | None, Meta(description="Longest length that gets 1.")] = None
+    target: Annotated[Positive | None, Meta(description="The one length that gets 1.")] = None
+    unit: Annotated[Literal["words", "chars"], Meta(description="What is counted.")] = "words"
 
 
 def make(own: LengthSettings, options: RewardOptions) -> Scorer:

@@ -26,11 +26,9 @@ from selfrefine.rewards.numeric import last_number
 class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
     extract: Annotated[
         Literal["number", "text"],
-        Meta(
-            description="what must agree: the last number, or the whole text, case and white space evened out"
-        ),
+        Meta(description="What must agree: the last number, or the whole text."),
     ] = "number"
-    min_share: Annotated[Share, Meta(description="share of the votes that a majority needs")] = 0.0
+    min_share: Annotated[Share, Meta(description="Share of the votes that a majority needs.")] = 0.0
 
 
 def make(own: MajoritySettings, options: RewardOptions) -> Scorer:

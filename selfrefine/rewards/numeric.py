@@ -29,9 +29,9 @@ _NUMBER = re.compile(
 
 
 class NumericSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    tolerance: Annotated[float, Meta(ge=0.0, description="largest difference that still counts as equal")] = (
-        0.0
-    )
+    tolerance: Annotated[
+        float, Meta(ge=0.0, description="Largest difference that still counts as equal.")
+    ] = 0.0
 
 
 def last_number_text(text: str) -> str | None:

@@ -18,10 +18,10 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 class RegexSettings(Struct, frozen=True, forbid_unknown_fields=True):
     pattern: Annotated[
-        str | None, Meta(description="what to look for; without one each reference is a pattern")
+        str | None, Meta(description="What to look for; without one each reference is a pattern.")
     ] = None
-    ignore_case: Annotated[bool, Meta(description="match without regard to case")] = False
-    full: Annotated[bool, Meta(description="the whole answer must match, white space around it aside")] = (
+    ignore_case: Annotated[bool, Meta(description="Match without regard to case.")] = False
+    full: Annotated[bool, Meta(description="The whole answer must match, white space around it aside.")] = (
         False
     )
 

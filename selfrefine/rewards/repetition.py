@@ -15,7 +15,7 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 
 class RepetitionSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    n: Annotated[int, Meta(ge=1, description="words of an n-gram")] = 3
+    n: Annotated[int, Meta(ge=1, description="Words of an n-gram.")] = 3
 
 
 def make(own: RepetitionSettings, options: RewardOptions) -> Scorer:

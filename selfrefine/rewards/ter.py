@@ -14,8 +14,8 @@ from selfrefine.rewards.sacre import scorer
 
 
 class TerSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    normalized: Annotated[bool, Meta(description="tokenise and normalise as TERCOM does")] = False
-    case_sensitive: Annotated[bool, Meta(description="a difference of case is an edit")] = False
+    normalized: Annotated[bool, Meta(description="Tokenise and normalise as TERCOM does.")] = False
+    case_sensitive: Annotated[bool, Meta(description="A difference of case is an edit.")] = False
 
 
 def make(own: TerSettings, options: RewardOptions) -> Scorer:

@@ -16,6 +16,7 @@ import msgspec
 from selfrefine import records
 from selfrefine.errors import ConfigError, DataError, NothingToLearnError, RunFolderError
 from selfrefine.gating import candidate as judge
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import RoundSummary, Sample, Task
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, write_errors
@@ -163,7 +164,7 @@ def select(work: Work, k: int) -> dict[str, int]:
         config.train.replay,
         derive(config.seed, "round", k),
         # Weights come from a group's mean, and a row without its group would be its own mean.
-        grouped=config.select.strategy == "groups" or config.objective.name == "weighted-sft",
+        grouped=OBJECTIVES.get(config.objective.name).rows in ("groups", "all"),
     )
     folder.stage("selected", [[*chosen.rows, *again]], lambda rows: [records.encode(row) for row in rows])
     return chosen.counts | {"replayed": len(again)}

@@ -45,7 +45,7 @@ def load(source: str, options: TaskOptions, stream: BinaryIO | None = None) -> I
     """Tasks of `source` as they are read, ids filled in and unique; `stream` is what "-" reads.
 
     Raises: ConfigError for an unknown source, option or setting; DataError, naming file:line, for a bad row,
-    an id that two rows share, or a source without a task; UsageError for a bad count, or "-" without a stream.
+    an id that two rows share, or a source without a task; UsageError for a bad count, or "-" without one.
     """
     if options.n is not None and options.n < 1:
         raise UsageError(f"the number of tasks must be 1 or more, not {options.n}")

@@ -1,8 +1,8 @@
 """What a task source is given, what it yields and what it says of itself.
 
 A source reads by a function (name, options) -> Iterator[(where, Task)]; the name is what stands behind
-"KIND:". `where` is file:line, or source:number where there is no file; a task without an id of its own carries
-"" and `tasks.load` fills it in.
+"KIND:". `where` is file:line, or source:number where there is no file; a task without an id of its own
+carries "" and `tasks.load` fills it in.
 """
 
 from __future__ import annotations

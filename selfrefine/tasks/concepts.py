@@ -23,7 +23,7 @@ TEMPLATE = "Write one short sentence that uses all of these words: {source}."
 
 class ConceptsSettings(Struct, frozen=True):
     verbs: Annotated[
-        int | None, Meta(description="how many of the words are verbs; not set: 1, of a single word 0")
+        int | None, Meta(description="How many of the words are verbs; not set: 1, of a single word 0.")
     ] = None
 
 

@@ -18,9 +18,9 @@ Name = str | int | float | bool
 
 
 class HubSettings(Struct, frozen=True):
-    config: Annotated[Name | None, Meta(description="the dataset's configuration")] = None
-    split: Annotated[Name, Meta(description="its split")] = "train"
-    revision: Annotated[Name | None, Meta(description="branch, tag or commit")] = None
+    config: Annotated[Name | None, Meta(description="The dataset's configuration.")] = None
+    split: Annotated[Name, Meta(description="Its split.")] = "train"
+    revision: Annotated[Name | None, Meta(description="Branch, tag or commit.")] = None
 
 
 def read(name: str, options: TaskOptions) -> Iterator[Located]:
