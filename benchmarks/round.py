@@ -36,7 +36,8 @@ from selfrefine.steps.generate import generate
 
 SAMPLES = 8
 MAX_NEW_TOKENS = 24
-OBJECTIVE = ObjectiveConfig(name="grpo", clip_low=0.2, clip_high=0.2, kl=0.0)
+CLIP = 0.2
+OBJECTIVE = ObjectiveConfig(name="grpo", settings={"grpo": {"clip_low": CLIP, "clip_high": CLIP}})
 ROWS_A_PASS = 8
 """The trainer's per-device batch, the fastest of those that `make bench` tries for its supervised rows."""
 SETTINGS = TrainConfig(lr=1e-5, epochs=1, batch_size=64, token_budget=1_024)
@@ -204,7 +205,7 @@ def _arguments(size: Size, scratch: Path) -> Any:
         max_completion_length=size.new_tokens,
         temperature=1.0,
         beta=0.0,
-        epsilon=OBJECTIVE.clip_low,
+        epsilon=CLIP,
         num_iterations=1,
         num_train_epochs=1,
         learning_rate=SETTINGS.lr,

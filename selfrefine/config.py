@@ -1,11 +1,13 @@
 """Every setting of a run: default < recipe < config file < flag, unknown keys refused, the nearest named.
 
-The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`.
+The structs are the schema of the TOML file; `[train] lr = 1e-4` is `--set train.lr=1e-4`. Rewards and
+objectives have settings of their own, which their descriptions know: `[reward.numeric]`, `[objective.grpo]`.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, says, settings_of
+from selfrefine.registry import registry, split
 from selfrefine.words import near, nearest
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -61,39 +64,33 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an answer is drawn, from the configuration to the decoder (`sampling.draw`). Recorded logprobs are
     those of the policy at temperature 1 whatever these say."""
 
-    temperature: Annotated[
-        float, Meta(ge=0.0, description="Divides the logits; 0 is greedy, which the next three do not touch.")
-    ] = 1.0
+    temperature: Annotated[NonNegative, says("Divisor of the logits; 0 is greedy.")] = 1.0
     top_p: Annotated[
-        float,
-        Meta(gt=0.0, le=1.0, description="Only the likeliest tokens that reach this in sum; 1 is off."),
+        OpenShare,
+        says("Nucleus sampling: draw from the likeliest tokens that make up this probability; 1 is off."),
     ] = 1.0
-    top_k: Annotated[int, Meta(ge=0, description="Only the k likeliest tokens; 0 is off.")] = 0
+    top_k: Annotated[Natural, says("Draw from this many of the likeliest tokens; 0 is off.")] = 0
     min_p: Annotated[
-        float,
-        Meta(
-            ge=0.0,
-            le=1.0,
-            description="Only tokens this times as likely as the likeliest, or more; 0 is off.",
-        ),
+        Share, says("Draw from tokens at least this times as likely as the likeliest; 0 is off.")
     ] = 0.0
     repetition_penalty: Annotated[
-        float,
-        Meta(
-            gt=0.0,
-            description="Tokens of the prompt and of the answer so far: positive logits are divided by it, "
-            "negative ones multiplied; 1 is off.",
+        PositiveFloat,
+        says(
+            "Penalty on tokens of the prompt and of the answer so far; 1 is off. Positive logits are divided "
+            "by it, negative ones multiplied."
         ),
     ] = 1.0
-    max_new_tokens: Annotated[int, Meta(ge=1, description="Longest answer, in tokens.")] = 128
-    stop: Annotated[Stop, Meta(description="Texts before which an answer ends.")] = ()
+    max_new_tokens: Annotated[
+        Positive, says("Longest answer, in tokens. What is cut off here is learnt by policy gradients only.")
+    ] = 128
+    stop: Annotated[Stop, says("Texts before which an answer ends.")] = ()
 
 
 class GenerateConfig(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are sampled for training."""
 
-    n: Annotated[int, Meta(ge=1, description="Answers to a prompt.")] = 8
-    system: Annotated[str | None, Meta(description="System message for prompts that have none.")] = None
+    n: Annotated[Positive, says("Samples per prompt.")] = 8
+    system: Annotated[str | None, says("System message for prompts that have none.")] = None
 
 
 class ResampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -128,22 +125,19 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     says so."""
 
     measure: Annotated[
-        tuple[str, ...],
-        Meta(description="Rewards that measure, NAME[:weight]; none: those that are trained on."),
+        tuple[str, ...], says("Rewards that measure the held-out tasks. Not set: the trained ones do.")
     ] = ()
-    n: Annotated[int, Meta(ge=1, description="Answers to a held-out task.")] = 1
-    temperature: Annotated[float, Meta(ge=0.0, description="As generate.temperature; 0 is greedy.")] = 0.0
+    n: Annotated[Positive, says("Samples per held-out task.")] = 1
+    temperature: Annotated[NonNegative, says("Divisor of the logits; 0 is greedy.")] = 0.0
     max_new_tokens: Annotated[
-        Positive | None, Meta(description="Longest answer, in tokens; unset: generate.max_new_tokens.")
+        Positive | None, says("Longest answer, in tokens. Not set: `generate.max_new_tokens`.")
     ] = None
-    stop: Annotated[
-        Stop | None, Meta(description="Texts before which an answer ends; unset: generate.stop.")
-    ] = None
+    stop: Annotated[Stop | None, says("Texts before which an answer ends. Not set: `generate.stop`.")] = None
     revise: Annotated[
         Literal["off", "end", "both"],
-        Meta(
-            description="Compare drafts, revisions and fresh samples of the test tasks: never, at the end, "
-            "or at the start too."
+        says(
+            "When drafts, revisions and fresh samples of the test tasks are compared. `end`: at the "
+            "end; `both`: at the start too. All are drawn as in training."
         ),
     ] = "off"
 
@@ -287,12 +281,9 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is minimised. Each objective reads its own part of this table: see READ_BY."""
+    """What is minimised. settings: by objective; `resolve` keeps those of the chosen one, in full."""
 
-    name: Annotated[
-        Literal["sft", "weighted-sft", "dpo", "ipo", "kto", "reinforce", "rloo", "grpo"],
-        says("What is minimised."),
-    ] = "sft"
+    name: Annotated[str, says("The loss that training minimises, by name or `file.py:name`.")] = "sft"
     reference: Annotated[
         Literal["round-0", "accepted", "sampler"],
         says(
@@ -301,63 +292,9 @@ class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "`sampler`: the one that answered in this round."
         ),
     ] = "round-0"
-    beta: Annotated[
-        PositiveFloat, says("`dpo`, `ipo`, `kto`: how strongly the reference binds; `ipo` calls it tau.")
-    ] = 0.1
-    nll: Annotated[
-        NonNegative,
-        says("`dpo`, `ipo`: weight of the chosen answers' likelihood in the loss. Iterative RPO takes 1."),
-    ] = 0.0
-    desirable_weight: Annotated[NonNegative, says("`kto`: weight of good answers.")] = 1.0
-    undesirable_weight: Annotated[NonNegative, says("`kto`: weight of bad answers.")] = 1.0
-    weights: Annotated[
-        Literal["reward", "exponential", "filter"],
-        says(
-            "`weighted-sft`: weight of an answer. `reward`: its reward; `exponential`: the exponential "
-            "of its distance from the group's mean; `filter`: 1 above that mean, else 0."
-        ),
-    ] = "reward"
-    weight_temperature: Annotated[
-        PositiveFloat, says("`weighted-sft`: temperature of `exponential` weights; smaller is greedier.")
-    ] = 1.0
-    clip_low: Annotated[OpenShare, says("`rloo`, `grpo`: ratios below 1 minus this are clipped.")] = 0.2
-    clip_high: Annotated[
-        PositiveFloat,
-        says("`rloo`, `grpo`: ratios above 1 plus this are clipped; `reinforce`: its weights are cut there."),
-    ] = 0.28
-    normalise: Annotated[
-        Literal["tokens", "sequences"],
-        says(
-            "`grpo`: the loss is a mean over the step's `tokens`, or over `sequences` of each answer's mean."
-        ),
-    ] = "tokens"
-    divide_by_std: Annotated[bool, says("`grpo`: divide advantages by the group's standard deviation.")] = (
-        True
-    )
-    kl: Annotated[
-        NonNegative,
-        says(
-            "Weight of the divergence from the reference. `grpo` has it in the loss, `reinforce` and "
-            "`rloo` in the rewards."
-        ),
-    ] = 0.0
-
-
-READ_BY: dict[str, tuple[str, ...]] = {
-    "reference": ("dpo", "ipo", "kto", "reinforce", "rloo", "grpo"),
-    "beta": ("dpo", "ipo", "kto"),
-    "nll": ("dpo", "ipo"),
-    "desirable_weight": ("kto",),
-    "undesirable_weight": ("kto",),
-    "weights": ("weighted-sft",),
-    "weight_temperature": ("weighted-sft",),
-    "clip_low": ("rloo", "grpo"),
-    "clip_high": ("reinforce", "rloo", "grpo"),
-    "normalise": ("grpo",),
-    "divide_by_std": ("grpo",),
-    "kl": ("reinforce", "rloo", "grpo"),
-}
-"""Setting of [objective] to the objectives it changes something for."""
+    settings: Annotated[
+        dict[str, dict[str, Any]], says("A table for each objective, such as `objective.grpo.clip_low=0.1`.")
+    ] = {}
 
 
 class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -374,7 +311,7 @@ class LoraConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How an adapter is trained."""
 
-    lr: Annotated[PositiveFloat, says("Peak learning rate.")] = 2e-4
+    lr: Annotated[PositiveFloat | None, says("Peak learning rate. Not set: the objective's own.")] = None
     epochs: Annotated[PositiveFloat, says("Passes over the selected answers.")] = 1.0
     steps: Annotated[Natural, says("Optimizer steps. 0: as many as `train.epochs` takes.")] = 0
     batch_size: Annotated[Positive, says("Answers per optimizer step.")] = 16
@@ -412,8 +349,8 @@ class ComputeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     plain: Annotated[
         bool,
-        Meta(
-            description="Without own kernels, patched forwards and shared rows: slower, larger in memory. "
+        says(
+            "Compute without own kernels, patched forwards and shared rows. Slower, and takes more memory; "
             "SELFREFINE_PLAIN=1 in the environment turns it on, too."
         ),
     ] = False
@@ -566,43 +503,104 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """Later layers win; each is (origin, nested or dotted table). Raises: ConfigError naming the key."""
     merged: dict[str, Any] = {}
     origins = dict.fromkeys(keys(), "default")
-    for origin, table in layers:
-        for dotted, value in flatten(table).items():
-            check_key(dotted, origin)
-            _put(merged, dotted, value)
-            origins[dotted] = origin
+    flat = [(origin, key, value) for origin, table in layers for key, value in flatten(table).items()]
+    # A short key, `objective.beta`, is about the objective that is chosen in the end.
+    objective = next((value for _, key, value in reversed(flat) if key == "objective.name"), "sft")
+    if isinstance(objective, str) and objective not in (known := registry("objective")):
+        raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
+    for origin, given, value in flat:
+        check_key(given, origin)
+        key = _in_full(given, objective, origin, value)
+        if key is not None:
+            _put(merged, key, value)
+            origins[key] = origin
     try:
         config = msgspec.convert(merged, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(_refusal(error)) from None
-    _check_objective(config.objective, origins)
-    return Settings(config, origins)
+        raise ConfigError(_refusal(error, keys())) from None
+    return Settings(_with_objective(config, origins), origins)
 
 
-def _refusal(error: msgspec.ValidationError) -> str:
+def _refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], table: str = "") -> str:
     """msgspec's message with the key first, and the choices where only some words are allowed."""
-    message, _, path = str(error).partition(" - at `$.")
-    key, message = path.rstrip("`") or "?", message[0].lower() + message[1:]
-    choices = keys()[key].choices if key in keys() else ()
+    message, _, path = str(error).partition(" - at `$")
+    key, message = (
+        table + path.rstrip("`").removeprefix("" if table else "."),
+        message[0].lower() + message[1:],
+    )
+    choices = known[key].choices if key in known else ()
     given = message.removeprefix("invalid enum value ").strip("'")
     message = message.replace("invalid enum value", "no such choice")
-    return f"setting {key}: {message}{nearest(given, choices) if choices else ''}"
+    return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
 
 
-def _check_objective(config: ObjectiveConfig, origins: Mapping[str, str]) -> None:
-    """A flag that the objective never reads is an error: whoever typed it believes that it acts.
+def stored(table: Mapping[str, Any]) -> Config:
+    """The configuration in a manifest, of an earlier version's too. Raises: ConfigError."""
+    return resolve([("run", table)]).config
 
-    In a file such settings may stand: the same file is run with several objectives.
+
+def objective_settings(config: ObjectiveConfig) -> Any:
+    """The chosen objective's settings as its own struct. Raises: ConfigError naming the key."""
+    kind = registry("objective").get(config.name)
+    return _converted(f"objective.{config.name}", config.settings.get(config.name, {}), kind.settings)
+
+
+def _converted(where: str, table: Mapping[str, Any], struct: type[Struct]) -> Any:
+    try:
+        return msgspec.convert(table, struct, strict=True)
+    except msgspec.ValidationError as error:
+        known = {setting.key: setting for setting in settings_of(struct, f"{where}.")}
+        raise ConfigError(_refusal(error, known, where)) from None
+
+
+def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
+    """With what the objective decides filled in, so that a manifest says it: all its settings, its rate.
+
+    A flag that it never reads is an error: whoever typed it believes that it acts. In a file such settings
+    may stand: the same file is run with several objectives.
     """
-    for setting, objectives in READ_BY.items():
-        if origins[f"objective.{setting}"] == "flag" and config.name not in objectives:
-            raise ConfigError(
-                f"--set objective.{setting}: {config.name} does not read it, only {', '.join(objectives)}"
-            )
-    if origins["objective.reference"] == "flag" and config.name in READ_BY["kl"] and not config.kl:
-        raise ConfigError(f"--set objective.reference: {config.name} has none while objective.kl is 0")
-    if origins["objective.weight_temperature"] == "flag" and config.weights != "exponential":
-        raise ConfigError("--set objective.weight_temperature: only objective.weights=exponential reads it")
+    own, kind = config.objective, registry("objective").get(config.objective.name)
+    settings = objective_settings(own)
+    unread = kind.unread(settings)
+    if not kind.needs_reference:
+        unread["reference"] = f"{own.name} does not read it"
+    for key, why in unread.items():
+        if "flag" in (origins.get(f"objective.{key}"), origins.get(f"objective.{own.name}.{key}")):
+            raise ConfigError(f"--set objective.{key}: {why}")
+    table = msgspec.to_builtins(settings)
+    return msgspec.structs.replace(
+        config,
+        objective=msgspec.structs.replace(own, settings={own.name: table} if table else {}),
+        train=msgspec.structs.replace(config.train, lr=config.train.lr or kind.learning_rate),
+    )
+
+
+def _in_full(key: str, objective: object, origin: str, value: object) -> str | None:
+    """`objective.beta` as `objective.dpo.beta`; None for what the chosen objective has no use for."""
+    if not key.startswith("objective.") or key in keys():
+        return key
+    first, _, setting = split(key.removeprefix("objective."), ".")
+    if setting:
+        if origin == "flag" and first != objective:
+            raise ConfigError(f"--set {key}: the objective is {objective}")
+        return key if first == objective else None
+    readers = _readers(first)
+    if objective in readers:
+        return f"objective.{objective}.{first}"
+    if origin == "flag":
+        raise ConfigError(f"--set {key}: {objective} does not read it, only {', '.join(readers)}")
+    _converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
+    return None
+
+
+def _readers(setting: str) -> list[str]:
+    """The objectives with a setting of that name; plugins are asked only for what no built-in one has."""
+    found = registry("objective")
+    for names in (found.built_in, found):
+        readers = [name for name in names if setting in found.get(name).settings.__struct_fields__]
+        if readers:
+            return readers
+    return []
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -627,15 +625,28 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables to dotted keys; what stands under a free table (…settings) stays one value."""
+    """Nested tables to dotted keys. `reward.settings.NAME.KEY` is an older spelling of `reward.NAME.KEY`;
+    what stands under `tasks.settings` stays one value."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
-        dotted = f"{prefix}{key}"
-        if isinstance(value, Mapping) and not dotted.endswith("settings"):
+        dotted = _OLDER.sub(r"\1", f"{prefix}{key}")
+        if isinstance(value, Mapping) and dotted != "tasks.settings" and not _own_key(dotted)[2]:
             flat |= flatten(value, f"{dotted}.")
         else:
             flat[dotted] = value
     return flat
+
+
+_OLDER = re.compile(r"^(reward|objective)\.settings(?=\.|$)")
+
+
+def _own_key(dotted: str) -> tuple[str, str, str]:
+    """`reward.numeric.tolerance` to ("reward", "numeric", "tolerance"); the rest empty for other keys."""
+    table, _, rest = dotted.partition(".")
+    if table not in ("reward", "objective") or dotted in keys():
+        return dotted, "", ""
+    name, _, key = split(rest, ".")
+    return table, name, key
 
 
 @functools.cache  # asked for each key that is checked, and taking annotations apart is slow
@@ -650,18 +661,41 @@ def describe(key: str) -> Setting:
 
 
 def check_key(dotted: str, origin: str) -> None:
-    """Raises: ConfigError for a key that does not exist, naming the nearest one that does."""
-    known = keys()
-    if dotted in known or any(dotted.startswith(f"{k}.") for k in known if k.endswith("settings")):
+    """Raises: ConfigError for a key that does not exist, naming the nearest one that does.
+
+    A reward's own settings are looked at when rewards are built: that may load a plugin.
+    """
+    known = list(keys())
+    table, name, key = _own_key(dotted)
+    if dotted in known or dotted.startswith("tasks.settings."):
         return
+    if key and name in registry(table):
+        if table == "reward":
+            return
+        own = registry(table).get(name).settings.__struct_fields__
+        if key in own:
+            return
+        known = [f"{table}.{name}.{one}" for one in own]
+    elif key:
+        raise ConfigError(f"{_said(origin)}: {dotted}: no {table} {name!r}{nearest(name, registry(table))}")
+    elif table == "objective" and name:
+        if _readers(name):
+            return
+        kinds = map(registry(table).get, registry(table))
+        known += [f"objective.{one}" for kind in kinds for one in kind.settings.__struct_fields__]
     meant = near(dotted, known)
-    hint = f"; did you mean {meant}?" if meant else ""
-    where = {"file": "config file", "flag": "--set"}.get(origin, origin)
-    raise ConfigError(f"{where}: unknown key {dotted}{hint}")
+    raise ConfigError(f"{_said(origin)}: unknown key {dotted}{f'; did you mean {meant}?' if meant else ''}")
+
+
+def _said(origin: str) -> str:
+    return {"file": "config file", "flag": "--set"}.get(origin, origin)
 
 
 def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
+    first, name, key = _own_key(dotted)
+    parents, last = (
+        ([first, "settings", name], key) if key else (dotted.split(".")[:-1], dotted.split(".")[-1])
+    )
     for parent in parents:
         table = table.setdefault(parent, {})
     table[last] = value

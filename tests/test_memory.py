@@ -20,7 +20,7 @@ from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import EngineError
 from selfrefine.memory import Memory, PlanChange, out_of_memory
 from selfrefine.objectives.base import Item
-from selfrefine.objectives.sft import sft
+from selfrefine.objectives.sft import SFT
 from selfrefine.steps.finetune import NoCheckpoints
 from selfrefine.training import loop
 
@@ -165,7 +165,7 @@ def trained(most: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
             patch.setattr(loop, "completion_logprobs", scarce(loop.completion_logprobs, most))
         with engine.trainer().open(None, config.lora, 3) as model:
             nothing = NoCheckpoints()
-            loop.train(model, items, sft, config, 3, nothing, lambda row, n: None, memory=engine.memory)
+            loop.train(model, items, SFT, config, 3, nothing, lambda row, n: None, memory=engine.memory)
             weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     return weights, changes
 

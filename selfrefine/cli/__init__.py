@@ -17,6 +17,7 @@ from selfrefine.cli import (
     finetune,
     gate,
     generate,
+    kinds,
     recipes,
     reward,
     runs,
@@ -71,4 +72,6 @@ app.command("compare")(compare.command)
 app.command("doctor")(doctor.command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(kinds.rewards, name="rewards")
+app.add_typer(kinds.objectives, name="objectives")
 app.add_typer(adapter.app, name="adapter")

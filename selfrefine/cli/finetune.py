@@ -76,6 +76,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
 
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, UsageError
+    from selfrefine.objectives.fit import check_rows
     from selfrefine.steps.select import select, why_nothing
 
     try:
@@ -90,7 +91,9 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
         if again:
             raise UsageError(f"these rows are selected already, so {again[0]} chooses nothing; select anew")
         return rows, {"samples": len(rows), "selected": len(rows)}
-    chosen = select(rows, asked.settings.config.select)
+    config = asked.settings.config
+    check_rows(config.objective.name, config.select)
+    chosen = select(rows, config.select)
     if not chosen.rows:
         raise NothingToLearnError(why_nothing(chosen.counts))
     return chosen.rows, chosen.counts
@@ -119,10 +122,10 @@ VERB = Verb(
         *CHOOSING,
         Flag(
             "objective.name",
-            "sft, weighted-sft, dpo, ipo, kto, reinforce, rloo or grpo (--set objective.KEY=…). [sft]",
+            "A name of `selfrefine objectives ls`; its settings: --set objective.KEY=… [sft]",
             ("--objective",),
         ),
-        Flag("train.lr", "Learning rate. [2e-4]", kind=float),
+        Flag("train.lr", "Learning rate. [the objective's]", kind=float),
         Flag("train.epochs", "Passes over the chosen rows. [1]", kind=float),
         Flag("train.batch_size", "Answers an optimizer step. [16]", kind=int),
         Flag("train.start", "base: a fresh adapter; adapter: continue --adapter."),

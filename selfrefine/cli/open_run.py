@@ -13,10 +13,11 @@ import msgspec
 from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
+from selfrefine.objectives.fit import check_rows
 from selfrefine.runfolder import audit, manifest
 from selfrefine.runfolder.run import Run, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
-from selfrefine.stages.prepare import check_objective, make_splits, run_prompts
+from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_method
 from selfrefine.steps.scoring import check_rewards, outside_code
@@ -35,7 +36,7 @@ def run_path(name: str) -> Path:
 def create_run(name: str, settings: Settings, session: Session) -> Run:
     """Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …)."""
     path = run_path(name)
-    check_objective(settings.config)
+    check_rows(settings.config.objective.name, settings.config.select)
     check_method(settings.config)
     check_rewards(settings.config, session.engine)  # refused now, not when the first stage finds no way on
     splits = make_splits(settings.config)

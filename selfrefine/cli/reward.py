@@ -52,8 +52,7 @@ VERB = Verb(
     flags=(
         Flag(
             "reward.use",
-            "exact numeric regex coverage sentence bleu chrf ter length repetition fluency critic "
-            "p-true gym random, or path/to/file.py:function. Repeatable.",
+            "A name of `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
             ("-r", "--reward"),
             list[str],
             metavar="NAME[:WEIGHT]",

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfrefine.engines import embedded
+from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
 from selfrefine.engines.base import Engine, Identity
 from selfrefine.engines.quiet import quiet_transformers
-from selfrefine.errors import ConfigError, EngineError
+from selfrefine.errors import EngineError
+from selfrefine.registry import split
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -33,17 +34,27 @@ def load_engine(
     Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
     a script that cannot be read.
     """
-    if name == "scripted" or name.startswith("scripted:"):
-        from selfrefine.engines.scripted import Scripted
+    kind, _, rest = split(name)
+    options = LoadOptions(trust_remote_code=trust_remote_code, say=say)
+    # A folder or a hub id has a slash; `local:name` is a folder that is called as an engine is.
+    if kind == embedded.NAME or ("/" in kind and ".py:" not in kind) or kind not in ENGINES:
+        kind, rest = "local", name
+    return ENGINES.get(kind).load(rest, adapter, options)
 
-        if adapter is not None:
-            raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
-        rules = name.partition(":")[2]
-        return Scripted.from_file(Path(rules)) if rules else Scripted()
-    folder, revision = resolve(name, say)
-    engine = _load_local(name, folder, revision, trust_remote_code)
+
+def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:
+    folder, revision = resolve(name, options.say)
+    engine = _load_local(name, folder, revision, options.trust_remote_code)
     engine.use_adapter(adapter)
     return engine
+
+
+LOCAL = EngineKind(
+    name="local",
+    spelling="smollm2, a folder, a hub id",
+    about="a causal language model by transformers, on CPU, CUDA or MPS; smollm2 is embedded",
+    load=_local,
+)
 
 
 def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tuple[Path, str]:

@@ -26,6 +26,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.config import Sampling
+from selfrefine.engines import EngineKind, LoadOptions
 from selfrefine.engines.base import Capability, Completion, Engine, Request
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message
@@ -257,3 +258,17 @@ _BUILT_IN: list[tuple[str, Answers]] = [
     (r"<draft>(?P<draft>.*?)</draft>.*Verdict:", _critiques),
     (_SUM, _sums),
 ]
+
+
+def _load(rules: str, adapter: Path | None, _options: LoadOptions) -> Scripted:
+    if adapter is not None:
+        raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
+    return Scripted.from_file(rules) if rules else Scripted()
+
+
+SCRIPTED = EngineKind(
+    name="scripted",
+    spelling="scripted[:rules.jsonl]",
+    about="no model: a script says what it answers; for dry runs, teaching and exact tests",
+    load=_load,
+)

@@ -22,7 +22,7 @@ def scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[
         # The signature knows the number of references only after scoring.
         return checked(name, clipped, f"{label} {raw:.2f}", str(sentence.get_signature()))
 
-    return Scorer(name=name, score=each(score), needs_references=True, corpus=lambda: Corpus(metric(), value))
+    return Scorer(name=name, score=each(score), corpus=lambda: Corpus(metric(), value))
 
 
 class Corpus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from selfrefine.errors import NothingToLearnError
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.stages.base import Stage
@@ -89,7 +90,7 @@ class Select(Stage[Sample, SelectCounts]):
             own.train.replay,
             derive(own.seed, "round", self.round),
             # Weights come from a group's mean, and a row without its group would be its own mean.
-            grouped=own.select.strategy == "groups" or own.objective.name == "weighted-sft",
+            grouped=OBJECTIVES.get(own.objective.name).rows in ("groups", "all"),
         )
         return [*chosen.rows, *again], SelectCounts(**chosen.counts, replayed=len(again))
 

@@ -17,6 +17,7 @@ from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
@@ -116,7 +117,7 @@ class RunSession(Session):
 
     @property
     def self_measured(self) -> bool:
-        return any(scorer.name in scoring.OWN_JUDGE for scorer in self.measures)
+        return any(REWARDS.get(scorer.name).judge != "outside" for scorer in self.measures)
 
     def check_policy(self, rows: Iterable[Sample], where: Path) -> None:
         """Rows must come from the policy the engine is at: a loop that keeps sampling the old model learns

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import ObjectiveConfig, TrainConfig
+from selfrefine.config import ObjectiveConfig, TrainConfig, objective_settings
 from selfrefine.engines.base import Trainer
 from selfrefine.errors import NothingToLearnError, TrainingError
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.steps.training_items import items
@@ -81,7 +81,6 @@ def finetune(
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
     from selfrefine.compute.packing import why_not
-    from selfrefine.objectives import OBJECTIVES
     from selfrefine.objectives.fit import fit
     from selfrefine.training.loop import train
     from selfrefine.training.plan import longest_row, token_budget
@@ -90,8 +89,11 @@ def finetune(
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
     given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
-    given, stale = _with_known_policy(samples, given, objective)
-    fitting, dropped = fit(given, objective)
+    kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
+    stale = 0
+    if kind.needs_old_logprobs:
+        given, stale = _with_known_policy(samples, given)
+    fitting, dropped = fit(given, kind, own)
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
@@ -102,7 +104,8 @@ def finetune(
         fixed = fix(
             wrapped,
             fitting,
-            objective,
+            kind,
+            own,
             token_budget(config, wrapped.device.type, longest_row(fitting)),
             lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
@@ -113,12 +116,12 @@ def finetune(
             log = train(
                 wrapped,
                 fixed,
-                _load(OBJECTIVES[objective.name]),
+                kind,
                 config,
                 seed,
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
-                objective,
+                own,
                 trainer.memory,
             )
         except TrainingError:
@@ -143,16 +146,10 @@ def finetune(
     return trained
 
 
-def _with_known_policy(
-    samples: Sequence[Sample], given: list[Any], objective: ObjectiveConfig
-) -> tuple[list[Any], int]:
+def _with_known_policy(samples: Sequence[Sample], given: list[Any]) -> tuple[list[Any], int]:
     """Without replayed rows whose logprobs are not usable (half precision, an edited text), where a ratio to
     the policy that sampled is needed: that of an earlier round is not at hand, and with the present one's the
     ratio would be 1."""
-    from selfrefine.objectives import GROUPED
-
-    if objective.name not in GROUPED:
-        return given, 0
     latest = max(row.round for row in samples)
     kept = [
         item
@@ -160,8 +157,3 @@ def _with_known_policy(
         if row.round == latest or item.old_logprobs is not None
     ]
     return kept, len(given) - len(kept)
-
-
-def _load(lazy: str) -> Any:
-    module, _, name = lazy.partition(":")
-    return getattr(importlib.import_module(module), name)

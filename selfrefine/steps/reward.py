@@ -10,33 +10,31 @@ Only the rows of one window are held, and group rewards see the rows of a task w
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS, outside
+from selfrefine.registry import BUILT_IN, split
+from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
     CorpusFigure,
     CorpusScore,
     RewardOptions,
     RewardSpec,
     Scorer,
-    nearest,
+    own_settings,
     unscored,
 )
 from selfrefine.runfolder.summaries import StageCost
 from selfrefine.sums import Sums
-
-Factory = Callable[[RewardOptions, Engine | None], Scorer]
+from selfrefine.words import nearest
 
 
 def parse_spec(text: str) -> RewardSpec:
@@ -45,9 +43,7 @@ def parse_spec(text: str) -> RewardSpec:
     A weight is finite and above 0: a reward to be kept away from is written as one that is high when the
     answer is good, so that every part and the composite stay in [0, 1].
     """
-    path, is_file, rest = text.partition(".py:")
-    name, has_weight, weight_text = rest.partition(":") if is_file else text.partition(":")
-    name = f"{path}.py:{name}" if is_file else name
+    name, has_weight, weight_text = split(text)
     if not name or name.endswith((":", ".py")):
         raise ConfigError(f"reward {text!r}: write NAME[:weight] or path/to/file.py:function[:weight]")
     try:
@@ -61,16 +57,14 @@ def parse_spec(text: str) -> RewardSpec:
 
 def needs_engine(specs: Iterable[RewardSpec]) -> bool:
     """Whether a model has to be loaded for these."""
-    return any(spec.name in NEEDS_ENGINE for spec in specs)
+    return any(REWARDS.get(spec.name).needs_engine for spec in specs)
 
 
-def build(
-    specs: Sequence[RewardSpec], options: RewardOptions, engine: Engine | None = None
-) -> tuple[Scorer, ...]:
-    """The scorers of `specs`, in order. `options.settings` is the whole [reward] table: name to table.
+def build(specs: Sequence[RewardSpec], options: RewardOptions) -> tuple[Scorer, ...]:
+    """The scorers of `specs`, in order.
 
-    `pass_at` may stand in any reward's table. Raises: ConfigError (unknown name or setting, a file that
-    does not import, a model-based reward without an engine).
+    Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward
+    without an engine).
     """
     names = [spec.name for spec in specs]
     if not names:
@@ -79,27 +73,28 @@ def build(
         if names.count(name) > 1:
             raise ConfigError(f"reward {name} is chosen twice; give it one weight")
     for name, table in options.settings.items():
-        if name not in REWARDS and name not in names:
-            raise ConfigError(f"reward.{name}: no such reward{nearest(name, {*REWARDS, *names})}")
         if not isinstance(table, dict):
             raise ConfigError(f"reward.{name}: expected a table of settings")
-    return tuple(_build_one(spec, options, engine) for spec in specs)
+        own_settings(REWARDS.get(name), table)  # those that are not used now, too
+    return tuple(_build_one(spec, msgspec.structs.replace(options, engine=engine)) for spec in specs)
 
 
-def _build_one(spec: RewardSpec, options: RewardOptions, engine: Engine | None) -> Scorer:
-    own = dict(options.settings.get(spec.name, {}))
-    pass_at = own.pop("pass_at", 1.0)
-    if isinstance(pass_at, bool) or not isinstance(pass_at, int | float) or not 0 <= pass_at <= 1:
-        raise ConfigError(f"reward.{spec.name}.pass_at: {pass_at!r} is not a number in [0, 1]")
-    options = msgspec.structs.replace(options, settings=own)
-    if ".py:" in spec.name:
-        scorer = outside.make(spec.name, options)
-    elif spec.name in REWARDS:
-        module, _, function = REWARDS[spec.name].partition(":")
-        scorer = cast(Factory, getattr(importlib.import_module(module), function))(options, engine)
-    else:
-        raise ConfigError(f"no reward {spec.name!r}{nearest(spec.name, REWARDS)}")
-    return msgspec.structs.replace(scorer, weight=spec.weight, pass_at=float(pass_at))
+def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
+    kind = REWARDS.get(spec.name)
+    own, pass_at = own_settings(kind, options.settings.get(spec.name, {}))
+    if kind.needs_engine and options.engine is None:
+        raise ConfigError(f"reward {spec.name} asks a model and none was given")
+    wanted = kind.needs_references
+    scorer = msgspec.structs.replace(
+        kind.make(own, options),
+        name=spec.name,
+        weight=spec.weight,
+        pass_at=pass_at,
+        needs_references=wanted(own) if callable(wanted) else wanted,
+    )
+    if kind.origin == BUILT_IN:
+        return scorer
+    return msgspec.structs.replace(scorer, score=outside.checked_results(kind, scorer.score, options))
 
 
 def score(

@@ -8,12 +8,10 @@ from pathlib import Path
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.runfolder.jsonl import sha256_file
 from selfrefine.steps import reward
-
-OWN_JUDGE = frozenset({"critic", "p-true", "fluency"})
-"""Rewards in which a model judges itself: a gain in them is no measured improvement."""
 
 
 def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
@@ -75,16 +73,9 @@ def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
 
 def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
-    if any(reward.parse_spec(text).name == "critic" for text in specs):
-        raise ConfigError(
-            "held-out answers are not criticised, so `critic` cannot measure them; name another reward with "
-            "--measure, such as numeric or gym"
-        )
-    if any(reward.parse_spec(text).name == "majority" for text in specs):
-        raise ConfigError(
-            "majority says how far the answers agree with each other, not whether they are right; name what "
-            "measures with --measure, such as numeric or gym"
-        )
+    for text in specs:
+        if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
+            raise ConfigError(f"{why}; name what measures with --measure, such as numeric or gym")
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:
@@ -94,5 +85,5 @@ def check_gold(name: str | None, trained: Sequence[str]) -> None:
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
         raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
-    if own in (OWN_JUDGE | {"majority"}) - {"fluency"}:  # fluency asks the round-0 base
+    if REWARDS.get(own).judge == "policy":
         raise ConfigError(f"guards.gold {name}: there the policy would judge itself")

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from selfrefine.errors import DataError
 from selfrefine.records import Task
-from selfrefine.tasks.base import Located, TaskOptions, ask, only
+from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.rows import read_row
 
 BOM = b"\xef\xbb\xbf"
@@ -24,14 +24,14 @@ def read_jsonl(name: str, options: TaskOptions) -> Iterator[Located]:
         yield from _rows(lines, name, options)
 
 
-def read_stream(stream: BinaryIO, options: TaskOptions) -> Iterator[Located]:
+def read_stream(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of JSON Lines on standard input."""
-    yield from _rows(_numbered(stream, "stdin"), "stdin", options)
+    assert options.stream is not None
+    yield from _rows(_numbered(options.stream, name), name, options)
 
 
 def read_text(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of a text file, a prompt a line. Blank lines are skipped."""
-    only(name, options)
     with opened(name) as lines:
         for where, line in lines:
             if text := decoded(line, where).strip():
@@ -56,7 +56,6 @@ def decoded(line: bytes, where: str) -> str:
 
 
 def _rows(lines: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
-    only(name, options, "prompt_field", "reference_field")
     for where, line in lines:
         if where == f"{name}:1" and line.lstrip().startswith(b"["):
             raise DataError(f"{where}: a JSON array, not JSON Lines; `jq -c '.[]'` makes lines of it")
@@ -72,3 +71,28 @@ def _numbered(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
         yield f"{name}:{number}", line.rstrip(b"\r\n")
     if number == 0:
         raise DataError(f"{name} is empty: there are no tasks in it")
+
+
+STREAM = SourceKind(
+    name="-",
+    spelling="-",
+    about="JSON Lines from a pipe",
+    example="cat my.jsonl | selfrefine tasks -",
+    read=read_stream,
+    takes=("prompt_field", "reference_field"),
+)
+JSONL = SourceKind(
+    name="jsonl",
+    spelling="FILE.jsonl",
+    about="JSON Lines: prompt, messages, concepts, or question and answer; others with --prompt-field",
+    example="selfrefine tasks my.jsonl --prompt-field text --reference-field label",
+    read=read_jsonl,
+    takes=("prompt_field", "reference_field"),
+)
+TEXT = SourceKind(
+    name="text",
+    spelling="FILE.txt",
+    about="plain text, a prompt a line",
+    example="selfrefine tasks prompts.txt",
+    read=read_text,
+)

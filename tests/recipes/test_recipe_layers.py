@@ -10,9 +10,9 @@ from harness import refused, selfrefine
 
 from selfrefine import recipes
 from selfrefine.cli import common
-from selfrefine.config import Config
+from selfrefine.config import Config, objective_settings
 from selfrefine.errors import ConfigError
-from selfrefine.stages.prepare import check_objective
+from selfrefine.objectives.fit import check_rows
 from selfrefine.stages.settings import check_method
 from selfrefine.steps.scoring import check_rewards
 
@@ -46,11 +46,12 @@ def test_every_recipe_goes_with_every_shipped_task(name: str, task: str) -> None
     """A task file that set `train` or `select` would turn another recipe into a mixture of two methods."""
     config = resolved(task, recipe=name).config
     check_method(config)
-    check_objective(config)
+    check_rows(config.objective.name, config.select)
     method = recipes.read(name).table
     for table in ("select", "objective", "train", "reward", "rationalise", "critique"):
         for key, value in method.get(table, {}).items():
-            found = getattr(getattr(config, table), key)
+            own = getattr(config, table)
+            found = getattr(own if hasattr(own, key) else objective_settings(config.objective), key)
             assert (list(found) if isinstance(found, tuple) else found) == value
 
 
@@ -118,8 +119,8 @@ def test_ls_and_show(tmp_path: Path) -> None:
     assert selfrefine("recipes", "ls", cwd=tmp_path, terminal=True).out.startswith(b"best-of-n")
     shown = selfrefine("recipes", "show", "star", cwd=tmp_path)
     assert shown.out == (recipes.FOLDER / "star.toml").read_bytes()
-    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean star?")
-    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean grpo?")
+    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean 'star'?")
+    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean 'grpo'?")
     refused(
         selfrefine("cycle", "--config", "star", "--dry-run", cwd=tmp_path), 3, "--recipe star is a method"
     )

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from making import made
 
 from selfrefine.config import Sampling
 from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards import fluency, p_true
-from selfrefine.rewards.base import RewardOptions
+from selfrefine.rewards import p_true
 
 END = 0
 
@@ -64,7 +64,7 @@ def sample(text: str, **fields: Any) -> Sample:
 def test_fluency_is_the_geometric_mean_probability_under_the_bare_model() -> None:
     engine = CharEngine()
     rows = [sample("ab"), sample("ab", finish_reason="length"), sample("a b"), sample("a" * 500)]
-    whole, cut, impossible, long = fluency.make(RewardOptions(), engine).score(rows)
+    whole, cut, impossible, long = made("fluency", engine).score(rows)
     assert whole.value == pytest.approx((0.5 * 0.125 * 1.0) ** (1 / 3))  # the end of turn is a token
     assert whole.detail == "-0.924 nats per token"
     assert cut.value == pytest.approx((0.5 * 0.125) ** 0.5)  # a clipped answer never ended
@@ -76,7 +76,7 @@ def test_fluency_is_the_geometric_mean_probability_under_the_bare_model() -> Non
 def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:
     engine = CharEngine()
     ids: dict[str, Any] = {"prompt_token_ids": (ord("P"),), "token_ids": (ord("a"), END)}
-    fluency.make(RewardOptions(), engine).score([sample("a", **ids), sample("b", **ids)])
+    made("fluency", engine).score([sample("a", **ids), sample("b", **ids)])
     assert [(prompt, answer) for prompt, answer, _ in engine.asked] == [
         ("P", "a"),
         ("<user>1+1?<assistant>", "b"),  # edited by hand: encoded anew
@@ -86,7 +86,7 @@ def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:
 def test_p_true_weighs_yes_against_no() -> None:
     engine = CharEngine()
     rows = [sample("2"), sample("3"), sample("x" * 500)]
-    right, wrong, long = p_true.make(RewardOptions(), engine).score(rows)
+    right, wrong, long = made("p-true", engine).score(rows)
     assert right.value == pytest.approx(0.6 / 0.8)
     assert wrong.value == pytest.approx(0.2 / 0.8)
     assert long.value is None
@@ -104,7 +104,7 @@ def test_p_true_needs_two_distinct_words_and_a_model() -> None:
             return (1,)
 
     with pytest.raises(EngineError):
-        p_true.make(RewardOptions(), Mute())
-    for module in (fluency, p_true):
-        with pytest.raises(ConfigError):
-            module.make(RewardOptions(), None)
+        made("p-true", Mute())
+    for name in ("fluency", "p-true"):
+        with pytest.raises(ConfigError, match=f"{name} asks a model"):
+            made(name)

@@ -57,7 +57,7 @@ def test_policies_of_a_round(
     [
         (ObjectiveConfig(name="sft"), []),
         (ObjectiveConfig(name="grpo"), ["sampler"]),
-        (ObjectiveConfig(name="rloo", kl=0.1), ["sampler", "reference"]),
+        (ObjectiveConfig(name="rloo", settings={"rloo": {"kl": 0.1}}), ["sampler", "reference"]),
         (ObjectiveConfig(name="kto"), ["reference"]),
     ],
 )

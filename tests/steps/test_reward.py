@@ -12,7 +12,7 @@ import pytest
 
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Reward, Sample, Task
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec, Scorer, checked, each, unscored
 from selfrefine.steps.reward import (
     Mean,
@@ -81,7 +81,7 @@ def test_an_unknown_reward_names_the_nearest_and_all() -> None:
 def test_every_registered_reward_builds_and_the_model_ones_ask_for_a_model() -> None:
     for name in REWARDS:
         tables = {"length": {"max": 5}} if name == "length" else {}
-        if name in NEEDS_ENGINE:
+        if REWARDS.get(name).needs_engine:
             with pytest.raises(ConfigError, match="model"):
                 scorers(name)
         else:
@@ -194,7 +194,7 @@ def f(sample):
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("def g(sample): return 1", "no function f .it has: g"),
+        ("def g(sample): return 1", "nothing called f .it has: g"),
         ("import nothing_of_this_name", "does not import: ModuleNotFoundError"),
         ("def f(:", "does not import: SyntaxError"),
         ("raise SystemExit(0)", "does not import: SystemExit"),
@@ -322,10 +322,10 @@ def test_rewards_without_a_model_never_import_torch() -> None:
     code = """
 import sys
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec
 from selfrefine.steps.reward import build, score
-specs = [RewardSpec(name=name) for name in REWARDS if name not in NEEDS_ENGINE]
+specs = [RewardSpec(name=name) for name in REWARDS if not REWARDS.get(name).needs_engine]
 meta = {"gym": {"dataset": "chain_sum", "entry": {"answer": "4"}}, "concepts": ["dog"]}
 task = Task(id="t", prompt=(Message(role="user", content="?"),), references=("4",), meta=meta)
 scorers = build(specs, RewardOptions(settings={"length": {"max": 3}}))
