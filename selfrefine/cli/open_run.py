@@ -14,13 +14,14 @@ from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
 from selfrefine.objectives.fit import check_rows
+from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest
 from selfrefine.runfolder.run import Run, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_rewards, outside_code
+from selfrefine.steps.scoring import check_rewards
 
 
 def run_path(name: str) -> Path:
@@ -88,14 +89,13 @@ def _manifest(name: str, settings: Settings, session: Session) -> RunManifest:
     """What decides the outcome, but for tasks and prompts, which `Run.create` adds."""
     own = settings.config
     apart = own.critique.passes > 0 and session.critic is not session.engine
-    specs = [*own.reward.use, *own.evaluate.measure, *([own.guards.gold] if own.guards.gold else [])]
     return manifest.build(
         name,
         sys.argv,
         settings,
         session.engine.facts(),
         critic=session.critic.facts().model if apart else {},
-        code=outside_code(specs),
+        code=files_used(own) | plugins_used(own),
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
 from selfrefine.registry import BUILT_IN, split
@@ -60,7 +61,9 @@ def needs_engine(specs: Iterable[RewardSpec]) -> bool:
     return any(REWARDS.get(spec.name).needs_engine for spec in specs)
 
 
-def build(specs: Sequence[RewardSpec], options: RewardOptions) -> tuple[Scorer, ...]:
+def build(
+    specs: Sequence[RewardSpec], options: RewardOptions, engine: Engine | None = None
+) -> tuple[Scorer, ...]:
     """The scorers of `specs`, in order.
 
     Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward

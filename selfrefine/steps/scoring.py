@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, Scorer
-from selfrefine.runfolder.jsonl import sha256_file
 from selfrefine.steps import reward
 
 
@@ -50,19 +48,6 @@ def check_rewards(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], t
     if config.guards.gold is not None:
         build_rewards(config, [config.guards.gold], engine)
     return scorers, measures
-
-
-def outside_code(specs: Sequence[str]) -> dict[str, str]:
-    """The files among these rewards to their sha256: an edited one would score another experiment.
-
-    Raises: ConfigError for a file that cannot be read.
-    """
-    names = (reward.parse_spec(text).name for text in specs)
-    paths = sorted({name.rpartition(":")[0] for name in names if ".py:" in name})
-    try:
-        return {path: sha256_file(Path(path)) for path in paths}
-    except OSError as error:
-        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from None
 
 
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
