@@ -28,12 +28,11 @@ from benchmarks import training, work
 from benchmarks.compare import Compared, Timed
 from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
-from selfrefine.config import ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.records import Sample, Task
 from selfrefine.steps.finetune import finetune
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.generate import generate
 
 SAMPLES = 8
 MAX_NEW_TOKENS = 24
@@ -130,11 +129,13 @@ def ours(
     engine: LocalEngine, tasks: Sequence[Task], size: Size, token_budget: int = SETTINGS.token_budget
 ) -> Round:
     begun = time.perf_counter()
-    how = GenerateSettings(n=SAMPLES, sampling=Sampling(max_new_tokens=size.new_tokens), system=None)
+    how = GenerateConfig(n=SAMPLES, max_new_tokens=size.new_tokens, system=None)
     answers = generate(tasks, engine, how, work.SEED, round_index=1)
     scored = [rewarded(row) for row in answers]
     settings = msgspec.structs.replace(SETTINGS, batch_size=size.batch_size, token_budget=token_budget)
-    trained = finetune(scored, engine, settings, OBJECTIVE, work.SEED, lambda log, save: None)
+    trained = finetune(
+        scored, engine.trainer(), settings, OBJECTIVE, work.SEED, lambda trained, log, save: None
+    )
     return Round(
         seconds=time.perf_counter() - begun,
         steps=trained.counts["steps"],

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Meta, Struct, inspect
+
+BAR = r"\|"
+"""A bar within a cell of a Markdown table."""
 
 
 def says(description: str) -> Meta:
@@ -63,12 +67,12 @@ def _kind(kind: inspect.Type) -> dict[str, Any]:
         case inspect.LiteralType():
             return {"kind": "choice", "choices": tuple(map(str, kind.values)), "type": str}
         case inspect.VarTupleType():
-            return _kind(kind.item_type) | {"kind": f"list of {_kind(kind.item_type)['kind']}s", "many": True}
+            return _kind(kind.item_type) | {"kind": f"list of {_plural(kind.item_type)}", "many": True}
         case inspect.TupleType():
-            noun, space, range_ = _kind(kind.item_types[0])["kind"].partition(" ")
-            return {"kind": f"{len(kind.item_types)} {noun}s{space}{range_}"}
+            return {"kind": f"{len(kind.item_types)} {_plural(kind.item_types[0])}"}
         case inspect.IntType():
-            return {"kind": f"count{_range(kind)}", "type": int}
+            noun = "whole number" if kind.ge is None and kind.gt is None else "count"
+            return {"kind": f"{noun}{_range(kind)}", "type": int}
         case inspect.FloatType():
             top = kind.le if kind.lt is None else kind.lt
             noun = "number" if top is None or top > 1 else "share"
@@ -77,7 +81,14 @@ def _kind(kind: inspect.Type) -> dict[str, Any]:
             return {"kind": "true or false", "type": bool}
         case inspect.StrType():
             return {"kind": "text", "type": str}
-    return {"kind": "table"}
+        case inspect.DictType():
+            return {"kind": "table"}
+    return {"kind": "any value"}
+
+
+def _plural(kind: inspect.Type) -> str:
+    noun, space, bounds = _kind(kind)["kind"].partition(" ")
+    return f"{noun}s{space}{bounds}"
 
 
 def _range(kind: inspect.IntType | inspect.FloatType) -> str:
@@ -86,19 +97,18 @@ def _range(kind: inspect.IntType | inspect.FloatType) -> str:
     ge, gt, le, lt = ("" if bound is None else f"{bound:,}".removesuffix(".0") for bound in bounds)
     if ge and le:
         return f" {ge} to {le}"
-    said = ge == "0" and (lt or isinstance(kind, inspect.IntType))
-    low = f"above {gt}" if gt else f"from {ge}" if ge and not said else ""
+    plain = ge == "0" and (lt or isinstance(kind, inspect.IntType))
+    low = f"above {gt}" if gt else f"from {ge}" if ge and not plain else ""
     high = f"below {lt}" if lt else f"at most {le}" if le else ""
     return "".join(f" {part}" for part in (low, "and" if low and high else "", high) if part)
 
 
-def table(settings: Iterator[Setting]) -> str:
+def table(settings: Iterable[Setting]) -> str:
     """A Markdown table of settings: key, value, default, meaning."""
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for setting in settings:
         value = ", ".join(f"`{choice}`" for choice in setting.choices) or setting.kind
-        default = "–" if setting.default is None else f"`{msgspec.json.encode(setting.default).decode()}`"
-        rows.append(
-            f"| `{setting.key}` | {value} | {default} | {setting.description.replace('|', chr(92) + '|')} |"
-        )
+        default = "–" if setting.default is None else f"`{json.dumps(msgspec.to_builtins(setting.default))}`"
+        cells = f"`{setting.key}`", value, default, setting.description
+        rows.append(f"| {' | '.join(cell.replace('|', BAR) for cell in cells)} |")
     return "\n".join(rows)

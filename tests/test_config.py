@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from selfrefine.cli import common
 from selfrefine.config import (
     Config,
+    describe,
     flatten,
     keys,
     objective_settings,
@@ -23,6 +24,7 @@ from selfrefine.config import (
     stored,
 )
 from selfrefine.errors import ConfigError
+from selfrefine.fields import Setting
 
 
 def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
@@ -119,6 +121,58 @@ def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> 
     [*_, key] = flatten(table)
     with pytest.raises(ConfigError, match=f"^setting {key}"):
         resolve([("file", table)])
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "said"),
+    [
+        (
+            "select.strategy",
+            "best_of_n",
+            "no such choice 'best_of_n'; did you mean 'best-of-n'? (known: all, best-of-n, ",
+        ),
+        ("gate.mode", "loose", "no such choice 'loose' (known: off, significant, strict)"),
+        ("train.schedule", 3, "expected `str`, got `int` (known: constant, cosine, linear)"),
+        ("generate.n", "many", "expected `int`, got `str`"),
+        ("generate.stop", ["a", 1], "expected `str`, got `int`"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_answered_with_the_choices(key: str, given: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve([("flag", {key: given})])
+    assert str(caught.value).startswith(f"setting {key}") and said in str(caught.value)
+
+
+def test_a_setting_says_what_it_takes() -> None:
+    assert describe("generate.n") == Setting(
+        key="generate.n", kind="count from 1", default=8, description="Samples per prompt.", type=int
+    )
+    taken = {
+        "seed": "count below 9,007,199,254,740,992",
+        "generate.top_k": "count",
+        "generate.top_p": "share above 0 and at most 1",
+        "generate.stop": "list of texts",
+        "train.lr": "number above 0",
+        "train.lora.dropout": "share below 1",
+        "select.band": "2 shares 0 to 1",
+        "tasks.gate": "count or share below 1",
+        "tasks.settings": "table",
+        "tasks.template": "text",
+        "critique.revise": "true or false",
+        "gate.alpha": "share above 0 and below 0.5",
+        "guards.length_warn": "number from 1",
+        "alarms.kl": "number from 0",
+    }
+    assert {key: describe(key).kind for key in taken} == taken
+    schedule, stop, band = (describe(key) for key in ("train.schedule", "generate.stop", "select.band"))
+    assert schedule.choices == ("constant", "cosine", "linear") and schedule.type is str
+    assert stop.many and stop.type is str and stop.default == ()
+    assert band.type is None and describe("tasks.settings").default == {}
+
+
+def test_the_help_of_a_setting_is_its_first_sentence_as_plain_text() -> None:
+    assert describe("tasks.source").help == "A file or KIND:NAME."
+    assert describe("tasks.gate_file").help == "File or source of gate tasks, instead of tasks.gate."
 
 
 def test_free_tables_keep_what_stands_in_them() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
-from selfrefine.engines.base import Engine
+from selfrefine.engines.base import Engine, Identity
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
 from selfrefine.registry import split
 
 if TYPE_CHECKING:
-    from selfrefine.engines.local import Identity, LocalEngine
+    from selfrefine.engines.local import LocalEngine
 
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
@@ -28,7 +28,7 @@ def load_engine(
     *,
     trust_remote_code: bool = False,
     say: Callable[[str], object] = lambda line: None,
-) -> Engine | LocalEngine:
+) -> Engine:
     """The engine for a model name, with an adapter merged if one is given; `say` is told of long waits.
 
     Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
@@ -143,8 +143,6 @@ def pick_device() -> str:
 
 def identity(name: str, folder: Path, revision: str) -> Identity:
     """Name, revision and weights hash of a model folder; the hash is cached by size and mtime."""
-    from selfrefine.engines.local import Identity
-
     if folder == embedded.converted_dir():  # elsewhere a sidecar may outlive the weights it speaks of
         known = json.loads((folder / embedded.SIDECAR).read_text())
         return Identity(name=known["name"], revision=revision, weights_sha256=known["weights_sha256"])

@@ -18,9 +18,9 @@ from selfrefine.records import Sample
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.run import Run, prompt_key
-from selfrefine.stages.work import build_rewards
 from selfrefine.stats import Comparison
 from selfrefine.steps.reward import parse_spec
+from selfrefine.steps.scoring import build_rewards
 
 
 class Versus(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ learnt wrongly.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
@@ -54,10 +54,15 @@ class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
     """Of a reward that has none of its own."""
 
 
-class CorpusFigure(Protocol):
-    """A figure of all rows together (corpus BLEU is not the mean of sentence BLEU), in constant memory."""
+class CorpusScore(Struct, frozen=True, kw_only=True):
+    """A figure of all rows together, in the metric's own unit."""
 
-    def add(self, sample: Sample) -> None: ...
+    score: float
+    signature: str
+
+
+class CorpusFigure(Protocol):
+    """A figure of all rows together (corpus BLEU is not the mean of sentence BLEU), from sums over them."""
 
     def statistics(self, sample: Sample) -> Sequence[float]:
         """What one answer adds to the corpus: a fixed number of sums."""
@@ -65,8 +70,8 @@ class CorpusFigure(Protocol):
     def score(self, sums: Sequence[float]) -> float:
         """The figure of such sums, brought to [0, 1], higher is better."""
 
-    def result(self) -> dict[str, Any] | None:
-        """`{"score": float, "signature": str, ...}`, or None when no row had a reference."""
+    def result(self, sums: Sequence[float], references: Mapping[int, int]) -> CorpusScore:
+        """The figure itself; `references`: how many rows have how many references."""
 
 
 class Scorer(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,7 @@
-"""fluency: exp(mean logprob per token) of the answer under the round-0 base model, in [0, 1].
+"""fluency: exp(mean logprob per token) of the answer under the bare model, in [0, 1].
 
-The base, not the current policy: a policy that grew fond of its own habits would reward them.
+The bare model, not the current policy: a policy that grew fond of its own habits would reward them. Nor the
+policy a run starts from, where that is an adapter: its habits were learnt, too.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _score(samples: Sequence[Sample], engine: Engine) -> list[Reward]:
             rewards[i] = unscored("fluency", "prompt and answer are longer than the context", signature)
         else:
             asked.append((i, prompt, answer))
-    scored = engine.score([p for _, p, _ in asked], [a for _, _, a in asked], base=True) if asked else []
+    scored = engine.score([p for _, p, _ in asked], [a for _, _, a in asked], bare=True) if asked else []
     for (i, _, _), logprobs in zip(asked, scored, strict=True):
         mean = math.fsum(logprobs) / len(logprobs)
         if not math.isfinite(mean):

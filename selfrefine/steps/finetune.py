@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig, objective_settings
-from selfrefine.engines.base import Engine
-from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
-from selfrefine.memory import Memory
+from selfrefine.config import ObjectiveConfig, TrainConfig, objective_settings
+from selfrefine.engines.base import Trainer
+from selfrefine.errors import NothingToLearnError, TrainingError
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
@@ -21,24 +19,6 @@ from selfrefine.steps.training_items import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore
-
-
-@runtime_checkable
-class TrainableEngine(Engine, Protocol):
-    """An engine whose weights are at hand."""
-
-    @property
-    def memory(self) -> Memory: ...
-
-    def use_adapter(self, folder: Path | None) -> None: ...
-
-    def training(
-        self, start: Path | None, settings: LoraConfig, seed: int
-    ) -> AbstractContextManager[Any]: ...
-
-    def as_policy(self, wrapped: Any, folder: Path | None) -> AbstractContextManager[None]: ...
-
-    def save_adapter(self, wrapped: Any, folder: Path) -> None: ...
 
 
 class NoCheckpoints:
@@ -79,22 +59,13 @@ class Trained(Struct, frozen=True, kw_only=True):
         return f"finetune: each answer has its prompt computed anew, because {self.plain_rows}"
 
 
-def trainable(engine: Engine) -> TrainableEngine:
-    """Raises: EngineError for an engine that only answers."""
-    if not isinstance(engine, TrainableEngine):
-        raise EngineError(
-            f"{engine.signature.split('|')[0]}: this engine cannot be trained; use --model smollm2"
-        )
-    return engine
-
-
 def finetune(
     samples: Sequence[Sample],
-    engine: TrainableEngine,
+    trainer: Trainer,
     config: TrainConfig,
     objective: ObjectiveConfig,
     run_seed: int,
-    keep: Callable[[list[bytes], Callable[[Path], None]], object],
+    keep: Callable[[Trained, list[bytes], Callable[[Path], None]], object],
     *,
     round_index: int = 1,
     policies: Policies = Policies(),
@@ -102,8 +73,9 @@ def finetune(
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
 ) -> Trained:
-    """Train an adapter and hand `keep` the log (a JSON line a step) and a function that writes the adapter
-    into a folder. Afterwards the engine's policy is the bare base.
+    """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
+    writes the adapter into a folder. An engine that shares the trainer's weights has the bare model as its
+    policy afterwards, until it is told which adapter to use.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
@@ -116,7 +88,7 @@ def finetune(
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
-    given, edited = items(samples, engine)
+    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     stale = 0
     if kind.needs_old_logprobs:
@@ -128,17 +100,17 @@ def finetune(
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
         raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
     seed = derive(run_seed, "finetune", round_index)
-    with engine.training(policies.start, config.lora, seed) as wrapped:
+    with trainer.open(policies.start, config.lora, seed) as wrapped:
         fixed = fix(
             wrapped,
             fitting,
             kind,
             own,
             token_budget(config, wrapped.device.type, longest_row(fitting)),
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
-            memory=engine.memory,
+            memory=trainer.memory,
         )
         try:
             log = train(
@@ -150,27 +122,28 @@ def finetune(
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
                 own,
-                engine.memory,
+                trainer.memory,
             )
         except TrainingError:
             if rescue is not None:
-                rescue(lambda folder: engine.save_adapter(wrapped, folder))
+                rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        alone = why_not(wrapped, longest_row(fixed))
-        keep([msgspec.json.encode(row) for row in log], lambda folder: engine.save_adapter(wrapped, folder))
-    return Trained(
-        dropped=dropped,
-        counts={
-            "rows": len(fixed),
-            "edited": edited,
-            "steps": len(log),
-            "trained_tokens": sum(row.tokens for row in log),
-        },
-        first_loss=log[0].loss,
-        last_loss=log[-1].loss,
-        plain_rows=alone,
-    )
+        trained = Trained(
+            dropped=dropped,
+            counts={
+                "rows": len(fixed),
+                "edited": edited,
+                "steps": len(log),
+                "trained_tokens": sum(row.tokens for row in log),
+            },
+            first_loss=log[0].loss,
+            last_loss=log[-1].loss,
+            plain_rows=why_not(wrapped, longest_row(fixed)),
+        )
+        lines = [msgspec.json.encode(row) for row in log]
+        keep(trained, lines, lambda folder: trainer.save(wrapped, folder))
+    return trained
 
 
 def _with_known_policy(samples: Sequence[Sample], given: list[Any]) -> tuple[list[Any], int]:

@@ -179,7 +179,7 @@ def _step(
     z0 = baseline(model, items, objective.step_baseline, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
-    with EntropyMeter(model, active=objective.needs_old_logprobs) as entropy:
+    with EntropyMeter(active=objective.needs_old_logprobs) as entropy:
         for micro in micro_batches(items, settings.token_budget, shared=shared):
             logprobs = completion_logprobs(model, [pairs[i] for i in micro])
             found = objective.loss(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))

@@ -15,13 +15,12 @@ import tiny
 import torch
 from msgspec.structs import replace
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig, LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Lesson, Message, Sample, Task, groups
 from selfrefine.steps.finetune import Policies, Trained, finetune
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.generate import generate
 
 QUESTIONS = ("what is 17", "the answer", "and so", "again")
 TASKS = [Task(id=f"t{i}", prompt=(Message(role="user", content=q),)) for i, q in enumerate(QUESTIONS)]
@@ -30,7 +29,7 @@ ROUNDS = 3
 
 def pull(engine: LocalEngine, k: int) -> list[Sample]:
     """16 one-token answers to each question, scored."""
-    settings = GenerateSettings(n=16, sampling=Sampling(max_new_tokens=1))
+    settings = GenerateConfig(n=16, max_new_tokens=1)
     rows = generate(TASKS, engine, settings, 1, round_index=k)
     return [replace(row, reward=float(row.token_ids[0] % 2 == 0)) for row in rows]
 
@@ -93,7 +92,7 @@ def test_the_rewarded_tokens_become_probable_and_the_base_stays(name: str, tmp_p
         rows = lessons(pull(engine, k), name)
         keep, log = keeper(tmp_path / str(k))
         policies = Policies(start=adapter, sampler=adapter)
-        told = finetune(rows, engine, config, own, 1, keep, round_index=k, policies=policies)
+        told = finetune(rows, engine.trainer(), config, own, 1, keep, round_index=k, policies=policies)
         adapter = tmp_path / str(k)
         check(name, told, log)
     assert probability(engine) == at_first

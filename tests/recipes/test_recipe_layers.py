@@ -13,7 +13,8 @@ from selfrefine.cli import common
 from selfrefine.config import Config, objective_settings
 from selfrefine.errors import ConfigError
 from selfrefine.objectives.fit import check_rows
-from selfrefine.stages.work import build_both, check_method
+from selfrefine.stages.settings import check_method
+from selfrefine.steps.scoring import check_rewards
 
 
 def resolved(config: str | None, *sets: str, run: Any = None, **given: Any) -> Any:
@@ -68,13 +69,13 @@ def test_what_a_recipe_is_about_cannot_be_replaced_in_silence() -> None:
     with pytest.raises(ConfigError, match="placebo trains on random: name what measures with --measure"):
         resolved(None, recipe="placebo", reward__use=["gym"])
     config = resolved(None, recipe="placebo", evaluate__measure=["numeric"]).config
-    trained, measures = build_both(config, None)  # type: ignore[arg-type]
+    trained, measures = check_rewards(config, None)  # type: ignore[arg-type]
     assert ([one.name for one in trained], [one.name for one in measures]) == (["random"], ["numeric"])
 
 
 def test_without_a_reward_of_its_own_a_recipe_trains_on_what_measures() -> None:
     config = resolved("demo-text", recipe="grpo").config
-    trained, measures = build_both(config, None)  # type: ignore[arg-type]
+    trained, measures = check_rewards(config, None)  # type: ignore[arg-type]
     assert [one.name for one in trained] == [one.name for one in measures] == ["coverage", "sentence"]
 
 

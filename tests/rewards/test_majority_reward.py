@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Sample, Task
-from selfrefine.stages.work import check_measure
+from selfrefine.steps.scoring import check_measure
 
 
 def answers(*texts: str, task: str = "a") -> list[Sample]:

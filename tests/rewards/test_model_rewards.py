@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from making import made
 
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message, Sample, Task
 from selfrefine.rewards import p_true
@@ -41,13 +42,13 @@ class CharEngine:
         raise NotImplementedError
 
     def score(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, base: bool = False
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, bare: bool = False
     ) -> list[tuple[float, ...]]:
         """Likes Y at 0.6 and N at 0.2 after a prompt with "2", the reverse else; a space is impossible."""
         out = []
         for prompt, completion in zip(prompts, completions, strict=True):
             text = self.decode(prompt)
-            self.asked.append((text, self.decode(completion), base))
+            self.asked.append((text, self.decode(completion), bare))
             yes = 0.6 if "<assistant>2<" in text else 0.2
             table = {ord("Y"): yes, ord("N"): 0.8 - yes, ord("a"): 0.5, ord("b"): 0.125, END: 1.0}
             out.append(tuple(math.log(table[i]) if i in table else -math.inf for i in completion))
@@ -60,7 +61,7 @@ def sample(text: str, **fields: Any) -> Sample:
     )
 
 
-def test_fluency_is_the_geometric_mean_probability_under_the_base() -> None:
+def test_fluency_is_the_geometric_mean_probability_under_the_bare_model() -> None:
     engine = CharEngine()
     rows = [sample("ab"), sample("ab", finish_reason="length"), sample("a b"), sample("a" * 500)]
     whole, cut, impossible, long = made("fluency", engine).score(rows)
@@ -69,7 +70,7 @@ def test_fluency_is_the_geometric_mean_probability_under_the_base() -> None:
     assert cut.value == pytest.approx((0.5 * 0.125) ** 0.5)  # a clipped answer never ended
     assert impossible.value is None
     assert "context" in str(long.error)
-    assert all(base for _, _, base in engine.asked)  # the policy would reward its own habits
+    assert all(bare for _, _, bare in engine.asked)  # the policy would reward its own habits
 
 
 def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:

@@ -64,11 +64,11 @@ def adapters(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> d
     folder = tmp_path_factory.mktemp("adapters")
     narrow = LoraConfig(r=2, targets=("q_proj",))
     for seed, (name, lora) in enumerate((("first", LORA), ("accepted", narrow))):
-        with engine.training(None, lora, seed) as wrapped:
+        with engine.trainer().open(None, lora, seed) as wrapped:
             settings = TrainConfig(steps=15, lr=0.05, warmup=0.0, lora=lora)
             lesson = answers(engine)[seed :: 4 - seed]
             train(wrapped, lesson, SFT, settings, 0, NoCheckpoints(), lambda row, total: None)
-            engine.save_adapter(wrapped, folder / name)
+            engine.trainer().save(wrapped, folder / name)
     return {"first": folder / "first", "accepted": folder / "accepted"}
 
 
@@ -90,14 +90,14 @@ def fixed(
     reference: Path | None = None,
     budget: int = 64,
 ) -> list[Item]:
-    with engine.training(start, LORA, 3) as wrapped:
+    with engine.trainer().open(start, LORA, 3) as wrapped:
         return fix(
             wrapped,
             items,
             OBJECTIVES.get(own.name),
             objective_settings(own),
             budget,
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: engine.trainer().as_policy(wrapped, folder),
             sampler=sampler,
             reference=reference,
         )
@@ -129,7 +129,7 @@ def test_afterwards_the_model_under_training_is_what_it_was(
     engine: LocalEngine, adapters: dict[str, Path]
 ) -> None:
     items, own = answers(engine), ObjectiveConfig(name="kto")
-    with engine.training(adapters["first"], LORA, 3) as wrapped:
+    with engine.trainer().open(adapters["first"], LORA, 3) as wrapped:
         before = {n: p.detach().clone() for n, p in wrapped.named_parameters()}
         wanted = [n for n, p in wrapped.named_parameters() if p.requires_grad]
         for reference in (None, adapters["accepted"]):
@@ -139,7 +139,7 @@ def test_afterwards_the_model_under_training_is_what_it_was(
                 OBJECTIVES.get("kto"),
                 objective_settings(own),
                 64,
-                lambda folder: engine.as_policy(wrapped, folder),
+                lambda folder: engine.trainer().as_policy(wrapped, folder),
                 sampler=None,
                 reference=reference,
             )
@@ -181,21 +181,21 @@ def trained(
 ) -> list[StepLog]:
     config = TrainConfig(**{"lora": LORA, "warmup": 0.0, "schedule": "constant", "batch_size": 8} | settings)
     kind = OBJECTIVES.get(own.name)
-    with engine.training(start, config.lora, 3) as wrapped:
+    with engine.trainer().open(start, config.lora, 3) as wrapped:
         made = fix(
             wrapped,
             items,
             kind,
             objective_settings(own),
             token_budget(config, "cpu"),
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: engine.trainer().as_policy(wrapped, folder),
             sampler=sampler,
             reference=reference,
         )
         store = store or NoCheckpoints()
         log = train(wrapped, made, kind, config, 3, store, on_step, objective_settings(own))
         if out is not None:
-            engine.save_adapter(wrapped, out)
+            engine.trainer().save(wrapped, out)
         if grads is not None:
             grads |= {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.grad is not None}
     return log
@@ -336,7 +336,7 @@ def test_ktos_baseline_by_the_engine_that_samples(engine: LocalEngine, adapters:
     assert [i.other_token_ids for i in made[:4]] == [i.completion_token_ids for i in items[4:]]
     policy, base = (list(map(sum, scored(engine, a, crossed))) for a in (adapters["first"], None))
     expected = (sum(policy) - sum(base)) / 8
-    with engine.training(adapters["first"], LORA, 3) as wrapped:
+    with engine.trainer().open(adapters["first"], LORA, 3) as wrapped:
         for budget in (1, 4096):
             assert baseline(wrapped, made, asks, budget) == pytest.approx(max(0.0, expected), abs=1e-3)
         swapped = [replace(i, other_reference=p + 2.0) for i, p in zip(made, policy, strict=True)]

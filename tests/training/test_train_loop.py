@@ -56,13 +56,13 @@ def run(
     out: Path | None = None,
 ) -> tuple[list[StepLog], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The log, the trained weights and their last gradients; optionally the adapter, saved."""
-    with engine.training(None, config.lora, 3) as wrapped:
+    with engine.trainer().open(None, config.lora, 3) as wrapped:
         parameters = {n: p for n, p in wrapped.named_parameters() if p.requires_grad}
         try:
             log = train(wrapped, items, objective, config, 3, store, on_step)
         finally:
             if out is not None:
-                engine.save_adapter(wrapped, out)
+                engine.trainer().save(wrapped, out)
         return (
             log,
             {n: p.detach().clone() for n, p in parameters.items()},
@@ -173,7 +173,7 @@ def test_groups_that_are_split_teach_every_adapter_tensor_the_same(
     found: dict[int, tuple[StepLog, dict[str, torch.Tensor]]] = {}
     for budget, expected in passes.items():
         model = wrapped(kind)
-        assert head.is_plain(model)  # found out by a pass of its own
+        assert head.gives_logits(model)  # found out by a pass of its own
         reason = why_not(model, longest_row(items))
         assert reason is None if shared else reason is not None and "sliding window" in reason
         seen: list[None] = []
@@ -314,11 +314,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
         if row.step == len(good):
             raise Interrupted("here", 2)
 
-    with engine.training(None, settings.lora, 3) as wrapped:
+    with engine.trainer().open(None, settings.lora, 3) as wrapped:
         if good:
             with pytest.raises(Interrupted):
                 train(wrapped, items, SFT, settings, 3, Folder(tmp_path / "d"), stop_there)
-        engine.save_adapter(wrapped, tmp_path / "good")
+        engine.trainer().save(wrapped, tmp_path / "good")
     for file in (tmp_path / "kept").iterdir():
         assert file.read_bytes() == (tmp_path / "good" / file.name).read_bytes()
 
@@ -355,7 +355,7 @@ def test_training_continues_from_an_adapter(tmp_path: Path) -> None:
         sum(row)
         for row in engine.score([i.prompt_token_ids for i in items], [i.completion_token_ids for i in items])
     ) / sum(len(i.completion_token_ids) for i in items)
-    with engine.training(tmp_path / "a", settings.lora, 4) as wrapped:
+    with engine.trainer().open(tmp_path / "a", settings.lora, 4) as wrapped:
         assert any(p.requires_grad for p in wrapped.parameters())
         [row] = train(
             wrapped, items, SFT, config(steps=1, batch_size=5), 4, Folder(tmp_path / "d"), lambda row, n: None
