@@ -12,16 +12,18 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.words import nearest
+
+if TYPE_CHECKING:  # it alone would be a quarter of the start-up
+    from importlib import metadata
 
 T = TypeVar("T", bound=Struct)
 
@@ -130,6 +132,8 @@ class Registry(Generic[T]):
 
         Raises: ConfigError where two things have one name: neither may silently stand for the other.
         """
+        from importlib import metadata
+
         entries: dict[str, metadata.EntryPoint] = {}
         for entry in metadata.entry_points(group=self.group):
             other = _distribution(entries[entry.name]) if entry.name in entries else ""
