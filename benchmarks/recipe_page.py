@@ -152,7 +152,7 @@ def _revisions(found: Sequence[Result]) -> list[str]:
 
 def _verdict(told: dict[str, Any]) -> str:
     won = outcome(told["lo"], told["hi"])
-    return f"{won} asking again" if won else "nothing to compare"
+    return f"{won} asking again" if won else "too few changed to tell" if told["n"] else "nothing to compare"
 
 
 def _figure(told: dict[str, Any]) -> str:

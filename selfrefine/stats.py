@@ -21,12 +21,14 @@ TRIALS = 10_000
 """Random arrangements of a permutation test, where there are too many to try all."""
 EXACT = 14
 """Up to so many tasks that changed, a permutation test tries all 2^n arrangements."""
+_SAME = 1e-9
+"""Scores that differ by less differ in their rounding only."""
 _CELLS = 1 << 22
 """Resampled values held at once (32 MB), so that memory does not grow with the number of values."""
 
 
 class Interval(Struct, frozen=True, kw_only=True):
-    """A mean with its interval. None where the data cannot tell: no value, or one graded value alone."""
+    """A mean with its interval; lo and hi are None where the data cannot tell, and `method` says why."""
 
     mean: float | None
     lo: float | None
@@ -93,9 +95,20 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
     return lo, hi
 
 
-def interval(values: Sequence[float | None], seed: int = 0, level: float = 0.95) -> Interval:
-    """Mean and interval of scores: Wilson where all are 0 or 1, else a seeded percentile bootstrap.
+def fewest(level: float) -> int:
+    """How many values (of paired differences: how many that are not zero) an interval at `level` needs.
 
+    A bootstrap interval lies within the range of its values. The range of n values misses the middle of what
+    they were drawn from with probability 2^(1-n), and no sign-flip test of n changes has a smaller two-sided
+    p. So with n where that is above 1 - level, an interval would claim what no test may: 6 at 0.95.
+    """
+    return math.ceil(1 - math.log2(1 - level) - 1e-9)
+
+
+def interval(values: Sequence[float | None], seed: int = 0, level: float = 0.95) -> Interval:
+    """Mean and interval of scores in [0, 1]: Wilson where all are 0 or 1, else a seeded percentile bootstrap.
+
+    Graded scores that are few (`fewest`) get no interval, and those that are all equal get `_constant`'s.
     None is a score that could not be computed: left out and counted in `unscored`.
     Source: Efron 1979, "Bootstrap methods: another look at the jackknife".
     """
@@ -107,10 +120,8 @@ def interval(values: Sequence[float | None], seed: int = 0, level: float = 0.95)
     if np.all((scores == 0) | (scores == 1)):
         lo, hi = wilson(float(scores.sum()), n, level)
         return Interval(mean=mean, lo=lo, hi=hi, n=n, unscored=unscored, method="wilson")
-    if n == 1:  # resampling one value would claim certainty
-        return Interval(mean=mean, lo=None, hi=None, n=1, unscored=unscored)
-    lo, hi = _bootstrap(scores, derive(seed, "bootstrap", "mean"), level)
-    return Interval(mean=mean, lo=lo, hi=hi, n=n, unscored=unscored, method=f"bootstrap-{RESAMPLES}")
+    ends, method = _graded(scores, n, derive(seed, "bootstrap", "mean"), level, least=0.0)
+    return Interval(mean=mean, lo=ends[0], hi=ends[1], n=n, unscored=unscored, method=method)
 
 
 def paired_difference(
@@ -119,9 +130,10 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Difference:
-    """Scores by task id, twice: the mean change and its percentile bootstrap interval over tasks.
+    """Scores in [0, 1] by task id, twice: the mean change and its percentile bootstrap interval over tasks.
 
     Pairing takes the tasks' own difficulty out of the comparison, which two separate intervals leave in.
+    Where few tasks changed (`fewest`) there is no interval; where all changed alike it is `_constant`'s.
     """
     ids = before.keys() | after.keys()
     changes: list[float] = []
@@ -133,11 +145,10 @@ def paired_difference(
     if n == 0:
         return Difference(mean=None, lo=None, hi=None, n=0, dropped=dropped)
     data = np.array(changes, dtype=np.float64)
-    if n == 1:
-        return Difference(mean=changes[0], lo=None, hi=None, n=1, dropped=dropped)
-    lo, hi = _bootstrap(data, derive(seed, "bootstrap", "paired"), level)
-    method = f"paired-bootstrap-{RESAMPLES}"
-    return Difference(mean=float(data.mean()), lo=lo, hi=hi, n=n, dropped=dropped, method=method)
+    changed = int(np.count_nonzero(np.abs(data) > _SAME))
+    ends, method = _graded(data, changed, derive(seed, "bootstrap", "paired"), level, least=-1.0)
+    mean, method = float(data.mean()), method if ends[0] is None else f"paired-{method}"
+    return Difference(mean=mean, lo=ends[0], hi=ends[1], n=n, dropped=dropped, method=method)
 
 
 def compare(
@@ -238,7 +249,8 @@ def compare_corpus(
     """For a figure of the whole corpus (BLEU), which is not the mean of its sentences' figures.
 
     By task id what a task adds to the corpus statistics (S numbers); `score` makes the figure of their sums.
-    The interval is a percentile bootstrap over tasks, the p-value approximate randomisation.
+    The interval is a percentile bootstrap over tasks, the p-value approximate randomisation. No interval
+    where few tasks changed (`fewest`), or where every resample has the same gain.
     """
     ids = [k for k in sorted(before) if before[k] is not None and after.get(k) is not None]
     dropped = len(before.keys() | after.keys()) - len(ids)
@@ -251,7 +263,9 @@ def compare_corpus(
         score(new_NS[picks].sum(0).tolist()) - score(old_NS[picks].sum(0).tolist())
         for picks in (rng.integers(0, len(ids), size=len(ids)) for _ in range(RESAMPLES))
     ]
-    lo, hi = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2]) if len(ids) > 1 else (None, None)
+    ties = int(np.all(old_NS == new_NS, axis=1).sum())
+    known = len(ids) - ties >= fewest(level) and np.ptp(gains) > _SAME
+    lo, hi = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2]) if known else (None, None)
     chances = generator(derive(seed, "randomisation"))
     return Comparison(
         before=old,
@@ -263,7 +277,7 @@ def compare_corpus(
         p_value=randomisation(old_NS, new_NS, score, chances, alternative),
         test=f"randomisation-{TRIALS}",
         n=len(ids),
-        ties=int(np.all(old_NS == new_NS, axis=1).sum()),
+        ties=ties,
         unscored=dropped,
     )
 
@@ -350,6 +364,28 @@ def _pieces(total: int, width: int) -> Iterator[int]:
 def _z(level: float) -> float:
     """Half the normal distribution's two-sided `level` interval: 1.96 for 0.95."""
     return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def _graded(
+    data: NDArray[np.float64], telling: int, seed: int, level: float, least: float
+) -> tuple[tuple[float, float] | tuple[None, None], str]:
+    """The ends of the mean's interval, and the method. Values in [least, 1]; `telling` of them count."""
+    if np.ptp(data) <= _SAME and len(data) >= fewest(level):
+        return _constant(float(data[0]), len(data), level, least), "constant-exact"
+    if telling < fewest(level):
+        return (None, None), f"none: {telling} of {len(data)} tell, {fewest(level)} must"
+    return _bootstrap(data, seed, level), f"bootstrap-{RESAMPLES}"
+
+
+def _constant(value: float, n: int, level: float, least: float) -> tuple[float, float]:
+    """Of n equal values in [least, 1], whose resamples are all the same: a width of zero would be a lie.
+
+    Up to q = 1 - (alpha / 2)^(1 / n) of what they were drawn from may differ from them (Clopper-Pearson's
+    limit at 0 of n), and lie at either end of the range. Changes of 1 leave zero out from `fewest` on.
+    Source: Hanley & Lippman-Hand 1983, "If nothing goes wrong, is everything all right?".
+    """
+    q = 1 - ((1 - level) / 2) ** (1 / n)
+    return value - q * (value - least), value + q * (1 - value)
 
 
 def _bootstrap(data: NDArray[np.float64], seed: int, level: float) -> tuple[float, float]:

@@ -103,6 +103,69 @@ def test_no_pair_and_a_single_pair_claim_no_interval() -> None:
     assert (one.mean, one.lo, one.hi, one.n) == (1.0, None, None, 1)
 
 
+# --- few and constant values claim nothing ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "least"), [(0.9, 5), (0.95, 6), (0.98, 7), (1 - 0.05 / 3, 7), (0.96875, 6)]
+)
+def test_an_interval_needs_as_many_values_as_a_sign_test_needs_to_reject(level: float, least: int) -> None:
+    # 0.90: 2/2^5 = 0.0625; 0.95: 2/2^6 = 0.031; 0.98: 2/2^7 = 0.0156; 0.96875: 2/2^6 exactly.
+    assert stats.fewest(level) == least
+    assert stats.mcnemar(0, least) <= 1 - level < stats.mcnemar(0, least - 1)
+
+
+def test_two_tasks_with_the_same_gain_do_not_beat_anything() -> None:
+    """The case found in use: a bootstrap interval [0.25, 0.25], and then "revision beats the draft"."""
+    found = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.5})
+    assert (found.mean, found.lo, found.hi, found.n) == (0.25, None, None, 2)
+    assert found.method == "none: 2 of 2 tell, 6 must"
+    unlike = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.6})
+    assert unlike.lo is None  # [0.25, 0.35] is as wrong
+    few = stats.interval([0.2, 0.4, 0.3])
+    assert (few.lo, few.method) == (None, "none: 3 of 3 tell, 6 must")
+
+
+def test_four_gains_among_two_hundred_tasks_are_few() -> None:
+    """Trap: P(a resample holds none of them) = (196/200)^200 = 0.018 < 0.025, so the bootstrap leaves zero
+    out; the exact test says 2/2^4 = 0.125."""
+    before = {f"t{i}": 0.0 for i in range(200)}
+    assert stats.paired_difference(before, before | dict.fromkeys(["t1", "t2", "t3", "t4"], 1.0)).lo is None
+    six = stats.paired_difference(before, before | {f"t{i}": 1.0 for i in range(6)})
+    assert six.lo is not None and six.lo > 0 and six.method == "paired-bootstrap-2000"
+
+
+def test_equal_values_get_an_interval_of_what_was_not_seen() -> None:
+    # 20 gains of 1: up to q = 1 - 0.025^(1/20) = 0.1684 of the tasks may be lost instead: 1 - 2q = 0.6631.
+    up = stats.paired_difference({f"t{i}": 0.0 for i in range(20)}, {f"t{i}": 1.0 for i in range(20)})
+    assert (up.lo, up.hi, up.method) == (pytest.approx(0.6631, abs=1e-4), 1.0, "paired-constant-exact")
+    # 20 gains of 0.1, equal but for rounding: 0.1 - 0.1684 * 1.1 = -0.0853: they do not beat anything.
+    small = stats.paired_difference(
+        {f"t{i}": i / 32 for i in range(20)}, {f"t{i}": i / 32 + 0.1 for i in range(20)}
+    )
+    assert (small.lo, small.hi) == (pytest.approx(-0.0853, abs=1e-4), pytest.approx(0.2516, abs=1e-4))
+    # 200 tasks of which none changed: q = 0.01827. "No difference at all" is not certain.
+    same = stats.paired_difference(
+        dict.fromkeys(map(str, range(200)), 0.5), dict.fromkeys(map(str, range(200)), 0.5)
+    )
+    assert (same.lo, same.hi) == (pytest.approx(-0.01827, abs=1e-5), pytest.approx(0.01827, abs=1e-5))
+    # Scores do not go below 0: 0.4 - 0.1684 * 0.4 and 0.4 + 0.1684 * 0.6.
+    graded = stats.interval([0.4] * 20)
+    assert (graded.lo, graded.hi) == (pytest.approx(0.3326, abs=1e-4), pytest.approx(0.5010, abs=1e-4))
+
+
+def test_a_corpus_figure_of_few_or_equal_changes_has_no_interval() -> None:
+    share = lambda s: s[0] / s[1]  # noqa: E731
+    before = {f"t{i}": [i % 3, 4.0] for i in range(30)}
+    five = before | {f"t{i}": [3.0, 4.0] for i in range(5)}
+    assert stats.compare_corpus(before, five, share).lo is None
+    alike = {key: [hits + 1, 4.0] for key, (hits, _) in before.items()}  # every resample gains 1/4
+    found = stats.compare_corpus(before, alike, share)
+    assert (found.difference, found.lo, found.hi) == (pytest.approx(0.25), None, None)
+    assert found.p_value == pytest.approx(1 / 10_001)  # that it is better is the test's to say
+    assert stats.compare_corpus(before, five | {"t5": [3.0, 4.0]}, share).lo is not None
+
+
 # --- paired tests ------------------------------------------------------------------------------------
 
 

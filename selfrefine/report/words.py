@@ -122,8 +122,9 @@ def critique_line(summary: Mapping[str, Any]) -> str:
 
 
 def outcome(lo: float | None, hi: float | None) -> str | None:
-    """What the interval of a difference says in a verb; None without one."""
-    if lo is None or hi is None:
+    """What the interval of a difference says in a verb; None without one, or with one of width zero: older
+    runs have stored such of a few changes that were alike, and they say nothing."""
+    if lo is None or hi is None or lo == hi:
         return None
     return "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
 
@@ -136,7 +137,8 @@ def revised_lines(told: Mapping[str, Any]) -> list[str]:
         gain = told[f"revision_minus_{name}"]
         lo, hi = gain["lo"], gain["hi"]
         if (won := outcome(lo, hi)) is None:
-            lines.append(f"revision against {words}: nothing to compare")
+            few = f"too few of {number(gain['n'])} tasks changed to tell"
+            lines.append(f"revision against {words}: {few if gain['n'] else 'nothing to compare'}")
             continue
         lines.append(
             f"revision {won} {words}: {with_interval(_interval(gain))}, paired, {number(gain['n'])} tasks"
