@@ -24,6 +24,7 @@ from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Critique, Message, Reward, Sample, Task
 from selfrefine.rewards import NEEDS_ENGINE, REWARDS, outside
 from selfrefine.rewards.base import CorpusFigure, RewardOptions, RewardSpec, Scorer, nearest, unscored
+from selfrefine.runfolder.jsonl import lines
 
 Factory = Callable[[RewardOptions, Engine | None], Scorer]
 
@@ -246,13 +247,10 @@ class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     where: str = ""
 
 
-def selftest_rows(lines: Iterable[bytes], source: str = "selftest") -> list[SelfTestRow]:
+def selftest_rows(stream: Iterable[bytes], source: str = "selftest") -> list[SelfTestRow]:
     """JSON lines to rows, empty lines skipped. Raises: DataError naming `source:line`."""
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{source}:{number}"
+    for where, line in lines(stream, source):
         try:
             row = msgspec.json.decode(line, type=SelfTestRow)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
