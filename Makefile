@@ -41,10 +41,11 @@ bench-round: $(DEV)  ## a GRPO round beside TRL's GRPOTrainer, and shared agains
 bench-recipes: $(DEV)  ## every recipe on the demo task, in parts of 50 minutes: call it until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)
 
-check: $(DEV)  ## formatting, lint and types
+check: $(DEV)  ## formatting, lint, types and floors
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 fix: $(DEV)  ## mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
@@ -54,7 +55,7 @@ docs: $(DEV)  ## write what the docs say about the program: cli.md, schema, the 
 	$(PY) -m selfrefine.cli.reference docs
 
 clean:  ## remove .venv and caches; runs/ is yours and stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The sizes were measured on Linux x86-64 with Python 3.11; constraints.txt decides what is fetched.

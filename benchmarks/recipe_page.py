@@ -151,4 +151,4 @@ def _revisions(found: Sequence[Result]) -> list[str]:
 
 def _verdict(told: Difference) -> str:
     won = outcome(told.lo, told.hi)
-    return f"{won} asking again" if won else "nothing to compare"
+    return f"{won} asking again" if won else "too few changed to tell" if told.n else "nothing to compare"

@@ -10,6 +10,7 @@ list of rows took twice the time.
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -194,6 +195,20 @@ def encode(row: Task | Sample) -> bytes:
     if row.extra is not UNSET:
         fields |= row.extra
     return msgspec.json.encode(fields)
+
+
+def prompt_key(prompt: Sequence[Message]) -> str:
+    """Two tasks with one key are the same question: case, Unicode form and white space are evened out.
+
+    Punctuation and roles are kept: "2 + 2" is not "2 - 2", and what a system message asks for is another chat
+    than the same words from the user, for the model and so for what can be learnt by heart.
+    """
+
+    def even(text: str) -> str:  # case folding can undo the normal form, so it is made twice
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        return " ".join(unicodedata.normalize("NFKC", folded).split())
+
+    return "\n".join(f"{message.role}: {even(message.content)}" for message in prompt)
 
 
 def groups(samples: Sequence[Sample]) -> list[list[Sample]]:

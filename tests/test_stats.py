@@ -1,5 +1,8 @@
 """Intervals against hand-worked values and scipy's; the mistakes they guard against stand with each."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,15 +12,10 @@ from scipy import stats as scipy_stats
 from selfrefine import stats
 
 
-@pytest.mark.parametrize(("successes", "n"), [(0, 10), (1, 10), (10, 20), (93, 400), (19, 20), (7, 7)])
-@pytest.mark.parametrize("level", [0.9, 0.95])
-def test_wilson_agrees_with_scipy(successes: int, n: int, level: float) -> None:
-    theirs = scipy_stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    assert stats.wilson(successes, n, level) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
 def test_nothing_right_of_ten_is_not_certainly_zero() -> None:
     # By hand: z^2/(n + z^2) = 3.8415/13.8415 = 0.2775. The textbook p +- z*s would say [0, 0].
+    # Half of 20: (10 + z^2/2)/(20 + z^2) +- z sqrt(20/4 + z^2/4)/(20 + z^2) = 0.5 +- 1.96 * 2.4413/23.8415.
+    assert stats.wilson(10, 20) == pytest.approx((0.2993, 0.7007), abs=5e-5)
     assert stats.wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=5e-5))
     assert stats.wilson(10, 10) == (pytest.approx(1 - 0.2775, abs=5e-5), 1.0)
 
@@ -42,10 +40,6 @@ def test_graded_values_are_bootstrapped_and_agree_with_the_normal_interval() -> 
     # Standard error by hand: uniform of width 0.6 has s = 0.6/sqrt(12) = 0.1732; /sqrt(200) = 0.01225.
     assert got.lo == pytest.approx(0.4 - 1.96 * 0.01225, abs=0.002)
     assert got.hi == pytest.approx(0.4 + 1.96 * 0.01225, abs=0.002)
-    theirs = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert (got.lo, got.hi) == pytest.approx((theirs.low, theirs.high), abs=0.003)
     assert got.method == "bootstrap-2000"
 
 
@@ -103,19 +97,74 @@ def test_no_pair_and_a_single_pair_claim_no_interval() -> None:
     assert (one.mean, one.lo, one.hi, one.n) == (1.0, None, None, 1)
 
 
+# --- few and constant values claim nothing ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "least"), [(0.9, 5), (0.95, 6), (0.98, 7), (1 - 0.05 / 3, 7), (0.96875, 6)]
+)
+def test_an_interval_needs_as_many_values_as_a_sign_test_needs_to_reject(level: float, least: int) -> None:
+    # 0.90: 2/2^5 = 0.0625; 0.95: 2/2^6 = 0.031; 0.98: 2/2^7 = 0.0156; 0.96875: 2/2^6 exactly.
+    assert stats.fewest(level) == least
+    assert stats.mcnemar(0, least) <= 1 - level < stats.mcnemar(0, least - 1)
+
+
+def test_two_tasks_with_the_same_gain_do_not_beat_anything() -> None:
+    """The case found in use: a bootstrap interval [0.25, 0.25], and then "revision beats the draft"."""
+    found = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.5})
+    assert (found.mean, found.lo, found.hi, found.n) == (0.25, None, None, 2)
+    assert found.method == "none: 2 of 2 tell, 6 must"
+    unlike = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.6})
+    assert unlike.lo is None  # [0.25, 0.35] is as wrong
+    few = stats.interval([0.2, 0.4, 0.3])
+    assert (few.lo, few.method) == (None, "none: 3 of 3 tell, 6 must")
+
+
+def test_four_gains_among_two_hundred_tasks_are_few() -> None:
+    """Trap: P(a resample holds none of them) = (196/200)^200 = 0.018 < 0.025, so the bootstrap leaves zero
+    out; the exact test says 2/2^4 = 0.125."""
+    before = {f"t{i}": 0.0 for i in range(200)}
+    assert stats.paired_difference(before, before | dict.fromkeys(["t1", "t2", "t3", "t4"], 1.0)).lo is None
+    six = stats.paired_difference(before, before | {f"t{i}": 1.0 for i in range(6)})
+    assert six.lo is not None and six.lo > 0 and six.method == "paired-bootstrap-2000"
+
+
+def test_equal_values_get_an_interval_of_what_was_not_seen() -> None:
+    # 20 gains of 1: up to q = 1 - 0.025^(1/20) = 0.1684 of the tasks may be lost instead: 1 - 2q = 0.6631.
+    up = stats.paired_difference({f"t{i}": 0.0 for i in range(20)}, {f"t{i}": 1.0 for i in range(20)})
+    assert (up.lo, up.hi, up.method) == (pytest.approx(0.6631, abs=1e-4), 1.0, "paired-constant-exact")
+    # 20 gains of 0.1, equal but for rounding: 0.1 - 0.1684 * 1.1 = -0.0853: they do not beat anything.
+    small = stats.paired_difference(
+        {f"t{i}": i / 32 for i in range(20)}, {f"t{i}": i / 32 + 0.1 for i in range(20)}
+    )
+    assert (small.lo, small.hi) == (pytest.approx(-0.0853, abs=1e-4), pytest.approx(0.2516, abs=1e-4))
+    # 200 tasks of which none changed: q = 0.01827. "No difference at all" is not certain.
+    same = stats.paired_difference(
+        dict.fromkeys(map(str, range(200)), 0.5), dict.fromkeys(map(str, range(200)), 0.5)
+    )
+    assert (same.lo, same.hi) == (pytest.approx(-0.01827, abs=1e-5), pytest.approx(0.01827, abs=1e-5))
+    # Scores do not go below 0: 0.4 - 0.1684 * 0.4 and 0.4 + 0.1684 * 0.6.
+    graded = stats.interval([0.4] * 20)
+    assert (graded.lo, graded.hi) == (pytest.approx(0.3326, abs=1e-4), pytest.approx(0.5010, abs=1e-4))
+
+
+def test_a_corpus_figure_of_few_or_equal_changes_has_no_interval() -> None:
+    share = lambda s: s[0] / s[1]  # noqa: E731
+    before = {f"t{i}": [i % 3, 4.0] for i in range(30)}
+    five = before | {f"t{i}": [3.0, 4.0] for i in range(5)}
+    assert stats.compare_corpus(before, five, share).lo is None
+    alike = {key: [hits + 1, 4.0] for key, (hits, _) in before.items()}  # every resample gains 1/4
+    found = stats.compare_corpus(before, alike, share)
+    assert (found.difference, found.lo, found.hi) == (pytest.approx(0.25), None, None)
+    assert found.p_value == pytest.approx(1 / 10_001)  # that it is better is the test's to say
+    assert stats.compare_corpus(before, five | {"t5": [3.0, 4.0]}, share).lo is not None
+
+
 # --- paired tests ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("worse", "better"), [(0, 0), (0, 5), (2, 9), (9, 2), (21, 40), (50, 50)])
-def test_mcnemar_is_the_binomial_test_of_the_tasks_that_changed(worse: int, better: int) -> None:
-    n = worse + better
-    one = scipy_stats.binomtest(better, n, 0.5, alternative="greater").pvalue if n else 1.0
-    two = scipy_stats.binomtest(better, n, 0.5).pvalue if n else 1.0
-    assert stats.mcnemar(worse, better, "greater") == pytest.approx(one)
-    assert stats.mcnemar(worse, better) == pytest.approx(two)
-
-
 def test_mcnemar_by_hand_and_against_a_published_value() -> None:
+    assert stats.mcnemar(0, 0) == stats.mcnemar(0, 0, "greater") == stats.mcnemar(50, 50) == 1.0
     assert stats.mcnemar(0, 5, "greater") == pytest.approx(1 / 32)
     assert stats.mcnemar(1, 4, "greater") == pytest.approx((1 + 5) / 32)
     # R's exact2x2: mcnemar.exact(matrix(c(21, 9, 2, 12), 2)) gives p-value = 0.06543.
@@ -284,9 +333,23 @@ def test_a_gain_of_that_size_is_accepted_four_times_in_five() -> None:
     assert 0.72 < np.mean(accepted) < 0.83
 
 
-def test_rank_correlation_is_scipys_and_undefined_where_nothing_varies() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(0, 5, 60).astype(float).tolist(), rng.normal(size=60).tolist()
-    assert stats.spearman(x, y) == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
+def test_rank_correlation_by_hand_and_undefined_where_nothing_varies() -> None:
+    # Ranks 1, 2.5, 2.5, 4 and 3, 1.5, 1.5, 4: covariance 1.5 over a variance of 4.5.
     assert stats.spearman([1, 2, 2, 4], [3, 1, 1, 9]) == pytest.approx(1 / 3)
     assert stats.spearman([1, 1, 1], [1, 2, 3]) is None and stats.spearman([], []) is None
+
+
+@pytest.mark.parametrize("argv", [["runs", "ls"], ["tasks", "TASKS"], ["reward", "-r", "exact", "ROWS"]])
+def test_what_decides_nothing_does_not_wait_for_scipy(argv: list[str], tmp_path: Path) -> None:
+    row = b'{"id": "a.s0", "task": {"id": "a", "prompt": [], "references": ["2"]}, "text": "2"}\n'
+    (tmp_path / "rows.jsonl").write_bytes(row)
+    (tmp_path / "tasks.jsonl").write_bytes(b'{"prompt": "1 + 1", "reference": "2"}\n')
+    names = {"ROWS": "rows.jsonl", "TASKS": "tasks.jsonl"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "selfrefine", *(names.get(word, word) for word in argv)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    assert "selfrefine.errors" in done.stderr and "scipy" not in done.stderr

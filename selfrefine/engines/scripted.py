@@ -19,6 +19,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from selfrefine.engines import EngineKind, LoadOptions
 from selfrefine.engines.base import Capability, Completion, Engine, Request
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message
+from selfrefine.runfolder.jsonl import lines
 
 END = 256
 SYSTEM, USER, ASSISTANT, OTHER = 257, 258, 259, 260
@@ -74,17 +76,16 @@ class Scripted(Engine):
     def from_file(cls, path: str | Path, context_tokens: int = 4096) -> Scripted:
         """Rules from JSON Lines. Raises: ConfigError naming file and line."""
         try:
-            lines = Path(path).read_bytes().splitlines()
+            text = Path(path).read_bytes()
         except OSError as error:
             raise ConfigError(f"{path}: cannot read this script: {error.strerror}") from None
         rules = []
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    rule = msgspec.json.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise ConfigError(f"{path}:{number}: broken JSON line: {error}") from None
-                rules.append(_checked(rule, f"{path}:{number}"))
+        for where, line in lines(BytesIO(text), str(path)):
+            try:
+                rule = msgspec.json.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{where}: broken JSON line: {error}") from None
+            rules.append(_checked(rule, where))
         return cls(rules, context_tokens, name=str(path))
 
     @property

@@ -78,7 +78,9 @@ def _outcome(
     if found.p_value > alpha:
         return "undecided", f", better but p is above {alpha:.4f}: training goes on from it"
     if mode == "strict":
-        if found.lo is None or found.lo <= 0:
+        if found.lo is None:
+            return "undecided", f", better but too few tasks changed for a {1 - alpha:.1%} interval (strict)"
+        if found.lo <= 0:
             return "undecided", f", better but the {1 - alpha:.1%} interval reaches zero (strict)"
         if warned := [g.reason for g in guards if g.state == "warn" and g.name.split()[0] in VETOING]:
             return "undecided", f", better but with a warning (strict): {'; '.join(filter(None, warned))}"

@@ -14,10 +14,10 @@ from msgspec import Struct
 from selfrefine.config import Config, stored
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.gating.comparison import compared
-from selfrefine.records import Sample
+from selfrefine.records import Sample, prompt_key
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
-from selfrefine.runfolder.run import Run, prompt_key
+from selfrefine.runfolder.run import Run
 from selfrefine.stats import Comparison
 from selfrefine.steps.reward import parse_spec
 from selfrefine.steps.scoring import build_rewards
@@ -94,7 +94,7 @@ def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, An
 def _pair(
     name: str, against: str, ours: Sequence[Sample], theirs: Sequence[Sample], measures: Sequence[Scorer]
 ) -> Versus:
-    prompts = [{row.task.id: prompt_key(row.task) for row in rows} for rows in (ours, theirs)]
+    prompts = [{row.task.id: prompt_key(row.task.prompt) for row in rows} for rows in (ours, theirs)]
     shared = prompts[0].keys() & prompts[1].keys()
     if other := sorted(key for key in shared if prompts[0][key] != prompts[1][key]):
         raise DataError(f"test task {other[0]!r} is one question in {name} and another in {against}")

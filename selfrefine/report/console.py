@@ -44,7 +44,7 @@ def say(console: Console, message: str, style: str = "") -> None:
     console.print(text(message, style, newlines=True), soft_wrap=True)
 
 
-class Progress:
+class Progress:  # not rich.progress: the line at the end needs these counts where no bar is shown, too
     """What a stage has done so far. `advance` it after each batch; `finish` it with the line to print."""
 
     def __init__(self, name: str, total: int | None, done: int, clock: Callable[[], float]) -> None:

@@ -126,8 +126,9 @@ def critique_line(found: CritiqueSummary) -> str:
 
 
 def outcome(lo: float | None, hi: float | None) -> str | None:
-    """What the interval of a difference says in a verb; None without one."""
-    if lo is None or hi is None:
+    """What the interval of a difference says in a verb; None without one, or with one of width zero: older
+    runs have stored such of a few changes that were alike, and they say nothing."""
+    if lo is None or hi is None or lo == hi:
         return None
     return "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
 
@@ -142,7 +143,8 @@ def revised_lines(told: RevisionSummary) -> list[str]:
         (told.revision_minus_fresh, "asking again for the same tokens"),
     ):
         if (won := outcome(gain.lo, gain.hi)) is None:
-            lines.append(f"revision against {words}: nothing to compare")
+            few = f"too few of {number(gain.n)} tasks changed to tell"
+            lines.append(f"revision against {words}: {few if gain.n else 'nothing to compare'}")
             continue
         lines.append(f"revision {won} {words}: {with_interval(gain)}, paired, {number(gain.n)} tasks")
     return lines

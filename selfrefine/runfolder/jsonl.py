@@ -12,7 +12,8 @@ import hashlib
 import os
 import sys
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -57,19 +58,16 @@ def open_input(path: str) -> Iterator[BinaryIO]:
         yield stream
 
 
-def lines(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
-    """('name:12', line) for every line that is not blank; the number is that of the file, from 1.
+def lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[tuple[str, bytes]]:
+    """('name:12', stripped line) for every line that is not blank, or with `blank` for all; counted from 1.
 
-    Split on the newline byte only: U+2028 inside a string ends no row. One line in memory at a time.
-    Raises: DataError when the stream cannot be read.
+    A byte order mark is dropped. A stream is split on the newline byte only: U+2028 inside a string ends no
+    row. One line in memory at a time. Raises: DataError when the stream cannot be read.
     """
     number = 0
     try:
-        for line in stream:
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if row := line.strip():
+        for number, line in enumerate(stream, 1):
+            if (row := line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()) or blank:
                 yield f"{name}:{number}", row
     except OSError as error:
         raise DataError(f"cannot read {name} after line {number}: {error.strerror}") from None

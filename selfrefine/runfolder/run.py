@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 import shutil
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ import msgspec
 
 from selfrefine import records
 from selfrefine.errors import DataError, RunFolderError
-from selfrefine.records import Task
+from selfrefine.records import Task, prompt_key
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
 from selfrefine.runfolder.round import RoundDir, point_adapter, round_name, sweep, sync_tree
@@ -102,16 +101,10 @@ def new_name(runs_dir: Path) -> str:
 # --- frozen inputs ---------------------------------------------------------------------------------
 
 
-def prompt_key(task: Task) -> str:
-    """The task's prompt, normalised: two tasks with one key are the same question."""
-    text = "\n".join(message.content for message in task.prompt)
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
 def overlaps(splits: Mapping[str, Sequence[Task]]) -> list[str]:
-    """A sentence for every task that stands in two splits, by id or by normalised prompt."""
+    """A sentence for every task that stands in two splits, by id or by `prompt_key`."""
     found = []
-    for what, key in (("id", lambda task: task.id), ("prompt", prompt_key)):
+    for what, key in (("id", lambda task: task.id), ("prompt", lambda task: prompt_key(task.prompt))):
         seen: dict[str, tuple[str, str]] = {}
         for split, tasks in splits.items():
             for task in tasks:

@@ -33,6 +33,7 @@ from selfrefine.rewards.base import (
     own_settings,
     unscored,
 )
+from selfrefine.runfolder.jsonl import lines
 from selfrefine.runfolder.summaries import StageCost
 from selfrefine.sums import Sums
 from selfrefine.words import nearest
@@ -312,13 +313,10 @@ class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     where: str = ""
 
 
-def selftest_rows(lines: Iterable[bytes], source: str = "selftest") -> list[SelfTestRow]:
+def selftest_rows(stream: Iterable[bytes], source: str = "selftest") -> list[SelfTestRow]:
     """JSON lines to rows, empty lines skipped. Raises: DataError naming `source:line`."""
     rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{source}:{number}"
+    for where, line in lines(stream, source):
         try:
             row = msgspec.json.decode(line, type=SelfTestRow)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -7,45 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import BinaryIO
 
 from selfrefine.errors import DataError
 from selfrefine.records import Task
+from selfrefine.runfolder.jsonl import lines, open_input
 from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.rows import read_row
-
-BOM = b"\xef\xbb\xbf"
 
 
 def read_jsonl(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of a JSON Lines file. Blank lines are skipped."""
-    with opened(name) as lines:
-        yield from _rows(lines, name, options)
+    with opened(name) as rows:
+        yield from _rows(rows, name, options)
 
 
 def read_stream(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of JSON Lines on standard input."""
     assert options.stream is not None
-    yield from _rows(_numbered(options.stream, name), name, options)
+    yield from _rows(_some(options.stream, name), name, options)
 
 
 def read_text(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of a text file, a prompt a line. Blank lines are skipped."""
-    with opened(name) as lines:
-        for where, line in lines:
+    with opened(name) as rows:
+        for where, line in rows:
             if text := decoded(line, where).strip():
                 yield where, Task(id="", prompt=ask(text, options))
 
 
 @contextmanager
 def opened(name: str) -> Iterator[Iterator[tuple[str, bytes]]]:
-    """(where, line without its end) of a file. Raises: DataError when it cannot be opened or read."""
-    try:
-        with Path(name).open("rb") as file:
-            yield _numbered(file, name)
-    except OSError as error:
-        raise DataError(f"{name}: {error.strerror}") from None
+    """(where, stripped line) of every line of a file. Raises: DataError when it cannot be opened or read."""
+    with open_input(name) as file:
+        yield _some(file, name)
 
 
 def decoded(line: bytes, where: str) -> str:
@@ -55,21 +50,19 @@ def decoded(line: bytes, where: str) -> str:
         raise DataError(f"{where}: not UTF-8 ({error.reason} at byte {error.start + 1})") from None
 
 
-def _rows(lines: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
-    for where, line in lines:
-        if where == f"{name}:1" and line.lstrip().startswith(b"["):
+def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
+    for where, line in rows:
+        if where == f"{name}:1" and line.startswith(b"["):
             raise DataError(f"{where}: a JSON array, not JSON Lines; `jq -c '.[]'` makes lines of it")
-        if line.strip():
+        if line:
             yield where, read_row(line, where, options)
 
 
-def _numbered(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
-    number = 0
-    for number, line in enumerate(stream, 1):
-        if number == 1:
-            line = line.removeprefix(BOM)
-        yield f"{name}:{number}", line.rstrip(b"\r\n")
-    if number == 0:
+def _some(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
+    where = ""
+    for where, line in lines(stream, name, blank=True):
+        yield where, line
+    if not where:
         raise DataError(f"{name} is empty: there are no tasks in it")
 
 

@@ -6,7 +6,6 @@ prompts of a generated source are its easy ones, and a split by row puts repeats
 
 from __future__ import annotations
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
@@ -14,7 +13,7 @@ from itertools import combinations
 from msgspec import Struct
 
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Message, Task
+from selfrefine.records import Task, prompt_key
 from selfrefine.seeds import derive
 
 
@@ -36,18 +35,13 @@ class Splits(Struct, frozen=True, kw_only=True):
     report: SplitReport
 
 
-def normalised(prompt: Sequence[Message]) -> str:
-    """The prompt with case, Unicode form and white space evened out; punctuation and roles are kept."""
-    return "\n".join(f"{message.role}: {_even(message.content)}" for message in prompt)
-
-
 def dedupe(tasks: Iterable[Task]) -> tuple[list[Task], int]:
     """The first task of each normalised prompt, and how many repeats were dropped."""
     first: dict[str, Task] = {}
     rows = 0
     for task in tasks:
         rows += 1
-        first.setdefault(normalised(task.prompt), task)
+        first.setdefault(prompt_key(task.prompt), task)
     return list(first.values()), rows - len(first)
 
 
@@ -124,20 +118,14 @@ def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> 
 def _shared(left: Sequence[Task], right: Sequence[Task]) -> list[tuple[str, int, int]]:
     """(what is the same, row in left, row in right), rows counted from 1."""
     ids = {task.id: row for row, task in enumerate(left, 1)}
-    prompts = {normalised(task.prompt): row for row, task in enumerate(left, 1)}
+    prompts = {prompt_key(task.prompt): row for row, task in enumerate(left, 1)}
     shared = []
     for row, task in enumerate(right, 1):
         if task.id in ids:
             shared.append(("id", ids[task.id], row))
-        elif (prompt := normalised(task.prompt)) in prompts:
+        elif (prompt := prompt_key(task.prompt)) in prompts:
             shared.append(("prompt", prompts[prompt], row))
     return shared
-
-
-def _even(text: str) -> str:
-    # Case folding can undo the normal form, so it is made twice.
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def _stratum(task: Task) -> str:

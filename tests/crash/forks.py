@@ -191,7 +191,7 @@ def _warm() -> None:
     import peft  # noqa: F401
     import pytest  # noqa: F401
     import rich.live  # noqa: F401
-    import scipy.special  # noqa: F401
+    import scipy.stats  # noqa: F401
     import typer._adapters  # type: ignore[import-not-found] # noqa: F401
     from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
     from transformers.models.llama import modeling_llama  # noqa: F401

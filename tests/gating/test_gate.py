@@ -55,6 +55,15 @@ def test_strict_also_wants_the_interval_and_no_warning() -> None:
     assert wide.outcome == "undecided" and "the 95.0% interval reaches zero (strict)" in wide.reason
 
 
+def test_strict_does_not_take_five_changes_for_an_interval_above_zero() -> None:
+    """p = 1/32 suffices for `significant`; two-sided it is 1/16, and no 95 % interval may leave zero out."""
+    assert judged(5, 0, 95).outcome == "accept"
+    few = judged(5, 0, 95, "strict")
+    assert few.lo is None and few.outcome == "undecided"
+    assert few.reason.endswith("too few tasks changed for a 95.0% interval (strict)")
+    assert judged(6, 0, 94, "strict").outcome == "accept"  # 2/64
+
+
 def test_a_warning_of_a_vetoing_guard_holds_strict_back_and_only_strict() -> None:
     found = compare({f"t{i}": 0.0 for i in range(20)}, {f"t{i}": 1.0 for i in range(20)}, 0, 0.95, "greater")
     warned = [Guard(name="forgetting source b", value=0.4, state="warn", reason="it forgets")]

@@ -90,5 +90,9 @@ def test_the_held_out_comparison_says_in_words_who_won() -> None:
     assert "draft 0.500" in first and "fresh 0.550" in first
     assert second.startswith("revision does not beat the draft") and "400 tasks" in second
     assert third.startswith("revision is worse than asking again for the same tokens")
-    told["revision_minus_fresh"] = figure(0.0, None, None)
+    # Stored by a run from before few changes lost their interval: width zero says nothing, above zero or not.
+    for lo, hi in ((None, None), (0.25, 0.25)):
+        told["revision_minus_fresh"] = figure(0.25, lo, hi)
+        assert revised_lines(told)[2].endswith("too few of 400 tasks changed to tell")
+    told["revision_minus_fresh"] = figure(0.0, None, None) | {"n": 0}
     assert revised_lines(told)[2].endswith("nothing to compare")

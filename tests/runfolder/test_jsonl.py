@@ -8,10 +8,12 @@ import resource
 import subprocess
 import sys
 import tracemalloc
+from codecs import BOM_UTF8
 from pathlib import Path
 
 import pytest
 
+from selfrefine.engines.scripted import Rule, Scripted
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.runfolder.jsonl import (
     IdIndex,
@@ -22,6 +24,8 @@ from selfrefine.runfolder.jsonl import (
     open_output,
     sha256_file,
 )
+from selfrefine.steps.reward import selftest_rows
+from selfrefine.tasks import TaskOptions, load
 
 A, B, C = [b'{"a":1}', b'{"a":22}'], [b'{"b":333}'], [b'{"c":4}', b'{"c":55}', b'{"c":666}']
 WHOLE = b"".join(row + b"\n" for row in A + B + C)
@@ -299,3 +303,15 @@ def test_a_full_stdout_is_said_once_with_the_run_folders_exit_code() -> None:
 def test_a_closed_stdout_is_an_error_not_a_crash() -> None:
     done = shell('"$0" -c "$1" >&-')
     assert (done.returncode, done.stderr) == (5, "cannot write to stdout: it is closed")
+
+
+def test_a_file_saved_by_a_windows_editor_is_read_by_every_reader(tmp_path: Path) -> None:
+    """A byte order mark and \\r\\n: rules and self-test rows were refused where task files were read."""
+    rules, known, text = tmp_path / "rules.jsonl", tmp_path / "known.jsonl", tmp_path / "ask.txt"
+    rules.write_bytes(BOM_UTF8 + b'{"match": "x", "answers": ["y"]}\r\n')
+    known.write_bytes(BOM_UTF8 + b'\r\n{"prompt": "1 + 1", "text": "2", "label": "good"}\r\n')
+    text.write_bytes(BOM_UTF8 + b"1 + 1\r\n")
+    assert Scripted.from_file(rules).policy == Scripted([Rule(match="x", answers=("y",))]).policy
+    with known.open("rb") as stream:
+        assert [(row.text, row.where) for row in selftest_rows(stream, "known")] == [("2", "known:2")]
+    assert [task.prompt[0].content for task in load(str(text), TaskOptions())] == ["1 + 1"]

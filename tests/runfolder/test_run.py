@@ -14,8 +14,9 @@ import pytest
 from selfrefine.errors import DataError, Interrupted, RunFolderError
 from selfrefine.records import Message, Sample, Task, encode
 from selfrefine.runfolder.audit import drift, in_progress, list_runs, verify
-from selfrefine.runfolder.run import Run, locate, new_path, prompt_key, valid_name
+from selfrefine.runfolder.run import Run, locate, new_path, valid_name
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
+from selfrefine.tasks.splits import split
 
 
 def task(id: str, question: str) -> Task:
@@ -142,9 +143,25 @@ def test_splits_that_share_a_task_are_refused(tmp_path: Path, other: Task, why: 
     assert not (tmp_path / "demo").exists()
 
 
-def test_prompts_are_one_question_when_only_case_width_and_blanks_differ() -> None:
-    assert prompt_key(task("x", "Ｗhat  IS\tStraße")) == prompt_key(task("y", "what is strasse\n"))
-    assert prompt_key(task("x", "1 + 1")) != prompt_key(task("y", "1 + 11"))
+def test_what_the_splits_take_for_two_questions_the_run_does_too(tmp_path: Path) -> None:
+    """The same words from the system and from the user were two tasks for `split` and one for the run folder,
+    which refused the splits it was given. Of what is one question in either, one is dropped beforehand."""
+    texts = [f"Ｗhat IS  {i} + Straße" for i in range(12)]
+    said = [task(f"u{i}", text) for i, text in enumerate(texts)]
+    ordered = [
+        msgspec.structs.replace(
+            one, id=f"s{i}", prompt=(Message(role="system", content=one.prompt[0].content),)
+        )
+        for i, one in enumerate(said)
+    ]
+    again = [task(f"x{i}", f"what is {i} + strasse\n") for i in range(12)]
+    parts = split([*said, *ordered, *again], seed=0, gate=6, test=6)
+    assert (parts.report.distinct, parts.report.dropped) == (24, 12)
+    splits = {"train": parts.train, "gate": parts.gate, "test": parts.test}
+    run = Run.create(tmp_path / "demo", manifest(), splits, {})
+    assert [len(run.tasks(name)) for name in splits] == [12, 6, 6]
+    held = {one.prompt[0].content for one in (*parts.gate, *parts.test)}
+    assert held & {one.prompt[0].content for one in parts.train}  # or this test would show nothing
 
 
 def test_changed_tasks_are_refused(run: Run) -> None:

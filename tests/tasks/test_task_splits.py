@@ -8,9 +8,9 @@ from itertools import combinations
 import pytest
 
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Message, Task
+from selfrefine.records import Message, Task, prompt_key
 from selfrefine.tasks import TaskOptions, load
-from selfrefine.tasks.splits import check_disjoint, dedupe, draw, normalised, split
+from selfrefine.tasks.splits import check_disjoint, dedupe, draw, split
 
 
 def task(name: str, text: str | None = None, difficulty: str = "") -> Task:
@@ -41,8 +41,8 @@ def ids(tasks: list[Task] | tuple[Task, ...]) -> list[str]:
         ("2+2?", "2+2", False),
     ],
 )
-def test_normalised(one: str, other: str, same: bool) -> None:
-    assert (normalised(task("a", one).prompt) == normalised(task("b", other).prompt)) is same
+def test_what_makes_two_prompts_one_question(one: str, other: str, same: bool) -> None:
+    assert (prompt_key(task("a", one).prompt) == prompt_key(task("b", other).prompt)) is same
 
 
 def test_dedupe_keeps_the_first_and_counts_the_rest() -> None:
@@ -58,7 +58,7 @@ def test_splits_are_disjoint_by_id_and_by_prompt_though_the_source_repeats_itsel
     assert [len(p) for p in parts] == [150, 50, 100]
     for one, other in combinations(parts, 2):
         assert not set(ids(one)) & set(ids(other))
-        assert not {normalised(t.prompt) for t in one} & {normalised(t.prompt) for t in other}
+        assert not {prompt_key(t.prompt) for t in one} & {prompt_key(t.prompt) for t in other}
     assert (splits.report.rows, splits.report.dropped, splits.report.distinct) == (900, 600, 300)
     assert splits.report.unused == 0
 
