@@ -692,7 +692,7 @@ def _said(origin: str) -> str:
 
 
 def path_of(dotted: str) -> list[str]:
-    """Where the value of a key stands in a configuration: `reward.numeric.tolerance` below reward.settings."""
+    """Where a key stands in a configuration: `reward.numeric.tolerance` in reward.settings."""
     table, name, key = _own_key(_OLDER.sub(r"\1", dotted))
     return [table, "settings", name, key] if key else dotted.split(".")
 
