@@ -43,10 +43,10 @@ def make_signature(kind: str, device: str, precision: str, *more: str) -> str:
 def exact_logprobs(signature: str) -> bool:
     """May a ratio of policies be built on logprobs recorded under this signature (a row's `engine`)?
 
-    It is read off what `make_signature` wrote, whatever the engine's kind, because a row has nothing else. Where
-    it says nothing the answer is no, and training computes them anew from the policy that sampled: sampling
-    and training that round differently are apart by up to tenths of a nat, which would look like a policy
-    that has moved.
+    It is read off what `make_signature` wrote, whatever the engine's kind: a row has nothing else. Where it
+    says nothing the answer is no, and training computes them anew from the policy that sampled: sampling and
+    training that round differently are apart by up to tenths of a nat, which would look like a policy that
+    has moved.
     """
     fields = signature.split("|")
     return len(fields) > 2 and fields[2] == EXACT
