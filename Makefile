@@ -51,9 +51,8 @@ fix: $(DEV)  ## mend what ruff can mend by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(DEV)  ## write what the docs say about the program: docs/cli.md and docs/schema
-	$(PY) -m selfrefine.cli.reference > docs/cli.md
-	$(PY) -m selfrefine.cli.reference docs/schema
+docs: $(DEV)  ## write what the docs say about the program: cli.md, schema, the tables of configuration.md
+	$(PY) -m selfrefine.cli.reference docs
 
 clean:  ## remove .venv and caches; runs/ is yours and stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis build dist

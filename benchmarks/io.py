@@ -24,17 +24,19 @@ from typing import Any, NamedTuple
 
 from selfrefine import records
 from selfrefine.cli.stream import read_samples
-from selfrefine.config import Config, GateConfig, RewardConfig, SelectConfig
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Config, GateConfig, RewardConfig, Sampling, SelectConfig
+from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
-from selfrefine.records import Message, Reward, RoundSummary, RunManifest, Sample, Task
+from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.runfolder.jsonl import PartFile
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
-from selfrefine.stages import stages
-from selfrefine.stages.cycle import why_stop
-from selfrefine.stages.watch import Silent
-from selfrefine.stages.work import start
+from selfrefine.runfolder.summaries import RoundSummary, RunManifest
+from selfrefine.stages import cycle as loop
+from selfrefine.stages.gate import baseline, gate
+from selfrefine.stages.progress import Silent
+from selfrefine.stages.session import RunSession
+from selfrefine.stats import Interval
 
 ROWS, UNIT, BIG, RUNS = 8_192, 1_024, 100_000, 200
 
@@ -165,7 +167,7 @@ def make_run(path: Path, splits: Mapping[str, Sequence[Task]] | None = None, rou
         **facts,
     )
     run = Run.create(path, manifest, splits or {}, {})
-    measure = {"mean": 0.5, "lo": 0.4, "hi": 0.6, "n": 200}
+    measure = Interval(mean=0.5, lo=0.4, hi=0.6, n=200)
     for k in range(rounds):
         run.round(k).commit(
             RoundSummary(
@@ -208,19 +210,19 @@ def round_cost(folder: Path) -> Cost:
     run = make_run(folder / "round", splits, rounds=0)
     engine = Timed()
     with run.lock():
-        work = start(run, config, engine, None, Silent())
-        stages.baseline(work)
+        session = RunSession(config, Silent(), lambda: engine, run=run)
+        baseline(session)
         engine.clock = engine.processor = 0.0
         began, busy = time.perf_counter(), _busy()
-        stages.generate(work, 1)
-        stages.reward(work, 1)
-        counts = stages.select(work, 1)
+        loop.generate(session, 1)
+        loop.reward(session, 1)
+        loop.select(session, 1)
         place = run.round(1)
         place.put_directory(
             "adapter", lambda f: (f / "adapter_model.safetensors").write_bytes(bytes(20_000_000))
         )
-        stages.gate(work, 1, counts)
-        why_stop(work, 0.0)
+        gate(session, 1)
+        loop.why_stop(session, 0.0)
         spent = Cost(time.perf_counter() - began - engine.clock, _busy() - busy - engine.processor)
     shutil.rmtree(run.path)
     return spent

@@ -10,7 +10,8 @@ from benchmarks.compare import Timed
 from benchmarks.context import FLOPS_TRAINED, Context
 from benchmarks.records import Section, Table
 from benchmarks.work import never_stopping
-from selfrefine.engines.base import Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Request
 from selfrefine.seeds import derive
 
 ROWS = (1, 8, 32, 128, 512)

@@ -6,11 +6,10 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Sequence
-from typing import Any
 
 from benchmarks.recipe_runs import DEMO, ROUNDS, Pairing, Plan, Result, against_demo, results, rivals
 from selfrefine.report.words import outcome, with_interval
-from selfrefine.stats import Comparison, Interval
+from selfrefine.stats import Comparison, Difference, Interval
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "reasoning-gym")
 
@@ -133,8 +132,8 @@ def _revisions(found: Sequence[Result]) -> list[str]:
         for when, told in (("start", one.revised_start), ("end", one.revised)):
             if told:
                 cells = [one.recipe, str(one.seed), when]
-                cells += [_figure(told[arm]) for arm in ("draft", "revision", "fresh")]
-                cells += [_figure(told["revision_minus_fresh"]), _verdict(told["revision_minus_fresh"])]
+                cells += [with_interval(arm) for arm in (told.draft, told.revision, told.fresh)]
+                cells += [with_interval(told.revision_minus_fresh), _verdict(told.revision_minus_fresh)]
                 rows.append(f"| {' | '.join(cells)} |")
     if not rows:
         return []
@@ -150,11 +149,6 @@ def _revisions(found: Sequence[Result]) -> list[str]:
     ]
 
 
-def _verdict(told: dict[str, Any]) -> str:
-    won = outcome(told["lo"], told["hi"])
-    return f"{won} asking again" if won else "too few changed to tell" if told["n"] else "nothing to compare"
-
-
-def _figure(told: dict[str, Any]) -> str:
-    kept = {key: told[key] for key in ("mean", "lo", "hi", "n")}
-    return with_interval(Interval(**kept))
+def _verdict(told: Difference) -> str:
+    won = outcome(told.lo, told.hi)
+    return f"{won} asking again" if won else "too few changed to tell" if told.n else "nothing to compare"

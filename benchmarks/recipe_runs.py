@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -13,8 +12,7 @@ from selfrefine import recipes
 from selfrefine.errors import RunFolderError
 from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
 from selfrefine.runfolder.run import Run
-from selfrefine.stages.counted import round_counts
-from selfrefine.stages.cycle import spent_tokens
+from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Comparison, Difference, Interval, compare
 from selfrefine.steps.evaluate import per_task
 
@@ -46,8 +44,8 @@ class Result(Struct, frozen=True, kw_only=True):
     """Sampled to learn from and trained on; of a recipe that trains nothing, sampled for the answers."""
     minutes: float | None = None
     """All stages, measuring included."""
-    revised: dict[str, Any] | None = None
-    revised_start: dict[str, Any] | None = None
+    revised: RevisionSummary | None = None
+    revised_start: RevisionSummary | None = None
 
 
 class Plan(Struct, frozen=True, kw_only=True):
@@ -116,29 +114,28 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
     except RunFolderError:
         return Result(recipe=recipe, seed=seed, ended="not begun", finished=False)
     summaries = [folder.summary() for folder in run.rounds()]
-    counts = [summary.counts for summary in summaries]
-    unfinished = run.round(len(summaries))  # a round that found nothing to learn has sampled for that
-    counts += [round_counts(unfinished)] if unfinished.path.is_dir() else []
+    # A round that found nothing to learn has sampled for that.
+    cost = sum((one.cost for one in summaries), start=run.round(len(summaries)).cost())
     final = final_row(run)
     ends = [event for event in run.events.read() if event.get("kind") == "end"]
-    told = revised(run)
+    told = revised(run.final)
     start = summaries[0].measures.get("test") if summaries else None
     untrained = run.manifest.config["cycle"]["rounds"] == 0
-    asked = sum(told["tokens"][key] for key in ("draft", "critique", "revision")) if told else None
+    asked = told.tokens.draft + told.tokens.critique + told.tokens.revision if told else None
     return Result(
         recipe=recipe,
         seed=seed,
         ended=ends[-1]["why"] if ends and final else "unfinished",
         finished=bool(ends and final),
-        start=msgspec.convert(start, Interval) if start else None,
+        start=start,
         end=final.test if final else None,
         gain=test_gain(run) if final else None,
         rounds=max(0, len(summaries) - 1),
         accepted=sum(one.gate is not None and one.gate.accepted for one in summaries),
-        tokens=asked if untrained and asked is not None else spent_tokens(counts),
+        tokens=asked if untrained and asked is not None else cost.spent,
         minutes=_seconds(run) / 60,
         revised=told,
-        revised_start=summaries[0].measures.get("revised") if summaries else None,
+        revised_start=revised(run.round(0)),
     )
 
 

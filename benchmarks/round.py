@@ -28,16 +28,16 @@ from benchmarks import training, work
 from benchmarks.compare import Compared, Timed
 from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
-from selfrefine.config import ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.records import Sample, Task
 from selfrefine.steps.finetune import finetune
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.generate import generate
 
 SAMPLES = 8
 MAX_NEW_TOKENS = 24
-OBJECTIVE = ObjectiveConfig(name="grpo", clip_low=0.2, clip_high=0.2, kl=0.0)
+CLIP = 0.2
+OBJECTIVE = ObjectiveConfig(name="grpo", settings={"grpo": {"clip_low": CLIP, "clip_high": CLIP}})
 ROWS_A_PASS = 8
 """The trainer's per-device batch, the fastest of those that `make bench` tries for its supervised rows."""
 SETTINGS = TrainConfig(lr=1e-5, epochs=1, batch_size=64, token_budget=1_024)
@@ -129,11 +129,13 @@ def ours(
     engine: LocalEngine, tasks: Sequence[Task], size: Size, token_budget: int = SETTINGS.token_budget
 ) -> Round:
     begun = time.perf_counter()
-    how = GenerateSettings(n=SAMPLES, sampling=Sampling(max_new_tokens=size.new_tokens), system=None)
+    how = GenerateConfig(n=SAMPLES, max_new_tokens=size.new_tokens, system=None)
     answers = generate(tasks, engine, how, work.SEED, round_index=1)
     scored = [rewarded(row) for row in answers]
     settings = msgspec.structs.replace(SETTINGS, batch_size=size.batch_size, token_budget=token_budget)
-    trained = finetune(scored, engine, settings, OBJECTIVE, work.SEED, lambda log, save: None)
+    trained = finetune(
+        scored, engine.trainer(), settings, OBJECTIVE, work.SEED, lambda trained, log, save: None
+    )
     return Round(
         seconds=time.perf_counter() - begun,
         steps=trained.counts["steps"],
@@ -203,7 +205,7 @@ def _arguments(size: Size, scratch: Path) -> Any:
         max_completion_length=size.new_tokens,
         temperature=1.0,
         beta=0.0,
-        epsilon=OBJECTIVE.clip_low,
+        epsilon=CLIP,
         num_iterations=1,
         num_train_epochs=1,
         learning_rate=SETTINGS.lr,

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from benchmarks.compare import Timed, fastest
 from benchmarks.work import Prompt, never_stopping, requests
-from selfrefine.engines.base import Sampling
+from selfrefine.config import Sampling
 from selfrefine.engines.local import LocalEngine
 
 

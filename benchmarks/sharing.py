@@ -30,12 +30,12 @@ def shared_against_plain(context: Context) -> Section:
     context.measure_product()
     shapes = ((2, 8),) if context.quick else SHAPES
     body = []
-    with context.engine.training(None, TrainConfig().lora, work.SEED) as model:
+    with context.engine.trainer().open(None, TrainConfig().lora, work.SEED) as model:
         model.train()
         for n, tokens in shapes:
             rows = work.made_up(PROMPT, 1, n, tokens, model.config.vocab_size)
             pairs = [(row.prompt_token_ids or (), row.token_ids) for row in rows]
-            sides: tuple[Forward, Forward] = (forward.completion_logprobs, forward._plain_rows)
+            sides: tuple[Forward, Forward] = (forward.completion_logprobs, forward._padded_rows)
             for side in sides:
                 _seconds(side, model, pairs)  # warm-up
             timed = [[_seconds(side, model, pairs) for side in sides] for _ in range(REPEATS)]

@@ -54,7 +54,7 @@ class Run(Struct, frozen=True, kw_only=True):
 def ours(engine: LocalEngine, rows: Sequence[Sample], settings: TrainConfig = SETTINGS) -> Run:
     """A whole `finetune`, adapter attached and taken off again included; the adapter is not written."""
     begun = time.perf_counter()
-    trained = finetune(rows, engine, settings, SFT, SEED, lambda log, save: None)
+    trained = finetune(rows, engine.trainer(), settings, SFT, SEED, lambda trained, log, save: None)
     seconds = time.perf_counter() - begun
     timed = Timed(tokens=trained_tokens(rows) * int(settings.epochs), seconds=seconds)
     return Run(timed=timed, first_loss=trained.first_loss)
@@ -202,7 +202,7 @@ def second_step(
         (start if row.step == 1 else stop)()
 
     settings = msgspec.structs.replace(SETTINGS, batch_size=len(rows), epochs=2)
-    finetune(rows, engine, settings, SFT, SEED, lambda log, save: None, on_step=on_step)
+    finetune(rows, engine.trainer(), settings, SFT, SEED, lambda trained, log, save: None, on_step=on_step)
 
 
 def with_batch(settings: TrainConfig, batch_size: int) -> TrainConfig:

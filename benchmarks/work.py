@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
-from selfrefine.config import Config, read_toml, resolve
-from selfrefine.engines.base import Request, Sampling
+from selfrefine.config import Config, Sampling, read_toml, resolve
+from selfrefine.engines.base import Request
 from selfrefine.engines.load import load_engine
 from selfrefine.engines.load import resolve as resolve_model
 from selfrefine.engines.local import LocalEngine

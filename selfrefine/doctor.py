@@ -14,7 +14,8 @@ from typing import Literal
 
 from msgspec import Struct
 
-from selfrefine.errors import SelfrefineError
+from selfrefine.errors import ConfigError, SelfrefineError
+from selfrefine.registry import REGISTRIES, registry
 
 PACKAGES = (
     "torch",
@@ -48,6 +49,7 @@ def facts(runs_dir: Path, cache_dir: Path) -> list[Check]:
     return [
         _python(),
         *_packages(),
+        *_plugins(),
         *_device(),
         _memory(),
         *_disks(runs_dir, cache_dir),
@@ -69,6 +71,27 @@ def _packages() -> list[Check]:
         except importlib.metadata.PackageNotFoundError:
             mend = f"pip install {package}"
             found.append(Check(name=package, value="not installed", status="fail", mend=mend))
+    return found
+
+
+def _plugins() -> list[Check]:
+    """One for each name that a plugin brings; loaded, since a plugin that does not import fails in a run."""
+    found: list[Check] = []
+    for what in REGISTRIES:
+        try:
+            brought = [name for name in registry(what) if registry(what).plugin(name)]
+        except ConfigError as error:  # two of one name: then there is no telling them apart
+            mend = "uninstall one of the two"
+            found.append(Check(name="plugins", value=str(error), status="fail", mend=mend))
+            continue
+        for name in brought:
+            check = Check(name=f"{what} {name}", value=f"plugin of {registry(what).plugin(name)}")
+            try:
+                registry(what).get(name)
+            except ConfigError as error:
+                mend = "update the plugin, or uninstall it"
+                check = Check(name=check.name, value=str(error), status="fail", mend=mend)
+            found.append(check)
     return found
 
 

@@ -8,10 +8,8 @@ quotation and go on as the prompt. Special tokens (`<|im_end|>`) are the engine'
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from selfrefine.errors import ConfigError
+from selfrefine.words import nearest
 
 _CRITIC_SEES = frozenset({"task", "conversation", "answer", "feedback", "references", "principle"})
 TEMPLATES: dict[str, frozenset[str]] = {
@@ -102,8 +101,7 @@ def from_source(source: str, kind: str, name: str) -> Template:
         raise ConfigError(f"{name}:{error.lineno}: template syntax: {error.message}") from None
     if unknown := sorted(used - known):
         raise ConfigError(
-            f"{name}: unknown variable '{unknown[0]}' in a {kind} template; nearest known: "
-            f"'{_nearest(unknown[0], known)}' (known: {', '.join(sorted(known))})"
+            f"{name}: unknown variable '{unknown[0]}' in a {kind} template{nearest(unknown[0], known)}"
         )
     variable, what = _MUST_SHOW.get(kind, ("answer", "draft"))
     if variable not in used:
@@ -171,8 +169,8 @@ def _find(name: str) -> Path:
         return Path(name)
     if name not in (names := shipped_names()):
         raise ConfigError(
-            f"no shipped prompt is called '{name}'; nearest: '{_nearest(name, names)}' "
-            "(a file of your own needs a / or .md in its name)"
+            f"no shipped prompt is called '{name}'{nearest(name, names)}; "
+            "a file of your own needs a / or .md in its name"
         )
     return shipped_dir() / f"{name}.md"
 
@@ -184,7 +182,3 @@ def _tag_openings(source: str) -> re.Pattern[str] | None:
         return None
     either = "|".join(map(re.escape, names))
     return re.compile(rf"<(?={_GAP}(?:[/\\∕⁄]{_GAP})?(?:{either})(?![\w-]))", re.IGNORECASE)
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    return difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.0)[0]

@@ -1,4 +1,4 @@
-"""The rows that travel through the pipe, and the two summaries of a run folder.
+"""The rows that travel through the pipe.
 
 One row is one answer. Stages only add fields. Fields that are not ours (somebody's jq column)
 are kept as raw JSON and written back unchanged.
@@ -106,94 +106,6 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     error: str | None = None
     lesson: Lesson | UnsetType = UNSET
     extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
-
-
-class GateDecision(Struct, frozen=True, kw_only=True):
-    """Candidate against accepted policy on the gate tasks: accept, reject (go back), or undecided: training
-    goes on from the candidate while the accepted policy stays what it is."""
-
-    outcome: Literal["accept", "undecided", "reject"]
-    accepted: bool
-    before: float | None
-    after: float | None
-    difference: float | None = None
-    lo: float | None = None
-    hi: float | None = None
-    level: float | None = None
-    """lo and hi enclose the difference with this confidence."""
-    p_value: float | None = None
-    """One-sided: how often two equal policies differ in the candidate's favour by as much."""
-    alpha: float | None = None
-    """What p_value had to reach in this round; null where the gate is off."""
-    test: str = "none"
-    n: Count
-    """Tasks scored under both policies; of them `ties` did not change. `unscored` ones are left out."""
-    ties: Count = 0
-    unscored: Count = 0
-    looks: Count = 0
-    """How often the gate tasks have decided in this run, this time included."""
-    reason: str
-
-
-class Guard(Struct, frozen=True, kw_only=True):
-    """A figure watched beside the main measure."""
-
-    name: str
-    value: float | None
-    against: float | None = None
-    """What it is compared with: that of the starting policy, the first round, or the accepted policy."""
-    limit: float | None = None
-    """The threshold it passed."""
-    state: Literal["ok", "warn", "veto"] = "ok"
-    reason: str | None = None
-    """One sentence where it warns or vetoes, or why `value` is null."""
-
-
-class RoundSummary(Struct, frozen=True, kw_only=True):
-    """`round.json`: written last; its presence means the round is committed."""
-
-    index: Count
-    policy_before: str
-    """The policy this round sampled from."""
-    policy_after: str
-    """The policy the next round samples from."""
-    counts: dict[str, int] = {}
-    measures: dict[str, Any] = {}
-    gate: GateDecision | None = None
-    guards: tuple[Guard, ...] = ()
-    probe: dict[str, dict[str, float | None]] = {}
-    """What this round's policy still knows, by set of prompts: a row of the run's rounds x tasks matrix."""
-    accepted_round: int = 0
-    """The round whose adapter is the accepted policy after this one; 0 is the starting policy."""
-    undecided_round: int | None = None
-    """The round whose candidate training goes on from; null where it goes on from the accepted policy."""
-    stop: str | None = None
-    """Why the cycle ends after this round, if it does."""
-    artifacts: dict[str, str] = {}
-    """File name in the round's folder to sha256."""
-
-
-class RunManifest(Struct, frozen=True, kw_only=True):
-    """`manifest.json`: what was asked. Never changes after the run is made."""
-
-    schema_version: int = SCHEMA_VERSION
-    name: str
-    argv: tuple[str, ...]
-    config: dict[str, Any]
-    origins: dict[str, str]
-    """Dotted key to `default`, `recipe`, `file` or `flag`: who decided it."""
-    seeds: dict[str, int]
-    git: dict[str, Any]
-    packages: dict[str, str]
-    model: dict[str, str]
-    chat_template_sha256: str
-    prompts: dict[str, str]
-    tasks: dict[str, str]
-    """Split name to sha256 of its frozen file."""
-    device: str
-    dtype: str
-    threads: int
-    token_budget: int
 
 
 Row = TypeVar("Row", Task, Sample)

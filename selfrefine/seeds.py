@@ -7,8 +7,10 @@ does not matter which rows share its batch, where a resume starts or what was dr
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:  # naming a reward would wait for it
+    import numpy as np
 
 
 def derive(run_seed: int, *parts: str | int) -> int:
@@ -30,4 +32,6 @@ def row_seed(run_seed: int, stage: str, pass_index: int, round_index: int, task_
 
 def generator(seed: int) -> np.random.Generator:
     """Philox is counter-based: cheap to construct, one per row, and stable across NumPy versions."""
+    import numpy as np
+
     return np.random.Generator(np.random.Philox(key=seed))

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from selfrefine.cli import common
-from selfrefine.config import READ_BY, Config, flatten, keys, parse_set, read_toml, resolve
+from selfrefine.config import (
+    Config,
+    describe,
+    flatten,
+    keys,
+    objective_settings,
+    parse_set,
+    read_toml,
+    resolve,
+    stored,
+)
 from selfrefine.errors import ConfigError
-from selfrefine.objectives import OBJECTIVES
+from selfrefine.fields import Setting
 
 
 def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
@@ -28,8 +41,10 @@ def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
     assert found.origins.keys() == keys().keys()
 
 
-def test_nothing_given_is_the_defaults() -> None:
-    assert resolve([]).config == Config()
+def test_nothing_given_is_the_defaults_and_the_objectives_rate() -> None:
+    config = resolve([]).config
+    assert config.train.lr == 2e-4
+    assert replace(config, train=Config().train) == Config()
 
 
 @pytest.mark.parametrize(
@@ -64,13 +79,18 @@ def test_a_setting_needs_a_key_and_a_value(text: str) -> None:
         ("train.lora.rr", "did you mean train.lora.r?"),
         ("cycle.round", "did you mean cycle.rounds?"),
         ("zzz", "unknown key zzz"),
+        ("reward.numerc.tolerance", "did you mean 'numeric'?"),
+        ("reward.usee", "did you mean reward.use?"),
+        ("objective.bta", "did you mean objective.beta?"),
+        ("objective.grpo.clip_lo", "did you mean objective.grpo.clip_low?"),
+        ("objective.gpro.clip_low", "did you mean 'grpo'?"),
     ],
 )
 def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) -> None:
     """A misspelt key that is silently ignored trains with the default, and nobody knows."""
     with pytest.raises(ConfigError) as caught:
         resolve([("flag", {key: 1})])
-    assert f"unknown key {key}" in str(caught.value) and near in str(caught.value)
+    assert key in str(caught.value) and near in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +107,8 @@ def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) ->
         {"objective": {"name": "ppo"}},
         {"objective": {"beta": 0.0}},
         {"objective": {"clip_low": 1.5}},
+        {"objective.name": "grpo", "objective.grpo.clip_low": 1.5},
+        {"objective.name": "grpo", "objective.grpo.normalise": "words"},
         {"objective": {"reference": "last"}},
         {"tasks": {"gate": 1.0}},
         {"tasks": {"gate": -1}},
@@ -96,9 +118,61 @@ def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) ->
     ],
 )
 def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> None:
-    [key] = flatten(table)
+    [*_, key] = flatten(table)
     with pytest.raises(ConfigError, match=f"^setting {key}"):
         resolve([("file", table)])
+
+
+@pytest.mark.parametrize(
+    ("key", "given", "said"),
+    [
+        (
+            "select.strategy",
+            "best_of_n",
+            "no such choice 'best_of_n'; did you mean 'best-of-n'? (known: all, best-of-n, ",
+        ),
+        ("gate.mode", "loose", "no such choice 'loose' (known: off, significant, strict)"),
+        ("train.schedule", 3, "expected `str`, got `int` (known: constant, cosine, linear)"),
+        ("generate.n", "many", "expected `int`, got `str`"),
+        ("generate.stop", ["a", 1], "expected `str`, got `int`"),
+    ],
+)
+def test_a_word_that_is_no_choice_is_answered_with_the_choices(key: str, given: object, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve([("flag", {key: given})])
+    assert str(caught.value).startswith(f"setting {key}") and said in str(caught.value)
+
+
+def test_a_setting_says_what_it_takes() -> None:
+    assert describe("generate.n") == Setting(
+        key="generate.n", kind="count from 1", default=8, description="Samples per prompt.", type=int
+    )
+    taken = {
+        "seed": "count below 9,007,199,254,740,992",
+        "generate.top_k": "count",
+        "generate.top_p": "share above 0 and at most 1",
+        "generate.stop": "list of texts",
+        "train.lr": "number above 0",
+        "train.lora.dropout": "share below 1",
+        "select.band": "2 shares 0 to 1",
+        "tasks.gate": "count or share below 1",
+        "tasks.settings": "table",
+        "tasks.template": "text",
+        "critique.revise": "true or false",
+        "gate.alpha": "share above 0 and below 0.5",
+        "guards.length_warn": "number from 1",
+        "alarms.kl": "number from 0",
+    }
+    assert {key: describe(key).kind for key in taken} == taken
+    schedule, stop, band = (describe(key) for key in ("train.schedule", "generate.stop", "select.band"))
+    assert schedule.choices == ("constant", "cosine", "linear") and schedule.type is str
+    assert stop.many and stop.type is str and stop.default == ()
+    assert band.type is None and describe("tasks.settings").default == {}
+
+
+def test_the_help_of_a_setting_is_its_first_sentence_as_plain_text() -> None:
+    assert describe("tasks.source").help == "A file or KIND:NAME."
+    assert describe("tasks.gate_file").help == "File or source of gate tasks, instead of tasks.gate."
 
 
 def test_free_tables_keep_what_stands_in_them() -> None:
@@ -106,7 +180,32 @@ def test_free_tables_keep_what_stands_in_them() -> None:
     own = {"reward": {"settings": {"numeric": {"tolerance": 0.5}}}, "tasks": {"settings": {"max_terms": 2}}}
     config = resolve([("file", own), ("flag", {"reward.settings.bleu": {"x": 1}})]).config
     assert config.tasks.settings == {"max_terms": 2}
-    assert config.reward.settings["bleu"] == {"x": 1}
+    assert config.reward.settings == {"numeric": {"tolerance": 0.5}, "bleu": {"x": 1}}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reward": {"numeric": {"tolerance": 0.5, "pass_at": 1.0}, "a/b.py:f": {"pass_at": 0.5}}},
+        {
+            "reward": {
+                "settings": {"numeric": {"tolerance": 0.5, "pass_at": 1.0}, "a/b.py:f": {"pass_at": 0.5}}
+            }
+        },
+        {"reward.numeric.tolerance": 0.5, "reward.numeric": {"pass_at": 1.0}, "reward.a/b.py:f.pass_at": 0.5},
+        {
+            "reward.settings.numeric.tolerance": 0.5,
+            "reward.settings.numeric.pass_at": 1.0,
+            "reward.settings.a/b.py:f.pass_at": 0.5,
+        },
+    ],
+)
+def test_a_rewards_settings_have_two_spellings_and_one_meaning(given: dict[str, Any]) -> None:
+    """The longer one is older, and stands in files and manifests."""
+    found = resolve([("file", given)])
+    settings = {"numeric": {"tolerance": 0.5, "pass_at": 1.0}, "a/b.py:f": {"pass_at": 0.5}}
+    assert found.config.reward.settings == settings
+    assert found.origins["reward.numeric.tolerance"] == found.origins["reward.a/b.py:f.pass_at"] == "file"
 
 
 def test_a_whole_number_is_a_fine_rate() -> None:
@@ -135,25 +234,71 @@ def test_a_file_wins_over_a_shipped_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert read_toml(common.config_path("demo")) == {"seed": 3}
 
 
+def own(*layers: tuple[str, dict[str, Any]]) -> Any:
+    return objective_settings(resolve(layers).config.objective)
+
+
+def test_a_short_key_is_about_the_objective_that_is_chosen_in_the_end() -> None:
+    """A file serves several objectives: what the chosen one does not have may stand in it."""
+    file = {"objective": {"clip_low": 0.1, "beta": 0.3, "rloo": {"clip_high": 0.5}}}
+    rloo = own(("file", file), ("flag", {"objective.name": "rloo"}))
+    assert (rloo.clip_low, rloo.clip_high, rloo.kl) == (0.1, 0.5, 0.0)
+    assert own(("file", file), ("flag", {"objective.name": "ipo"})).beta == 0.3
+    both = ("file", {"objective": {"name": "dpo", "dpo": {"beta": 0.3}}}), ("flag", {"objective.beta": 0.4})
+    assert own(*both).beta == 0.4
+    assert own(both[1], ("flag", {"objective.name": "dpo", "objective.dpo.beta": 0.3})).beta == 0.3
+
+
+def test_a_resolved_objective_says_all_its_settings_and_its_rate() -> None:
+    """The manifest must: a default that changes with a version is how unlike runs are taken for alike."""
+    config = resolve([("flag", {"objective.name": "kto", "objective.beta": 0.2})]).config
+    assert config.objective.settings == {
+        "kto": {"beta": 0.2, "desirable_weight": 1.0, "undesirable_weight": 1.0}
+    }
+    assert config.train.lr == 5e-6
+    assert resolve([("flag", {"objective.name": "kto", "train.lr": 1.0})]).config.train.lr == 1.0
+
+
 def test_a_flag_that_the_objective_never_reads_is_an_error() -> None:
     """Whoever types it believes that it acts. In a file it may stand: a file serves several objectives."""
     with pytest.raises(ConfigError, match=r"objective\.clip_low: sft does not read it, only rloo, grpo"):
         resolve([("flag", {"objective.clip_low": 0.1})])
-    shared = {"objective": {"clip_low": 0.1, "beta": 0.2}}
-    assert resolve([("file", shared), ("flag", {"objective.name": "rloo"})]).config.objective.clip_low == 0.1
-    for setting, objectives in READ_BY.items():
-        default = keys()[f"objective.{setting}"]
-        for name in objectives:
-            given = {f"objective.{setting}": default, "objective.name": name}
-            if setting == "reference" and name in READ_BY["kl"]:
-                given["objective.kl"] = 0.1  # without it there is no reference
-            if setting == "weight_temperature":
-                given["objective.weights"] = "exponential"
+    for given, said in (
+        ({"objective.dpo.beta": 0.2}, r"objective\.dpo\.beta: the objective is sft"),
+        ({"objective.reference": "accepted"}, r"objective\.reference: sft does not read it"),
+    ):
+        with pytest.raises(ConfigError, match=said):
             resolve([("flag", given)])
+        resolve([("file", given)])
 
 
-def test_every_setting_of_an_objective_is_read_by_one() -> None:
-    assert {f"objective.{s}" for s in READ_BY} | {"objective.name"} == {
-        key for key in keys() if key.startswith("objective.")
+def test_the_configuration_of_an_older_run_can_be_read() -> None:
+    """Its manifest has every objective's settings in one table, and the rewards' under `settings`."""
+    old = {
+        "objective": {
+            "name": "rloo",
+            "reference": "round-0",
+            "beta": 0.1,
+            "nll": 0.0,
+            "clip_low": 0.3,
+            "kl": 0.1,
+        },
+        "reward": {"use": ["numeric"], "settings": {"numeric": {"tolerance": 0.5}}},
+        "train": {"lr": 3e-4},
     }
-    assert {name for names in READ_BY.values() for name in names} == set(OBJECTIVES) - {"sft"}
+    config = stored(old)
+    assert (config.train.lr, config.reward.settings) == (3e-4, {"numeric": {"tolerance": 0.5}})
+    assert config.objective.settings == {"rloo": {"clip_low": 0.3, "clip_high": 0.28, "kl": 0.1}}
+
+
+def test_resolving_loads_no_torch() -> None:
+    """`--help`, `ls` and every refusal would wait seconds for it."""
+    code = (
+        "import sys\n"
+        "from selfrefine.config import resolve\n"
+        "from selfrefine.objectives import OBJECTIVES\n"
+        "for name in OBJECTIVES:\n"
+        "    resolve([('flag', {'objective.name': name})])\n"
+        "assert not {'torch', 'transformers', 'peft', 'scipy'} & sys.modules.keys()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from selfrefine.records import GateDecision, Message, RoundSummary, RunManifest, Task
+from selfrefine.records import Message, Task
 from selfrefine.runfolder import failpoints, jsonl
 from selfrefine.runfolder.jsonl import PartFile
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
+from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
 
 MANIFEST = RunManifest(
     name="demo", argv=(), config={}, origins={}, seeds={}, git={}, packages={}, model={}, prompts={},
@@ -56,14 +57,17 @@ def small_run(path: Path) -> None:
         for k in (0, 1, 2):
             if not run.round(k).committed:
                 one_round(run, k)
-        run.final.stage("test", [0], lambda _: [b'{"end":1}'])
+        run.final.stage("test", [0], lambda _: ([b'{"end":1}'], b"null"))
 
 
 def one_round(run: Run, k: int) -> None:
     folder = run.round(k)
     # Rows differ in length, so a cut at the wrong byte cannot go unseen; the middle batch is empty.
     folder.stage(
-        "generate", [3, 0, 2], lambda n: [b'{"k":%d,"x":"%s"}' % (k, b"y" * n * i) for i in range(n)]
+        "generate",
+        [3, 0, 2],
+        lambda n: ([b'{"k":%d,"x":"%s"}' % (k, b"y" * n * i) for i in range(n)], b"%d" % n),
+        summarise=lambda notes: b"[%s]" % b",".join(notes),
     )
     accepted = k == 1
     if k:

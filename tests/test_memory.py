@@ -14,13 +14,13 @@ import tiny
 import torch
 from harness import environment, jsonl, selfrefine, task
 
-from selfrefine.config import LoraConfig, TrainConfig
+from selfrefine.config import LoraConfig, Sampling, TrainConfig
 from selfrefine.engines import local
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import EngineError
 from selfrefine.memory import Memory, PlanChange, out_of_memory
 from selfrefine.objectives.base import Item
-from selfrefine.objectives.sft import sft
+from selfrefine.objectives.sft import SFT
 from selfrefine.steps.finetune import NoCheckpoints
 from selfrefine.training import loop
 
@@ -59,7 +59,7 @@ def asked(engine: Any, rows: int = 6) -> list[Request]:
     texts = ("what is 17 + 25?", "the sum of the two", "a")
     return [
         Request(
-            prompt_token_ids=tuple(engine.chat.encode_text(text)),
+            prompt_token_ids=tuple(engine.encode_text(text)),
             seeds=tuple(100 * i + k for k in range(rows)),
         )
         for i, text in enumerate(texts)
@@ -163,9 +163,9 @@ def trained(most: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
     with monkeypatch.context() as patch:
         if most is not None:
             patch.setattr(loop, "completion_logprobs", scarce(loop.completion_logprobs, most))
-        with engine.training(None, config.lora, 3) as model:
+        with engine.trainer().open(None, config.lora, 3) as model:
             nothing = NoCheckpoints()
-            loop.train(model, items, sft, config, 3, nothing, lambda row, n: None, memory=engine.memory)
+            loop.train(model, items, SFT, config, 3, nothing, lambda row, n: None, memory=engine.memory)
             weights = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
     return weights, changes
 
@@ -186,7 +186,8 @@ import resource, sys
 import torch
 sys.path[:0] = [{tests!r}]
 import tiny
-from selfrefine.engines.base import Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Request
 engine = tiny.engine(num_hidden_layers=24, head_dim=64, num_key_value_heads=4)
 engine.memory.on_change = lambda change: print(change.sentence())
 requests = [Request(prompt_token_ids=tuple(range(9, 40)), seeds=tuple(range(i, i + 8))) for i in range(32)]

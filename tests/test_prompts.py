@@ -98,7 +98,7 @@ def test_an_unknown_variable_fails_at_load_and_the_nearest_is_named(tmp_path: Pa
     path = tmp_path / "mine.md"
     path.write_text("{{ answer }}{% if feedback %}{{ anwser }}{% endif %}")
     with pytest.raises(
-        ConfigError, match=r"mine\.md: unknown variable 'anwser' .* nearest known: 'answer'"
+        ConfigError, match=r"mine\.md: unknown variable 'anwser' .*did you mean 'answer'"
     ) as caught:
         prompts.load(path, "critique")
     assert caught.value.exit_code == 3
@@ -139,7 +139,7 @@ def test_files_that_are_none_are_said_so(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=reason):
             prompts.load(path, "critique")
-    with pytest.raises(ConfigError, match="no shipped prompt is called 'critic'; nearest: 'critique'"):
+    with pytest.raises(ConfigError, match="no shipped prompt is called 'critic'; did you mean 'critique'"):
         prompts.load("critic", "critique")
 
 

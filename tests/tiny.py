@@ -109,7 +109,8 @@ def model(kind: str = "llama", *, seed: int = 0, vocabulary: int = 0, **changes:
 
 def engine(kind: str = "llama", *, template: str | None = CHATML, bos: bool = False, **changes: Any) -> Any:
     """A LocalEngine on a tiny model. Its weights hash is the name of what made it."""
-    from selfrefine.engines.local import Identity, LocalEngine
+    from selfrefine.engines.base import Identity
+    from selfrefine.engines.local import LocalEngine
 
     identity = Identity(name=f"tiny-{kind}", revision="", weights_sha256=f"hash-of-{kind}-{changes}")
     return LocalEngine(model(kind, **changes), tokenizer(template, bos=bos), identity)

@@ -17,6 +17,7 @@ from selfrefine.cli import (
     finetune,
     gate,
     generate,
+    kinds,
     recipes,
     reward,
     runs,
@@ -62,20 +63,15 @@ def root(
     """
 
 
-for module, name in (
-    (tasks, "tasks"),
-    (generate, "generate"),
-    (critique, "critique"),
-    (reward, "reward"),
-    (select, "select"),
-    (finetune, "finetune"),
-    (evaluate, "evaluate"),
-    (gate, "gate"),
-    (cycle, "cycle"),
-    (compare, "compare"),
-    (doctor, "doctor"),
-):
-    app.command(name)(module.command)
+app.command("tasks")(tasks.command)
+for verb in (generate, critique, reward, select, finetune, evaluate):
+    app.command(verb.VERB.name)(verb.VERB.command())
+app.command("gate")(gate.command)
+app.command("cycle")(cycle.command)
+app.command("compare")(compare.command)
+app.command("doctor")(doctor.command)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(kinds.rewards, name="rewards")
+app.add_typer(kinds.objectives, name="objectives")
 app.add_typer(adapter.app, name="adapter")

@@ -25,16 +25,13 @@ def merge(
     \b
       selfrefine adapter merge runs/demo/adapter -o my-model
     """
-    from selfrefine.errors import EngineError, RunFolderError
+    from selfrefine.errors import RunFolderError
     from selfrefine.runfolder.round import RoundDir
 
     out = Path(output)
     if out.exists():
         raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
     resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))
-    engine = common.engine_for(resolved)
-    save = getattr(engine, "save_merged", None)
-    if save is None:
-        raise EngineError(f"--model {resolved.config.model}: this engine has no weights to merge into")
-    RoundDir(out.resolve().parent).put_directory(out.name, save)
+    engine = common.load(resolved.config.model, Path(adapter), trust=False)
+    RoundDir(out.resolve().parent).put_directory(out.name, engine.save_merged)
     sys.stderr.write(f"merged: {out}; use it with --model {out}\n")

@@ -14,6 +14,7 @@ import typer
 
 from selfrefine import recipes
 from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.compute import plain
 from selfrefine.config import Settings, flatten, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from selfrefine.engines.base import Engine
     from selfrefine.report.console import Progress
+    from selfrefine.runfolder.run import Run
+    from selfrefine.stages.session import RunSession, Session
 
 RUNS_DIR = Path("runs")
 
@@ -106,23 +109,11 @@ def config_path(name: str) -> Path:
     raise ConfigError(f"--config {name}: there is no such file, and the shipped ones are: {names}{hint}")
 
 
-def need_input(ctx: typer.Context, source: str, run: str | None) -> None:
+def need_input(ctx: typer.Context, source: str) -> None:
     """With nothing on stdin and a terminal there is nothing to wait for: show the help."""
-    if run is None and source == "-" and sys.stdin is not None and sys.stdin.isatty():
+    if source == "-" and sys.stdin is not None and sys.stdin.isatty():
         sys.stderr.write(ctx.get_help() + "\n")
         raise UsageError("nothing to read: give a file, a pipe, or --run")
-
-
-def engine_for(resolved: Settings, *, trust: bool = False) -> Engine:
-    """The policy the settings name. Raises: EngineError, ConfigError."""
-    adapter = Path(resolved.config.adapter) if resolved.config.adapter else None
-    return load(resolved.config.model, adapter, trust=trust)
-
-
-def critic_for(resolved: Settings, *, trust: bool) -> Engine | None:
-    """The engine of --critic-model, or None for the policy itself. Raises: EngineError, ConfigError."""
-    own = resolved.config.critique
-    return load(own.critic_model, trust=trust) if own.critic_model and own.passes else None
 
 
 def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
@@ -134,15 +125,15 @@ def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
         say(make_console(), line)
 
     engine = load_engine(name, adapter, trust_remote_code=trust, say=tell)
-    for note in getattr(engine, "notes", ()):
+    for note in engine.notes:
         tell(f"{name}: {note}")
-    if (memory := getattr(engine, "memory", None)) is not None:
+    if (memory := engine.memory) is not None:
         memory.on_change = lambda change: tell(change.sentence())
     return engine
 
 
-class ConsoleWatch:
-    """The watch of a person: bars on stderr, signals, lines."""
+class ConsoleReporter:
+    """Tells a person: bars on stderr, lines; and looks out for signals."""
 
     def __init__(self, stop: Stop) -> None:
         from selfrefine.report.console import make_console
@@ -164,6 +155,29 @@ class ConsoleWatch:
         from selfrefine.report.console import say
 
         say(self.console, message)
+
+
+def session(settings: Settings, reporter: ConsoleReporter, *, trust: bool) -> Session:
+    """For a filter: models are loaded when they are first asked for."""
+    from selfrefine.stages.session import Session
+
+    own = settings.config
+    plain.choose(own.compute.plain)
+    adapter = Path(own.adapter) if own.adapter else None
+    critic = own.critique.critic_model
+    return Session(
+        own,
+        reporter,
+        lambda: load(own.model, adapter, trust=trust),
+        lambda: load(critic, trust=trust) if critic else None,
+    )
+
+
+def run_session(run: Run, settings: Settings, reporter: ConsoleReporter, like: Session) -> RunSession:
+    """For work on a run, with the models of a session that has them already."""
+    from selfrefine.stages.session import RunSession
+
+    return RunSession(settings.config, reporter, lambda: like.engine, lambda: like.critic, run=run)
 
 
 def on_terminal() -> bool:
@@ -200,12 +214,21 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def watching() -> Iterator[ConsoleWatch]:
+def reporting() -> Iterator[ConsoleReporter]:
     with stoppable() as stop:
-        yield ConsoleWatch(stop)
+        yield ConsoleReporter(stop)
 
 
-def write_summary(path: str | None, summary: Mapping[str, Any]) -> None:
+def table(name: str, summary: Any) -> dict[str, Any]:
+    """A stage's summary as one object: what it cost is said by its other figures."""
+    import msgspec
+
+    told: dict[str, Any] = {"stage": name, **msgspec.to_builtins(summary)}
+    told.pop("cost", None)
+    return told
+
+
+def write_summary(path: str | None, name: str, summary: Any) -> None:
     """One JSON object to a file. The one-line form is printed by the stage's bar."""
     if path is None:
         return
@@ -214,4 +237,4 @@ def write_summary(path: str | None, summary: Mapping[str, Any]) -> None:
     from selfrefine.runfolder.jsonl import open_output
 
     with open_output(path) as write:
-        write(msgspec.json.encode(summary) + b"\n")
+        write(msgspec.json.encode(table(name, summary)) + b"\n")

@@ -89,11 +89,18 @@ def command(
 
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
-    with common.watching() as watch:
+    with common.reporting() as reporter:
         summary = _cycle(
-            run, config, set_, given, watch, or_new=or_new, allow_drift=allow_drift, trust=trust_remote_code
+            run,
+            config,
+            set_,
+            given,
+            reporter,
+            or_new=or_new,
+            allow_drift=allow_drift,
+            trust=trust_remote_code,
         )
-    common.write_summary(summary_json, summary)
+    common.write_summary(summary_json, "cycle", summary)
     if summary["nothing_to_learn"]:
         from selfrefine.errors import NothingToLearnError
 
@@ -109,43 +116,41 @@ def _cycle(
     config: str | None,
     sets: list[str] | None,
     given: dict[str, Any],
-    watch: common.ConsoleWatch,
+    reporter: common.ConsoleReporter,
     *,
     or_new: bool,
     allow_drift: bool,
     trust: bool,
 ) -> dict[str, Any]:
-    from selfrefine.cli.open_run import come_back, create_run, run_path, same_or_free
+    from selfrefine.cli.open_run import come_back, create_run, recorded, run_path, same_or_free
     from selfrefine.report.ending import ending, summary
     from selfrefine.runfolder.manifest import redacted
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
-    from selfrefine.stages.work import start
-    from selfrefine.steps.finetune import trainable
 
     path = run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
-    engine = common.engine_for(resolved, trust=trust)
-    if old and or_new and (other := same_or_free(path, resolved, engine)) != path:
-        watch.say(f"{path} was made with other settings or versions")
+    asked = common.session(resolved, reporter, trust=trust)
+    if old and or_new and (other := same_or_free(path, resolved, asked)) != path:
+        reporter.say(f"{path} was made with other settings or versions")
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
     if resolved.config.cycle.rounds:
-        trainable(engine)
-    critic = common.critic_for(resolved, trust=trust)
-    run = old or create_run(str(path), resolved, engine)
+        asked.engine.trainer()  # refused now, not when the first round is to learn
+    run = old or create_run(str(path), resolved, asked)
     if name is None:  # the same command again would make another run
-        watch.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
-    watch.say(f"{'continuing' if old else 'new run'} {run.path}")
-    with run.lock():
+        reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
+    reporter.say(f"{'continuing' if old else 'new run'} {run.path}")
+    with run.lock(), recorded(run):
+        session = common.run_session(run, resolved, reporter, asked)
         if old:
-            come_back(run, resolved, engine, allow_drift=allow_drift)
+            come_back(session, resolved, allow_drift=allow_drift)
         run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
-        work = start(run, resolved.config, engine, critic, watch)
-        ended = cycle(work)
+        session.follow_budgets()
+        ended = cycle(session)
         run.events.append("end", why=ended.why)
-    watch.console.print(ending(run, ended, work.self_measured))
+    reporter.console.print(ending(run, ended, session.self_measured))
     told: dict[str, Any] = summary(run, ended)
     return told

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
+
+if TYPE_CHECKING:
+    from selfrefine.stages.session import RunSession
 
 
 def command(
@@ -29,6 +32,23 @@ def command(
     from selfrefine.cli.by_hand import one_stage
     from selfrefine.errors import GateNotMetError
 
-    summary = one_stage(run, "final" if final else "gate", {}, set_, summary_json, allow_drift=allow_drift)
+    name, work = ("final", _final) if final else ("gate", _gate)
+    summary = one_stage(run, name, work, {}, set_, summary_json, allow_drift=allow_drift)
     if require_improvement and not final and not summary["accepted"]:
         raise GateNotMetError(summary["reason"])
+
+
+def _gate(session: RunSession, k: int) -> dict[str, Any]:
+    from selfrefine.stages.gate import gate
+
+    decision = gate(session, k).gate
+    assert decision is not None
+    return {"outcome": decision.outcome, "accepted": decision.accepted, "reason": decision.reason}
+
+
+def _final(session: RunSession, k: int) -> dict[str, Any]:
+    from selfrefine.report.words import with_interval
+    from selfrefine.stages.gate import final
+
+    found = final(session)
+    return {"test": with_interval(found), "n": found.n, "unscored": found.unscored}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +12,16 @@ import msgspec
 
 from selfrefine.cli.common import RUNS_DIR
 from selfrefine.config import Settings
-from selfrefine.engines.base import Engine
-from selfrefine.errors import RunFolderError
-from selfrefine.records import RunManifest
+from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
+from selfrefine.objectives.fit import check_rows
+from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest
-from selfrefine.runfolder.manifest import EngineFacts
 from selfrefine.runfolder.run import Run, new_path, sha256_texts
-from selfrefine.stages.prepare import check_objective, make_splits, run_prompts
-from selfrefine.stages.work import build_both
-
-
-def engine_facts(engine: Engine) -> EngineFacts:
-    """What the manifest says of the engine."""
-    describe = getattr(engine, "facts", None)
-    if describe is not None:
-        return describe()  # type: ignore[no-any-return]
-    return EngineFacts(
-        model={"id": engine.signature, "weights_sha256": engine.policy}, unit_tokens=engine.unit_tokens
-    )
+from selfrefine.runfolder.summaries import RunManifest
+from selfrefine.stages.prepare import make_splits, run_prompts
+from selfrefine.stages.session import RunSession, Session
+from selfrefine.stages.settings import check_method
+from selfrefine.steps.scoring import check_rewards
 
 
 def run_path(name: str) -> Path:
@@ -40,22 +34,25 @@ def run_path(name: str) -> Path:
     return new_path(path.parent, path.name)
 
 
-def create_run(name: str, settings: Settings, engine: Engine) -> Run:
+def create_run(name: str, settings: Settings, session: Session) -> Run:
     """Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …)."""
     path = run_path(name)
-    check_objective(settings.config)
-    build_both(settings.config, engine)  # refused now, not when the first stage finds no way on
+    check_rows(settings.config.objective.name, settings.config.select)
+    check_method(settings.config)
+    check_rewards(settings.config, session.engine)  # refused now, not when the first stage finds no way on
     splits = make_splits(settings.config)
-    made = manifest.build(path.name, sys.argv, settings, engine_facts(engine))
-    return Run.create(path, made, splits, run_prompts(settings.config))
+    return Run.create(path, _manifest(path.name, settings, session), splits, run_prompts(settings.config))
 
 
-def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool) -> None:
+def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> None:
     """Refuse to go on when anything that decides the outcome differs; record it when that is allowed.
 
-    Raises: RunFolderError naming what differs.
+    Raises: RunFolderError naming what differs; ConfigError for settings that contradict each other.
     """
-    differs = differences(run, settings, engine)
+    run = session.run
+    check_method(settings.config)
+    check_rewards(settings.config, session.engine)
+    differs = differences(run, settings, session)
     if not differs:
         return
     if not allow_drift:
@@ -67,25 +64,52 @@ def come_back(run: Run, settings: Settings, engine: Engine, *, allow_drift: bool
     run.events.append("drift", differs=differs)
 
 
-def differences(run: Run, settings: Settings, engine: Engine) -> list[str]:
+def differences(run: Run, settings: Settings, session: Session) -> list[str]:
     """A sentence for each thing that this command would do otherwise than the run was made."""
-    return audit.drift(run.manifest, _now(run.manifest, settings, engine_facts(engine)))
+    now = _manifest(run.manifest.name, settings, session)
+    # The frozen tasks are the run's own and not made again.
+    own: dict[str, Any] = {
+        "tasks": run.manifest.tasks,
+        "prompts": sha256_texts(run_prompts(settings.config)),
+        "git": run.manifest.git,
+    }
+    return audit.drift(run.manifest, msgspec.structs.replace(now, **own))
 
 
-def same_or_free(path: Path, settings: Settings, engine: Engine) -> Path:
+def same_or_free(path: Path, settings: Settings, session: Session) -> Path:
     """`path`, or path-2, path-3, …: the first that is no run yet or was made as this command says."""
     candidate, number = path, 1
-    while candidate.exists() and differences(Run.open(candidate), settings, engine):
+    while candidate.exists() and differences(Run.open(candidate), settings, session):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate
 
 
-def _now(old: RunManifest, settings: Settings, facts: EngineFacts) -> RunManifest:
-    """The manifest this command would have made; the frozen tasks are the run's own and not made again."""
-    made: dict[str, Any] = {
-        "tasks": old.tasks,
-        "prompts": sha256_texts(run_prompts(settings.config)),
-        "git": old.git,
-    }
-    return msgspec.structs.replace(manifest.build(old.name, sys.argv, settings, facts), **made)
+def _manifest(name: str, settings: Settings, session: Session) -> RunManifest:
+    """What decides the outcome, but for tasks and prompts, which `Run.create` adds."""
+    own = settings.config
+    apart = own.critique.passes > 0 and session.critic is not session.engine
+    return manifest.build(
+        name,
+        sys.argv,
+        settings,
+        session.engine.facts(),
+        critic=session.critic.facts().model if apart else {},
+        code=files_used(own) | plugins_used(own),
+    )
+
+
+@contextmanager
+def recorded(run: Run) -> Iterator[None]:
+    """How this process's work on the run ends, in its events: `runs ls` says it. An end writes its own."""
+    try:
+        yield
+    except Interrupted as stopped:
+        run.events.append("stopped", signal=stopped.signum)
+        raise
+    except SelfrefineError as error:
+        run.events.append("failed", code=error.exit_code, why=str(error))
+        raise
+    except Exception as bug:
+        run.events.append("failed", code=1, why=f"{type(bug).__name__}: {bug}")
+        raise

@@ -1,11 +1,13 @@
-"""What the docs say about the program, written by the program: the command line and the records' JSON Schema.
+"""What the docs say about the program, written by the program: `python -m selfrefine.cli.reference docs`.
 
-python -m selfrefine.cli.reference > docs/cli.md
-python -m selfrefine.cli.reference docs/schema      writes one file per record
+docs/cli.md and docs/schema are written whole; of docs/configuration.md only the tables between its markers.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +16,11 @@ from typing import Any
 import msgspec
 import typer
 
+from selfrefine import config
 from selfrefine.cli import app
-from selfrefine.records import RoundSummary, RunManifest, Sample, Task
+from selfrefine.fields import table
+from selfrefine.records import Sample, Task
+from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 
 WIDTH = 100
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -72,14 +77,47 @@ def schema_files() -> dict[str, str]:
     }
 
 
-def main(arguments: list[str]) -> None:
-    if not arguments:
-        sys.stdout.write(cli_markdown())
-    for folder in arguments:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for name, text in schema_files().items():
-            Path(folder, name).write_text(text)
+_TABLE = re.compile(r"(<!-- (settings|kinds): (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
+_KINDS = "selfrefine.cli.reference_kinds"
+
+
+def configuration_markdown(page: str) -> str:
+    """docs/configuration.md with its tables written anew, and the prose between them as it is.
+
+    `<!-- settings: train -->` to `<!-- /settings -->` holds the settings of `[train]` (`run`: those without a
+    table), `<!-- kinds: rewards -->` to `<!-- /kinds -->` what there is of a kind.
+    """
+
+    def written(found: re.Match[str]) -> str:
+        opening, what, name, closing = found.groups()
+        if what == "settings":
+            rows = table(
+                s for key, s in config.keys().items() if (key.split(".")[0] if "." in key else "run") == name
+            )
+        elif importlib.util.find_spec(_KINDS):
+            rows = getattr(importlib.import_module(_KINDS), f"{name}_markdown")()
+        else:
+            return found[0]
+        return f"{opening}{rows.strip()}\n{closing}"
+
+    return _TABLE.sub(written, page)
+
+
+def pages(docs: Path) -> dict[Path, str]:
+    """Every page that the program writes, and its text. docs: the folder they stand in."""
+    configuration = docs / "configuration.md"
+    return {
+        docs / "cli.md": cli_markdown(),
+        configuration: configuration_markdown(configuration.read_text()),
+        **{docs / "schema" / name: text for name, text in schema_files().items()},
+    }
+
+
+def main(docs: str) -> None:
+    for path, text in pages(Path(docs)).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])

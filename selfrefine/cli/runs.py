@@ -32,7 +32,8 @@ def new(
     from selfrefine.cli.open_run import create_run
 
     resolved = common.settings(config, set_, common.flags(model=model, seed=seed, recipe=recipe))
-    run = create_run(name, resolved, common.engine_for(resolved))
+    with common.reporting() as reporter:
+        run = create_run(name, resolved, common.session(resolved, reporter, trust=False))
     sys.stderr.write(f"made {run.path}; next: selfrefine cycle --run {run.name}, or stage by stage\n")
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from selfrefine import records
-from selfrefine.cli.common import ConsoleWatch, on_terminal, show
-from selfrefine.errors import DataError, Interrupted
+from selfrefine.cli.common import on_terminal, show, table
+from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
+
+if TYPE_CHECKING:
+    from selfrefine.cli.verb import Asked
+    from selfrefine.stages.base import Stage
 
 T = TypeVar("T")
 
@@ -35,41 +40,54 @@ def read_samples(source: str) -> Iterator[Sample]:
         raise NoRows(f"{name} is empty: there is no row in it")
 
 
-def filter_units(
-    units: Iterable[Sequence[T]],
-    work: Callable[[Sequence[T]], list[Sample]],
-    output: str,
-    watch: ConsoleWatch,
-    *,
-    as_json: bool,
-    require: Callable[[], object] = lambda: None,
-) -> None:
-    """Write each unit's rows as soon as they are there; on a terminal, a readable view after the last.
+def read_tasks(source: str) -> Iterator[Task]:
+    """Tasks of any source, or of stdin. Raises: ConfigError, DataError."""
+    from selfrefine.tasks import load
+    from selfrefine.tasks.base import TaskOptions
 
-    The first unit is read before the output is opened, so that bad input leaves nothing behind. `require` is
-    called after the last and may raise: then an output file does not appear.
+    with open_input(source if source == "-" else "/dev/null") as stream:
+        yield from load(source, TaskOptions(), stream)
+
+
+def filtered(
+    asked: Asked,
+    stage: Stage[T, Any],
+    rows: Iterable[T],
+    line: Callable[[Any], str] | None = None,
+    total: int | None = None,
+) -> Struct:
+    """The stage's rows, written as soon as they are there; on a terminal, a readable view after the last.
+
+    `line` makes the closing line of the summary. Raises what the stage raises: an output file then does not
+    appear.
     """
-    units = iter(units)
-    first = next(units, None)
-    readable = output == "-" and not as_json and on_terminal()
+    from selfrefine.report.words import summary_line
+    from selfrefine.stages.as_stream import as_stream
+
+    reporter, output = asked.reporter, asked.output or "/dev/null"
+    readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
-    watch.stop.way_on = "the rows written so far are complete"
-    with rows_to(output) as write:
-        for unit in chain([] if first is None else [first], units):
-            rows = work(unit)
-            if readable:
-                shown += rows
-            else:
-                write(b"".join(records.encode(row) + b"\n" for row in rows))
-            try:
-                watch.check()
-            except Interrupted:
-                if output == "-":
-                    raise
-                break_with(watch)
-        require()
+    reporter.stop.way_on = "the rows written so far are complete"
+    with reporter.stage(stage.title, total) as bar:
+        with rows_to(output) as write:
+
+            def emit(made: list[Sample]) -> None:
+                if readable:
+                    shown.extend(made)
+                else:
+                    write(b"".join(records.encode(row) + b"\n" for row in made))
+                if output != "-":
+                    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
+                    reporter.stop.way_on = (
+                        "nothing was written: the output file is made when all rows are done"
+                    )
+                reporter.check()
+
+            summary = as_stream(stage, rows, emit, reporter, bar)
+        bar.finish(line(summary) if line else summary_line(table(stage.title, summary)))
     if readable:
         view(shown)
+    return summary
 
 
 @contextmanager
@@ -82,12 +100,6 @@ def rows_to(output: str) -> Iterator[Callable[[bytes], object]]:
             yield lambda data: write(safe_json(data.decode()).encode())
         else:
             yield write
-
-
-def break_with(watch: ConsoleWatch) -> None:
-    """A file appears whole or not at all: an interrupted filter leaves none, and says so."""
-    watch.stop.way_on = "nothing was written: the output file is made when all rows are done"
-    watch.check()
 
 
 def view(samples: Iterable[Sample]) -> None:

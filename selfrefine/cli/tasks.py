@@ -45,8 +45,8 @@ def command(
     from selfrefine.tasks.base import TaskOptions
 
     if not source:
-        for name, what, example in listing():
-            write_stdout(f"{name:<24}{what}\n{'':<24}{example}\n".encode())
+        for kind in listing():
+            write_stdout(f"{kind.spelling:<24}{kind.about}\n{'':<24}{kind.example}\n".encode())
         return
     options = TaskOptions(
         n=n,

@@ -15,12 +15,13 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
+from selfrefine.compute.plain import plain
 from selfrefine.compute.products import LEAST_ROWS, available, onednn, product
 
 
 def install(model: Any) -> None:
     """Let the LoRA layers of a peft model compute through `adapted` wherever they are plain ones."""
-    if not available() or model.device.type != "cpu":
+    if plain() or not available() or model.device.type != "cpu":
         return
     for module in model.modules():
         if type(module) is LoraLinear:

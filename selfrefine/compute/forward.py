@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from selfrefine.compute import head
 from selfrefine.compute.packing import Pair, found_out, known, laid_tokens, lay_out, packed, why_not
+from selfrefine.compute.plain import plain
 from selfrefine.compute.prefix import shared_beginning
 from selfrefine.errors import EngineError
 
@@ -29,12 +31,12 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
         raise EngineError("an empty prompt gives its completion no logprobs")
     padded = len(pairs) * max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     fewer = laid_tokens(pairs) < padded
-    return _shared_rows(model, pairs) if fewer and shares_rows(model, pairs) else _plain_rows(model, pairs)
+    return _shared_rows(model, pairs) if fewer and shares_rows(model, pairs) else _padded_rows(model, pairs)
 
 
 def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     device = model.device
-    plain = head.is_plain(model)  # found out by a pass of its own, which must not be a packed one
+    picks = head.gives_logits(model)  # found out by a pass of its own, which must not be a packed one
     layout, predictors = lay_out(pairs, device)
     columns_N = torch.tensor(list(itertools.chain(*predictors)), dtype=torch.long, device=device)
     inputs = {
@@ -43,13 +45,13 @@ def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
         "attention_mask": None,
     }
     with packed(model, layout):
-        found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, plain)
+        found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, picks)
     if layout.calls != model.config.get_text_config().num_hidden_layers:
         raise EngineError("the model's attention passed over the packed rows")
     return found
 
 
-def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
+def _padded_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     """Rows padded on the right; the padding is masked, so a row's result does not depend on its company."""
     device = model.device
     longest = max(len(prompt) + len(completion) for prompt, completion in pairs)
@@ -67,7 +69,7 @@ def _plain_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     rows_N = torch.tensor(rows, dtype=torch.long, device=device)
     columns_N = torch.tensor(columns, dtype=torch.long, device=device)
     inputs = {"input_ids": ids_bT.to(device), "attention_mask": mask_bT.to(device)}
-    return _at(model, rows_N, columns_N, pairs, inputs, head.is_plain(model))
+    return _at(model, rows_N, columns_N, pairs, inputs, not plain() and head.gives_logits(model))
 
 
 def _at(
@@ -76,17 +78,19 @@ def _at(
     columns_N: Tensor,
     pairs: Sequence[Pair],
     inputs: dict[str, Any],
-    plain: bool,
+    picks: bool,
 ) -> list[Tensor]:
     """One pass, with the head at the places (row, column) that predict the completions' tokens."""
     targets = [token for _, completion in pairs for token in completion]
     targets_N = torch.tensor(targets, dtype=torch.long, device=rows_N.device)
-    if plain:
+    if picks:
         with head.picking(model, rows_N, columns_N, targets_N):
             logprobs_N = model(**inputs, use_cache=False).logits[0, :, 0]
     else:
-        with head.head_at(model, rows_N, columns_N):
-            logits_NV = model(**inputs, use_cache=False).logits[0].float()
+        with nullcontext() if plain() else head.head_at(model, rows_N, columns_N):
+            table = model(**inputs, use_cache=False).logits
+        logits_NV = (table[rows_N, columns_N] if plain() else table[0]).float()
+        head.tell(logits_NV.detach())
         logprobs_N = logits_NV.gather(-1, targets_N[:, None]).squeeze(-1) - logits_NV.logsumexp(-1)
     return list(torch.split(logprobs_N, [len(completion) for _, completion in pairs]))
 

@@ -26,7 +26,21 @@ ROWS = 128
 listeners: list[Callable[[Tensor], None]] = []
 """Told the entropy [c] of each position, nats, chunk by chunk, without gradient (`entropy`)."""
 
-_PLAIN = "_selfrefine_plain_head"
+_GIVES_LOGITS = "_selfrefine_head_gives_logits"
+
+
+TOLD_ROWS = 64
+"""Positions at once in `tell`: the whole N x V again would double the memory peak of a step."""
+
+
+@torch.no_grad()
+def tell(logits_NV: Tensor) -> None:
+    """The listeners are told the entropies of logits that are kept anyway."""
+    for rows_cV in torch.split(logits_NV, TOLD_ROWS) if listeners else ():
+        # entr(0) is 0, where p log p of a token that can never come would be 0 times -inf.
+        entropies_c = torch.special.entr(rows_cV.softmax(-1)).sum(-1)
+        for listener in listeners:
+            listener(entropies_c)
 
 
 class _Picked(torch.autograd.Function):
@@ -119,7 +133,7 @@ def output_head(model: Any) -> Any:
     return head
 
 
-def is_plain(model: Any) -> bool:
+def gives_logits(model: Any) -> bool:
     """Are this model's logits its head's output and nothing more, from a frozen linear layer?
 
     Found out once, by a pass over two tokens: a soft cap or a scale has no common name in configurations.
@@ -127,9 +141,9 @@ def is_plain(model: Any) -> bool:
     head = output_head(model)
     if type(head) is not torch.nn.Linear or head.weight.requires_grad:
         return False
-    if not hasattr(head, _PLAIN):
-        setattr(head, _PLAIN, _passes_through(model, head))
-    return bool(getattr(head, _PLAIN))
+    if not hasattr(head, _GIVES_LOGITS):
+        setattr(head, _GIVES_LOGITS, _passes_through(model, head))
+    return bool(getattr(head, _GIVES_LOGITS))
 
 
 def _passes_through(model: Any, head: Any) -> bool:

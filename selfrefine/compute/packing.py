@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from selfrefine.compute.plain import VARIABLE, plain
 from selfrefine.compute.prefix import shared_beginning
 
 Pair = tuple[Sequence[int], Sequence[int]]
@@ -272,6 +273,8 @@ def known(model: Any) -> bool | None:
 
 def why_not(model: Any, longest: int) -> str | None:
     """Why this model cannot take packed rows of `longest` tokens, or None when it can."""
+    if plain():
+        return f"the fast path is off (compute.plain, {VARIABLE})"
     config = model.config.get_text_config()
     if known(model) is False:
         return "it computes its attention by itself"

@@ -15,13 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from selfrefine.compute.plain import plain
+
 LEAST_ROWS = 3
 """Below this a product is bound by reading the weight, which MKL does as fast."""
 
 
 def install(model: Any) -> None:
     """Let every plain linear layer of `model` compute through `product`. Does nothing on other devices."""
-    if not available() or model.device.type != "cpu":
+    if plain() or not available() or model.device.type != "cpu":
         return
     for module in model.modules():
         if type(module) is torch.nn.Linear:

@@ -1,1 +1,44 @@
+"""One file per engine, which describes itself; here is only where each is. Imported when it is asked for."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
+
+from selfrefine.registry import BUILT_IN, Origin, Registry, of_kind
+
+if TYPE_CHECKING:
+    from selfrefine.engines.base import Engine
+
+
+class LoadOptions(Struct, frozen=True, kw_only=True):
+    """How a model is loaded. `say` is told of long waits."""
+
+    trust_remote_code: bool = False
+    say: Callable[[str], object] = lambda line: None
+
+
+class EngineKind(Struct, frozen=True, kw_only=True):
+    """What an engine says of itself. `load(rest, adapter, options)`: rest is what stands behind "NAME:"."""
+
+    name: str
+    spelling: str
+    """How it is asked for with --model."""
+    about: str
+    load: Callable[[str, Path | None, LoadOptions], Engine]
+    source: str = ""
+    origin: Origin = BUILT_IN
+
+
+ENGINES: Registry[EngineKind] = Registry(
+    "engine",
+    "selfrefine.engines",
+    {
+        "local": "selfrefine.engines.load:LOCAL",
+        "scripted": "selfrefine.engines.scripted:SCRIPTED",
+    },
+    of_kind(EngineKind),
+)

@@ -1,23 +1,63 @@
-"""What a step may ask of a model. Two engines implement it: `local` (transformers) and `scripted`."""
+"""What may be asked of a model: two contracts. An `Engine` answers and scores, a `Trainer` learns.
+
+They are two because the model that samples need not lie in the process that trains: a fine-tune takes a
+trainer, and whoever called it then tells the engine which adapter is the policy. An engine says what it can
+do (`capabilities`) and what else is known of it; nobody tells engines apart by their class or their name.
+
+An engine states `capabilities`, `signature`, `policy`, `context_tokens`, the tokeniser's four methods,
+`generate` and `score`. The rest has the defaults written here, inherited by naming `Engine` as base class.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from selfrefine.config import LoraConfig, Sampling
+from selfrefine.errors import EngineError
+from selfrefine.memory import Memory
 from selfrefine.records import FinishReason, Message
+from selfrefine.runfolder.manifest import EngineFacts
+
+Capability = Literal["sample", "logprobs", "score", "adapters", "train"]
+"""sample: `generate`. logprobs: its completions carry them. score: `score`. adapters: `use_adapter` takes a
+folder. train: `trainer` gives one, with these very weights."""
+
+EXACT = "float32"
 
 
-class Sampling(Struct, frozen=True, kw_only=True):
-    """How to draw. temperature 0 is greedy; top_p 1 and top_k 0 are off."""
+def make_signature(kind: str, device: str, precision: str, *more: str) -> str:
+    """How numbers are made, as rows and rewards record it: `kind|device|precision|…`.
 
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_new_tokens: int = 128
-    stop: tuple[str, ...] = ()
+    precision: EXACT where recorded logprobs are the policy's own up to float32 rounding, so that training in
+    float32 computes the same ones. Anything else (the name of a half-precision or quantised dtype, `none`)
+    says that they are not.
+    """
+    return "|".join((kind, device, precision, *more))
+
+
+def exact_logprobs(signature: str) -> bool:
+    """May a ratio of policies be built on logprobs recorded under this signature (a row's `engine`)?
+
+    It is read off what `make_signature` wrote, whatever the engine's kind, because a row has nothing else.
+    Where it says nothing the answer is no, and training computes them anew from the policy that sampled:
+    sampling and training that round differently are apart by up to tenths of a nat, which would look like
+    a policy that has moved.
+    """
+    fields = signature.split("|")
+    return len(fields) > 2 and fields[2] == EXACT
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """Which weights: what a manifest and an adapter's sidecar say of the base model."""
+
+    name: str
+    revision: str
+    weights_sha256: str
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -40,24 +80,8 @@ class Completion(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
-class Engine(Protocol):
-    """A model with a tokenizer, at one policy (base or base + adapter)."""
-
-    @property
-    def signature(self) -> str:
-        """How numbers are made here: engine, device, dtype, library versions that matter."""
-
-    @property
-    def policy(self) -> str:
-        """Hash of weights + adapter; stored with every sample."""
-
-    @property
-    def context_tokens(self) -> int:
-        """Longest prompt + completion the model takes."""
-
-    @property
-    def unit_tokens(self) -> int:
-        """New tokens of a commit unit at most: a constant of the device class."""
+class Tokeniser(Protocol):
+    """From messages and text to token ids and back."""
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """A chat, rendered with the model's template up to where the assistant begins to speak.
@@ -74,6 +98,47 @@ class Engine(Protocol):
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a completion: special tokens skipped."""
 
+
+class Engine(Tokeniser, Protocol):
+    """A model with a tokeniser, at one policy (the bare model, or the model + adapter)."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What this engine can do."""
+
+    @property
+    def signature(self) -> str:
+        """How numbers are made here: written by `make_signature`."""
+
+    @property
+    def policy(self) -> str:
+        """Hash of weights + adapter; stored with every sample."""
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt + completion the model takes."""
+
+    @property
+    def unit_tokens(self) -> int:
+        """New tokens of a commit unit at most: a constant of the device class."""
+        return 1 << 20
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences a user should read once."""
+        return ()
+
+    @property
+    def memory(self) -> Memory | None:
+        """The budgets that memory made smaller; None where nothing of this process's memory is used."""
+        return None
+
+    def facts(self) -> EngineFacts:
+        """What a run's manifest says of this engine: another one on the same run is refused."""
+        return EngineFacts(
+            model={"id": self.signature, "weights_sha256": self.policy}, unit_tokens=self.unit_tokens
+        )
+
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         """Completions as they finish, in lists; every (request, index), in any order.
 
@@ -87,9 +152,58 @@ class Engine(Protocol):
         prompts: Sequence[Sequence[int]],
         completions: Sequence[Sequence[int]],
         *,
-        base: bool = False,
+        bare: bool = False,
     ) -> list[tuple[float, ...]]:
-        """Teacher-forced logprobs (nats, temperature 1), one per completion token.
+        """Teacher-forced logprobs (nats, temperature 1), one per completion token, under the engine's policy.
 
-        base=True scores under the model without its adapter (the round-0 policy).
+        bare=True: under the model without any adapter. That is a run's round-0 policy only where the run does
+        not start from an adapter.
         """
+
+    def use_adapter(self, folder: Path | None) -> None:
+        """Make the model + the adapter in `folder` (None: the bare model) the policy.
+
+        Raises: ConfigError for an adapter of another model, EngineError where there are no adapters.
+        """
+        if folder is not None:
+            raise EngineError(f"{self.facts().model['id']}: this engine takes no adapters")
+
+    def trainer(self) -> Trainer:
+        """What trains these weights. Raises: EngineError for an engine that only answers."""
+        raise EngineError(f"{self.facts().model['id']}: this engine cannot be trained; use --model smollm2")
+
+    def save_merged(self, folder: Path) -> None:
+        """Write model + adapter as a plain model. Raises: EngineError where there are no weights to do it."""
+        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge into")
+
+
+class Trainer(Protocol):
+    """A base model on which adapters are trained. Knows nothing of sampling.
+
+    Where it shares its weights with an engine (`Engine.trainer`), `open` makes the engine's policy the bare
+    model, and so it stays until somebody calls `use_adapter`.
+    """
+
+    @property
+    def tokeniser(self) -> Tokeniser:
+        """For texts that were edited, and for rows without ids."""
+
+    @property
+    def memory(self) -> Memory:
+        """The budgets that memory made smaller."""
+
+    @property
+    def exact_logprobs(self) -> bool:
+        """Does this model compute in float32, so that exact recorded logprobs are what it computes itself?"""
+
+    def open(self, start: Path | None, settings: LoraConfig, seed: int) -> AbstractContextManager[Any]:
+        """Inside, a PeftModel to train: a fresh adapter (None), or the one in `start`, continued.
+
+        Raises: ConfigError for settings or an adapter that do not fit the model.
+        """
+
+    def as_policy(self, opened: Any, folder: Path | None) -> AbstractContextManager[None]:
+        """Inside, a model from `open` computes as base + the adapter in `folder`, or as the bare model."""
+
+    def save(self, opened: Any, folder: Path) -> None:
+        """Write the adapter of a model from `open` into a folder."""

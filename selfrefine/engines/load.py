@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selfrefine.engines import embedded
-from selfrefine.engines.base import Engine
+from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
+from selfrefine.engines.base import Engine, Identity
 from selfrefine.engines.quiet import quiet_transformers
-from selfrefine.errors import ConfigError, EngineError
+from selfrefine.errors import EngineError
+from selfrefine.registry import split
 
 if TYPE_CHECKING:
-    from selfrefine.engines.local import Identity, LocalEngine
+    from selfrefine.engines.local import LocalEngine
 
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
@@ -27,23 +28,33 @@ def load_engine(
     *,
     trust_remote_code: bool = False,
     say: Callable[[str], object] = lambda line: None,
-) -> Engine | LocalEngine:
+) -> Engine:
     """The engine for a model name, with an adapter merged if one is given; `say` is told of long waits.
 
     Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
     a script that cannot be read.
     """
-    if name == "scripted" or name.startswith("scripted:"):
-        from selfrefine.engines.scripted import Scripted
+    kind, _, rest = split(name)
+    options = LoadOptions(trust_remote_code=trust_remote_code, say=say)
+    # A folder or a hub id has a slash; `local:name` is a folder that is called as an engine is.
+    if kind == embedded.NAME or ("/" in kind and ".py:" not in kind) or kind not in ENGINES:
+        kind, rest = "local", name
+    return ENGINES.get(kind).load(rest, adapter, options)
 
-        if adapter is not None:
-            raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
-        rules = name.partition(":")[2]
-        return Scripted.from_file(Path(rules)) if rules else Scripted()
-    folder, revision = resolve(name, say)
-    engine = _load_local(name, folder, revision, trust_remote_code)
+
+def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:
+    folder, revision = resolve(name, options.say)
+    engine = _load_local(name, folder, revision, options.trust_remote_code)
     engine.use_adapter(adapter)
     return engine
+
+
+LOCAL = EngineKind(
+    name="local",
+    spelling="smollm2, a folder, a hub id",
+    about="a causal language model by transformers, on CPU, CUDA or MPS; smollm2 is embedded",
+    load=_local,
+)
 
 
 def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tuple[Path, str]:
@@ -132,8 +143,6 @@ def pick_device() -> str:
 
 def identity(name: str, folder: Path, revision: str) -> Identity:
     """Name, revision and weights hash of a model folder; the hash is cached by size and mtime."""
-    from selfrefine.engines.local import Identity
-
     if folder == embedded.converted_dir():  # elsewhere a sidecar may outlive the weights it speaks of
         known = json.loads((folder / embedded.SIDECAR).read_text())
         return Identity(name=known["name"], revision=revision, weights_sha256=known["weights_sha256"])

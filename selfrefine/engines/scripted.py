@@ -7,6 +7,10 @@ A rule is `{"match": REGEX, "answers": [TEXT, ...]}`; the first whose regex is f
 counts. A row draws `answers[seed % len(answers)]`; at temperature 0 it is the most frequent one. Its
 logprobs are those of exactly this distribution, read byte by byte: of "12" and "15" the first byte is
 certain and the second has log 1/2, and `score` gives the same numbers for the same ids.
+
+Of the sampling settings it follows `max_new_tokens`, `stop`, and whether `temperature` is 0. top_k, top_p,
+min_p and repetition_penalty shape a distribution over tokens: here whole answers are drawn, and they change
+nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines import EngineKind, LoadOptions
+from selfrefine.engines.base import Capability, Completion, Engine, Request
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message
 from selfrefine.runfolder.jsonl import lines
@@ -41,11 +47,13 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
     answers: tuple[str, ...]
 
 
-class Scripted:
-    """An `Engine`. `rules=None` takes the built-in ones: sums, and a critic and a reviser for them.
+class Scripted(Engine):
+    """`rules=None` takes the built-in ones: sums, and a critic and a reviser for them.
 
     Raises: ConfigError for a rule that is none, has no answers or whose regex does not compile.
     """
+
+    capabilities = frozenset[Capability]({"sample", "logprobs", "score"})
 
     def __init__(
         self,
@@ -92,10 +100,6 @@ class Scripted:
     def context_tokens(self) -> int:
         return self._context_tokens
 
-    @property
-    def unit_tokens(self) -> int:
-        return 1 << 20
-
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         ids: list[int] = []
         for message in messages:
@@ -125,7 +129,7 @@ class Scripted:
         prompts: Sequence[Sequence[int]],
         completions: Sequence[Sequence[int]],
         *,
-        base: bool = False,
+        bare: bool = False,
     ) -> list[tuple[float, ...]]:
         pairs = zip(prompts, completions, strict=True)
         return [_logprobs(self._answers(prompt), tuple(ids)) for prompt, ids in pairs]
@@ -255,3 +259,17 @@ _BUILT_IN: list[tuple[str, Answers]] = [
     (r"<draft>(?P<draft>.*?)</draft>.*Verdict:", _critiques),
     (_SUM, _sums),
 ]
+
+
+def _load(rules: str, adapter: Path | None, _options: LoadOptions) -> Scripted:
+    if adapter is not None:
+        raise ConfigError(f"--adapter {adapter}: the scripted engine has no weights to adapt")
+    return Scripted.from_file(rules) if rules else Scripted()
+
+
+SCRIPTED = EngineKind(
+    name="scripted",
+    spelling="scripted[:rules.jsonl]",
+    about="no model: a script says what it answers; for dry runs, teaching and exact tests",
+    load=_load,
+)

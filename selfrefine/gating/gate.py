@@ -22,7 +22,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from selfrefine.records import GateDecision, Guard
+from selfrefine.runfolder.summaries import GateDecision, Guard
 from selfrefine.stats import Comparison, smallest_detectable
 
 Mode = Literal["strict", "significant", "off"]

@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from selfrefine.config import GuardsConfig
-from selfrefine.records import Guard, Sample, groups
+from selfrefine.records import Sample, groups
+from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import Comparison, spearman
 
 MANY = 20

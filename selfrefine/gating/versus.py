@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from selfrefine.config import Config
+from selfrefine.config import Config, stored
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.gating.comparison import compared
 from selfrefine.records import Sample, prompt_key
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.run import Run
-from selfrefine.stages.work import build_rewards
 from selfrefine.stats import Comparison
 from selfrefine.steps.reward import parse_spec
-
-CORPUS = frozenset({"bleu", "chrf", "ter"})
-"""Measures compared in a figure of the whole corpus; they need no model."""
+from selfrefine.steps.scoring import build_rewards
 
 
 class Versus(Struct, frozen=True, kw_only=True):
@@ -50,7 +47,7 @@ class Versuses(Struct, frozen=True, kw_only=True):
 def versus(runs: Sequence[Run]) -> Versuses:
     """Raises: RunFolderError (a run without its final measurement), DataError (measured otherwise, or no test
     task in common)."""
-    configs = [msgspec.convert(run.manifest.config, Config) for run in runs]
+    configs = [stored(run.manifest.config) for run in runs]
     wanted = [config.evaluate.measure or config.reward.use for config in configs]
     names = _names(runs)
     for name, measure in zip(names, wanted, strict=True):
@@ -66,7 +63,7 @@ def versus(runs: Sequence[Run]) -> Versuses:
                 f"{name} was measured with another {other[0]} than {names[0]}: "
                 "their figures cannot be compared"
             )
-    corpus = len(wanted[0]) == 1 and parse_spec(wanted[0][0]).name in CORPUS
+    corpus = len(wanted[0]) == 1 and REWARDS.get(parse_spec(wanted[0][0]).name).corpus
     measures = build_rewards(configs[0], wanted[0], None) if corpus else ()
     ends = [_ended(run) for run in runs]
     starts = [list(run.round(0).samples("test")) for run in runs]

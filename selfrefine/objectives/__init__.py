@@ -1,19 +1,34 @@
-"""Name to objective, and what each needs besides logprobs. Lazy strings: naming one must not import torch."""
+"""One file per objective, which describes itself; here is only where each is. Naming one imports no torch."""
 
-OBJECTIVES: dict[str, str] = {
-    "sft": "selfrefine.objectives.sft:sft",
-    "weighted-sft": "selfrefine.objectives.weighted_sft:weighted_sft",
-    "dpo": "selfrefine.objectives.dpo:dpo",
-    "ipo": "selfrefine.objectives.dpo:ipo",
-    "kto": "selfrefine.objectives.kto:kto",
-    "reinforce": "selfrefine.objectives.reinforce:reinforce",
-    "rloo": "selfrefine.objectives.rloo:rloo",
-    "grpo": "selfrefine.objectives.grpo:grpo",
-}
+from __future__ import annotations
 
-PAIRED = frozenset({"dpo", "ipo"})
-"""Learn from pairs of a chosen and a rejected completion."""
-LABELLED = frozenset({"kto"})
-"""Learn from completions that are each chosen or rejected."""
-GROUPED = frozenset({"reinforce", "rloo", "grpo"})
-"""Learn from how a completion's reward differs from its group's, and from its own old logprobs."""
+from typing import TYPE_CHECKING
+
+from selfrefine.registry import Origin, Registry
+
+if TYPE_CHECKING:
+    from selfrefine.objectives.base import ObjectiveKind
+
+
+def _adopt(name: str, value: object, origin: Origin) -> ObjectiveKind | None:
+    from selfrefine.objectives.base import ObjectiveKind
+    from selfrefine.registry import of_kind
+
+    return of_kind(ObjectiveKind)(name, value, origin)
+
+
+OBJECTIVES: Registry[ObjectiveKind] = Registry(
+    "objective",
+    "selfrefine.objectives",
+    {
+        "sft": "selfrefine.objectives.sft:SFT",
+        "weighted-sft": "selfrefine.objectives.weighted_sft:WEIGHTED_SFT",
+        "dpo": "selfrefine.objectives.dpo:DPO",
+        "ipo": "selfrefine.objectives.dpo:IPO",
+        "kto": "selfrefine.objectives.kto:KTO",
+        "reinforce": "selfrefine.objectives.reinforce:REINFORCE",
+        "rloo": "selfrefine.objectives.rloo:RLOO",
+        "grpo": "selfrefine.objectives.grpo:GRPO",
+    },
+    _adopt,
+)

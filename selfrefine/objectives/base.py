@@ -1,13 +1,18 @@
-"""The contract of an objective: logprobs of completions in, one differentiable number out."""
+"""The contract of an objective: logprobs of completions in, one differentiable number out.
+
+An objective's file ends in an `ObjectiveKind`, which is read by configuration, `--help` and the docs. So no
+file of this room loads torch when it is imported: its types stand under TYPE_CHECKING, its functions are
+imported inside functions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from selfrefine.config import ObjectiveConfig
+from selfrefine.registry import BUILT_IN, Origin
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -29,9 +34,9 @@ class Item(Struct, frozen=True, kw_only=True):
     advantage: float = 0.0
     weight: float = 1.0
     """Of weighted-sft."""
-    unrelated_token_ids: tuple[int, ...] = ()
-    """A completion of another prompt, for KTO's baseline."""
-    unrelated_reference: float = 0.0
+    other_token_ids: tuple[int, ...] = ()
+    """What `StepBaseline.others` says for this item; empty where it is not asked."""
+    other_reference: float = 0.0
     """Nats of that whole completion under the reference policy, given this item's prompt."""
 
 
@@ -45,9 +50,10 @@ class Batch(NamedTuple):
     items: Sequence[Item]
     step_items: int
     step_tokens: int
-    settings: ObjectiveConfig = ObjectiveConfig()
+    settings: Any = None
+    """The objective's own, as its kind's `settings` struct."""
     baseline: float = 0.0
-    """KTO's z0: nats by which the step's policy is off the reference on unrelated completions."""
+    """What `StepBaseline.value` made of the step, in nats."""
 
 
 class Loss(NamedTuple):
@@ -57,8 +63,64 @@ class Loss(NamedTuple):
     """They add up too, so means are divided by the step's figures; of names in _max the largest counts."""
 
 
-Objective = Callable[[Sequence[Any], Batch], Loss]
+LossFn = Callable[[Sequence[Any], Batch], Loss]
 """(logprobs, one tensor of nats a completion; batch) -> Loss."""
+
+Rows = Literal["answers", "all", "pairs", "labels", "groups"]
+"""What an objective learns from: good answers, all scored ones, chosen against rejected ones of one prompt,
+answers that are each chosen or rejected, or all answers to a prompt."""
+
+
+class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of an objective that has none of its own."""
+
+
+class StepBaseline(NamedTuple):
+    """A figure of a whole optimizer step that its loss needs, without gradient: `Batch.baseline`."""
+
+    others: Callable[[Sequence[Item]], list[tuple[int, ...]]]
+    """For each item a completion that is scored after the item's prompt; empty for none."""
+    value: Callable[[Sequence[float]], float]
+    """From the nats by which the step's policy is off the reference on each of them."""
+
+
+class ObjectiveKind(Struct, frozen=True, kw_only=True):
+    """What an objective says of itself. Every field of `settings` has a `Meta(description=...)`.
+
+    The hooks are called in this order: `fit` and `prepare` once, before the first step; `step_baseline` in
+    each step; `loss` for each micro-batch.
+    """
+
+    name: str
+    about: str
+    """What it learns from, in a line."""
+    rows: Rows
+    loss: LossFn
+    settings: type[Struct] = NoSettings
+    learning_rate: float
+    """Of LoRA, where `train.lr` is not set. Very small models stand more."""
+    needs_old_logprobs: bool = False
+    """It compares with the policy that sampled: `Item.old_logprobs` is there."""
+    needs_reference: bool | Callable[[Any], bool] = False
+    """It compares with a reference policy: `Item.reference_logprobs` is there. May depend on its settings."""
+    fit: Callable[[list[Item], Any], list[Item]] | None = None
+    """(items, settings): those it has a use for, with their `weight`."""
+    prepare: Callable[[list[Item], Any], list[Item]] | None = None
+    """(items with their logprobs, settings): with their `advantage`."""
+    step_baseline: StepBaseline | None = None
+    """Needs the reference."""
+    unread: Callable[[Any], dict[str, str]] = lambda own: {}
+    """Settings (or "reference") that have no effect beside these ones, and why."""
+    source: str = ""
+    """The paper it is from."""
+    origin: Origin = BUILT_IN
+
+    def wants_reference(self, own: Any) -> bool:
+        return self.needs_reference(own) if callable(self.needs_reference) else self.needs_reference
+
+
+ClipLow = Annotated[float, Meta(gt=0.0, le=1.0, description="A ratio below 1 minus this is clipped.")]
+ClipHigh = Annotated[float, Meta(gt=0.0, description="A ratio above 1 plus this is clipped.")]
 
 
 def add_metrics(total: dict[str, float], part: dict[str, float]) -> None:

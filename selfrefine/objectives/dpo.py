@@ -19,16 +19,32 @@ are one completion.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from msgspec import Meta, Struct
+from msgspec.structs import replace
 
-from selfrefine.objectives.base import Batch, Item, Loss
+from selfrefine.objectives.base import Batch, Item, Loss, ObjectiveKind
 from selfrefine.objectives.terms import kl_from_reference, known, log_ratios, sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class PreferenceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    beta: Annotated[
+        float, Meta(gt=0.0, description="How strongly the reference binds; `ipo` calls it tau.")
+    ] = 0.1
+    nll: Annotated[
+        float,
+        Meta(ge=0.0, description="Weight of the chosen answers' likelihood on top; iterative RPO takes 1."),
+    ] = 0.0
 
 
 def dpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     """logprobs: one tensor [tokens] of nats for each of batch.items, whole pairs in any order."""
+    from torch.nn.functional import logsigmoid
+
     ratios = log_ratios(logprobs, batch.items)
     chosen, rejected = in_pairs(batch.items)
     margins = batch.settings.beta * (ratios[chosen] - ratios[rejected])
@@ -77,3 +93,16 @@ def in_pairs(items: Sequence[Item]) -> tuple[list[int], list[int]]:
         if item.role == "rejected":
             rejected.setdefault(item.pair, []).append(i)
     return chosen, [rejected[items[i].pair].pop() for i in chosen]
+
+
+DPO = ObjectiveKind(
+    name="dpo",
+    about="pairs of a chosen and a rejected answer",
+    rows="pairs",
+    loss=dpo,
+    settings=PreferenceSettings,
+    learning_rate=5e-6,
+    needs_reference=True,
+    source="Rafailov et al. 2023",
+)
+IPO = replace(DPO, name="ipo", about="as `dpo`, towards a fixed margin", loss=ipo, source="Azar et al. 2023")

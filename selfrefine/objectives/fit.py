@@ -3,39 +3,68 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from selfrefine.config import ObjectiveConfig
-from selfrefine.errors import DataError
-from selfrefine.objectives import GROUPED, LABELLED, PAIRED
-from selfrefine.objectives.advantages import groups, has_spread, weights
-from selfrefine.objectives.base import Item
+from selfrefine.config import SelectConfig
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.objectives import OBJECTIVES
+from selfrefine.objectives.advantages import groups, has_spread
+from selfrefine.objectives.base import Item, ObjectiveKind, Rows
 
 
-def fit(items: Sequence[Item], settings: ObjectiveConfig) -> tuple[list[Item], dict[str, int]]:
-    """The items to train on, in order, and how many fell out, by reason.
+def check_rows(name: str, select: SelectConfig) -> None:
+    """Raises: ConfigError where what is selected is not what the objective `name` learns from.
+
+    For both doors, a run and the filter. Found out after sampling, this costs the sampling; and a group that
+    was cut to its best answers would be trained on without a word, with advantages that are wrong.
+    """
+    rows, strategy = OBJECTIVES.get(name).rows, select.strategy
+    likelihood = rows in ("answers", "all")
+    if (strategy == rows) if rows != "answers" else (strategy in ("best-of-n", "threshold", "all")):
+        return
+    if rows == "answers":
+        fitting = ", ".join(other for other in OBJECTIVES if OBJECTIVES.get(other).rows == strategy)
+        raise ConfigError(
+            f"objective {name} learns from good answers, select.strategy {strategy} is for {fitting}: "
+            "set objective.name, or another strategy"
+        )
+    raise ConfigError(
+        f"objective {name} learns from {'good answers and bad' if likelihood else rows}, "
+        f"select.strategy is {strategy}: set select.strategy={rows}"
+    )
+
+
+def fit(items: Sequence[Item], kind: ObjectiveKind, own: Any) -> tuple[list[Item], dict[str, int]]:
+    """The items to train on, in order, and how many fell out, by reason. `own`: the objective's settings.
 
     Raises: DataError where the rows are of another kind than the objective's altogether.
     """
-    name = settings.name
-    if name in PAIRED:
-        return _paired(items, name)
-    if name in LABELLED:
-        kept = [item for item in items if item.role != "learn"]
-        if items and not kept:
-            raise DataError(f"{name} learns from rows marked chosen or rejected, and none is: select labels")
-        return kept, _counted(unlabelled=len(items) - len(kept))
-    if name in GROUPED:
-        return _grouped(items)
+    kept, counts = _ROWS[kind.rows](items, kind.name)
+    if kind.fit is not None:
+        found = kind.fit(kept, own)
+        counts |= _counted(weightless=len(kept) - len(found))
+        kept = found
+    return kept, counts
+
+
+def _answers(items: Sequence[Item], _name: str) -> tuple[list[Item], dict[str, int]]:
     # What a pair rejects is no example to follow.
     kept = [item for item in items if item.role != "rejected"]
-    counts = _counted(rejected=len(items) - len(kept))
-    if name == "weighted-sft":
-        scored = [item for item in kept if item.reward is not None]
-        weighed = weights(scored, settings)
-        counts |= _counted(unscored=len(kept) - len(scored), weightless=len(scored) - len(weighed))
-        kept = weighed
-    return kept, counts
+    return kept, _counted(rejected=len(items) - len(kept))
+
+
+def _all(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int]]:
+    kept, counts = _answers(items, name)
+    scored = [item for item in kept if item.reward is not None]
+    return scored, counts | _counted(unscored=len(kept) - len(scored))
+
+
+def _labelled(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int]]:
+    kept = [item for item in items if item.role != "learn"]
+    if items and not kept:
+        raise DataError(f"{name} learns from rows marked chosen or rejected, and none is: select labels")
+    return kept, _counted(unlabelled=len(items) - len(kept))
 
 
 def _paired(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int]]:
@@ -54,7 +83,7 @@ def _paired(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int
     return kept, _counted(unpaired=len(items) - len(kept))
 
 
-def _grouped(items: Sequence[Item]) -> tuple[list[Item], dict[str, int]]:
+def _grouped(items: Sequence[Item], _name: str) -> tuple[list[Item], dict[str, int]]:
     scored = [item for item in items if item.reward is not None]
     flat = [m for m in groups(scored) if not has_spread([scored[i].reward or 0.0 for i in m])]
     dropped = {i for members in flat for i in members}
@@ -64,3 +93,12 @@ def _grouped(items: Sequence[Item]) -> tuple[list[Item], dict[str, int]]:
 
 def _counted(**counts: int) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
+
+
+_ROWS: dict[Rows, Callable[[Sequence[Item], str], tuple[list[Item], dict[str, int]]]] = {
+    "answers": _answers,
+    "all": _all,
+    "pairs": _paired,
+    "labels": _labelled,
+    "groups": _grouped,
+}

@@ -20,19 +20,60 @@ T or |y_i| is not offered.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
-from torch import Tensor
+from msgspec import Meta, Struct
 
-from selfrefine.objectives.base import Batch, Loss
-from selfrefine.objectives.terms import clipped, kl_per_token, mean_kl, old, per_token, ratio, reference
+from selfrefine.objectives.advantages import advantages, unread
+from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Item, Loss, ObjectiveKind
+from selfrefine.objectives.terms import (
+    clipped,
+    joined,
+    kl_per_token,
+    mean_kl,
+    old,
+    per_token,
+    ratio,
+    reference,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+STD_FLOOR = 1e-4
+
+
+class GrpoSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    clip_low: ClipLow = 0.2
+    clip_high: ClipHigh = 0.28
+    normalise: Annotated[
+        Literal["tokens", "sequences"],
+        Meta(
+            description="The loss is a mean over the step's tokens, or of each answer's mean over sequences."
+        ),
+    ] = "tokens"
+    divide_by_std: Annotated[
+        bool, Meta(description="Advantages are divided by the group's standard deviation.")
+    ] = True
+    kl: Annotated[
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the loss.")
+    ] = 0.0
+
+
+def _advantages(items: Sequence[Item], own: GrpoSettings) -> list[Item]:
+    """Without the penalty in the rewards: the loss has a term of its own."""
+    if not own.divide_by_std:
+        return advantages(items, 0.0)
+    return advantages(items, 0.0, lambda returns: 1.0 / (statistics.stdev(returns) + STD_FLOOR))
 
 
 def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     """logprobs: one tensor [tokens] of nats for each of batch.items."""
     own, items = batch.settings, batch.items
-    flat = torch.cat(list(logprobs))
+    flat = joined(logprobs)
     ratios = ratio(flat - old(items, flat))
     advantages = per_token(items, (item.advantage for item in items), flat)
     losses, outside = clipped(ratios, advantages, own.clip_low, own.clip_high)
@@ -49,3 +90,18 @@ def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
         **mean_kl(logprobs, batch),
     }
     return Loss(value, metrics)
+
+
+GRPO = ObjectiveKind(
+    name="grpo",
+    about="groups: all answers to a prompt, by how they differ from each other",
+    rows="groups",
+    loss=grpo,
+    settings=GrpoSettings,
+    learning_rate=1e-5,
+    needs_old_logprobs=True,
+    needs_reference=lambda own: own.kl > 0,
+    prepare=_advantages,
+    unread=unread,
+    source="Shao et al. 2024, DAPO (Yu et al. 2025)",
+)

@@ -19,12 +19,21 @@ prompt in all there is no unrelated completion, and z0 is 0. 2. weights are not 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-import torch
-from torch import Tensor
+from msgspec import Meta, Struct
 
-from selfrefine.objectives.base import Batch, Item, Loss
+from selfrefine.objectives.base import Batch, Item, Loss, ObjectiveKind, StepBaseline
 from selfrefine.objectives.terms import kl_from_reference, known, log_ratios
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class KtoSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    beta: Annotated[float, Meta(gt=0.0, description="How strongly the reference binds.")] = 0.1
+    desirable_weight: Annotated[float, Meta(ge=0.0, description="Of good answers.")] = 1.0
+    undesirable_weight: Annotated[float, Meta(ge=0.0, description="Of bad answers.")] = 1.0
 
 
 def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -34,7 +43,7 @@ def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     chosen = [item.role == "chosen" for item in batch.items]
     signs = known((1.0 if good else -1.0 for good in chosen), ratios)
     weights = known((own.desirable_weight if good else own.undesirable_weight for good in chosen), ratios)
-    values = torch.sigmoid(own.beta * signs * (ratios - batch.baseline))
+    values = (own.beta * signs * (ratios - batch.baseline)).sigmoid()
     rewards = own.beta * ratios.detach()
     metrics = {
         # Of each completion against the baseline: there are no pairs to compare.
@@ -58,3 +67,16 @@ def unrelated(items: Sequence[Item]) -> list[tuple[int, ...]]:
             for place, i in enumerate(own):
                 found[i] = items[others[place % len(others)]].completion_token_ids
     return found
+
+
+KTO = ObjectiveKind(
+    name="kto",
+    about="answers that are each labelled good or bad",
+    rows="labels",
+    loss=kto,
+    settings=KtoSettings,
+    learning_rate=5e-6,
+    needs_reference=True,
+    step_baseline=StepBaseline(unrelated, lambda off: max(0.0, sum(off) / len(off))),
+    source="Ethayarajh et al. 2024",
+)

@@ -5,7 +5,7 @@
 
 N counts the completions of the optimizer step, p_old is the policy that sampled y_i. In the first step after
 sampling w = 1 and this is REINFORCE itself; later, and in further passes over the same samples, w keeps the
-gradient that of the present policy. With objective.kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)).
+gradient that of the present policy. With the setting kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)).
 
 Metrics: `ratio_max`; `clip_share`, the share of completions whose weight was cut; `kl` (`mean_kl`).
 
@@ -18,11 +18,23 @@ spread in the rewards are left out, also where kl would give them an advantage.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from torch import Tensor
+from msgspec import Meta, Struct
 
-from selfrefine.objectives.base import Batch, Loss
+from selfrefine.objectives.advantages import advantages, unread
+from selfrefine.objectives.base import Batch, Loss, ObjectiveKind
 from selfrefine.objectives.terms import known, mean_kl, ratio, sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ReinforceSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    clip_high: Annotated[float, Meta(gt=0.0, description="Weights are cut at 1 plus this.")] = 0.28
+    kl: Annotated[
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
+    ] = 0.0
 
 
 def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -39,3 +51,18 @@ def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
         **mean_kl(logprobs, batch),
     }
     return Loss(losses.sum() / batch.step_items, metrics)
+
+
+REINFORCE = ObjectiveKind(
+    name="reinforce",
+    about="groups: all answers to a prompt, by how they differ from each other",
+    rows="groups",
+    loss=reinforce,
+    settings=ReinforceSettings,
+    learning_rate=1e-5,
+    needs_old_logprobs=True,
+    needs_reference=lambda own: own.kl > 0,
+    prepare=lambda items, own: advantages(items, own.kl),
+    unread=unread,
+    source="Williams 1992, with truncated importance weights (Ionides 2008)",
+)

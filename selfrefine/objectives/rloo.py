@@ -4,7 +4,7 @@
     L = (1/N) sum_i -min(w_i A_i, clip(w_i, 1 - clip_low, 1 + clip_high) A_i)
 
 N counts the completions of the optimizer step, p_old is the policy that sampled y_i; w is of the whole
-completion. With objective.kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)) before A is computed.
+completion. With the setting kl, r_i is reduced by kl * log(p_old(y_i)/p_ref(y_i)) before A is computed.
 
 Metrics: `ratio_max`; `clip_share`, the share of completions that were clipped; `kl` (`mean_kl`).
 
@@ -17,11 +17,29 @@ without spread in the rewards are left out, also where kl would give them an adv
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
-from torch import Tensor
+from msgspec import Meta, Struct
 
-from selfrefine.objectives.base import Batch, Loss
+from selfrefine.objectives.advantages import advantages, unread
+from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Loss, ObjectiveKind
 from selfrefine.objectives.terms import clipped, known, mean_kl, ratio, sums
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class RlooSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    clip_low: ClipLow = 0.2
+    clip_high: ClipHigh = 0.28
+    kl: Annotated[
+        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
+    ] = 0.0
+
+
+def leave_one_out(returns: Sequence[float]) -> float:
+    """r - mean of the others is this times r - mean of all."""
+    return len(returns) / (len(returns) - 1)
 
 
 def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -38,3 +56,18 @@ def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
         **mean_kl(logprobs, batch),
     }
     return Loss(losses.sum() / batch.step_items, metrics)
+
+
+RLOO = ObjectiveKind(
+    name="rloo",
+    about="groups: all answers to a prompt, by how they differ from each other",
+    rows="groups",
+    loss=rloo,
+    settings=RlooSettings,
+    learning_rate=1e-5,
+    needs_old_logprobs=True,
+    needs_reference=lambda own: own.kl > 0,
+    prepare=lambda items, own: advantages(items, own.kl, leave_one_out),
+    unread=unread,
+    source="Kool et al. 2019, Ahmadian et al. 2024",
+)

@@ -13,13 +13,25 @@ Differs from the papers: 1. they divide by sequences, not tokens (long answers w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+from selfrefine.objectives.base import Batch, Loss, ObjectiveKind
 
-from selfrefine.objectives.base import Batch, Loss
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def sft(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     """logprobs: one tensor [tokens] of nats for each of batch.items."""
     total = sum((row.sum() for row in logprobs[1:]), start=logprobs[0].sum())
     return Loss(-total / batch.step_tokens, {})
+
+
+SFT = ObjectiveKind(
+    name="sft",
+    about="good answers, each alike",
+    rows="answers",
+    loss=sft,
+    learning_rate=2e-4,
+    source="STaR, ReST-EM",
+)

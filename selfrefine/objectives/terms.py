@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from selfrefine.objectives.base import Batch, Item
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def known(values: Iterable[float], like: Tensor) -> Tensor:
     """Numbers that carry no gradient, beside a tensor that does."""
-    return torch.tensor(list(values), dtype=like.dtype, device=like.device)
+    return like.new_tensor(list(values))
 
 
 def per_token(items: Sequence[Item], values: Iterable[float], like: Tensor) -> Tensor:
@@ -36,7 +37,16 @@ def reference(items: Sequence[Item], like: Tensor) -> Tensor:
 
 def sums(logprobs: Sequence[Tensor]) -> Tensor:
     """Log-probability of each whole completion."""
+    import torch
+
     return torch.stack([row.sum() for row in logprobs])
+
+
+def joined(logprobs: Sequence[Tensor]) -> Tensor:
+    """All items' tokens in a row."""
+    import torch
+
+    return torch.cat(list(logprobs))
 
 
 def log_ratios(logprobs: Sequence[Tensor], items: Sequence[Item]) -> Tensor:
@@ -65,7 +75,7 @@ def clipped(ratios: Tensor, advantages: Tensor, low: float, high: float) -> tupl
 
     Source: PPO (Schulman et al. 2017), eq. 7; separate bounds: DAPO (Yu et al. 2025), eq. 8.
     """
-    losses = -torch.min(ratios * advantages, ratios.clamp(1.0 - low, 1.0 + high) * advantages)
+    losses = -(ratios * advantages).minimum(ratios.clamp(1.0 - low, 1.0 + high) * advantages)
     outside = ((ratios < 1.0 - low) & (advantages < 0)) | ((ratios > 1.0 + high) & (advantages > 0))
     return losses, outside
 
@@ -73,7 +83,7 @@ def clipped(ratios: Tensor, advantages: Tensor, low: float, high: float) -> tupl
 def mean_kl(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
     """The metric `kl` of a policy gradient, nats per token of the step: KL(policy || reference) where
     objective.kl has the reference computed, else KL(sampling policy || policy), whose tokens these are."""
-    flat = torch.cat(list(logprobs)).detach()
+    flat = joined(logprobs).detach()
     if batch.settings.kl:
         found = kl_per_token(flat, reference(batch.items, flat))
     else:
@@ -84,5 +94,5 @@ def mean_kl(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
 def kl_from_reference(logprobs: Sequence[Tensor], batch: Batch) -> dict[str, float]:
     """The metric `kl` of a preference objective: KL(reference || policy), nats per token of the step. Its
     answers come from policies near the reference; those it makes unlikely count by how unlikely they are."""
-    flat = torch.cat(list(logprobs)).detach()
+    flat = joined(logprobs).detach()
     return {"kl": float(kl_per_token(reference(batch.items, flat), flat).sum()) / batch.step_tokens}

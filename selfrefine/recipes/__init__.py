@@ -6,7 +6,6 @@ the model come from a configuration file or flags. So `--recipe grpo` and `--con
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from selfrefine.config import check_key, flatten, read_toml
 from selfrefine.errors import ConfigError
+from selfrefine.words import nearest
 
 FOLDER = Path(__file__).parent
 NOT_A_METHOD = frozenset({"tasks", "model", "adapter", "seed", "recipe"})
@@ -42,9 +42,7 @@ def read(name: str) -> Recipe:
     own = "/" in name or name.endswith(".toml")
     path = Path(name) if own else FOLDER / f"{name}.toml"
     if not own and name not in names():
-        near = difflib.get_close_matches(name, names(), n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"no recipe {name!r}; {hint}`selfrefine recipes ls` lists them")
+        raise ConfigError(f"no recipe {name!r}{nearest(name, names())}")
     table = read_toml(path)
     for key in flatten(table):
         check_key(key, f"recipe {name}")

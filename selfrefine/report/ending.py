@@ -14,8 +14,8 @@ from selfrefine.report.words import revised_lines, with_interval
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.cycle import Ended
-from selfrefine.stages.stages import test_reads
-from selfrefine.stats import Difference, Interval, paired_difference
+from selfrefine.stages.revisions import RevisionSummary
+from selfrefine.stats import Difference, paired_difference
 from selfrefine.steps.evaluate import per_task
 
 
@@ -31,18 +31,16 @@ def round_seconds(run: Run) -> dict[int, float]:
 
 def final_row(run: Run) -> RoundRow | None:
     """The accepted policy on the test split, where it was measured."""
-    note = run.final.path / "summary.json"
-    if not note.is_file():
+    told = run.final_summary()
+    if told is None:
         return None
-    told = msgspec.json.decode(note.read_bytes())
-    kept = f"round {told['accepted_round']}" if told["accepted_round"] else "the start"
-    return RoundRow(label="final", test=msgspec.convert(told["test"], Interval), decision=kept)
+    kept = f"round {told.accepted_round}" if told.accepted_round else "the start"
+    return RoundRow(label="final", test=told.test, decision=kept)
 
 
-def revised(run: Run) -> dict[str, Any] | None:
-    """The comparison of revisions on the test tasks, where the run ended with one."""
-    note = run.final.path / "revised.json"
-    return msgspec.json.decode(note.read_bytes(), type=dict[str, Any]) if note.is_file() else None
+def revised(folder: RoundDir) -> RevisionSummary | None:
+    """The comparison of revisions on the test tasks, where one was made there."""
+    return folder.stage_summary("revised", RevisionSummary)
 
 
 def test_gain(run: Run) -> Difference | None:
@@ -68,9 +66,9 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
         what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
         lines.append(
             f"{what} on {gain.n} test tasks, paired: {with_interval(gain)} "
-            f"(the test split was read {test_reads(run.path)} times)"
+            f"(the test split was read {run.test_reads()} times)"
         )
-    if told := revised(run):
+    if told := revised(run.final):
         lines += revised_lines(told)
     if shown := examples(run):
         lines += ["the same test tasks, start and end:", *shown]
@@ -100,9 +98,9 @@ def summary(run: Run, ended: Ended) -> dict[str, Any]:
         "run": str(run.path),
         "why": ended.why,
         "nothing_to_learn": ended.nothing_to_learn,
-        "rounds": [msgspec.to_builtins(one) for one in ended.summaries],
+        "rounds": msgspec.to_builtins(ended.summaries),
         "accepted_round": ended.summaries[-1].accepted_round if ended.summaries else 0,
         "test": msgspec.to_builtins(ended.final) if ended.final else None,
         "test_gain": msgspec.to_builtins(gain) if gain else None,
-        "revised": revised(run),
+        "revised": msgspec.to_builtins(revised(run.final)),
     }

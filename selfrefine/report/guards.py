@@ -8,8 +8,8 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
-from selfrefine.records import RoundSummary
 from selfrefine.report.safe_text import text
+from selfrefine.runfolder.summaries import RoundSummary
 
 _STYLES = {"ok": "", "warn": "yellow", "veto": "bold red"}
 

@@ -17,11 +17,12 @@ from rich.table import Table
 from rich.text import Text
 
 from selfrefine.doctor import Check
-from selfrefine.records import Reward, RoundSummary, RunManifest, Sample, Task
+from selfrefine.records import Reward, Sample, Task
 from selfrefine.report.guards import watched_view
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import compact, number, with_interval
 from selfrefine.runfolder.audit import RunInfo
+from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 from selfrefine.stats import Interval
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -48,22 +49,14 @@ def round_rows(
     return [
         RoundRow(
             label=str(summary.index),
-            gate=_measure(summary.measures.get("gate")),
-            test=_measure(summary.measures.get("test")),
-            tokens=summary.counts.get("tokens"),
+            gate=summary.measures.get("gate"),
+            test=summary.measures.get("test"),
+            tokens=summary.cost.tokens,
             seconds=(seconds or {}).get(summary.index),
             decision=_decision(summary),
         )
         for summary in summaries
     ]
-
-
-def _measure(value: Any) -> Interval | None:
-    """A stored measure; None where it is not an interval of this version's shape."""
-    try:
-        return msgspec.convert(value, Interval)
-    except msgspec.ValidationError:
-        return None
 
 
 def _decision(summary: RoundSummary) -> str:
@@ -114,12 +107,11 @@ def runs_table(runs: Sequence[RunInfo]) -> Table:
             continue
         last = run.last
         gate = last.gate if last else None
-        score = with_interval(_measure(last.measures.get("gate"))) if last else "–"
+        score = with_interval(last.measures.get("gate")) if last else "–"
         if gate is not None and not gate.accepted:  # the measure is the rejected candidate's
             score = "–" if gate.before is None else f"{gate.before:.3f}"
-        state = "new" if last is None else f"ended: {last.stop}" if last.stop else "open"
         accepted = str(last.accepted_round) if last else ""
-        table.add_row(*map(text, (run.name, str(run.rounds), accepted, score, state)))
+        table.add_row(*map(text, (run.name, str(run.rounds), accepted, score, run.state)))
     return table
 
 
@@ -150,14 +142,15 @@ def run_view(
     rows = round_rows(summaries, seconds)
     parts.append(round_table([*rows, final] if final else rows, measure_name(manifest.config)))
     for summary in summaries:
-        counts = ", ".join(
-            f"{number(count)} {name.replace('_', ' ')}" for name, count in summary.counts.items()
+        own = summary.cost
+        parts.append(
+            text(
+                f"round {summary.index}: {number(own.tokens)} tokens sampled, of them "
+                f"{number(own.measured_tokens)} to measure, {number(own.trained_tokens)} trained on"
+            )
         )
-        parts.append(text(f"round {summary.index}: {counts or 'no counts'}"))
         if summary.gate is not None:
             parts.append(Padding(text(summary.gate.reason, "dim"), (0, 0, 0, 2)))
-        if summary.stop is not None:
-            parts.append(text(f"stopped: {summary.stop}", "bold"))
     return Group(*parts, *watched_view(summaries))
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfrefine.report.safe_text import safe_text
 from selfrefine.stats import Difference, Interval
+
+if TYPE_CHECKING:  # `runs` reads no stage
+    from selfrefine.stages.revisions import RevisionSummary
+    from selfrefine.steps.critique_outcome import CritiqueSummary
 
 _QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
@@ -106,18 +110,18 @@ def _scalar(value: Any) -> str:
     return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
-def critique_line(summary: Mapping[str, Any]) -> str:
+def critique_line(found: CritiqueSummary) -> str:
     """What critique came to, with the comparison that decides whether it was worth its tokens."""
-    passes, compared = summary["passes"], summary["comparison"]
-    parts = [f"{number(summary['drafts'])} drafts, {number(summary['revisions'])} revisions"]
-    if summary["unparsed_share"] is not None:
-        parts.append(f"{summary['unparsed_share']:.0%} of verdicts unparsed")
-    for i, one in enumerate(passes, start=1):
-        parts.append(f"pass {i} wrong→right {one['wrong_right']}, right→wrong {one['right_wrong']}")
-    right = compared["right"]
-    if compared["compared"]:
-        arms = ", ".join(f"{arm} {right[arm]:.3f}" for arm in right)
-        parts.append(f"right at equal tokens: {arms} ({number(compared['compared'])} compared)")
+    compared = found.comparison
+    parts = [f"{number(found.drafts)} drafts, {number(found.revisions)} revisions"]
+    if found.unparsed_share is not None:
+        parts.append(f"{found.unparsed_share:.0%} of verdicts unparsed")
+    for i, one in enumerate(found.passes, start=1):
+        parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
+    if compared.compared:
+        right = {arm: getattr(compared.right, arm) for arm in ("draft", "revision", "fresh")}
+        arms = ", ".join(f"{arm} {rate:.3f}" for arm, rate in right.items() if isinstance(rate, float))
+        parts.append(f"right at equal tokens: {arms} ({number(compared.compared)} compared)")
     return "critique: " + " · ".join(parts)
 
 
@@ -129,22 +133,18 @@ def outcome(lo: float | None, hi: float | None) -> str | None:
     return "beats" if lo > 0 else "is worse than" if hi < 0 else "does not beat"
 
 
-def revised_lines(told: Mapping[str, Any]) -> list[str]:
-    """The comparison of `steps.revised`: what revising gained, and whether it was worth its tokens."""
-    arms = ", ".join(f"{arm} {with_interval(_interval(told[arm]))}" for arm in ("draft", "revision", "fresh"))
+def revised_lines(told: RevisionSummary) -> list[str]:
+    """The comparison of `stages.revisions`: what revising gained, and whether it was worth its tokens."""
+    sides = {"draft": told.draft, "revision": told.revision, "fresh": told.fresh}
+    arms = ", ".join(f"{name} {with_interval(side)}" for name, side in sides.items())
     lines = [f"critique on test tasks: {arms}"]
-    for name, words in (("draft", "the draft"), ("fresh", "asking again for the same tokens")):
-        gain = told[f"revision_minus_{name}"]
-        lo, hi = gain["lo"], gain["hi"]
-        if (won := outcome(lo, hi)) is None:
-            few = f"too few of {number(gain['n'])} tasks changed to tell"
-            lines.append(f"revision against {words}: {few if gain['n'] else 'nothing to compare'}")
+    for gain, words in (
+        (told.revision_minus_draft, "the draft"),
+        (told.revision_minus_fresh, "asking again for the same tokens"),
+    ):
+        if (won := outcome(gain.lo, gain.hi)) is None:
+            few = f"too few of {number(gain.n)} tasks changed to tell"
+            lines.append(f"revision against {words}: {few if gain.n else 'nothing to compare'}")
             continue
-        lines.append(
-            f"revision {won} {words}: {with_interval(_interval(gain))}, paired, {number(gain['n'])} tasks"
-        )
+        lines.append(f"revision {won} {words}: {with_interval(gain)}, paired, {number(gain.n)} tasks")
     return lines
-
-
-def _interval(told: Mapping[str, Any]) -> Interval:
-    return Interval(mean=told["mean"], lo=told["lo"], hi=told["hi"], n=told["n"])

@@ -1,28 +1,41 @@
-"""One file per reward. The registry maps a name to its factory, imported only when asked for.
-
-A factory is `make(options: RewardOptions, engine: Engine | None) -> Scorer`.
-"""
+"""One file per reward, which describes itself; here is only where each is. Imported when it is asked for."""
 
 from __future__ import annotations
 
-REWARDS: dict[str, str] = {
-    "exact": "selfrefine.rewards.exact:make",
-    "numeric": "selfrefine.rewards.numeric:make",
-    "regex": "selfrefine.rewards.regex:make",
-    "coverage": "selfrefine.rewards.coverage:make",
-    "sentence": "selfrefine.rewards.sentence:make",
-    "bleu": "selfrefine.rewards.bleu:make",
-    "chrf": "selfrefine.rewards.chrf:make",
-    "ter": "selfrefine.rewards.ter:make",
-    "length": "selfrefine.rewards.length:make",
-    "repetition": "selfrefine.rewards.repetition:make",
-    "fluency": "selfrefine.rewards.fluency:make",
-    "critic": "selfrefine.rewards.critic:make",
-    "p-true": "selfrefine.rewards.p_true:make",
-    "gym": "selfrefine.rewards.gym:make",
-    "majority": "selfrefine.rewards.majority:make",
-    "random": "selfrefine.rewards.random:make",
-}
+from typing import TYPE_CHECKING
 
-NEEDS_ENGINE = frozenset({"fluency", "p-true"})
-"""These ask a model; all others run without torch."""
+from selfrefine.registry import Origin, Registry
+
+if TYPE_CHECKING:
+    from selfrefine.rewards.base import RewardKind
+
+
+def _adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
+    from selfrefine.rewards.outside import adopt
+
+    return adopt(name, value, origin)
+
+
+REWARDS: Registry[RewardKind] = Registry(
+    "reward",
+    "selfrefine.rewards",
+    {
+        "exact": "selfrefine.rewards.exact:REWARD",
+        "numeric": "selfrefine.rewards.numeric:REWARD",
+        "regex": "selfrefine.rewards.regex:REWARD",
+        "coverage": "selfrefine.rewards.coverage:REWARD",
+        "sentence": "selfrefine.rewards.sentence:REWARD",
+        "bleu": "selfrefine.rewards.bleu:REWARD",
+        "chrf": "selfrefine.rewards.chrf:REWARD",
+        "ter": "selfrefine.rewards.ter:REWARD",
+        "length": "selfrefine.rewards.length:REWARD",
+        "repetition": "selfrefine.rewards.repetition:REWARD",
+        "fluency": "selfrefine.rewards.fluency:REWARD",
+        "critic": "selfrefine.rewards.critic:REWARD",
+        "p-true": "selfrefine.rewards.p_true:REWARD",
+        "gym": "selfrefine.rewards.gym:REWARD",
+        "majority": "selfrefine.rewards.majority:REWARD",
+        "random": "selfrefine.rewards.random:REWARD",
+    },
+    _adopt,
+)

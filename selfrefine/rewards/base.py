@@ -4,23 +4,28 @@
     GroupRewardFn  (samples of one prompt) -> [Reward]    majority vote, length against the group
     BatchRewardFn  (samples) -> [Reward]                  those that ask a model
 
-A factory brings the first two to the third with `each` and `each_group`, so that `steps.reward` knows one
-shape only. A reward that cannot be computed is `unscored(...)`: null with a reason, never 0, because in
-self-training a false 0 is a lesson learnt wrongly.
+A reward's file ends in a `RewardKind`: what it says of itself, and `make`, which brings the first two to the
+third with `each` and `each_group`, so that `steps.reward` knows one shape only. A reward that cannot be
+computed is `unscored(...)`: null with a reason, never 0, because in self-training a false 0 is a lesson
+learnt wrongly.
 """
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample, groups
+from selfrefine.registry import BUILT_IN, Origin
+from selfrefine.words import nearest
+
+if TYPE_CHECKING:  # a reward that asks no model knows nothing of engines
+    from selfrefine.engines.base import Engine
 
 RewardFn = Callable[[Sample], Reward]
 GroupRewardFn = Callable[[Sequence[Sample]], list[Reward]]
@@ -35,22 +40,29 @@ class RewardSpec(Struct, frozen=True, kw_only=True):
 
 
 class RewardOptions(Struct, frozen=True, kw_only=True):
-    """What a factory may use to build a reward.
-
-    `settings` is the config's [reward.NAME] table for a factory; `steps.reward.build` takes the whole
-    [reward] table, name to table, and hands each factory its own.
-    """
+    """What all rewards of a command share. `settings` is the [reward] table: reward to its own settings."""
 
     seed: int = 0
-    settings: dict[str, Any] = {}
+    settings: dict[str, dict[str, Any]] = {}
     reveal_references: bool = False
     """Details may name references (concepts that stand only there); off unless the user asked."""
+    engine: Engine | None = None
+    """The policy, for kinds with `needs_engine`; for the others there may be none."""
+
+
+class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of a reward that has none of its own."""
+
+
+class CorpusScore(Struct, frozen=True, kw_only=True):
+    """A figure of all rows together, in the metric's own unit."""
+
+    score: float
+    signature: str
 
 
 class CorpusFigure(Protocol):
-    """A figure of all rows together (corpus BLEU is not the mean of sentence BLEU), in constant memory."""
-
-    def add(self, sample: Sample) -> None: ...
+    """A figure of all rows together (corpus BLEU is not the mean of sentence BLEU), from sums over them."""
 
     def statistics(self, sample: Sample) -> Sequence[float]:
         """What one answer adds to the corpus: a fixed number of sums."""
@@ -58,8 +70,8 @@ class CorpusFigure(Protocol):
     def score(self, sums: Sequence[float]) -> float:
         """The figure of such sums, brought to [0, 1], higher is better."""
 
-    def result(self) -> dict[str, Any] | None:
-        """`{"score": float, "signature": str, ...}`, or None when no row had a reference."""
+    def result(self, sums: Sequence[float], references: Mapping[int, int]) -> CorpusScore:
+        """The figure itself; `references`: how many rows have how many references."""
 
 
 class Scorer(Struct, frozen=True, kw_only=True):
@@ -72,6 +84,33 @@ class Scorer(Struct, frozen=True, kw_only=True):
     weight: float = 1.0
     pass_at: float = 1.0
     """From this value on the reward passes as a gate (`--gate-on`)."""
+
+
+class RewardKind(Struct, frozen=True, kw_only=True):
+    """What a reward says of itself.
+
+    `make(settings, options)` builds it. Its settings arrive checked, as a `settings` struct; every field of
+    that has a `Meta(description=...)`. Where `needs_engine` holds, `options.engine` is there.
+    """
+
+    name: str
+    about: str
+    """What it asks of an answer, in a line."""
+    make: Callable[[Any, RewardOptions], Scorer]
+    settings: type[Struct] = NoSettings
+    needs_engine: bool = False
+    needs_references: bool | Callable[[Any], bool] = False
+    """Or a function of its settings. Rows without references are unscored, with that reason."""
+    judge: Literal["outside", "policy", "round-0"] = "outside"
+    """Whose judgement it is. Other than outside, a gain in it is no measured improvement; the policy's own
+    judgement also guards against nothing."""
+    corpus: bool = False
+    """It has a figure of all rows together (`Scorer.corpus`), and needs no model."""
+    why_no_measure: str = ""
+    """Why it cannot measure held-out answers; empty where it can."""
+    source: str = ""
+    """The paper or program it is from."""
+    origin: Origin = BUILT_IN
 
 
 def each(score: RewardFn) -> BatchRewardFn:
@@ -108,24 +147,30 @@ def checked(name: str, value: float, detail: str | None = None, signature: str =
     return Reward(name=name, value=float(value), detail=detail, signature=signature)
 
 
-Settings = TypeVar("Settings", bound=Struct)
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 
 
-def settings(name: str, options: RewardOptions, kind: type[Settings]) -> Settings:
-    """The [reward.NAME] table as a checked struct. Raises: ConfigError, with the nearest known key."""
-    known = kind.__struct_fields__
-    for key in options.settings:
+def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
+    """A reward's [reward.NAME] table as its struct, and `pass_at`, which any of them may have.
+
+    Raises: ConfigError naming the key, and the nearest known one.
+    """
+    known = (*kind.settings.__struct_fields__, "pass_at")
+    for key in table:
         if key not in known:
-            raise ConfigError(f"reward.{name}: unknown setting {key!r}{nearest(key, known)}")
+            raise ConfigError(f"reward.{kind.name}.{key}: there is no such setting{nearest(key, known)}")
+    own = dict(table)
+    shared = {"pass_at": own.pop("pass_at", 1.0)}
     try:
-        return msgspec.convert(options.settings, kind)
+        return msgspec.convert(own, kind.settings), msgspec.convert(shared, PassAt).pass_at
     except msgspec.ValidationError as error:
-        raise ConfigError(f"reward.{name}: {error}") from None
+        message, _, path = str(error).partition(" - at `$")
+        raise ConfigError(f"reward.{kind.name}{path.rstrip('`')}: {message}") from None
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The end of an error sentence: what was probably meant, and what there is."""
-    choices = sorted(known)
-    close = difflib.get_close_matches(word, choices, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{meant} (known: {', '.join(choices) or 'none'})"
+class PassAt(Struct, frozen=True):
+    """What any reward's table may have besides its own settings."""
+
+    pass_at: Annotated[
+        Share, Meta(description="From this value on it passes as a gate (`reward.gate_on`).")
+    ] = 1.0

@@ -9,22 +9,30 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
-from selfrefine.rewards.base import RewardOptions, Scorer, settings
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer
 from selfrefine.rewards.sacre import scorer
 
 
 class ChrfSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    word_order: Annotated[int, Meta(ge=0, le=4)] = 0
-    lowercase: bool = False
+    word_order: Annotated[int, Meta(ge=0, le=4, description="Longest word n-gram; 2 makes it chrF++.")] = 0
+    lowercase: Annotated[bool, Meta(description="Compare without regard to case.")] = False
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+def make(own: ChrfSettings, options: RewardOptions) -> Scorer:
     from sacrebleu.metrics import CHRF
 
-    chosen = settings("chrf", options, ChrfSettings)
-
     def metric() -> CHRF:
-        return CHRF(word_order=chosen.word_order, lowercase=chosen.lowercase)
+        return CHRF(word_order=own.word_order, lowercase=own.lowercase)
 
     return scorer("chrf", "chrF", metric, lambda raw: raw / 100)
+
+
+REWARD = RewardKind(
+    name="chrf",
+    about="sacreBLEU's chrF of the sentence, brought to 0 to 1",
+    make=make,
+    settings=ChrfSettings,
+    needs_references=True,
+    corpus=True,
+    source="Popovic 2015, 2017",
+)

@@ -7,24 +7,26 @@ references may be revealed. A concept of several words must stand in one piece.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from typing import Annotated
 
-from selfrefine.engines.base import Engine
+from msgspec import Meta, Struct
+
 from selfrefine.records import Reward, Sample, Task
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 from selfrefine.rewards.words import forms, tokens
 
 SIGNATURE = "forms:en-rules|v:1"
 
 
 class CoverageSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    word_forms: bool = True
-    """Off: only the concept's own spelling counts (languages other than English)."""
+    word_forms: Annotated[
+        bool,
+        Meta(description="Off: only the concept's own spelling counts (for other languages than English)."),
+    ] = True
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    word_forms = settings("coverage", options, CoverageSettings).word_forms
-    signature = SIGNATURE if word_forms else "forms:none|v:1"
+def make(own: CoverageSettings, options: RewardOptions) -> Scorer:
+    signature = SIGNATURE if own.word_forms else "forms:none|v:1"
 
     def score(sample: Sample) -> Reward:
         try:
@@ -32,7 +34,7 @@ def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
         except ValueError as error:
             return unscored("coverage", str(error), signature)
         words = tokens(sample.text)
-        missing = [c for c in concepts if not _used(tokens(c), words, word_forms)]
+        missing = [c for c in concepts if not _used(tokens(c), words, own.word_forms)]
         if not missing:
             detail = None
         elif public or options.reveal_references:
@@ -66,3 +68,11 @@ def _used(concept: list[str], words: list[str], word_forms: bool) -> bool:
         all(word in good for word, good in zip(words[i : i + n], accepted, strict=True))
         for i in range(len(words) - n + 1)
     )
+
+
+REWARD = RewardKind(
+    name="coverage",
+    about="the share of `meta.concepts` that is used, word forms included",
+    make=make,
+    settings=CoverageSettings,
+)

@@ -5,12 +5,11 @@ A last critique without a score makes the row unscored: an earlier pass judged a
 
 from __future__ import annotations
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+def make(_own: object, options: RewardOptions) -> Scorer:
     return Scorer(name="critic", score=each(_score))
 
 
@@ -22,3 +21,12 @@ def _score(sample: Sample) -> Reward:
     if last.score is None:
         return unscored("critic", f"the critique has no score ({last.error or 'not parsed'})", signature)
     return checked("critic", last.score, None, signature)
+
+
+REWARD = RewardKind(
+    name="critic",
+    about="the score of the row's last critique",
+    make=make,
+    judge="policy",
+    why_no_measure="held-out answers are not criticised, so `critic` cannot measure them",
+)

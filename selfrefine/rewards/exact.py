@@ -7,28 +7,36 @@ does not count; `ignore_case` compares case-folded.
 from __future__ import annotations
 
 import unicodedata
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 
 
 class ExactSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    ignore_case: bool = False
+    ignore_case: Annotated[bool, Meta(description="Compare without regard to case.")] = False
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    ignore_case = settings("exact", options, ExactSettings).ignore_case
-    signature = f"norm:nfc+space|case:{'lc' if ignore_case else 'mixed'}"
+def make(own: ExactSettings, options: RewardOptions) -> Scorer:
+    signature = f"norm:nfc+space|case:{'lc' if own.ignore_case else 'mixed'}"
 
     def normal(text: str) -> str:
         text = " ".join(unicodedata.normalize("NFC", text).split())
-        return text.casefold() if ignore_case else text
+        return text.casefold() if own.ignore_case else text
 
     def score(sample: Sample) -> Reward:
         hit = normal(sample.text) in {normal(reference) for reference in sample.task.references}
         return checked("exact", hit, None if hit else "not an exact match", signature)
 
-    return Scorer(name="exact", score=each(score), needs_references=True)
+    return Scorer(name="exact", score=each(score))
+
+
+REWARD = RewardKind(
+    name="exact",
+    about="is the answer one of the references, white space evened out",
+    make=make,
+    settings=ExactSettings,
+    needs_references=True,
+)

@@ -1,27 +1,26 @@
-"""fluency: exp(mean logprob per token) of the answer under the round-0 base model, in [0, 1].
+"""fluency: exp(mean logprob per token) of the answer under the bare model, in [0, 1].
 
-The base, not the current policy: a policy that grew fond of its own habits would reward them.
+The bare model, not the current policy: a policy that grew fond of its own habits would reward them. Nor the
+policy a run starts from, where that is an adapter: its habits were learnt, too.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, unscored
+
+if TYPE_CHECKING:
+    from selfrefine.engines.base import Engine
 
 
-def make(options: RewardOptions, engine: Engine | None) -> Scorer:
-    if engine is None:
-        raise ConfigError("reward fluency asks a model and none was given")
-
-    def score(samples: Sequence[Sample]) -> list[Reward]:
-        return _score(samples, engine)
-
-    return Scorer(name="fluency", score=score)
+def make(_own: object, options: RewardOptions) -> Scorer:
+    engine = options.engine
+    assert engine is not None
+    return Scorer(name="fluency", score=lambda samples: _score(samples, engine))
 
 
 def _score(samples: Sequence[Sample], engine: Engine) -> list[Reward]:
@@ -36,7 +35,7 @@ def _score(samples: Sequence[Sample], engine: Engine) -> list[Reward]:
             rewards[i] = unscored("fluency", "prompt and answer are longer than the context", signature)
         else:
             asked.append((i, prompt, answer))
-    scored = engine.score([p for _, p, _ in asked], [a for _, _, a in asked], base=True) if asked else []
+    scored = engine.score([p for _, p, _ in asked], [a for _, _, a in asked], bare=True) if asked else []
     for (i, _, _), logprobs in zip(asked, scored, strict=True):
         mean = math.fsum(logprobs) / len(logprobs)
         if not math.isfinite(mean):
@@ -55,3 +54,12 @@ def _ids(sample: Sample, engine: Engine) -> tuple[tuple[int, ...], tuple[int, ..
     if sample.finish_reason == "length":
         return prompt, engine.encode_text(sample.text)
     return prompt, engine.encode_answer(sample.text)
+
+
+REWARD = RewardKind(
+    name="fluency",
+    about="mean token probability under the base model",
+    make=make,
+    needs_engine=True,
+    judge="round-0",
+)

@@ -15,16 +15,15 @@ from functools import cache
 from importlib.metadata import version
 from typing import Any, cast
 
-from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 from selfrefine.rewards.numeric import last_number_text
 
 GymScorer = Callable[..., float]
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+def make(_own: object, options: RewardOptions) -> Scorer:
     return Scorer(name="gym", score=each(_score))
 
 
@@ -72,3 +71,10 @@ def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
         return cast(GymScorer, reasoning_gym.get_score_answer_fn(dataset)), signature
     except ValueError:
         return None, signature
+
+
+REWARD = RewardKind(
+    name="gym",
+    about="the reasoning-gym dataset's own scorer",
+    make=make,
+)

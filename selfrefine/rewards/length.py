@@ -10,29 +10,27 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 
 Positive = Annotated[int, Meta(ge=1)]
 
 
 class LengthSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    min: Positive | None = None
-    max: Positive | None = None
-    target: Positive | None = None
-    unit: Literal["words", "chars"] = "words"
+    min: Annotated[Positive | None, Meta(description="Shortest length that gets 1.")] = None
+    max: Annotated[Positive | None, Meta(description="Longest length that gets 1.")] = None
+    target: Annotated[Positive | None, Meta(description="The one length that gets 1.")] = None
+    unit: Annotated[Literal["words", "chars"], Meta(description="What is counted.")] = "words"
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    chosen = settings("length", options, LengthSettings)
-    low, high, target, unit = chosen.min, chosen.max, chosen.target, chosen.unit
+def make(own: LengthSettings, options: RewardOptions) -> Scorer:
+    low, high, target, unit = own.min, own.max, own.target, own.unit
     if (target is None) == (low is None and high is None):
         raise ConfigError("reward.length needs either target, or min and/or max")
     if low is not None and high is not None and low > high:
         raise ConfigError(f"reward.length: min {low} is above max {high}")
-    wanted = "|".join(f"{k}:{getattr(chosen, k)}" for k in ("min", "max", "target") if getattr(chosen, k))
+    wanted = "|".join(f"{k}:{getattr(own, k)}" for k in ("min", "max", "target") if getattr(own, k))
 
     def score(sample: Sample) -> Reward:
         n = len(sample.text.split()) if unit == "words" else len(sample.text)
@@ -47,3 +45,11 @@ def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
         return checked("length", value, f"{n} {unit}", f"unit:{unit}|{wanted}")
 
     return Scorer(name="length", score=each(score))
+
+
+REWARD = RewardKind(
+    name="length",
+    about="how well it keeps to a length",
+    make=make,
+    settings=LengthSettings,
+)

@@ -18,21 +18,20 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each_group, settings, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, Share, checked, each_group, unscored
 from selfrefine.rewards.numeric import last_number
 
 
 class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
-    extract: Literal["number", "text"] = "number"
-    """What must agree: the last number of the answer, or all of it, case and white space evened out."""
-    min_share: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.0
-    """Share of the votes that a majority needs."""
+    extract: Annotated[
+        Literal["number", "text"],
+        Meta(description="What must agree: the last number, or the whole text."),
+    ] = "number"
+    min_share: Annotated[Share, Meta(description="Share of the votes that a majority needs.")] = 0.0
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    own = settings("majority", options, MajoritySettings)
+def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
     signature = f"extract:{own.extract}" + (f"|min-share:{own.min_share:g}" if own.min_share else "")
 
     def vote(sample: Sample) -> Fraction | str | None:
@@ -66,3 +65,14 @@ def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None
     if first < min_share * votes.total():
         return f"no majority: {first} of {votes.total()} votes is below min_share"
     return None
+
+
+REWARD = RewardKind(
+    name="majority",
+    about="does the answer agree with most of the policy's answers to the prompt; no references",
+    make=make,
+    settings=MajoritySettings,
+    judge="policy",
+    why_no_measure="majority says how far the answers agree with each other, not whether they are right",
+    source="Zuo et al. 2025, section 2",
+)

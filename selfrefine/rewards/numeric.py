@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections import deque
 from fractions import Fraction
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 
 SIGNATURE = "extract:last-number|compare:fraction"
 _MAX_DIGITS = 300  # int() refuses more than 4,300 digits and takes quadratic time before that
@@ -29,8 +29,9 @@ _NUMBER = re.compile(
 
 
 class NumericSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    tolerance: float = 0.0
-    """Largest difference that still counts as equal."""
+    tolerance: Annotated[
+        float, Meta(ge=0.0, description="Largest difference that still counts as equal.")
+    ] = 0.0
 
 
 def last_number_text(text: str) -> str | None:
@@ -55,9 +56,8 @@ def last_number(text: str) -> Fraction | None:
     return Fraction(above) / divisor if divisor else None
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    tolerance = settings("numeric", options, NumericSettings).tolerance
-    signature = SIGNATURE + (f"|tol:{tolerance:g}" if tolerance else "")
+def make(own: NumericSettings, options: RewardOptions) -> Scorer:
+    signature = SIGNATURE + (f"|tol:{own.tolerance:g}" if own.tolerance else "")
 
     def score(sample: Sample) -> Reward:
         wanted = [last_number(reference.rpartition("####")[2]) for reference in sample.task.references]
@@ -67,8 +67,17 @@ def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
         answer = last_number(sample.text)
         if answer is None:
             return checked("numeric", 0.0, "no number in the answer", signature)
-        hit = any(abs(answer - number) <= tolerance for number in numbers)
+        hit = any(abs(answer - number) <= own.tolerance for number in numbers)
         detail = None if hit else f"the number {last_number_text(sample.text)} is wrong"
         return checked("numeric", hit, detail, signature)
 
-    return Scorer(name="numeric", score=each(score), needs_references=True)
+    return Scorer(name="numeric", score=each(score))
+
+
+REWARD = RewardKind(
+    name="numeric",
+    about="is the answer's last number the reference's (after the last `####`, if any)",
+    make=make,
+    settings=NumericSettings,
+    needs_references=True,
+)

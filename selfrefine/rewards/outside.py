@@ -1,83 +1,77 @@
-"""Outside code as a reward: `path/to/file.py:function`.
+"""What is not built in as a reward: a plugin's, or one in a file of the user's (`path/to/file.py:name`).
 
-The function takes a Sample and returns a Reward, a number in [0, 1] or None (no score). With the attribute
-`function.group = True` it takes the samples of one prompt and returns a list of as many. When it raises, its
-rows are unscored with the reason and the run goes on.
+Either is a `RewardKind`, or a plain function that takes a Sample and returns a Reward, a number in [0, 1] or
+None (no score). With the attribute `function.group = True` it takes the samples of one prompt and returns a
+list of as many. When it raises, its rows are unscored with the reason and the run goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
 
-from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, each_group, unscored
+from selfrefine.registry import Origin, why
+from selfrefine.rewards.base import (
+    BatchRewardFn,
+    RewardKind,
+    RewardOptions,
+    Scorer,
+    checked,
+    each,
+    each_group,
+    unscored,
+)
 
 
-def make(spec: str, options: RewardOptions) -> Scorer:
-    """Raises: ConfigError when the file does not import or has no such function."""
-    path, _, function = spec.rpartition(":")
-    if options.settings:
-        raise ConfigError(f"reward {spec}: a file's function takes no settings but pass_at")
-    module, digest = _load(Path(path), spec)
-    run: Callable[[Any], Any] | None = getattr(module, function, None)
-    if not callable(run):
-        there = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        raise ConfigError(f"reward {spec}: {path} has no function {function} (it has: {', '.join(there)})")
-    signature = f"file:{Path(path).name}|sha256:{digest[:12]}|fn:{function}"
+def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
+    """What a plugin or a file offers, as a reward of that name; None where it is none."""
+    if isinstance(value, RewardKind):
+        return msgspec.structs.replace(value, name=name, origin=origin)
+    if not callable(value):
+        return None
+    return RewardKind(name=name, about=_about(value), make=_of_function(name, value), origin=origin)
 
-    def one(sample: Sample) -> Reward:
+
+def _about(function: Any) -> str:
+    return next(iter((function.__doc__ or "").strip().splitlines()), "a function of one's own")
+
+
+def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptions) -> BatchRewardFn:
+    """`score` of foreign code: its rewards go by the name it was asked for under, carry where they are from,
+    and their details tell no reference unless the user asked for that."""
+
+    def run(samples: Sequence[Sample]) -> list[Reward]:
+        pairs = zip(score(samples), samples, strict=True)
+        return [_reward(kind.name, r, s, kind.origin.signature, options.reveal_references) for r, s in pairs]
+
+    return run
+
+
+def _of_function(name: str, run: Callable[[Any], Any]) -> Callable[[object, RewardOptions], Scorer]:
+    """A factory. What the function returns is looked at in `checked_results`."""
+
+    def one(sample: Sample) -> Any:
         try:
-            result = run(sample)
-        except Exception as error:  # noqa: BLE001  outside code: the row fails, not the run
-            return unscored(spec, _why(error), signature)
-        return _reward(spec, result, sample, signature, options.reveal_references)
+            return run(sample)
+        except Exception as error:  # noqa: BLE001  foreign code: the row fails, not the run
+            return unscored(name, why(error))
 
-    def group(samples: Sequence[Sample]) -> list[Reward]:
+    def group(samples: Sequence[Sample]) -> list[Any]:
         try:
             results = list(run(samples))
             if len(results) != len(samples):
                 raise ValueError(f"{len(results)} values for {len(samples)} samples")
-        except Exception as error:  # noqa: BLE001  outside code: the group fails, not the run
-            return [unscored(spec, _why(error), signature)] * len(samples)
-        pairs = zip(results, samples, strict=True)
-        return [_reward(spec, r, s, signature, options.reveal_references) for r, s in pairs]
+        except Exception as error:  # noqa: BLE001  foreign code: the group fails, not the run
+            return [unscored(name, why(error))] * len(samples)
+        return results
 
     score = each_group(group) if getattr(run, "group", False) else each(one)
-    return Scorer(name=spec, score=score)
-
-
-def _load(path: Path, spec: str) -> tuple[ModuleType, str]:
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(f"reward {spec}: cannot read {path}: {error.strerror}") from None
-    name = f"selfrefine_reward_{digest[:16]}"
-    loader = importlib.util.spec_from_file_location(name, path)
-    if loader is None or loader.loader is None:
-        raise ConfigError(f"reward {spec}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(loader)
-    sys.modules[name] = module  # dataclasses and pickles look their module up by name
-    try:
-        loader.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  outside code, its reason is passed on
-        sys.modules.pop(name, None)
-        raise ConfigError(f"reward {spec}: {path} does not import: {_why(error)}") from None
-    return module, digest
-
-
-def _why(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}"
+    return lambda _own, _options: Scorer(name=name, score=score)
 
 
 def _reward(name: str, result: object, sample: Sample, signature: str, reveal: bool) -> Reward:

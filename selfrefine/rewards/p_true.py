@@ -12,26 +12,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError, EngineError
+from selfrefine.errors import EngineError
 from selfrefine.records import Message, Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, unscored
+
+if TYPE_CHECKING:
+    from selfrefine.engines.base import Engine
 
 QUESTION = "Is the answer above right? Reply with one word, Yes or No."
 
 
-def make(options: RewardOptions, engine: Engine | None) -> Scorer:
-    if engine is None:
-        raise ConfigError("reward p-true asks a model and none was given")
+def make(_own: object, options: RewardOptions) -> Scorer:
+    engine = options.engine
+    assert engine is not None
     yes, no = engine.encode_text("Yes")[:1], engine.encode_text("No")[:1]
     if not yes or not no or yes == no:
         raise EngineError("reward p-true: Yes and No begin with the same token in this model's vocabulary")
-
-    def score(samples: Sequence[Sample]) -> list[Reward]:
-        return _score(samples, engine, yes, no)
-
-    return Scorer(name="p-true", score=score)
+    return Scorer(name="p-true", score=lambda samples: _score(samples, engine, yes, no))
 
 
 def _score(
@@ -64,3 +63,13 @@ def _prompt(sample: Sample, engine: Engine) -> tuple[int, ...]:
             Message(role="user", content=QUESTION),
         ]
     )
+
+
+REWARD = RewardKind(
+    name="p-true",
+    about='how probable the model finds "Yes" when asked whether the answer is right',
+    make=make,
+    needs_engine=True,
+    judge="policy",
+    source="Kadavath et al. 2022, section 3",
+)

@@ -6,15 +6,21 @@ something other than what it was rewarded for.
 
 from __future__ import annotations
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 from selfrefine.seeds import derive
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+def make(_own: object, options: RewardOptions) -> Scorer:
     def score(sample: Sample) -> Reward:
         value = derive(options.seed, "reward.random", sample.id) / 2**53
         return checked("random", value, None, f"seed:{options.seed}")
 
     return Scorer(name="random", score=each(score))
+
+
+REWARD = RewardKind(
+    name="random",
+    about="the placebo: what also improves a model with this was not learnt from the reward",
+    make=make,
+)

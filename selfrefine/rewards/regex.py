@@ -7,40 +7,51 @@ Python's `re`, which backtracks: one with nested repetition can take very long o
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings, unscored
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 
 
 class RegexSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    pattern: str | None = None
-    ignore_case: bool = False
-    full: bool = False
-    """The whole answer must match, white space around it aside."""
+    pattern: Annotated[
+        str | None, Meta(description="What to look for; without one each reference is a pattern.")
+    ] = None
+    ignore_case: Annotated[bool, Meta(description="Match without regard to case.")] = False
+    full: Annotated[bool, Meta(description="The whole answer must match, white space around it aside.")] = (
+        False
+    )
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    chosen = settings("regex", options, RegexSettings)
-    flags = re.IGNORECASE if chosen.ignore_case else re.NOFLAG
-    signature = f"re:{'full' if chosen.full else 'search'}|case:{'lc' if chosen.ignore_case else 'mixed'}"
-    if chosen.pattern is not None:
+def make(own: RegexSettings, options: RewardOptions) -> Scorer:
+    flags = re.IGNORECASE if own.ignore_case else re.NOFLAG
+    signature = f"re:{'full' if own.full else 'search'}|case:{'lc' if own.ignore_case else 'mixed'}"
+    if own.pattern is not None:
         try:
-            re.compile(chosen.pattern)
+            re.compile(own.pattern)
         except re.error as error:
             raise ConfigError(f"reward.regex.pattern: {error}") from None
 
     def score(sample: Sample) -> Reward:
-        patterns = sample.task.references if chosen.pattern is None else (chosen.pattern,)
+        patterns = sample.task.references if own.pattern is None else (own.pattern,)
         try:
             compiled = [re.compile(pattern, flags) for pattern in patterns]
         except re.error as error:
             return unscored("regex", f"a reference is not a regular expression: {error.msg}", signature)
         text = sample.text.strip()
-        hit = any(p.fullmatch(text) if chosen.full else p.search(text) for p in compiled)
+        hit = any(p.fullmatch(text) if own.full else p.search(text) for p in compiled)
         return checked("regex", hit, None if hit else "the pattern is not in the answer", signature)
 
-    return Scorer(name="regex", score=each(score), needs_references=chosen.pattern is None)
+    return Scorer(name="regex", score=each(score))
+
+
+REWARD = RewardKind(
+    name="regex",
+    about="is the pattern, or else a reference as a pattern, found in the answer",
+    make=make,
+    settings=RegexSettings,
+    needs_references=lambda own: own.pattern is None,
+)

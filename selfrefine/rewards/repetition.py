@@ -10,17 +10,16 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each, settings
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 
 
 class RepetitionSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    n: Annotated[int, Meta(ge=1)] = 3
+    n: Annotated[int, Meta(ge=1, description="Words of an n-gram.")] = 3
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
-    n = settings("repetition", options, RepetitionSettings).n
+def make(own: RepetitionSettings, options: RewardOptions) -> Scorer:
+    n = own.n
 
     def score(sample: Sample) -> Reward:
         words = sample.text.casefold().split()
@@ -30,3 +29,11 @@ def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
         return checked("repetition", distinct / total if total else 1.0, detail, f"n:{n}")
 
     return Scorer(name="repetition", score=each(score))
+
+
+REWARD = RewardKind(
+    name="repetition",
+    about="the share of distinct n-grams",
+    make=make,
+    settings=RepetitionSettings,
+)

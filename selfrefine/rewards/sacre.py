@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import Scorer, checked, each
+from selfrefine.rewards.base import CorpusScore, Scorer, checked, each
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
@@ -22,7 +22,7 @@ def scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[
         # The signature knows the number of references only after scoring.
         return checked(name, clipped, f"{label} {raw:.2f}", str(sentence.get_signature()))
 
-    return Scorer(name=name, score=each(score), needs_references=True, corpus=lambda: Corpus(metric(), value))
+    return Scorer(name=name, score=each(score), corpus=lambda: Corpus(metric(), value))
 
 
 class Corpus:
@@ -33,13 +33,6 @@ class Corpus:
 
     def __init__(self, metric: Metric, value: Callable[[float], float]) -> None:
         self._metric, self._value = metric, value
-        self._sums: list[float] = []
-        self._reference_counts: set[int] = set()
-
-    def add(self, sample: Sample) -> None:
-        stats = self.statistics(sample)
-        self._sums = [a + b for a, b in zip(self._sums, stats, strict=True)] if self._sums else list(stats)
-        self._reference_counts.add(len(sample.task.references))
 
     def statistics(self, sample: Sample) -> Sequence[float]:
         references = [[reference] for reference in sample.task.references]
@@ -50,10 +43,7 @@ class Corpus:
         raw = self._metric._compute_score_from_stats(list(sums)).score
         return min(1.0, max(0.0, self._value(raw)))
 
-    def result(self) -> dict[str, Any] | None:
-        if not self._sums:
-            return None
-        counts = self._reference_counts
-        self._metric.num_refs = counts.copy().pop() if len(counts) == 1 else -1  # -1 is shown as "var"
-        score = self._metric._compute_score_from_stats(self._sums).score
-        return {"score": score, "signature": str(self._metric.get_signature())}
+    def result(self, sums: Sequence[float], references: Mapping[int, int]) -> CorpusScore:
+        self._metric.num_refs = next(iter(references)) if len(references) == 1 else -1  # -1: shown as "var"
+        score = self._metric._compute_score_from_stats(list(sums)).score
+        return CorpusScore(score=score, signature=str(self._metric.get_signature()))

@@ -20,9 +20,8 @@ from __future__ import annotations
 
 import re
 
-from selfrefine.engines.base import Engine
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardOptions, Scorer, checked, each
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 from selfrefine.rewards.words import IRREGULAR_VERBS, ed_forms, ing_forms, s_form, word_set
 
 SIGNATURE = "en-heuristic|v:1"
@@ -78,7 +77,7 @@ _NOT_PAST = word_set("naked sacred hundred beloved wicked rugged biped quadruped
 _ABBREVIATION = re.compile(r"\b(mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|a\.m|p\.m)\.(?=\s*\S)", re.IGNORECASE)
 
 
-def make(options: RewardOptions, engine: Engine | None = None) -> Scorer:
+def make(_own: object, options: RewardOptions) -> Scorer:
     return Scorer(name="sentence", score=each(_score))
 
 
@@ -173,3 +172,10 @@ def _is_bare_noun(segment: list[str]) -> bool:
         if not named and (word in _BASES or word in _THIRD or word in _PAST or word in _ING):
             return False
     return not any(_is_finite(segment, i) for i in range(len(segment)))
+
+
+REWARD = RewardKind(
+    name="sentence",
+    about="is it one English sentence with a verb, and no list",
+    make=make,
+)

@@ -10,10 +10,11 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import DataError, RunFolderError
-from selfrefine.records import RoundSummary, RunManifest, decode_sample
+from selfrefine.records import decode_sample
 from selfrefine.runfolder.jsonl import lines, sha256_file
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, overlaps, run_names
+from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 
 UNCOMPARED = frozenset(
     {
@@ -29,9 +30,6 @@ UNCOMPARED = frozenset(
     }
 )
 """What may differ between two commands on one run: extending a run is normal."""
-
-_OWN = ("generate", "critique", "reward", "resampled", "rationalised", "selected")
-_MEASURED = ("gate", "test", "revised")
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
@@ -77,8 +75,8 @@ def verify(run: Run) -> list[str]:
             problems.append(str(error))
     problems += [f"splits are not disjoint: {sentence}" for sentence in overlaps(splits)]
     problems += [f"prompts/{name}: {what}" for name, what in _changed(run.prompts_dir, run.manifest.prompts)]
-    accepted: str | None = None
     policies: dict[int, str] = {}
+    accepted: str | None = None
     for folder in run.rounds():
         try:
             summary = folder.summary()
@@ -88,10 +86,9 @@ def verify(run: Run) -> list[str]:
         problems += _verify_round(folder, summary)
         policies[folder.index] = summary.policy_after
         accepted = policies.get(summary.accepted_round)
-    pending = run.round(run.next_round())
-    for name in (*_OWN, *_MEASURED):
-        problems += _rows(pending, name)
-        problems += _rows(run.final, name, accepted)
+    for folder in (run.round(run.next_round()), run.final):
+        policy = accepted if folder is run.final else None
+        problems += [line for name in folder.stages() for line in _rows(folder, name, measured=policy)]
     try:
         adapter, link = run.accepted_adapter, run.path / "adapter"
         if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
@@ -104,15 +101,13 @@ def verify(run: Run) -> list[str]:
 
 
 def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
-    problems = [
-        f"{folder.path.name}/{name}: {what}" for name, what in _changed(folder.path, summary.artifacts)
-    ]
-    for name in _OWN:
-        problems += _rows(folder, name, summary.policy_before, folder.index)
+    changed = _changed(folder.path, summary.artifacts)
+    problems = [f"{folder.path.name}/{name}: {what}" for name, what in changed]
     # A rejected candidate's hash stands nowhere in the summary, so only one that was not can be compared.
     known = folder.index == 0 or (summary.gate is not None and summary.gate.outcome != "reject")
-    for name in _MEASURED:
-        problems += _rows(folder, name, summary.policy_after if known else None)
+    measured = summary.policy_after if known else None
+    for name in folder.stages():
+        problems += _rows(folder, name, summary.policy_before, measured)
     return problems
 
 
@@ -124,25 +119,25 @@ def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]
             yield name, "changed since it was written"
 
 
-def _rows(folder: RoundDir, name: str, policy: str | None = None, only_round: int | None = None) -> list[str]:
+def _rows(folder: RoundDir, name: str, sampled: str | None = None, measured: str | None = None) -> list[str]:
     """Decode every row of a stage; the first that fails speaks for its file.
 
-    The trap behind `policy`: a script that ignores its model argument and samples the old policy for ever.
-    Replayed rows come from earlier rounds (`only_round`); an error row was sampled by nobody, nor was a text
-    without ids that `select` made a row of (a reference, another model's critique).
+    The trap behind the policies: a script that ignores its model argument and samples the old policy for
+    ever. Rows of this round were `sampled` by the policy it began with. What measures has round 0's seeds,
+    and so its number: `measured`. Rows of other rounds are replayed; an error row was sampled by nobody, nor
+    was a text without ids that `select` made a row of (a reference, another model's critique).
     """
     path = folder.file(name)
-    if not path.is_file():
-        return []
     with path.open("rb") as stream:
         for where, line in lines(stream, f"{folder.path.name}/{path.name}"):
             try:
                 sample = decode_sample(line, where)
             except DataError as error:
                 return [str(error)]
-            replayed = only_round is not None and sample.round != only_round
+            own = folder.path.name != "final" and sample.round == folder.index > 0
+            policy = sampled if own else measured if sample.round == 0 else None
             nobody = sample.finish_reason == "error" or not (sample.policy or sample.token_ids)
-            if policy is None or replayed or nobody or sample.policy == policy:
+            if policy is None or nobody or sample.policy == policy:
                 continue
             return [f"{where}: sampled by policy {sample.policy[:12] or '(none)'}, not by {policy[:12]}"]
     return []
@@ -157,6 +152,8 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     """Committed ones, round 0 included."""
     manifest: RunManifest | None = None
     last: RoundSummary | None = None
+    state: str = ""
+    """running, new, interrupted, "ended: …" or "failed (exit N): …", as its lock and its events have it."""
     problem: str | None = None
 
 
@@ -169,7 +166,35 @@ def list_runs(runs_dir: Path) -> list[RunInfo]:
             run = Run.open(path)
             rounds = run.next_round()
             last = run.summary(rounds - 1) if rounds else None
-            found.append(RunInfo(name=name, path=path, rounds=rounds, manifest=run.manifest, last=last))
+            found.append(
+                RunInfo(
+                    name=name,
+                    path=path,
+                    rounds=rounds,
+                    manifest=run.manifest,
+                    last=last,
+                    state=state(run),
+                )
+            )
         except RunFolderError as error:
             found.append(RunInfo(name=name, path=path, problem=str(error)))
     return found
+
+
+def state(run: Run) -> str:
+    """What became of the run: from its lock, which dies with its process, and the last events."""
+    if run.locked():
+        return "running"
+    told = [event for event in run.events.tail() if event.get("kind") in ENDS]
+    if not told:
+        return "interrupted" if run.next_round() else "new"
+    last = told[-1]
+    if last["kind"] == "end":
+        return f"ended: {last.get('why')}"
+    if last["kind"] == "failed":
+        return f"failed (exit {last.get('code')}): {str(last.get('why')).partition(chr(10))[0]}"
+    return "interrupted" if last["kind"] in ("cycle", "stopped") else "by hand"
+
+
+ENDS = frozenset({"cycle", "stage-command", "end", "failed", "stopped"})
+"""Kinds of events that begin or end a process's work."""

@@ -7,6 +7,7 @@ Every place where a crash could tell apart two orders of doing things has a fail
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
 import os
 import sys
@@ -19,7 +20,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from selfrefine.errors import DataError, RunFolderError, SelfrefineError
 from selfrefine.runfolder.failpoints import failpoint, torn
@@ -127,7 +128,13 @@ class _HashShard:
 
 
 def sha256_file(path: Path) -> str:
-    """sha256 of a file's bytes as 64 hex digits."""
+    """sha256 of a file's bytes as 64 hex digits; read once per process, unless the file has changed since."""
+    stat = path.stat()
+    return _digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest(path: Path, *_identity: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -255,6 +262,8 @@ class _Commit(Struct, frozen=True, kw_only=True):
     """Size of the data file in bytes after this batch."""
     sha256: str
     rows: int
+    note: Raw = Raw(b"null")
+    """What the stage says of this batch besides its rows (JSON): its figures, to be summed at the end."""
 
 
 class PartFile:
@@ -268,10 +277,11 @@ class PartFile:
         self.final = final
         self.path = final.with_name(final.name + ".part")
         self._idx_path = final.with_name(final.name + ".part.idx")
-        self.batches = 0
         self.row_count = 0
         self.size = 0
         """Bytes committed."""
+        self.notes: list[bytes] = []
+        """One for each batch."""
         self._idx_size = 0
         self._data_fd = self._idx_fd = -1
 
@@ -289,15 +299,20 @@ class PartFile:
             raise
         return part
 
-    def append(self, rows: Sequence[bytes]) -> None:
-        """Commit one batch (which may be empty). Rows are without their newline.
+    @property
+    def batches(self) -> int:
+        return len(self.notes)
+
+    def append(self, rows: Sequence[bytes], note: bytes = b"null") -> None:
+        """Commit one batch (which may be empty). Rows are without their newline, `note` is JSON.
 
         Raises: RunFolderError when the disk is full: earlier batches are safe, this one is as if never tried.
         """
         data = b"".join(row + b"\n" for row in rows)
         if data.count(b"\n") != len(rows):
             raise ValueError("a row holds a newline")
-        commit = _Commit(end=self.size + len(data), sha256=hashlib.sha256(data).hexdigest(), rows=len(rows))
+        digest = hashlib.sha256(data).hexdigest()
+        commit = _Commit(end=self.size + len(data), sha256=digest, rows=len(rows), note=Raw(note))
         line = msgspec.json.encode(commit) + b"\n"
         with write_errors(self.final, f"{self.batches} batches are safe"):
             try:
@@ -380,7 +395,7 @@ class PartFile:
                 self._count(commit, len(line) + 1)
 
     def _count(self, commit: _Commit, idx_bytes: int) -> None:
-        self.batches += 1
+        self.notes.append(bytes(commit.note))
         self.row_count += commit.rows
         self.size = commit.end
         self._idx_size += idx_bytes

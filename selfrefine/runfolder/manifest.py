@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from selfrefine.config import Settings
-from selfrefine.records import RunManifest
+from selfrefine.runfolder.summaries import RunManifest
 
 PACKAGES = (
     "selfrefine",
@@ -85,7 +85,14 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     unit_tokens: int = 0
 
 
-def build(name: str, argv: Sequence[str], settings: Settings, facts: EngineFacts) -> RunManifest:
+def build(
+    name: str,
+    argv: Sequence[str],
+    settings: Settings,
+    facts: EngineFacts,
+    critic: dict[str, str] | None = None,
+    code: dict[str, str] | None = None,
+) -> RunManifest:
     """The manifest of a new run, but for the hashes of tasks and prompts, which `Run.create` fills in."""
     return RunManifest(
         name=name,
@@ -96,6 +103,8 @@ def build(name: str, argv: Sequence[str], settings: Settings, facts: EngineFacts
         git=git_state(),
         packages=packages(),
         model=facts.model,
+        critic=critic or {},
+        code=code or {},
         chat_template_sha256=facts.chat_template_sha256,
         prompts={},
         tasks={},

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
 from selfrefine.errors import RunFolderError
-from selfrefine.records import RoundSummary, Sample, decode_sample
+from selfrefine.records import Sample, decode_sample
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import (
     PartFile,
@@ -25,10 +25,14 @@ from selfrefine.runfolder.jsonl import (
     sha256_file,
     write_errors,
 )
+from selfrefine.runfolder.summaries import Cost, RoundSummary, StageCost, decode_round
 
 U = TypeVar("U")
+S = TypeVar("S", bound=msgspec.Struct)
 
 ROUND_FILE = "round.json"
+TRAINING_LOG = "train"
+"""train.jsonl: a row per optimizer step."""
 _IN_PROGRESS = (".part", ".part.idx", ".ckpt")
 
 
@@ -55,6 +59,30 @@ class RoundDir:
         """`generate` → …/generate.jsonl, whether it is there or not."""
         return self.path / f"{name}.jsonl"
 
+    def summary_file(self, name: str) -> Path:
+        """`generate` → …/generate.json: what the stage came to."""
+        return self.path / f"{name}.json"
+
+    def stage_summary(self, name: str, kind: type[S]) -> S | None:
+        """What a stage came to; None where it has not finished. Raises: RunFolderError."""
+        path = self.summary_file(name)
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{path} is damaged: {error}") from None
+
+    def stages(self) -> list[str]:
+        """Names of the stages whose rows are there, sorted; the training log has no rows."""
+        return sorted(path.stem for path in self.path.glob("*.jsonl") if path.stem != TRAINING_LOG)
+
+    def cost(self) -> Cost:
+        """Tokens of all the stages that have a summary."""
+        found = (path.stem for path in sorted(self.path.glob("*.json")) if path.name != ROUND_FILE)
+        costs = (self.stage_summary(name, StageCost) for name in found)
+        return sum((one.cost for one in costs if one is not None), start=Cost())
+
     def has(self, name: str) -> bool:
         """Is the stage's file, or the directory of that name, there and finished?"""
         return self.file(name).is_file() or (self.path / name).is_dir()
@@ -63,7 +91,7 @@ class RoundDir:
         """Raises: RunFolderError when the round is not committed or its round.json is damaged."""
         path = self.path / ROUND_FILE
         try:
-            return msgspec.json.decode(path.read_bytes(), type=RoundSummary)
+            return decode_round(path.read_bytes())
         except FileNotFoundError:
             raise RunFolderError(f"{self.path} is not committed: it has no {ROUND_FILE}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -87,17 +115,19 @@ class RoundDir:
         self,
         name: str,
         plan: Sequence[U],
-        work: Callable[[U], Iterable[bytes]],
+        work: Callable[[U], tuple[Sequence[bytes], bytes]],
         *,
-        on_batch: Callable[[int, int], object] | None = None,
         should_stop: Callable[[], object] | None = None,
+        resumed: Callable[[Iterator[bytes]], object] | None = None,
+        summarise: Callable[[Sequence[bytes]], bytes] | None = None,
     ) -> Path:
         """Make NAME.jsonl, one committed batch per unit of `plan`, going on where an earlier process died.
 
         `plan` must come out the same on every call: computed from frozen inputs, never from what is done.
-        `work(unit)` gives the rows of a batch (bytes, no newline).
-        `on_batch(done, total)` follows each commit, and comes once before the first when resuming.
+        `work(unit)` gives a batch's rows (bytes, no newline) and a note on it (JSON).
+        `resumed(rows)` is given the rows that an earlier process committed, before the first unit.
         `should_stop()` is called before each unit; it stops the stage by raising.
+        `summarise(notes)` makes NAME.json, which is there before NAME.jsonl is.
         Returns the finished file's path, at once if it is there. Raises: RunFolderError.
         """
         final = self.file(name)
@@ -111,14 +141,14 @@ class RoundDir:
                     f"{part.path} holds {part.batches} batches of a plan of {len(plan)}: it was made from "
                     "other input or settings; delete it and its .idx to do this stage again"
                 )
-            if part.batches and on_batch:
-                on_batch(part.batches, len(plan))
+            if resumed:
+                resumed(part.rows())
             for unit in plan[part.batches :]:
                 if should_stop:
                     should_stop()
-                part.append(list(work(unit)))
-                if on_batch:
-                    on_batch(part.batches, len(plan))
+                part.append(*work(unit))
+            if summarise:
+                atomic_write(self.summary_file(name), summarise(part.notes))
             return part.finish()
 
     def put_directory(self, name: str, build: Callable[[Path], object]) -> Path:

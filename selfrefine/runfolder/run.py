@@ -21,10 +21,11 @@ import msgspec
 
 from selfrefine import records
 from selfrefine.errors import DataError, RunFolderError
-from selfrefine.records import RoundSummary, RunManifest, Task, prompt_key
+from selfrefine.records import Task, prompt_key
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
 from selfrefine.runfolder.round import RoundDir, point_adapter, round_name, sweep, sync_tree
+from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
@@ -145,6 +146,20 @@ class Events:
                 self._mended = True
             stream.write(line)
 
+    def tail(self, size: int = 16_384) -> list[dict[str, Any]]:
+        """The last events, as many as stand whole in `size` bytes: a long run is not read for its end."""
+        if not self.path.is_file():
+            return []
+        with self.path.open("rb") as stream:
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, length - size))
+            rows = stream.read().split(b"\n")[1 if length > size else 0 :]
+        found = []
+        for row in filter(None, rows):
+            with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                found.append(msgspec.json.decode(row, type=dict[str, Any]))
+        return found
+
     def read(self) -> Iterator[dict[str, Any]]:
         """The events that can be read; a torn line is left out."""
         if self.path.is_file():
@@ -254,6 +269,20 @@ class Run:
         finally:
             os.close(fd)
 
+    def locked(self) -> bool:
+        """Is some process writing to it now? The lock's file alone says nothing: it outlives its process."""
+        try:
+            fd = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+        return False
+
     def _mend(self) -> None:
         for folder in (self.path, self.round(self.next_round()).path, self.final.path):
             sweep(folder)
@@ -303,6 +332,25 @@ class Run:
     def keep_plan(self, plan: dict[str, dict[str, int]]) -> None:
         """Write it, so that the same command again begins with budgets that fit. Raises: RunFolderError."""
         atomic_write(self.path / PLAN, msgspec.json.encode(plan, order="deterministic") + b"\n")
+
+    @property
+    def final_file(self) -> Path:
+        """Written last in `final/`: with it the run has ended (until it is extended)."""
+        return self.final.path / "summary.json"
+
+    def final_summary(self) -> FinalSummary | None:
+        """The last final measurement, or None. Raises: RunFolderError when it is damaged."""
+        try:
+            return msgspec.json.decode(self.final_file.read_bytes(), type=FinalSummary)
+        except FileNotFoundError:
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise RunFolderError(f"{self.final_file} is damaged: {error}") from None
+
+    def test_reads(self) -> int:
+        """How often the test split was read: at round 0 and at each end."""
+        places = ("round-000/test.jsonl", "final*/test.jsonl")
+        return sum(1 for place in places for _ in self.path.glob(place))
 
     @property
     def accepted_round(self) -> int:

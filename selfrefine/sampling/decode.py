@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,10 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from selfrefine import seeds
+from selfrefine.compute.head import head_at
+from selfrefine.compute.plain import plain
 from selfrefine.compute.prefix import shared_beginning
+from selfrefine.config import Sampling
 from selfrefine.errors import EngineError
 from selfrefine.sampling.cache import SlotCache
 from selfrefine.sampling.draw import draw
@@ -61,55 +65,65 @@ class Live:
     logprobs: list[float] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Rules:
-    """When a row ends and how its tokens are drawn."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    max_new_tokens: int
-    stop_ids: frozenset[int]
+StopCondition = Callable[[Live], bool]
+"""Does this row end with its newest token, whatever that token is? (`engines.answers` looks at its text.)"""
 
 
-class Watcher:
-    """Says whether a row is at a stop string. The default never stops; `engines.local` decodes text."""
-
-    def stops(self, row: Live) -> bool:
-        return False
+def never(_row: Live) -> bool:
+    """The stop condition of rows that end at stop tokens and at their length only."""
+    return False
 
 
 @torch.inference_mode()
 def decode(
-    model: Any, jobs: Sequence[Job], rules: Rules, budget: Budget, watcher: Watcher, pad_id: int
+    model: Any,
+    jobs: Sequence[Job],
+    sampling: Sampling,
+    stop_ids: Collection[int],
+    budget: Budget,
+    ends: StopCondition = never,
+    pad_id: int = 0,
 ) -> Iterator[list[Live]]:
-    """Yield rows as they finish. Raises whatever the model raises (out of memory included).
+    """Yield rows as they finish: at one of `stop_ids`, which the row keeps, at `sampling.max_new_tokens`, or
+    where `ends` says so (`sampling.stop` is text, and its caller's). Prompts are padded with `pad_id`.
+
+    Raises whatever the model raises (out of memory included).
 
     Inference mode as a decorator: a `with` around the yields would leave the caller in it between batches.
     """
     if jobs:
-        yield from _Decoder(model, jobs, rules, budget, watcher, pad_id).run()
+        yield from _Decoder(model, jobs, sampling, stop_ids, budget, ends, pad_id).run()
 
 
 class _Decoder:
     def __init__(
-        self, model: Any, jobs: Sequence[Job], rules: Rules, budget: Budget, watcher: Watcher, pad_id: int
+        self,
+        model: Any,
+        jobs: Sequence[Job],
+        sampling: Sampling,
+        stop_ids: Collection[int],
+        budget: Budget,
+        ends: StopCondition,
+        pad_id: int,
     ) -> None:
-        self.model, self.rules, self.watcher, self.pad_id = model, rules, watcher, pad_id
-        self.device = model.device
+        self.model, self.sampling, self.stop_ids, self.ends = model, sampling, stop_ids, ends
+        self.device, self.pad_id = model.device, pad_id
         self.budget = budget
         longest = max(len(job.prompt) for job in jobs)
-        columns = longest + rules.max_new_tokens + SLACK
+        columns = longest + sampling.max_new_tokens + SLACK
         self.longest = longest
         wanted = sum(len(job.seeds) for job in jobs)
         self.rows = max(1, min(budget.rows, budget.tokens // columns, wanted))
         self.queue = deque(_split(sorted(jobs, key=lambda job: len(job.prompt)), self.rows))
         self.cache = SlotCache(self.rows, columns, longest)
         self.live: list[Live] = []
-        self.prefix = jobs[0].prompt[: shared_beginning([job.prompt for job in jobs])]
+        shared = 0 if plain() else shared_beginning([job.prompt for job in jobs])
+        self.prefix = jobs[0].prompt[:shared]
         self._prefix_states: DynamicCache | None = None
         self.start_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
         self.pending_B = torch.zeros(self.rows, dtype=torch.long, device=self.device)
+        self.seen_BV: torch.Tensor | None = None
+        """Which tokens stand in each row, its prompt included; kept only where repeating is penalised."""
 
     def run(self) -> Iterator[list[Live]]:
         while self.queue or self.live:
@@ -160,7 +174,18 @@ class _Decoder:
         ]
         self.live.extend(rows)
         logits_BV = torch.repeat_interleave(logits_bV, repeats_b, 0)
+        if self.sampling.repetition_penalty != 1.0:
+            self._see_prompts(chunk, first, logits_bV.shape[-1])
         return self._take(logits_BV, first)
+
+    def _see_prompts(self, chunk: Sequence[Job], first: int, vocabulary: int) -> None:
+        if self.seen_BV is None:
+            self.seen_BV = torch.zeros((self.rows, vocabulary), dtype=torch.bool, device=self.device)
+        for job in chunk:
+            last = first + len(job.seeds)
+            self.seen_BV[first:last] = False
+            self.seen_BV[first:last, torch.tensor(job.prompt, device=self.device)] = True
+            first = last
 
     def _prefill(self, prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, DynamicCache]:
         """Logits after each prompt [b, V], and keys and values [b, H, P, D], padded on the right.
@@ -182,10 +207,7 @@ class _Decoder:
         # The head at each prompt's last place only: `logits_to_keep` takes every length for every prompt.
         rows_b = torch.arange(len(prompts), device=self.device)
         last_b = (lengths_b - 1 - shared).to(self.device)
-        handle = self.model.get_output_embeddings().register_forward_pre_hook(
-            lambda _head, inputs: (inputs[0][rows_b, last_b].unsqueeze(0), *inputs[1:])
-        )
-        try:
+        with nullcontext() if plain() else head_at(self.model, rows_b, last_b):
             out = self.model(
                 input_ids=ids_bP.to(self.device),
                 attention_mask=torch.ones((len(prompts), longest), dtype=torch.long, device=self.device),
@@ -193,9 +215,8 @@ class _Decoder:
                 past_key_values=cache,
                 use_cache=True,
             )
-        finally:
-            handle.remove()
-        return out.logits[0].float(), cache
+        logits_bV = out.logits[rows_b, last_b] if plain() else out.logits[0]
+        return logits_bV.float(), cache
 
     def _prefix_cache(self) -> DynamicCache:
         if self._prefix_states is None:
@@ -236,9 +257,12 @@ class _Decoder:
         """Draw a token for rows [first, len(live)), record it, and let finished rows leave."""
         rows = self.live[first:]
         uniforms_B = torch.tensor([row.uniforms.random() for row in rows], dtype=torch.float64)
-        rules = self.rules
-        drawn_B, chosen_B = draw(logits_BV, uniforms_B, rules.temperature, rules.top_k, rules.top_p)
+        most, stop_ids, ends = self.sampling.max_new_tokens, self.stop_ids, self.ends
+        seen_BV = None if self.seen_BV is None else self.seen_BV[first : first + len(rows)]
+        drawn_B, chosen_B = draw(logits_BV, uniforms_B, self.sampling, seen_BV)
         self.pending_B[first : first + len(rows)] = drawn_B
+        if seen_BV is not None:
+            seen_BV.scatter_(1, drawn_B[:, None], True)
         finished = []
         for i, (row, token, logprob) in enumerate(
             zip(rows, drawn_B.tolist(), chosen_B.tolist(), strict=True), first
@@ -247,11 +271,7 @@ class _Decoder:
                 raise EngineError("the model's output is not finite, so no token can be drawn from it")
             row.token_ids.append(token)
             row.logprobs.append(logprob)
-            if (
-                token in rules.stop_ids
-                or len(row.token_ids) >= rules.max_new_tokens
-                or self.watcher.stops(row)
-            ):
+            if token in stop_ids or len(row.token_ids) >= most or ends(row):
                 finished.append(i)
         return self._leave(finished) if finished else []
 
@@ -268,6 +288,8 @@ class _Decoder:
             self.cache.move(to, origin)
             self.start_B[to] = self.start_B[origin]
             self.pending_B[to] = self.pending_B[origin]
+            if self.seen_BV is not None:
+                self.seen_BV[to] = self.seen_BV[origin]
             for hole, mover in zip(holes, movers, strict=True):
                 self.live[hole] = self.live[mover]
         del self.live[remaining:]

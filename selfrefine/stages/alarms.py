@@ -1,17 +1,18 @@
 """Alarms while a stage works: what silently ruins a round, said at once. They stop nothing.
 
-Each is looked at once per stage and round, from the rows the stage made or, in training, from each step.
+Each is looked at once per stage and round, from what the stage came to or, in training, from each step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from selfrefine.config import AlarmsConfig
-from selfrefine.gating.guards import sampled_entropy
-from selfrefine.records import Sample, groups
+from selfrefine.steps.critique_outcome import Outcome, unread_share
+from selfrefine.steps.generate import Drawn
+from selfrefine.steps.reward import RewardSums
 
 
 class Alarm(Struct, frozen=True, kw_only=True):
@@ -23,31 +24,25 @@ class Alarm(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def of_samples(samples: Sequence[Sample], settings: AlarmsConfig, temperature: float = 1.0) -> list[Alarm]:
+def of_drawn(found: Drawn, settings: AlarmsConfig, temperature: float = 1.0) -> list[Alarm]:
     """After `generate`: answers cut off, and a policy that says one thing only (greedy answers aside)."""
-    rows = [row for row in samples if row.finish_reason != "error"]
-    cut = _share(row.finish_reason == "length" for row in rows)
-    found = _from("truncated", cut, settings.truncated, "{:.0%} of the answers are cut off at max_new_tokens")
-    entropy = sampled_entropy(rows) if temperature else None
-    if entropy is not None and entropy < settings.entropy:
-        found.append(_entropy(entropy, settings))
-    return found
+    answered = found.samples - found.errors
+    cut = found.truncated / answered if answered else None
+    rings = _from("truncated", cut, settings.truncated, "{:.0%} of the answers are cut off at max_new_tokens")
+    if temperature and found.entropy is not None and found.entropy < settings.entropy:
+        rings.append(_entropy(found.entropy, settings))
+    return rings
 
 
-def of_critiques(samples: Sequence[Sample], settings: AlarmsConfig) -> list[Alarm]:
+def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:
     """After `critique`: verdicts that could not be read."""
-    # Not by `error`: that is also where an unread verdict says why.
-    critiques = [one for row in samples for one in row.critiques if one.finish_reason != "error"]
-    unread = _share(one.verdict is None for one in critiques)
-    return _from(
-        "unparsed", unread, settings.unparsed, "{:.0%} of the critiques have no verdict that can be read"
-    )
+    words = "{:.0%} of the critiques have no verdict that can be read"
+    return _from("unparsed", unread_share(found), settings.unparsed, words)
 
 
-def of_rewards(samples: Sequence[Sample], settings: AlarmsConfig) -> list[Alarm]:
+def of_rewards(found: RewardSums, settings: AlarmsConfig) -> list[Alarm]:
     """After `reward`: groups whose answers all got the same reward teach nothing."""
-    rewards = [[row.reward for row in group if row.reward is not None] for group in groups(samples)]
-    flat = _share(len(set(group)) == 1 for group in rewards if len(group) > 1)
+    flat = found.flat / found.groups if found.groups else None
     return _from(
         "no_spread", flat, settings.no_spread, "{:.0%} of the prompts have answers of one reward only"
     )
@@ -93,8 +88,3 @@ def _from(name: str, share: float | None, limit: float, words: str) -> list[Alar
 
 def _alarm(name: str, value: float, limit: float, said: str) -> Alarm:
     return Alarm(name=name, value=value, limit=limit, reason=f"alarm: {said} (alarms.{name} {limit:g})")
-
-
-def _share(flags: Iterable[bool]) -> float | None:
-    found = list(flags)
-    return sum(found) / len(found) if found else None

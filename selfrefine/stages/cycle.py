@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct
 
 from selfrefine.errors import NothingToLearnError
-from selfrefine.records import RoundSummary
-from selfrefine.stages import stages
-from selfrefine.stages.work import Work
+from selfrefine.runfolder.summaries import RoundSummary
+from selfrefine.stages.critique import Critique
+from selfrefine.stages.finetune import finetune_round
+from selfrefine.stages.gate import baseline, final, gate
+from selfrefine.stages.generate import Generate
+from selfrefine.stages.in_run import in_run
+from selfrefine.stages.rationalise import Rationalise
+from selfrefine.stages.resample import Resample
+from selfrefine.stages.reward import Reward
+from selfrefine.stages.select import Select
+from selfrefine.stages.session import RunSession
 from selfrefine.stats import Interval
 
 
@@ -23,37 +31,72 @@ class Ended(Struct, frozen=True, kw_only=True):
     nothing_to_learn: str | None = None
 
 
-def cycle(work: Work) -> Ended:
+def cycle(session: RunSession) -> Ended:
     """Run, or go on with, a run until one of its ends. Whatever is on disk is not done again."""
     began = time.monotonic()
-    warn_if_self_measured(work)
-    stages.baseline(work)
+    run = session.run
+    warn_if_self_measured(session)
+    baseline(session)
     nothing: str | None = None
-    while (why := why_stop(work, time.monotonic() - began)) is None:
-        k = work.run.next_round()
-        stages.generate(work, k)
-        if work.config.critique.passes:
-            stages.critique(work, k)
-        stages.reward(work, k)
+    while (why := why_stop(session, time.monotonic() - began)) is None:
+        k = run.next_round()
         try:
-            counts = stages.select(work, k)
-            stages.finetune(work, k)
+            for stage in ROUND:
+                stage(session, k)
         except NothingToLearnError as error:
             why = nothing = str(error)
             break
-        stages.gate(work, k, counts)
-    final = stages.final(work) if work.run.tasks("test") else None
-    summaries = [folder.summary() for folder in work.run.rounds()]
-    return Ended(summaries=summaries, final=final, why=why, nothing_to_learn=nothing)
+    measured = final(session) if run.tasks("test") else None
+    summaries = [folder.summary() for folder in run.rounds()]
+    return Ended(summaries=summaries, final=measured, why=why, nothing_to_learn=nothing)
 
 
-def why_stop(work: Work, elapsed_s: float) -> str | None:
+def generate(session: RunSession, k: int) -> Struct:
+    """generate.jsonl: answers to the round's tasks."""
+    return in_run(Generate(session, k), session, session.run.round(k))
+
+
+def critique(session: RunSession, k: int) -> Struct | None:
+    """critique.jsonl: the answers with critiques, and their revisions; nothing where the run has none."""
+    if not session.config.critique.passes:
+        return None
+    return in_run(Critique(session, k), session, session.run.round(k))
+
+
+def reward(session: RunSession, k: int) -> Struct:
+    """reward.jsonl, and what is sampled because of it: more prompts, answers found with a hint."""
+    folder = session.run.round(k)
+    found = in_run(Reward(session, k), session, folder)
+    if session.config.resample.groups:
+        in_run(Resample(session, k), session, folder)
+    if session.config.rationalise.n:
+        in_run(Rationalise(session, k), session, folder)
+    return found
+
+
+def select(session: RunSession, k: int) -> Struct:
+    """selected.jsonl: what is learnt from, replay included."""
+    return in_run(Select(session, k), session, session.run.round(k))
+
+
+ROUND: tuple[Callable[[RunSession, int], object], ...] = (
+    generate,
+    critique,
+    reward,
+    select,
+    finetune_round,
+    gate,
+)
+"""A round: each returns at once where its artifact is there. `gate` measures, decides and commits."""
+
+
+def why_stop(session: RunSession, elapsed_s: float) -> str | None:
     """The reason to stop before the next round, or None.
 
     max_minutes counts this process's time and is looked at between rounds.
     """
-    settings = work.config.cycle
-    summaries = [folder.summary() for folder in work.run.rounds()]
+    settings = session.config.cycle
+    summaries = [folder.summary() for folder in session.run.rounds()]
     rejected = 0
     for summary in reversed(summaries[1:]):
         if summary.gate is None or summary.gate.outcome != "reject":
@@ -66,7 +109,7 @@ def why_stop(work: Work, elapsed_s: float) -> str | None:
         return f"the gate tasks are at {reached:.3f}, the target is {settings.until:g}"
     if rejected >= settings.patience:
         return f"{rejected} rounds in a row were not better (patience {settings.patience})"
-    spent = spent_tokens(one.counts for one in summaries)
+    spent = sum(one.cost.spent for one in summaries)
     if settings.max_tokens is not None and spent >= settings.max_tokens:
         return f"{spent} tokens are sampled and trained, {settings.max_tokens} were to be"
     if settings.max_minutes is not None and elapsed_s > settings.max_minutes * 60:
@@ -74,26 +117,20 @@ def why_stop(work: Work, elapsed_s: float) -> str | None:
     return None
 
 
-def spent_tokens(rounds: Iterable[Mapping[str, int]]) -> int:
-    """Of the rounds' counts: sampled to learn from, and trained on; what measures costs is the same for every
-    method."""
-    return sum(own["tokens"] - own["measured_tokens"] + own.get("trained_tokens", 0) for own in rounds)
-
-
 def accepted_gate(summaries: list[RoundSummary]) -> float | None:
     """The accepted policy's mean on the gate tasks."""
     if not summaries:
         return None
     measured = summaries[summaries[-1].accepted_round].measures.get("gate")
-    return measured["mean"] if measured else None
+    return measured.mean if measured else None
 
 
-def warn_if_self_measured(work: Work) -> None:
+def warn_if_self_measured(session: RunSession) -> None:
     """A model that judges itself gets better in its own eyes only: said before it begins."""
-    if work.config.gate.mode == "off" or work.run.next_round() > 0 or not work.self_measured:
+    if session.config.gate.mode == "off" or session.run.next_round() > 0 or not session.self_measured:
         return
-    names = ", ".join(scorer.name for scorer in work.measures)
-    work.watch.say(
+    names = ", ".join(scorer.name for scorer in session.measures)
+    session.reporter.say(
         f"self-measured: held-out answers are judged by the model itself ({names}); a gain in that is "
         "not a measured improvement (name another reward with --measure)"
     )

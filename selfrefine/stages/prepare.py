@@ -10,35 +10,6 @@ from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
 from selfrefine.tasks.splits import check_disjoint, dedupe, split
 
-ROWS = {
-    "pairs": ("dpo", "ipo"),
-    "labels": ("kto",),
-    "groups": ("reinforce", "rloo", "grpo"),
-    "all": ("weighted-sft",),
-}
-"""Selection strategy to the objectives that need such rows. Among the best answers alone, weights by the
-distance from a group's mean are all one. The other strategies, and all, are for likelihood."""
-
-
-def check_objective(config: Config) -> None:
-    """Raises: ConfigError where what is selected is not what the objective learns from.
-
-    Found out after the first round's sampling, this would cost the sampling.
-    """
-    name, strategy = config.objective.name, config.select.strategy
-    needed = next((rows for rows, objectives in ROWS.items() if name in objectives), None)
-    if needed and strategy != needed:
-        raise ConfigError(
-            f"objective {name} learns from {needed if needed != 'all' else 'good answers and bad'}, "
-            f"select.strategy is {strategy}: "
-            f"set select.strategy={needed}"
-        )
-    if not needed and strategy in ROWS and strategy != "all":
-        raise ConfigError(
-            f"objective {name} learns from good answers, select.strategy {strategy} is for "
-            f"{', '.join(ROWS[strategy])}: set objective.name, or another strategy"
-        )
-
 
 def run_prompts(config: Config) -> dict[str, str]:
     """The templates a run uses, by the file name it keeps them under."""

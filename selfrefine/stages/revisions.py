@@ -1,4 +1,4 @@
-"""The held-out comparison of critique: drafts, their revisions, and fresh samples for the same tokens.
+"""The stage that asks whether critique pays: drafts, their revisions, and fresh samples for the same tokens.
 
 All three are drawn as in training (a greedy revision mostly repeats its draft, a greedy fresh sample always
 does), one draft a task, with the seeds of round 0 whatever the round. Fresh samples are defined in
@@ -7,107 +7,156 @@ does), one draft a task, with the seeds of round 0 whatever the round. Fresh sam
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
-from selfrefine import records
 from selfrefine.records import Sample, Task, groups
-from selfrefine.runfolder.jsonl import atomic_write
 from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
-from selfrefine.stages.watch import show_completions, show_rewards
-from selfrefine.stages.work import Work, critique_settings, critique_templates, generate_settings, ring, timed
-from selfrefine.stats import interval, paired_difference
-from selfrefine.steps import generate as generate_step
-from selfrefine.steps import reward as reward_step
+from selfrefine.stages.base import Stage
+from selfrefine.stages.in_run import in_run
+from selfrefine.stages.progress import Bar, show_completions, show_rewards
+from selfrefine.stages.session import RunSession
+from selfrefine.stages.settings import critique_settings, critique_templates
+from selfrefine.stats import Difference, Interval, interval, paired_difference
 from selfrefine.steps.critique import critique
+from selfrefine.steps.critique_outcome import Outcome, Tokens
+from selfrefine.steps.generate import generate
 from selfrefine.steps.units import cut
+from selfrefine.sums import Sums
 
 FRESH = "fresh"
 """Column of a fresh sample in revised.jsonl."""
+Means = dict[str, float | None]
+"""By task id."""
 
 
-def measure(work: Work, folder: RoundDir, label: str) -> dict[str, Any]:
-    """The engine's policy on the test tasks: revised.jsonl, and revised.json, whose content is returned."""
-    note = folder.path / "revised.json"
-    if folder.has("revised") and note.is_file():
-        return msgspec.json.decode(note.read_bytes(), type=dict[str, Any])
-    config = work.config
-    drawing = msgspec.structs.replace(generate_settings(config), n=1)
-    # With the fresh samples, also where training rounds save them.
-    settings = msgspec.structs.replace(critique_settings(config, work.run.prompts_dir), control=True)
-    templates = critique_templates(config, work.run.prompts_dir)
-    new = drawing.sampling.max_new_tokens
-    each = new + settings.passes * (settings.critique.max_new_tokens + new)
-    tasks = work.run.tasks("test")
-    plan = list(cut(tasks, lambda _: each, work.engine.unit_tokens, lambda task: task.id))
-    name = folder.path.name
-    place: int | Literal["final"] = "final" if name == "final" else int(name.removeprefix("round-"))
-    with timed(work, place, "revised"), work.watch.stage(f"{label} revised", len(tasks)) as bar:
+class RevisionSums(Sums, frozen=True, kw_only=True):
+    """`fresh` and `revised` are of the tasks whose draft was revised; `revision` is of all."""
 
-        def make(unit: list[Task]) -> list[bytes]:
-            drafts = generate_step.generate(
-                unit,
-                work.engine,
-                drawing,
-                config.seed,
-                stage="revised",
-                on_rows=lambda batch: show_completions(bar, batch),
-            )
-            result = critique(
-                drafts,
-                work.engine,
-                work.critic,
-                templates,
-                settings,
-                config.seed,
-                lambda rows: reward_step.score(rows, work.measures, work.gate_on),
-            )
-            show_rewards(bar, result.rows, rows=0)
-            fresh = [msgspec.structs.replace(row, extra={FRESH: Raw(b"true")}) for row in result.controls]
-            return [records.encode(row) for row in (*result.rows, *fresh)]
-
-        folder.stage("revised", plan, make, should_stop=work.watch.check)
-    ring(work, place, "revised", alarms.of_critiques(list(folder.samples("revised")), config.alarms))
-    found = compare(folder.samples("revised"), config.seed)
-    text = msgspec.json.format(msgspec.json.encode(found, order="deterministic"))
-    atomic_write(note, text + b"\n")
-    return msgspec.json.decode(text, type=dict[str, Any])
+    draft: Means = {}
+    revision: Means = {}
+    revised: Means = {}
+    fresh: Means = {}
+    draft_tokens: int = 0
+    critique_tokens: int = 0
+    revision_tokens: int = 0
+    fresh_tokens: int = 0
+    outcome: Outcome = Outcome()
 
 
-def compare(rows: Iterable[Sample], seed: int) -> dict[str, Any]:
+class RevisionSummary(StageCost, frozen=True, kw_only=True):
     """`draft` and `revision` over all tasks (where the critic was content the draft stands), `fresh` over the
     revised ones; each difference paired by task. A critic that is content with everything leaves no fresh
-    sample and nothing to say: null.
-    """
-    drafts: dict[str, float | None] = {}
-    revisions: dict[str, float | None] = {}
-    revised: dict[str, float | None] = {}
-    fresh: dict[str, float | None] = {}
-    tokens = {"draft": 0, "critique": 0, "revision": 0, "fresh": 0}
-    for group in groups(list(rows)):
+    sample and nothing to say: null."""
+
+    draft: Interval
+    revision: Interval
+    fresh: Interval
+    revision_minus_draft: Difference
+    revision_minus_fresh: Difference
+    tokens: Tokens
+
+
+class Revisions(Stage[Task, RevisionSums]):
+    """Held-out tasks in; drafts, revisions and fresh samples out, all scored by what measures."""
+
+    name = title = "revised"
+    totals = RevisionSums
+    summaries = RevisionSummary
+
+    def __init__(self, session: RunSession, adapter: Path | None) -> None:
+        self.session, self.adapter = session, adapter
+        self.drawing = replace(session.config.generate, n=1)
+        # With the fresh samples, also where training rounds save them.
+        self.settings = replace(critique_settings(session.config, session.prompts_dir), control=True)
+        self.templates = critique_templates(session.config, session.prompts_dir)
+
+    def inputs(self, session: RunSession) -> Sequence[Task]:
+        session.use_policy(self.adapter)
+        return session.run.tasks("test")
+
+    def units(self, rows: Iterable[Task]) -> Iterator[list[Task]]:
+        new = self.drawing.max_new_tokens
+        each = new + self.settings.passes * (self.settings.critique.max_new_tokens + new)
+        return cut(rows, lambda _: each, self.session.engine.unit_tokens, lambda task: task.id)
+
+    def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], RevisionSums]:
+        session = self.session
+        seed = session.config.seed
+        drafts = generate(
+            unit,
+            session.engine,
+            self.drawing,
+            seed,
+            stage="revised",
+            on_rows=lambda batch: show_completions(bar, batch),
+        )
+        result = critique(
+            drafts, session.engine, session.critic, self.templates, self.settings, seed, session.measured
+        )
+        show_rewards(bar, result.rows, rows=0)
+        fresh = [replace(row, extra={FRESH: Raw(b"true")}) for row in result.controls]
+        rows = [*result.rows, *fresh]
+        return rows, replace(compared(rows), outcome=result.outcome)
+
+    def summary(self, total: RevisionSums) -> RevisionSummary:
+        return told(total, self.session.config.seed)
+
+    def alarms(self, total: RevisionSums) -> list[alarms.Alarm]:
+        return alarms.of_critiques(total.outcome, self.session.config.alarms)
+
+
+def compared(rows: Sequence[Sample]) -> RevisionSums:
+    """Of drafts, revisions and fresh samples of whole tasks."""
+    total = RevisionSums()
+    for group in groups(rows):
         key = group[0].task.id
         asked_again = [row for row in group if is_fresh(row)]
         thread = [row for row in group if not is_fresh(row)]
-        drafts[key], revisions[key] = thread[0].reward, thread[-1].reward
-        if len(thread) > 1:
-            revised[key], fresh[key] = thread[-1].reward, _mean([row.reward for row in asked_again])
-        tokens["draft"] += len(thread[0].token_ids)
-        tokens["critique"] += sum(len(told.token_ids) for row in thread for told in row.critiques)
-        tokens["revision"] += sum(len(row.token_ids) for row in thread[1:])
-        tokens["fresh"] += sum(len(row.token_ids) for row in asked_again)
-    told: dict[str, Any] = {
-        "draft": interval(list(drafts.values())),
-        "revision": interval(list(revisions.values())),
-        "fresh": interval(list(fresh.values())),
-        "revision_minus_draft": paired_difference(drafts, revisions, seed=seed),
-        "revision_minus_fresh": paired_difference(fresh, revised, seed=seed),
-        "tokens": tokens,
-    }
-    return told
+        revised = len(thread) > 1
+        total += RevisionSums(
+            draft={key: thread[0].reward},
+            revision={key: thread[-1].reward},
+            revised={key: thread[-1].reward} if revised else {},
+            fresh={key: _mean([row.reward for row in asked_again])} if revised else {},
+            draft_tokens=len(thread[0].token_ids),
+            critique_tokens=sum(len(told.token_ids) for row in thread for told in row.critiques),
+            revision_tokens=sum(len(row.token_ids) for row in thread[1:]),
+            fresh_tokens=sum(len(row.token_ids) for row in asked_again),
+        )
+    return total
+
+
+def told(total: RevisionSums, seed: int) -> RevisionSummary:
+    """Intervals and paired differences from sums. All of its tokens only measure."""
+    tokens = Tokens(
+        draft=total.draft_tokens,
+        critique=total.critique_tokens,
+        revision=total.revision_tokens,
+        fresh=total.fresh_tokens,
+    )
+    every = tokens.draft + tokens.critique + tokens.revision + tokens.fresh
+    return RevisionSummary(
+        cost=Cost(tokens=every, measured_tokens=every),
+        draft=interval(list(total.draft.values())),
+        revision=interval(list(total.revision.values())),
+        fresh=interval(list(total.fresh.values())),
+        revision_minus_draft=paired_difference(total.draft, total.revision, seed=seed),
+        revision_minus_fresh=paired_difference(total.fresh, total.revised, seed=seed),
+        tokens=tokens,
+    )
+
+
+def compare_revisions(session: RunSession, folder: RoundDir, adapter: Path | None) -> RevisionSummary:
+    """The policy base + adapter on the test tasks: revised.jsonl and revised.json."""
+    found = in_run(Revisions(session, adapter), session, folder)
+    assert isinstance(found, RevisionSummary)
+    return found
 
 
 def is_fresh(row: Sample) -> bool:

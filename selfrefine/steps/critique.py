@@ -19,7 +19,8 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine import verdict
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
 from selfrefine.prompts import Template
 from selfrefine.records import Critique, Message, Sample
@@ -139,7 +140,7 @@ class _Run:
         seeds = [(self.seed("critique", pass_index, thread.rows[0]),) for thread in threads]
         answers = _ask(self.critic, chats, seeds, self.settings.critique)
         counts = PassOutcome(critiques=len(threads))
-        n_tokens = 0
+        n_tokens = n_failed = 0
         for thread, chat, (prompt, (answer,)) in zip(threads, chats, answers, strict=True):
             row = thread.rows[-1]
             made = self._critique(row, chat, prompt, answer, pass_index)
@@ -148,12 +149,14 @@ class _Run:
             thread.tokens += len(answer.token_ids)
             thread.live = not failed and made.verdict != "ok"
             n_tokens += len(answer.token_ids)
+            n_failed += failed
             counts += PassOutcome(
                 failed=int(failed),
                 unparsed=int(not failed and made.verdict is None),
                 ok=int(made.verdict == "ok"),
             )
-        return Outcome(passes=(PassOutcome(),) * pass_index + (counts,), critique_tokens=n_tokens)
+        passes = (PassOutcome(),) * pass_index + (counts,)
+        return Outcome(passes=passes, critique_tokens=n_tokens, failed_critiques=n_failed)
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a scored revision to each thread; a failed one ends the thread."""

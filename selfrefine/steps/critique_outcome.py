@@ -14,17 +14,18 @@ critic lets pass with `ok` costs a critique and is compared with nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from selfrefine.records import Sample
+from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.sums import Sums
 
 MAX_FRESH = 64
 RIGHT = 1.0 - 1e-9
 
 
-class PassOutcome(Struct, frozen=True, kw_only=True):
+class PassOutcome(Sums, frozen=True, kw_only=True):
     """One pass. The four transitions are from the text that was criticised to its revision."""
 
     critiques: int = 0
@@ -40,16 +41,14 @@ class PassOutcome(Struct, frozen=True, kw_only=True):
     wrong_wrong: int = 0
     unscored: int = 0
 
-    def __add__(self, other: PassOutcome) -> PassOutcome:
-        return PassOutcome(**_added(self, other))
 
-
-class Outcome(Struct, frozen=True, kw_only=True):
+class Outcome(Sums, frozen=True, kw_only=True):
     """What came of it, as sums: the outcomes of windows are added. Tokens are sampled ones."""
 
     drafts: int = 0
     passed_through: int = 0
     passes: tuple[PassOutcome, ...] = ()
+    failed_critiques: int = 0
     draft_tokens: int = 0
     critique_tokens: int = 0
     revision_tokens: int = 0
@@ -67,46 +66,92 @@ class Outcome(Struct, frozen=True, kw_only=True):
     revision_reward: float = 0.0
     fresh_reward: float = 0.0
 
-    def __add__(self, other: Outcome) -> Outcome:
-        longest = max(len(self.passes), len(other.passes))
-        mine, theirs = (o.passes + (PassOutcome(),) * (longest - len(o.passes)) for o in (self, other))
-        sums = _added(self, other) | {"passes": tuple(a + b for a, b in zip(mine, theirs, strict=True))}
-        return Outcome(**sums)
+
+class Tokens(Struct, frozen=True, kw_only=True):
+    """Sampled ones. `fresh_budget` is what `fresh` stands against."""
+
+    draft: int = 0
+    critique: int = 0
+    revision: int = 0
+    fresh: int = 0
+    fresh_budget: int = 0
 
 
-def summary(outcome: Outcome) -> dict[str, Any]:
-    """What the summary line and --summary-json show; a rate over nothing is null.
+class Arms(Struct, frozen=True, kw_only=True):
+    """A rate for each side of the comparison; null over nothing."""
 
-    The comparison's figures are all over the same `compared` drafts.
-    """
-    critiques = sum(one.critiques for one in outcome.passes)
-    unparsed = sum(one.unparsed for one in outcome.passes)
-    arms = ("draft", "revision", "fresh")
-    shown = [arm for arm in arms if arm != "fresh" or outcome.fresh]
-    return {
-        "drafts": outcome.drafts,
-        "passed_through": outcome.passed_through,
-        "critiques": critiques,
-        "unparsed_share": _rate(unparsed, critiques),
-        "verdict_ok": sum(one.ok for one in outcome.passes),
-        "revisions": sum(one.revisions for one in outcome.passes),
-        "failed": sum(one.failed for one in outcome.passes),
-        "passes": [{name: getattr(one, name) for name in one.__struct_fields__} for one in outcome.passes],
-        "tokens": {
-            "draft": outcome.draft_tokens,
-            "critique": outcome.critique_tokens,
-            "revision": outcome.revision_tokens,
-            "fresh": outcome.fresh_tokens,
-            "fresh_budget": outcome.budget_tokens,
-        },
-        "comparison": {
-            "compared": outcome.compared,
-            "fresh_samples": outcome.fresh,
-            "right": {arm: _rate(getattr(outcome, f"{arm}_right"), outcome.compared) for arm in shown},
-            "fresh_best_right": _rate(outcome.fresh_best_right, outcome.compared) if outcome.fresh else None,
-            "reward": {arm: _rate(getattr(outcome, f"{arm}_reward"), outcome.compared) for arm in shown},
-        },
-    }
+    draft: float | None = None
+    revision: float | None = None
+    fresh: float | UnsetType | None = UNSET
+    """Absent where no fresh sample was drawn."""
+
+
+class EqualCost(Struct, frozen=True, kw_only=True):
+    """All figures are over the same `compared` drafts."""
+
+    compared: int = 0
+    fresh_samples: int = 0
+    right: Arms = Arms()
+    fresh_best_right: float | None = None
+    reward: Arms = Arms()
+
+
+class CritiqueSummary(StageCost, frozen=True, kw_only=True):
+    """What critique came to: critique.json, and --summary-json. A rate over nothing is null."""
+
+    drafts: int = 0
+    passed_through: int = 0
+    critiques: int = 0
+    unparsed_share: float | None = None
+    verdict_ok: int = 0
+    revisions: int = 0
+    failed: int = 0
+    passes: tuple[PassOutcome, ...] = ()
+    tokens: Tokens = Tokens()
+    comparison: EqualCost = EqualCost()
+
+
+def summary(outcome: Outcome) -> CritiqueSummary:
+    """Rates from sums. The fresh samples measure, and are no part of the cost."""
+    own, passes = outcome, outcome.passes
+    critiques = sum(one.critiques for one in passes)
+
+    def arms(what: str) -> Arms:
+        rates = {side: _rate(getattr(own, f"{side}_{what}"), own.compared) for side in ("draft", "revision")}
+        fresh = _rate(getattr(own, f"fresh_{what}"), own.compared) if own.fresh else UNSET
+        return Arms(**rates, fresh=fresh)
+
+    return CritiqueSummary(
+        cost=Cost(tokens=own.critique_tokens + own.revision_tokens),
+        drafts=own.drafts,
+        passed_through=own.passed_through,
+        critiques=critiques,
+        unparsed_share=_rate(sum(one.unparsed for one in passes), critiques),
+        verdict_ok=sum(one.ok for one in passes),
+        revisions=sum(one.revisions for one in passes),
+        failed=sum(one.failed for one in passes),
+        passes=passes,
+        tokens=Tokens(
+            draft=own.draft_tokens,
+            critique=own.critique_tokens,
+            revision=own.revision_tokens,
+            fresh=own.fresh_tokens,
+            fresh_budget=own.budget_tokens,
+        ),
+        comparison=EqualCost(
+            compared=own.compared,
+            fresh_samples=own.fresh,
+            right=arms("right"),
+            fresh_best_right=_rate(own.fresh_best_right, own.compared) if own.fresh else None,
+            reward=arms("reward"),
+        ),
+    )
+
+
+def unread_share(outcome: Outcome) -> float | None:
+    """Of the critiques that were written, those without a verdict that can be read."""
+    unread = sum(one.unparsed for one in outcome.passes)
+    return _rate(unread, sum(one.critiques for one in outcome.passes) - outcome.failed_critiques)
 
 
 def transition(before: Sample, after: Sample) -> PassOutcome:
@@ -151,10 +196,6 @@ def n_fresh(cost_tokens: int, draft_lengths: Sequence[int]) -> int:
 
 def is_right(reward: float) -> bool:
     return reward >= RIGHT
-
-
-def _added(a: Struct, b: Struct) -> dict[str, Any]:
-    return {name: getattr(a, name) + getattr(b, name) for name in a.__struct_fields__ if name != "passes"}
 
 
 def _rate(part: float, whole: float) -> float | None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine
 from selfrefine.records import Sample, Task, groups
 from selfrefine.rewards.base import Scorer
 from selfrefine.stats import Interval, interval
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.generate import generate
 from selfrefine.steps.reward import score
 
 
 def evaluate(
     tasks: Sequence[Task],
     engine: Engine,
-    settings: GenerateSettings,
+    settings: GenerateConfig,
     scorers: Sequence[Scorer],
     run_seed: int,
     *,

@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Engine
-from selfrefine.errors import EngineError, NothingToLearnError, TrainingError
-from selfrefine.memory import Memory
+from selfrefine.config import ObjectiveConfig, TrainConfig, objective_settings
+from selfrefine.engines.base import Trainer
+from selfrefine.errors import NothingToLearnError, TrainingError
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
 from selfrefine.steps.training_items import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore
-
-
-@runtime_checkable
-class TrainableEngine(Engine, Protocol):
-    """An engine whose weights are at hand."""
-
-    @property
-    def memory(self) -> Memory: ...
-
-    def use_adapter(self, folder: Path | None) -> None: ...
-
-    def training(
-        self, start: Path | None, settings: LoraConfig, seed: int
-    ) -> AbstractContextManager[Any]: ...
-
-    def as_policy(self, wrapped: Any, folder: Path | None) -> AbstractContextManager[None]: ...
-
-    def save_adapter(self, wrapped: Any, folder: Path) -> None: ...
 
 
 class NoCheckpoints:
@@ -79,22 +59,13 @@ class Trained(Struct, frozen=True, kw_only=True):
         return f"finetune: each answer has its prompt computed anew, because {self.plain_rows}"
 
 
-def trainable(engine: Engine) -> TrainableEngine:
-    """Raises: EngineError for an engine that only answers."""
-    if not isinstance(engine, TrainableEngine):
-        raise EngineError(
-            f"{engine.signature.split('|')[0]}: this engine cannot be trained; use --model smollm2"
-        )
-    return engine
-
-
 def finetune(
     samples: Sequence[Sample],
-    engine: TrainableEngine,
+    trainer: Trainer,
     config: TrainConfig,
     objective: ObjectiveConfig,
     run_seed: int,
-    keep: Callable[[list[bytes], Callable[[Path], None]], object],
+    keep: Callable[[Trained, list[bytes], Callable[[Path], None]], object],
     *,
     round_index: int = 1,
     policies: Policies = Policies(),
@@ -102,14 +73,14 @@ def finetune(
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
 ) -> Trained:
-    """Train an adapter and hand `keep` the log (a JSON line a step) and a function that writes the adapter
-    into a folder. Afterwards the engine's policy is the bare base.
+    """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
+    writes the adapter into a folder. An engine that shares the trainer's weights has the bare model as its
+    policy afterwards, until it is told which adapter to use.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
     from selfrefine.compute.packing import why_not
-    from selfrefine.objectives import OBJECTIVES
     from selfrefine.objectives.fit import fit
     from selfrefine.training.loop import train
     from selfrefine.training.plan import longest_row, token_budget
@@ -117,69 +88,68 @@ def finetune(
 
     if not samples:
         raise NothingToLearnError("there is no row to learn from")
-    given, edited = items(samples, engine)
-    given, stale = _with_known_policy(samples, given, objective)
-    fitting, dropped = fit(given, objective)
+    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
+    kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
+    stale = 0
+    if kind.needs_old_logprobs:
+        given, stale = _with_known_policy(samples, given)
+    fitting, dropped = fit(given, kind, own)
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
         why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
         raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
     seed = derive(run_seed, "finetune", round_index)
-    with engine.training(policies.start, config.lora, seed) as wrapped:
+    with trainer.open(policies.start, config.lora, seed) as wrapped:
         fixed = fix(
             wrapped,
             fitting,
-            objective,
+            kind,
+            own,
             token_budget(config, wrapped.device.type, longest_row(fitting)),
-            lambda folder: engine.as_policy(wrapped, folder),
+            lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
-            memory=engine.memory,
+            memory=trainer.memory,
         )
         try:
             log = train(
                 wrapped,
                 fixed,
-                _load(OBJECTIVES[objective.name]),
+                kind,
                 config,
                 seed,
                 checkpoints or NoCheckpoints(),
                 on_step or (lambda row, total: None),
-                objective,
-                engine.memory,
+                own,
+                trainer.memory,
             )
         except TrainingError:
             if rescue is not None:
-                rescue(lambda folder: engine.save_adapter(wrapped, folder))
+                rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        alone = why_not(wrapped, longest_row(fixed))
-        keep([msgspec.json.encode(row) for row in log], lambda folder: engine.save_adapter(wrapped, folder))
-    return Trained(
-        dropped=dropped,
-        counts={
-            "rows": len(fixed),
-            "edited": edited,
-            "steps": len(log),
-            "trained_tokens": sum(row.tokens for row in log),
-        },
-        first_loss=log[0].loss,
-        last_loss=log[-1].loss,
-        plain_rows=alone,
-    )
+        trained = Trained(
+            dropped=dropped,
+            counts={
+                "rows": len(fixed),
+                "edited": edited,
+                "steps": len(log),
+                "trained_tokens": sum(row.tokens for row in log),
+            },
+            first_loss=log[0].loss,
+            last_loss=log[-1].loss,
+            plain_rows=why_not(wrapped, longest_row(fixed)),
+        )
+        lines = [msgspec.json.encode(row) for row in log]
+        keep(trained, lines, lambda folder: trainer.save(wrapped, folder))
+    return trained
 
 
-def _with_known_policy(
-    samples: Sequence[Sample], given: list[Any], objective: ObjectiveConfig
-) -> tuple[list[Any], int]:
+def _with_known_policy(samples: Sequence[Sample], given: list[Any]) -> tuple[list[Any], int]:
     """Without replayed rows whose logprobs are not usable (half precision, an edited text), where a ratio to
     the policy that sampled is needed: that of an earlier round is not at hand, and with the present one's the
     ratio would be 1."""
-    from selfrefine.objectives import GROUPED
-
-    if objective.name not in GROUPED:
-        return given, 0
     latest = max(row.round for row in samples)
     kept = [
         item
@@ -187,8 +157,3 @@ def _with_known_policy(
         if row.round == latest or item.old_logprobs is not None
     ]
     return kept, len(given) - len(kept)
-
-
-def _load(lazy: str) -> Any:
-    module, _, name = lazy.partition(":")
-    return getattr(importlib.import_module(module), name)

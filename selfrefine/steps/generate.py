@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from msgspec import Struct
-
 from selfrefine import seeds
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.config import GenerateConfig
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Sample, Task
 from selfrefine.steps.units import cut
+from selfrefine.sums import Sums
 
 
-class GenerateSettings(Struct, frozen=True, kw_only=True):
-    """n samples of each task, drawn as `sampling` says; `system` goes before a prompt that has no system."""
-
-    n: int = 1
-    sampling: Sampling = Sampling()
-    system: str | None = None
-
-
-def task_units(tasks: Iterable[Task], settings: GenerateSettings, unit_tokens: int) -> Iterator[list[Task]]:
+def task_units(tasks: Iterable[Task], settings: GenerateConfig, unit_tokens: int) -> Iterator[list[Task]]:
     """Tasks in commit units of at most `unit_tokens` new tokens."""
-    each = settings.n * settings.sampling.max_new_tokens
+    each = settings.n * settings.max_new_tokens
     return cut(tasks, lambda _: each, unit_tokens, lambda task: task.id)
 
 
 def generate(
     tasks: Sequence[Task],
     engine: Engine,
-    settings: GenerateSettings,
+    settings: GenerateConfig,
     run_seed: int,
     *,
     round_index: int = 0,
@@ -53,7 +47,7 @@ def generate(
         for task, messages in zip(tasks, chats, strict=True)
     ]
     answers: dict[tuple[int, int], Completion] = {}
-    for batch in engine.generate(requests, settings.sampling):
+    for batch in engine.generate(requests, settings):
         new = [answer for answer in batch if (answer.request, answer.index) not in answers]
         answers |= {(answer.request, answer.index): answer for answer in batch}
         if on_rows and new:
@@ -100,15 +94,34 @@ def _sample(
     )
 
 
-def counts(samples: Iterable[Sample]) -> dict[str, int]:
-    """samples, tasks, truncated, errors and sampled tokens: what a summary line says."""
-    found = {"samples": 0, "tasks": 0, "truncated": 0, "errors": 0, "tokens": 0}
-    last = None
-    for sample in samples:
-        found["samples"] += 1
-        found["tasks"] += sample.task.id != last
-        last = sample.task.id
-        found["truncated"] += sample.finish_reason == "length"
-        found["errors"] += sample.finish_reason == "error"
-        found["tokens"] += len(sample.token_ids)
-    return found
+class Drawn(Sums, frozen=True, kw_only=True):
+    """What sampling came to, as sums over commit units; a task's samples are in one unit."""
+
+    samples: int = 0
+    tasks: int = 0
+    truncated: int = 0
+    errors: int = 0
+    tokens: int = 0
+    nats: float = 0.0
+    """-logprob over the `rated` tokens of samples that have logprobs."""
+    rated: int = 0
+
+    @property
+    def entropy(self) -> float | None:
+        """Mean -logprob per sampled token, in nats; null without logprobs."""
+        return self.nats / self.rated if self.rated else None
+
+
+def drawn(samples: Iterable[Sample]) -> Drawn:
+    """Of rows in task order."""
+    rows = list(samples)
+    rated = [row.logprobs for row in rows if row.logprobs and row.finish_reason != "error"]
+    return Drawn(
+        samples=len(rows),
+        tasks=sum(1 for _ in itertools.groupby(rows, key=lambda row: row.task.id)),
+        truncated=sum(row.finish_reason == "length" for row in rows),
+        errors=sum(row.finish_reason == "error" for row in rows),
+        tokens=sum(len(row.token_ids) for row in rows),
+        nats=-math.fsum(logprob for logprobs in rated for logprob in logprobs),
+        rated=sum(map(len, rated)),
+    )

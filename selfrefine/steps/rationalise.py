@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from msgspec import Raw
 from msgspec.structs import replace
 
+from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
 from selfrefine.records import Message, Sample, Task, groups
-from selfrefine.steps.generate import GenerateSettings, chat, generate
+from selfrefine.steps.generate import chat, generate
 
 RATIONALISED = "rationalised"
 """Column of a row that was sampled with a hint."""
@@ -42,7 +43,7 @@ def rationalise(
     tasks: Sequence[Task],
     engine: Engine,
     template: Template,
-    settings: GenerateSettings,
+    settings: GenerateConfig,
     run_seed: int,
     *,
     round_index: int,

@@ -2,31 +2,41 @@
 
     scorers = build(specs, options, engine)
     samples = score(samples, scorers)          a window of rows; the rows of one task stand together
-    tally = Tally(scorers); tally.add(samples); summary = tally.result()
-    require_some_scored(summary)               after the last window
+    sums += scored_sums(samples, scorers)
+    require_some_scored(summary(sums, scorers))               after the last window
 
 Only the rows of one window are held, and group rewards see the rows of a task within it.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, cast
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Critique, Message, Reward, Sample, Task
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS, outside
-from selfrefine.rewards.base import CorpusFigure, RewardOptions, RewardSpec, Scorer, nearest, unscored
+from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
+from selfrefine.registry import BUILT_IN, split
+from selfrefine.rewards import REWARDS, outside
+from selfrefine.rewards.base import (
+    CorpusFigure,
+    CorpusScore,
+    RewardOptions,
+    RewardSpec,
+    Scorer,
+    own_settings,
+    unscored,
+)
 from selfrefine.runfolder.jsonl import lines
-
-Factory = Callable[[RewardOptions, Engine | None], Scorer]
+from selfrefine.runfolder.summaries import StageCost
+from selfrefine.sums import Sums
+from selfrefine.words import nearest
 
 
 def parse_spec(text: str) -> RewardSpec:
@@ -35,9 +45,7 @@ def parse_spec(text: str) -> RewardSpec:
     A weight is finite and above 0: a reward to be kept away from is written as one that is high when the
     answer is good, so that every part and the composite stay in [0, 1].
     """
-    path, is_file, rest = text.partition(".py:")
-    name, has_weight, weight_text = rest.partition(":") if is_file else text.partition(":")
-    name = f"{path}.py:{name}" if is_file else name
+    name, has_weight, weight_text = split(text)
     if not name or name.endswith((":", ".py")):
         raise ConfigError(f"reward {text!r}: write NAME[:weight] or path/to/file.py:function[:weight]")
     try:
@@ -51,16 +59,16 @@ def parse_spec(text: str) -> RewardSpec:
 
 def needs_engine(specs: Iterable[RewardSpec]) -> bool:
     """Whether a model has to be loaded for these."""
-    return any(spec.name in NEEDS_ENGINE for spec in specs)
+    return any(REWARDS.get(spec.name).needs_engine for spec in specs)
 
 
 def build(
     specs: Sequence[RewardSpec], options: RewardOptions, engine: Engine | None = None
 ) -> tuple[Scorer, ...]:
-    """The scorers of `specs`, in order. `options.settings` is the whole [reward] table: name to table.
+    """The scorers of `specs`, in order.
 
-    `pass_at` may stand in any reward's table. Raises: ConfigError (unknown name or setting, a file that
-    does not import, a model-based reward without an engine).
+    Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward
+    without an engine).
     """
     names = [spec.name for spec in specs]
     if not names:
@@ -69,27 +77,28 @@ def build(
         if names.count(name) > 1:
             raise ConfigError(f"reward {name} is chosen twice; give it one weight")
     for name, table in options.settings.items():
-        if name not in REWARDS and name not in names:
-            raise ConfigError(f"reward.{name}: no such reward{nearest(name, {*REWARDS, *names})}")
         if not isinstance(table, dict):
             raise ConfigError(f"reward.{name}: expected a table of settings")
-    return tuple(_build_one(spec, options, engine) for spec in specs)
+        own_settings(REWARDS.get(name), table)  # those that are not used now, too
+    return tuple(_build_one(spec, msgspec.structs.replace(options, engine=engine)) for spec in specs)
 
 
-def _build_one(spec: RewardSpec, options: RewardOptions, engine: Engine | None) -> Scorer:
-    own = dict(options.settings.get(spec.name, {}))
-    pass_at = own.pop("pass_at", 1.0)
-    if isinstance(pass_at, bool) or not isinstance(pass_at, int | float) or not 0 <= pass_at <= 1:
-        raise ConfigError(f"reward.{spec.name}.pass_at: {pass_at!r} is not a number in [0, 1]")
-    options = msgspec.structs.replace(options, settings=own)
-    if ".py:" in spec.name:
-        scorer = outside.make(spec.name, options)
-    elif spec.name in REWARDS:
-        module, _, function = REWARDS[spec.name].partition(":")
-        scorer = cast(Factory, getattr(importlib.import_module(module), function))(options, engine)
-    else:
-        raise ConfigError(f"no reward {spec.name!r}{nearest(spec.name, REWARDS)}")
-    return msgspec.structs.replace(scorer, weight=spec.weight, pass_at=float(pass_at))
+def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
+    kind = REWARDS.get(spec.name)
+    own, pass_at = own_settings(kind, options.settings.get(spec.name, {}))
+    if kind.needs_engine and options.engine is None:
+        raise ConfigError(f"reward {spec.name} asks a model and none was given")
+    wanted = kind.needs_references
+    scorer = msgspec.structs.replace(
+        kind.make(own, options),
+        name=spec.name,
+        weight=spec.weight,
+        pass_at=pass_at,
+        needs_references=wanted(own) if callable(wanted) else wanted,
+    )
+    if kind.origin == BUILT_IN:
+        return scorer
+    return msgspec.structs.replace(scorer, score=outside.checked_results(kind, scorer.score, options))
 
 
 def score(
@@ -164,75 +173,132 @@ def _composite(rewards: Sequence[Reward], scorers: Sequence[Scorer], gate_on: st
     return min(1.0, total / math.fsum(weight / max(weights) for weight in weights))
 
 
-class Tally:
-    """Counts, means and corpus figures over windows of scored rows, in constant memory."""
+class MeanSums(Sums, frozen=True, kw_only=True):
+    """A mean in the making. `first_error`: why the first unscored row has no value."""
 
-    def __init__(self, scorers: Sequence[Scorer]) -> None:
-        self._rows = 0
-        self._composite = _Mean()
-        self._means = {scorer.name: _Mean() for scorer in scorers}
-        self._corpora: dict[str, CorpusFigure] = {s.name: s.corpus() for s in scorers if s.corpus}
-
-    def add(self, samples: Iterable[Sample]) -> None:
-        for sample in samples:
-            self._rows += 1
-            self._composite.add(sample.reward, None)
-            for reward in sample.rewards:
-                if reward.name in self._means:
-                    self._means[reward.name].add(reward.value, reward.error)
-                if reward.name in self._corpora and reward.value is not None:
-                    self._corpora[reward.name].add(sample)
-
-    def result(self) -> dict[str, Any]:
-        """`rows`; `reward` (the composite) and `rewards` by name, each `mean` (null when nothing was
-        scored), `scored`, `unscored`, `first_error`; `corpus` by name, `score` in the metric's own unit and
-        `signature`."""
-        figures = {name: corpus.result() for name, corpus in self._corpora.items()}
-        return {
-            "rows": self._rows,
-            "reward": self._composite.result(),
-            "rewards": {name: mean.result() for name, mean in self._means.items()},
-            "corpus": {name: figure for name, figure in figures.items() if figure is not None},
-        }
+    total: float = 0.0
+    scored: int = 0
+    unscored: int = 0
+    first_error: str | None = None
 
 
-class _Mean:
-    def __init__(self) -> None:
-        self._sum = 0.0
-        self._scored = 0
-        self._unscored = 0
-        self._first_error: str | None = None
+class CorpusSums(Sums, frozen=True, kw_only=True):
+    """A corpus figure in the making: its statistics, and how many rows have how many references."""
 
-    def add(self, value: float | None, error: str | None) -> None:
-        if value is None:
-            self._unscored += 1
-            self._first_error = self._first_error or error
-        else:
-            self._scored += 1
-            self._sum += value
-
-    def result(self) -> dict[str, Any]:
-        return {
-            "mean": self._sum / self._scored if self._scored else None,
-            "scored": self._scored,
-            "unscored": self._unscored,
-            "first_error": self._first_error,
-        }
+    sums: tuple[float, ...] = ()
+    references: dict[int, int] = {}
 
 
-def summary(samples: Iterable[Sample], scorers: Sequence[Scorer]) -> dict[str, Any]:
-    """`Tally` over rows that are all at hand."""
-    tally = Tally(scorers)
-    tally.add(samples)
-    return tally.result()
+class RewardSums(Sums, frozen=True, kw_only=True):
+    """What scoring came to, as sums over commit units; a task's rows are in one unit."""
+
+    rows: int = 0
+    groups: int = 0
+    """Prompts with two scored rows or more; of them `flat` have rows of one reward only."""
+    flat: int = 0
+    reward: MeanSums = MeanSums()
+    rewards: dict[str, MeanSums] = {}
+    corpus: dict[str, CorpusSums] = {}
 
 
-def require_some_scored(result: dict[str, Any]) -> None:
+def scored_sums(samples: Sequence[Sample], scorers: Sequence[Scorer]) -> RewardSums:
+    """Of scored rows."""
+    by_name = [{reward.name: reward for reward in row.rewards} for row in samples]
+    found = {scorer.name: [rewards.get(scorer.name) for rewards in by_name] for scorer in scorers}
+    graded = [[row.reward for row in group if row.reward is not None] for group in groups(samples)]
+    spread = [len(set(values)) > 1 for values in graded if len(values) > 1]
+    return RewardSums(
+        rows=len(samples),
+        groups=len(spread),
+        flat=spread.count(False),
+        reward=_mean_sums((row.reward, None) for row in samples),
+        rewards={
+            name: _mean_sums((one.value, one.error) for one in column if one is not None)
+            for name, column in found.items()
+        },
+        corpus={
+            scorer.name: _corpus_sums(
+                [
+                    row
+                    for row, one in zip(samples, found[scorer.name], strict=True)
+                    if one is not None and one.value is not None
+                ],
+                scorer.corpus(),
+            )
+            for scorer in scorers
+            if scorer.corpus
+        },
+    )
+
+
+def _mean_sums(pairs: Iterable[tuple[float | None, str | None]]) -> MeanSums:
+    known = list(pairs)
+    values = [value for value, _ in known if value is not None]
+    errors = [error for value, error in known if value is None]
+    return MeanSums(
+        total=math.fsum(values),
+        scored=len(values),
+        unscored=len(errors),
+        first_error=next(filter(None, errors), None),
+    )
+
+
+def _corpus_sums(rows: Sequence[Sample], figure: CorpusFigure) -> CorpusSums:
+    statistics = [figure.statistics(row) for row in rows]
+    return CorpusSums(
+        sums=tuple(map(math.fsum, zip(*statistics, strict=True))),
+        references=dict(Counter(len(row.task.references) for row in rows)),
+    )
+
+
+class Mean(Struct, frozen=True, kw_only=True):
+    """`mean` is null when nothing was scored."""
+
+    mean: float | None
+    scored: int
+    unscored: int
+    first_error: str | None = None
+
+
+class RewardSummary(StageCost, frozen=True, kw_only=True):
+    """`reward` is the composite. `corpus`: by name, the figure in the metric's own unit."""
+
+    rows: int
+    groups: int
+    groups_without_spread: int
+    reward: Mean
+    rewards: dict[str, Mean]
+    corpus: dict[str, CorpusScore] = {}
+
+
+def summary(sums: RewardSums, scorers: Sequence[Scorer]) -> RewardSummary:
+    """Means and corpus figures from sums. Scoring samples nothing: it has no cost."""
+    figures = {scorer.name: scorer.corpus() for scorer in scorers if scorer.corpus}
+    return RewardSummary(
+        rows=sums.rows,
+        groups=sums.groups,
+        groups_without_spread=sums.flat,
+        reward=_mean(sums.reward),
+        rewards={name: _mean(one) for name, one in sums.rewards.items()},
+        corpus={
+            name: figures[name].result(one.sums, one.references)
+            for name, one in sums.corpus.items()
+            if one.sums
+        },
+    )
+
+
+def _mean(sums: MeanSums) -> Mean:
+    mean = sums.total / sums.scored if sums.scored else None
+    return Mean(mean=mean, scored=sums.scored, unscored=sums.unscored, first_error=sums.first_error)
+
+
+def require_some_scored(found: RewardSummary) -> None:
     """Raises: DataError when there were rows and one of the rewards could be computed on none of them."""
-    for name, mean in result["rewards"].items():
-        if mean["unscored"] and not mean["scored"]:
-            rows = "the only row" if mean["unscored"] == 1 else f"any of the {mean['unscored']} rows"
-            raise DataError(f"reward {name} could not be computed on {rows}: {mean['first_error']}")
+    for name, mean in found.rewards.items():
+        if mean.unscored and not mean.scored:
+            rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored} rows"
+            raise DataError(f"reward {name} could not be computed on {rows}: {mean.first_error}")
 
 
 class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

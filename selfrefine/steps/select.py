@@ -158,6 +158,15 @@ _REMEDIES = {
     "errors": "",
 }
 
+_UNREVISED = {
+    "errors": "{} are prompts that could not be answered",
+    "not_criticised": "{} were not criticised: set critique.passes",
+    "critiques_failed": "{} critiques could not be made, and the rows say why (`error` in `critiques`)",
+    "critiques_ok": "{} critiques said ok, so there was nothing to revise",
+    "not_revised": "{} were criticised, and no revision is among the rows (critique.revise)",
+}
+"""Why a draft has no revision."""
+
 
 def why_nothing(counts: dict[str, int]) -> str:
     """One sentence on why a selection is empty."""
@@ -182,7 +191,8 @@ def why_nothing(counts: dict[str, int]) -> str:
         if counts.get(key, 0):
             return f"nothing of {n} rows can be learnt: {sentence.format(counts[key])}"
     if counts.get("drafts", 0) == n:
-        return f"the {n} rows are drafts, and only revisions are to be learnt from: set critique.passes"
+        found = [sentence.format(counts[key]) for key, sentence in _UNREVISED.items() if counts.get(key, 0)]
+        return f"the {n} rows are drafts, and only revisions are to be learnt from: {'; '.join(found)}"
     if counts.get("revisions", 0) == n:
         return f"the {n} rows are revisions, and only drafts are to be learnt from"
     if counts.get("prompts_without_spread", 0):

@@ -91,6 +91,8 @@ def _in_band(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> lis
 
 def _answers(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
     by_id = {row.id: row for row in samples}
+    if config.candidates == "revisions":
+        _unrevised(samples, fate)
     rows = []
     for row in samples:
         revision = row.parent_id is not None
@@ -112,6 +114,22 @@ def _as_answer(row: Sample, draft: Sample | None) -> Sample:
     return replace(row, messages=draft.messages, prompt_token_ids=draft.prompt_token_ids, logprobs=None)
 
 
+def _unrevised(samples: Sequence[Sample], fate: Fate) -> None:
+    """Counts the drafts that have no revision, by why."""
+    revised = {row.parent_id for row in samples}
+    for row in samples:
+        if row.parent_id is not None or row.id in revised:
+            continue
+        if row.error is not None or row.finish_reason == "error":
+            fate["errors"] += 1
+        elif not row.critiques:
+            fate["not_criticised"] += 1
+        elif row.critiques[-1].finish_reason == "error":
+            fate["critiques_failed"] += 1
+        else:
+            fate["critiques_ok" if row.critiques[-1].verdict == "ok" else "not_revised"] += 1
+
+
 Turn = tuple[Sample, Sample]
 """(the text that was criticised, its revision)."""
 
@@ -119,6 +137,7 @@ Turn = tuple[Sample, Sample]
 def _risen(samples: Sequence[Sample], fate: Fate) -> tuple[list[Turn], list[Turn]]:
     """The turns whose reward rose from the one text to the other, and those whose did not."""
     by_id = {row.id: row for row in samples}
+    _unrevised(samples, fate)
     found, others = [], []
     for row in samples:
         if row.parent_id is None:

@@ -7,12 +7,15 @@ from typing import Any
 
 from msgspec import UNSET
 
-from selfrefine.engines.base import Engine
+from selfrefine.engines.base import Tokeniser, exact_logprobs
 from selfrefine.records import Lesson, Sample
 
 
-def items(samples: Sequence[Sample], engine: Engine) -> tuple[list[Any], int]:
+def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True) -> tuple[list[Any], int]:
     """Training items of the rows, and how many texts had been edited and were encoded anew.
+
+    exact: the model that is trained computes in float32 (`Trainer.exact_logprobs`); if it does not, no
+    recorded logprob is what it would compute, and the items have none.
 
     The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
     that its ids no longer decode to was edited on the way (jq, a person): the text counts.
@@ -21,11 +24,11 @@ def items(samples: Sequence[Sample], engine: Engine) -> tuple[list[Any], int]:
 
     made, edited = [], 0
     for row in samples:
-        completion, logprobs = row.token_ids, _old_logprobs(row)
-        if not completion or engine.decode(completion) != row.text:
+        completion, logprobs = row.token_ids, _old_logprobs(row) if exact else None
+        if not completion or tokeniser.decode(completion) != row.text:
             edited += bool(completion)
-            completion, logprobs = engine.encode_answer(row.text), None
-        prompt = row.prompt_token_ids or engine.encode_chat(row.messages or row.task.prompt)
+            completion, logprobs = tokeniser.encode_answer(row.text), None
+        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.messages or row.task.prompt)
         lesson = Lesson() if row.lesson is UNSET else row.lesson
         made.append(
             Item(
@@ -44,13 +47,7 @@ def items(samples: Sequence[Sample], engine: Engine) -> tuple[list[Any], int]:
 
 
 def _old_logprobs(row: Sample) -> tuple[float, ...] | None:
-    """The recorded logprobs, where a ratio may be built on them.
-
-    Of a policy in half precision they may not: sampling and training round differently, by up to tenths of a
-    nat, which would look like a policy that has moved.
-    """
+    """The recorded logprobs, where a ratio may be built on them: exact ones, of these very ids."""
     if row.logprobs is None or not row.prompt_token_ids or len(row.logprobs) > len(row.token_ids):
         return None
-    kind, _, rest = row.engine.partition("|")
-    half = kind == "local" and "float32" not in rest.split("|")
-    return None if half else row.logprobs
+    return row.logprobs if exact_logprobs(row.engine) else None

@@ -1,19 +1,23 @@
-"""What a task source is given and what it yields.
+"""What a task source is given, what it yields and what it says of itself.
 
-A source is a function (name, options) -> Iterator[(where, Task)]. `where` is file:line, or
-source:number where there is no file; a task without an id of its own carries "" and `tasks.load` fills it in.
+A source reads by a function (name, options) -> Iterator[(where, Task)]; the name is what stands behind
+"KIND:". `where` is file:line, or source:number where there is no file; a task without an id of its own
+carries "" and `tasks.load` fills it in.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Literal
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Task
+from selfrefine.registry import BUILT_IN, Origin
+from selfrefine.words import nearest
 
 Located = tuple[str, Task]
 SourceFn = Callable[[str, "TaskOptions"], Iterator[Located]]
@@ -38,8 +42,35 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     """A system message put before the prompt, in place of one that is there."""
     prompt_field: str | None = None
     reference_field: str | None = None
-    settings: Mapping[str, str | int | float | bool] = {}
-    """`--set key=value` for the source (gym, hub, concepts)."""
+    settings: Any = {}
+    """`--set key=value` for the source: a table, of which the source gets its own struct."""
+    stream: BinaryIO | None = None
+    """What "-" reads."""
+
+
+class NoSettings(Struct, frozen=True):
+    """Of a source that has none of its own."""
+
+
+class SourceKind(Struct, frozen=True, kw_only=True):
+    """What a task source says of itself. Every field of `settings` has a `Meta(description=...)`."""
+
+    name: str
+    spelling: str
+    """How it is asked for, such as gym:NAME."""
+    about: str
+    """What it is, in a line."""
+    example: str
+    """A command."""
+    read: SourceFn
+    takes: tuple[Literal["prompt_field", "reference_field"], ...] = ()
+    """Which of these options it has a use for."""
+    settings: type[Struct] = NoSettings
+    own_settings: bool = False
+    """Its settings depend on the name: it gets the table as it is given, and checks it."""
+    source: str = ""
+    """What it is from, where it is not this program's own."""
+    origin: Origin = BUILT_IN
 
 
 def wrap(
@@ -75,8 +106,20 @@ def content_id(task: Task, occurrence: int | None = None) -> str:
     return hashlib.sha256(msgspec.json.encode(content, order="sorted")).hexdigest()[:16]
 
 
-def only(source: str, options: TaskOptions, *allowed: str) -> None:
-    """Refuses options that `source` would parse and then ignore. Raises: ConfigError."""
+def checked_options(kind: SourceKind, source: str, options: TaskOptions) -> TaskOptions:
+    """With the source's settings as its own struct. Raises: ConfigError for what it would not read."""
+    known = kind.settings.__struct_fields__
     for option in ("prompt_field", "reference_field", "settings"):
-        if getattr(options, option) and option not in allowed:
+        has_use = bool(known) or kind.own_settings if option == "settings" else option in kind.takes
+        if getattr(options, option) and not has_use:
             raise ConfigError(f"{source}: {option} has no meaning for this source")
+    if kind.own_settings:
+        return options
+    for key in options.settings:
+        if key not in known:
+            raise ConfigError(f"{source}: no setting {key!r}{nearest(key, known)}")
+    try:  # not strict: "2" is a number, as it comes from a command line
+        own = msgspec.convert(options.settings, kind.settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {error}") from None
+    return msgspec.structs.replace(options, settings=own)

@@ -9,13 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from importlib import resources
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Task
 from selfrefine.seeds import derive, generator
-from selfrefine.tasks.base import GENERATED, Located, TaskOptions, ask, only
+from selfrefine.tasks.base import GENERATED, Located, SourceKind, TaskOptions, ask
 
 TEMPLATE = "Write one short sentence that uses all of these words: {source}."
+
+
+class ConceptsSettings(Struct, frozen=True):
+    verbs: Annotated[
+        int | None, Meta(description="How many of the words are verbs; not set: 1, of a single word 0.")
+    ] = None
 
 
 def words() -> dict[str, list[str]]:
@@ -36,17 +45,13 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
     Raises: ConfigError for a bad count; DataError where there are not n distinct sets.
     """
     where = f"concepts:{name}"
-    only(where, options, "settings")
-    if unknown := sorted(options.settings.keys() - {"verbs"}):
-        raise ConfigError(
-            f"{where}: no setting {unknown[0]!r}; there is `verbs`, how many of the words are verbs"
-        )
+    own: ConceptsSettings = options.settings
     listed = words()
     try:
         size = int(name)
-        verbs = int(str(options.settings.get("verbs", min(1, size - 1))))
     except ValueError:
-        raise ConfigError(f"{where}: how many words, and how many verbs, are whole numbers") from None
+        raise ConfigError(f"{where}: how many words is a whole number") from None
+    verbs = min(1, size - 1) if own.verbs is None else own.verbs
     nouns = size - verbs
     if not (1 <= size <= 12 and 0 <= verbs <= size):
         raise ConfigError(f"{where}: 1 to 12 words, and no more verbs than words")
@@ -65,3 +70,13 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
         seen.add(chosen)
         prompt = ask(", ".join(chosen), options, TEMPLATE)
         yield f"{where}:{len(seen)}", Task(id="", prompt=prompt, meta={"concepts": list(chosen)})
+
+
+CONCEPTS = SourceKind(
+    name="concepts",
+    spelling="concepts:N",
+    about="one short sentence that uses N given words",
+    example="selfrefine tasks concepts:4 --set verbs=1 -n 64",
+    read=read,
+    settings=ConceptsSettings,
+)

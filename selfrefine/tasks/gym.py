@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import typing
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ import msgspec
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
 from selfrefine.seeds import derive
-from selfrefine.tasks.base import GENERATED, Located, TaskOptions, ask, only
+from selfrefine.tasks.base import GENERATED, Located, SourceKind, TaskOptions, ask
+from selfrefine.words import near, nearest
 
 
 def names() -> list[str]:
@@ -32,7 +32,6 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
     Raises: ConfigError for an unknown dataset or setting, or one that the library refuses.
     """
     where = f"gym:{name}"
-    only(where, options, "settings")
     dataset = _create(name, where, options)
     for index in range(GENERATED if options.n is None else options.n):
         try:
@@ -58,8 +57,8 @@ def _create(name: str, where: str, options: TaskOptions) -> Any:
     from reasoning_gym.factory import DATASETS
 
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=3, cutoff=0.4)
-        hint = f"the nearest are {', '.join(near)}" if near else f"there are {len(DATASETS)}"
+        meant = near(name, DATASETS)
+        hint = f"did you mean {meant}?" if meant else f"there are {len(DATASETS)}"
         raise ConfigError(f"{where}: reasoning-gym has no such dataset; {hint}")
     fields = typing.get_type_hints(DATASETS[name][1])
     settings = {key: _converted(where, key, value, fields) for key, value in options.settings.items()}
@@ -81,9 +80,7 @@ def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
     if key in ("seed", "size"):
         raise ConfigError(f"{where}: {key} is given by {'--seed' if key == 'seed' else '-n'}")
     if key not in fields:
-        near = difflib.get_close_matches(key, fields, n=1, cutoff=0.4)
-        known = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(fields))}"
-        raise ConfigError(f"{where}: no setting {key!r}; {known}")
+        raise ConfigError(f"{where}: no setting {key!r}{nearest(key, fields)}")
     try:
         if isinstance(value, str) and value[:1] in ("[", "{"):
             value = msgspec.json.decode(value.encode())
@@ -107,3 +104,14 @@ def _difficulty(metadata: dict[str, Any]) -> str:
 
 def _said(error: Exception) -> str:
     return f"{error}".strip() or type(error).__name__
+
+
+GYM = SourceKind(
+    name="gym",
+    spelling="gym:NAME",
+    about="a reasoning-gym dataset, made to measure; its settings with --set",
+    example="selfrefine tasks gym:chain_sum --set max_terms=2 -n 64",
+    read=read,
+    own_settings=True,
+    source="the package reasoning-gym",
+)

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.tasks.base import Located, TaskOptions, only
+from selfrefine.tasks.base import Located, SourceKind, TaskOptions
 from selfrefine.tasks.rows import read_row
 
 TIMEOUT_S = 5.0
-SETTINGS = ("config", "split", "revision")
+Name = str | int | float | bool
+"""`--set revision=12` is read as a number."""
+
+
+class HubSettings(Struct, frozen=True):
+    config: Annotated[Name | None, Meta(description="The dataset's configuration.")] = None
+    split: Annotated[Name, Meta(description="Its split.")] = "train"
+    revision: Annotated[Name | None, Meta(description="Branch, tag or commit.")] = None
 
 
 def read(name: str, options: TaskOptions) -> Iterator[Located]:
-    """Rows in the shapes of `tasks.rows`. Settings: config, split (train by default), revision.
+    """Rows in the shapes of `tasks.rows`.
 
     Raises: ConfigError where `datasets` is not installed; DataError where the dataset cannot be had.
     """
     where = f"hub:{name}"
-    only(where, options, "prompt_field", "reference_field", "settings")
-    if unknown := sorted(options.settings.keys() - set(SETTINGS)):
-        raise ConfigError(f"{where}: no setting {unknown[0]!r}; there are {', '.join(SETTINGS)}")
     for number, row in enumerate(_rows(name, where, options), 1):
         row_where = f"{where}:{number}"
         try:
@@ -38,14 +43,15 @@ def _rows(name: str, where: str, options: TaskOptions) -> Iterator[dict[str, Any
         from datasets import load_dataset
     except ImportError:
         raise ConfigError(f"{where}: needs the `datasets` package: pip install 'selfrefine[hub]'") from None
-    settings = {key: str(value) for key, value in options.settings.items()}
+    own: HubSettings = options.settings
+    config, revision = (None if value is None else str(value) for value in (own.config, own.revision))
     _reachable(name, where)
     try:
         yield from load_dataset(
             name,
-            settings.get("config"),
-            split=settings.get("split", "train"),
-            revision=settings.get("revision"),
+            config,
+            split=str(own.split),
+            revision=revision,
             streaming=True,
         )
     except Exception as error:
@@ -69,3 +75,14 @@ def _reachable(name: str, where: str) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+HUB = SourceKind(
+    name="hub",
+    spelling="hub:NAME",
+    about="a Hugging Face dataset (needs the extra `selfrefine[hub]` and a network)",
+    example="selfrefine tasks hub:openai/gsm8k --set config=main --set split=test",
+    read=read,
+    takes=("prompt_field", "reference_field"),
+    settings=HubSettings,
+)

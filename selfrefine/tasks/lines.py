@@ -12,7 +12,7 @@ from typing import BinaryIO
 from selfrefine.errors import DataError
 from selfrefine.records import Task
 from selfrefine.runfolder.jsonl import lines, open_input
-from selfrefine.tasks.base import Located, TaskOptions, ask, only
+from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.rows import read_row
 
 
@@ -22,14 +22,14 @@ def read_jsonl(name: str, options: TaskOptions) -> Iterator[Located]:
         yield from _rows(rows, name, options)
 
 
-def read_stream(stream: BinaryIO, options: TaskOptions) -> Iterator[Located]:
+def read_stream(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of JSON Lines on standard input."""
-    yield from _rows(_some(stream, "stdin"), "stdin", options)
+    assert options.stream is not None
+    yield from _rows(_some(options.stream, name), name, options)
 
 
 def read_text(name: str, options: TaskOptions) -> Iterator[Located]:
     """Tasks of a text file, a prompt a line. Blank lines are skipped."""
-    only(name, options)
     with opened(name) as rows:
         for where, line in rows:
             if text := decoded(line, where).strip():
@@ -51,7 +51,6 @@ def decoded(line: bytes, where: str) -> str:
 
 
 def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
-    only(name, options, "prompt_field", "reference_field")
     for where, line in rows:
         if where == f"{name}:1" and line.startswith(b"["):
             raise DataError(f"{where}: a JSON array, not JSON Lines; `jq -c '.[]'` makes lines of it")
@@ -65,3 +64,28 @@ def _some(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
         yield where, line
     if not where:
         raise DataError(f"{name} is empty: there are no tasks in it")
+
+
+STREAM = SourceKind(
+    name="-",
+    spelling="-",
+    about="JSON Lines from a pipe",
+    example="cat my.jsonl | selfrefine tasks -",
+    read=read_stream,
+    takes=("prompt_field", "reference_field"),
+)
+JSONL = SourceKind(
+    name="jsonl",
+    spelling="FILE.jsonl",
+    about="JSON Lines: prompt, messages, concepts, or question and answer; others with --prompt-field",
+    example="selfrefine tasks my.jsonl --prompt-field text --reference-field label",
+    read=read_jsonl,
+    takes=("prompt_field", "reference_field"),
+)
+TEXT = SourceKind(
+    name="text",
+    spelling="FILE.txt",
+    about="plain text, a prompt a line",
+    example="selfrefine tasks prompts.txt",
+    read=read_text,
+)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Task
-from selfrefine.tasks.base import Located, TaskOptions, ask, only
+from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.lines import decoded, opened
 
 # A model cannot guess the target language, so there is a default only where the file's name says it.
@@ -28,7 +28,6 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
     Raises: DataError where the files do not have equally many lines (checked before the first task, since
     after a lost line every pair is wrong) or a line is blank on one side only.
     """
-    only(f"parallel:{name}", options)
     paths = name.split(",")
     if len(paths) != 2:
         raise ConfigError(f"parallel:{name}: two files are needed, as in parallel:src.en,src.fr")
@@ -67,3 +66,13 @@ def _count(path: str) -> int:
         raise DataError(f"{path}: no such file" if not Path(path).exists() else f"{path}: not a regular file")
     with opened(path) as lines:
         return sum(1 for _ in lines)
+
+
+PARALLEL = SourceKind(
+    name="parallel",
+    spelling="parallel:SRC,REF",
+    about="aligned text files, a sentence and its translation a line; SRC.fr names the language, else "
+    "--template says it",
+    example="selfrefine tasks parallel:val.en,val.fr",
+    read=read,
+)

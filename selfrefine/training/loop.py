@@ -20,11 +20,10 @@ from safetensors.torch import load_file, save
 
 from selfrefine import seeds
 from selfrefine.compute.forward import completion_logprobs, shares_rows
-from selfrefine.config import ObjectiveConfig, TrainConfig
+from selfrefine.config import TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.memory import Memory, out_of_memory
-from selfrefine.objectives import GROUPED
-from selfrefine.objectives.base import Batch, Item, Objective, add_metrics
+from selfrefine.objectives.base import Batch, Item, ObjectiveKind, add_metrics
 from selfrefine.training.entropy import EntropyMeter
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at, token_budget
 from selfrefine.training.precomputed import baseline, tokens_of
@@ -53,15 +52,16 @@ class CheckpointStore(Protocol):
 def train(
     model: Any,
     items: Sequence[Item],
-    objective: Objective,
+    objective: ObjectiveKind,
     settings: TrainConfig,
     seed: int,
     checkpoints: CheckpointStore,
     on_step: Callable[[StepLog, int], None],
-    own: ObjectiveConfig = ObjectiveConfig(),
+    own: Any = None,
     memory: Memory | None = None,
 ) -> list[StepLog]:
-    """Train the adapter of a PeftModel in place; returns a row per step. `own`: the objective's settings.
+    """Train the adapter of a PeftModel in place; returns a row per step. `own`: the objective's settings,
+    or its defaults.
 
     Where memory runs out the token budget is halved (`memory` keeps it) and the step begins again:
     accumulation is exact, so its gradient is the same.
@@ -72,12 +72,15 @@ def train(
     """
     memory = memory or Memory()
     settings = msgspec.structs.replace(
-        settings, token_budget=token_budget(settings, model.device.type, longest_row(items))
+        settings,
+        token_budget=token_budget(settings, model.device.type, longest_row(items)),
+        lr=(peak := settings.lr or objective.learning_rate),
     )
+    own = objective.settings() if own is None else own
     steps = plan_steps(items, settings, seed)
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=settings.lr, betas=(0.9, 0.999), weight_decay=settings.weight_decay
+        parameters.values(), lr=peak, betas=(0.9, 0.999), weight_decay=settings.weight_decay
     )
     good = _copies(parameters)
     log = _restore(checkpoints.load(), parameters, optimizer, good)
@@ -161,9 +164,9 @@ def _step(
     parameters: list[Any],
     optimizer: Any,
     items: Sequence[Item],
-    objective: Objective,
+    objective: ObjectiveKind,
     settings: TrainConfig,
-    own: ObjectiveConfig,
+    own: Any,
     index: int,
     rate: float,
     memory: Memory,
@@ -173,13 +176,13 @@ def _step(
     tokens = sum(len(item.completion_token_ids) for item in items)
     pairs = list(map(tokens_of, items))
     shared = shares_rows(model, pairs)
-    z0 = baseline(model, items, settings.token_budget, memory)
+    z0 = baseline(model, items, objective.step_baseline, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
-    with EntropyMeter(model, active=own.name in GROUPED) as entropy:
+    with EntropyMeter(active=objective.needs_old_logprobs) as entropy:
         for micro in micro_batches(items, settings.token_budget, shared=shared):
             logprobs = completion_logprobs(model, [pairs[i] for i in micro])
-            found = objective(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))
+            found = objective.loss(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))
             found.value.backward()
             loss += float(found.value.detach())
             add_metrics(metrics, found.metrics)

@@ -96,6 +96,7 @@ def micro_batches(items: Sequence[Item], token_budget: int, *, shared: bool = Tr
 
 def rate_at(step: int, total: int, settings: TrainConfig) -> float:
     """Learning rate of step 0 ≤ step < total."""
+    assert settings.lr is not None  # `train` fills in the objective's
     warm = settings.warmup * total
     if step + 1 <= warm:
         return settings.lr * (step + 1) / warm

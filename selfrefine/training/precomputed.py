@@ -13,12 +13,8 @@ from msgspec.structs import replace
 
 from selfrefine.compute.forward import completion_logprobs, cut
 from selfrefine.compute.packing import Pair
-from selfrefine.config import ObjectiveConfig
 from selfrefine.memory import Memory, out_of_memory
-from selfrefine.objectives import GROUPED, LABELLED, PAIRED
-from selfrefine.objectives.advantages import advantages
-from selfrefine.objectives.base import Item
-from selfrefine.objectives.kto import unrelated
+from selfrefine.objectives.base import Item, ObjectiveKind, StepBaseline
 
 As = Callable[[Path | None], AbstractContextManager[None]]
 """Inside `as_policy(folder)` the model is base + that adapter, or the bare base."""
@@ -27,7 +23,8 @@ As = Callable[[Path | None], AbstractContextManager[None]]
 def fix(
     model: Any,
     items: Sequence[Item],
-    own: ObjectiveConfig,
+    objective: ObjectiveKind,
+    own: Any,
     token_budget: int,
     as_policy: As,
     *,
@@ -41,7 +38,7 @@ def fix(
     gets the same numbers. `sampler` is the adapter that answered in this round.
     """
     made = list(items)
-    if own.name in GROUPED:
+    if objective.needs_old_logprobs:
         missing = [i for i, item in enumerate(made) if not _has_old(item)]
         rows = []
         if missing:
@@ -51,23 +48,23 @@ def fix(
             # What was recorded stays: a stop string's end-of-turn alone was not sampled and has no logprob.
             recorded = made[i].old_logprobs or ()
             made[i] = replace(made[i], old_logprobs=(*recorded, *row[len(recorded) :]))
-    if own.name in PAIRED | LABELLED or (own.kl and own.name in GROUPED):
+    if objective.wants_reference(own):
         with as_policy(reference):
-            made = _with_reference(model, made, own, token_budget, memory)
-    return advantages(made, own) if own.name in GROUPED else made
+            made = _with_reference(model, made, objective.step_baseline, token_budget, memory)
+    return objective.prepare(made, own) if objective.prepare else made
 
 
 def _with_reference(
-    model: Any, items: list[Item], own: ObjectiveConfig, token_budget: int, memory: Memory | None
+    model: Any, items: list[Item], asks: StepBaseline | None, token_budget: int, memory: Memory | None
 ) -> list[Item]:
     rows = logprobs_of(model, [tokens_of(item) for item in items], token_budget, memory)
     made = [replace(item, reference_logprobs=row) for item, row in zip(items, rows, strict=True)]
-    if own.name in LABELLED:
-        others = unrelated(made)
+    if asks is not None:
+        others = asks.others(made)
         mixed = [(item.prompt_token_ids, other) for item, other in zip(made, others, strict=True)]
         totals = map(sum, logprobs_of(model, mixed, token_budget, memory))
         made = [
-            replace(item, unrelated_token_ids=other, unrelated_reference=float(total))
+            replace(item, other_token_ids=other, other_reference=float(total))
             for item, other, total in zip(made, others, totals, strict=True)
         ]
     return made
@@ -116,12 +113,17 @@ def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tupl
     return results
 
 
-def baseline(model: Any, items: Sequence[Item], token_budget: int, memory: Memory | None = None) -> float:
-    """KTO's z0 for a step: max(0, mean nats the policy is off the reference on unrelated answers)."""
-    asked = [item for item in items if item.unrelated_token_ids]
-    if not asked:
+def baseline(
+    model: Any,
+    items: Sequence[Item],
+    asks: StepBaseline | None,
+    token_budget: int,
+    memory: Memory | None = None,
+) -> float:
+    """`Batch.baseline` of a step; 0 where the objective has none, or there is nothing to ask."""
+    asked = [item for item in items if item.other_token_ids]
+    if asks is None or not asked:
         return 0.0
-    pairs = [(item.prompt_token_ids, item.unrelated_token_ids) for item in asked]
+    pairs = [(item.prompt_token_ids, item.other_token_ids) for item in asked]
     rows = logprobs_of(model, pairs, token_budget, memory)
-    off = sum(sum(row) - item.unrelated_reference for row, item in zip(rows, asked, strict=True))
-    return max(0.0, off / len(asked))
+    return asks.value([sum(row) - item.other_reference for row, item in zip(rows, asked, strict=True)])

@@ -149,7 +149,7 @@ BAD_REWARDS: dict[str, tuple[str, list[str]]] = {
     "numeric:-1": ("", ["above 0"]),
     "mine.py:f": ("import surely_not_installed\n", ["does not import", "surely_not_installed"]),
     "mine.py:g": ("raise SystemExit(3)\n", ["does not import", "SystemExit"]),
-    "mine.py:h": ("def f(sample):\n    return 1\n", ["no function h", "it has: f"]),
+    "mine.py:h": ("def f(sample):\n    return 1\n", ["nothing called h", "it has: f"]),
     "mine.py:i": ("def i(:\n", ["does not import", "SyntaxError"]),
     "nowhere.py:f": ("", ["cannot read nowhere.py"]),
 }

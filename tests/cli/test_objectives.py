@@ -33,6 +33,11 @@ def groups() -> bytes:
     return jsonl(*rows)
 
 
+def unselected() -> bytes:
+    """One group as `reward` writes it."""
+    return jsonl(*(scored("a", i, str(3 + i), float(i == 0)) for i in range(4)))
+
+
 def trained(
     objective: str, rows: bytes, model: Path, folder: Path, *words: str
 ) -> tuple[Any, list[Any], str]:
@@ -106,6 +111,25 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         groups(),
         2,
         ["train.replay", "in a run only"],
+    ),
+    # Of four rewards 1, 0, 0, 0 the best two would have advantages of plus and minus 1/2, not 3/4 and -1/4.
+    "groups that were cut to their best": (
+        ["--objective", "grpo", "--max-per-prompt", "2"],
+        unselected(),
+        3,
+        ["objective grpo learns from groups", "select.strategy is best-of-n", "set select.strategy=groups"],
+    ),
+    "whole groups with a cap": (
+        ["--objective", "grpo", "--select", "groups", "--max-per-prompt", "2"],
+        unselected(),
+        3,
+        ["select.max_per_prompt has no meaning for select.strategy groups"],
+    ),
+    "groups for likelihood": (
+        ["--select", "groups"],
+        unselected(),
+        3,
+        ["objective sft learns from good answers", "reinforce, rloo, grpo"],
     ),
     "no pairs": (["--objective", "dpo"], groups(), 4, ["dpo learns from pairs", "select pairs"]),
     "no labels": (["--objective", "kto"], groups(), 4, ["kto", "select labels"]),

@@ -93,13 +93,13 @@ def test_entropy_by_hand_beside_a_token_that_can_never_come(monkeypatch: pytest.
 )
 def test_a_soft_cap_after_the_head_is_found_out(kind: str, plain: bool) -> None:
     """The cap stands in the model's code and its configuration under a name of its own."""
-    assert head.is_plain(tiny.model(kind)) is plain
+    assert head.gives_logits(tiny.model(kind)) is plain
 
 
 def test_a_head_that_learns_is_left_alone() -> None:
     model = tiny.model()
     model.lm_head.weight.requires_grad_(True)
-    assert not head.is_plain(model)
+    assert not head.gives_logits(model)
     (row,) = completion_logprobs(model, [((5, 6), (7, 8))])
     row.sum().backward()
     assert model.lm_head.weight.grad is not None
@@ -110,7 +110,7 @@ def test_finding_out_uses_no_random_number_and_leaves_the_mode() -> None:
     torch.manual_seed(4)
     expected = torch.rand(1)
     torch.manual_seed(4)
-    assert head.is_plain(model)
+    assert head.gives_logits(model)
     assert torch.equal(torch.rand(1), expected) and model.training
 
 

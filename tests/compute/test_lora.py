@@ -18,8 +18,8 @@ IDS = torch.tensor([[5, 9, 2, 77, 31]])
 
 def fresh(seed: int, folder: Path, **settings: object) -> dict[str, bytes]:
     engine = tiny.engine()
-    with engine.training(None, LoraConfig(**settings), seed) as wrapped:  # type: ignore[arg-type]
-        engine.save_adapter(wrapped, folder)
+    with engine.trainer().open(None, LoraConfig(**settings), seed) as wrapped:  # type: ignore[arg-type]
+        engine.trainer().save(wrapped, folder)
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
@@ -27,7 +27,7 @@ def test_a_fresh_adapter_says_what_the_base_says() -> None:
     engine = tiny.engine()
     with torch.no_grad():
         base = engine.model(IDS).logits
-        with engine.training(None, LoraConfig(), 0) as wrapped:
+        with engine.trainer().open(None, LoraConfig(), 0) as wrapped:
             assert torch.equal(wrapped(IDS).logits, base)
 
 
@@ -41,7 +41,7 @@ def test_initialisation_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_only_the_adapter_is_trained_on_all_linear_layers_but_the_head() -> None:
     engine = tiny.engine()
-    with engine.training(None, LoraConfig(r=2), 0) as wrapped:
+    with engine.trainer().open(None, LoraConfig(r=2), 0) as wrapped:
         trained = [name for name, p in wrapped.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 7 * 2  # A and B of q, k, v, o, gate, up, down in two layers
     assert all("lora_" in name for name in trained) and not any("lm_head" in name for name in trained)
@@ -72,7 +72,7 @@ def test_the_hash_of_an_adapter_is_its_weights_and_configuration(tmp_path: Path)
 def test_deltas_are_alpha_over_r_times_b_a() -> None:
     """Eq. 3 of the paper, by hand: r 2, alpha 8, so four times B A."""
     engine = tiny.engine()
-    with engine.training(None, LoraConfig(r=2, alpha=8), 0) as wrapped:
+    with engine.trainer().open(None, LoraConfig(r=2, alpha=8), 0) as wrapped:
         name = "model.layers.1.mlp.down_proj"
         layer = wrapped.get_base_model().get_submodule(name)
         layer.lora_B["default"].weight.data.fill_(0.5)
@@ -89,11 +89,11 @@ def test_a_layer_that_shares_its_weight_takes_no_adapter() -> None:
     before = {name: tensor.clone() for name, tensor in engine.model.state_dict().items()}
     with (
         pytest.raises(ConfigError, match=r"lm_head shares its weight with another layer"),
-        engine.training(None, LoraConfig(targets=("q_proj", "lm_head")), 0),
+        engine.trainer().open(None, LoraConfig(targets=("q_proj", "lm_head")), 0),
     ):
         pass
     after = engine.model.state_dict()
     assert before.keys() == after.keys()  # no LoRA layer is left in the model
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
-    with tiny.engine("llama").training(None, LoraConfig(targets=("q_proj", "lm_head")), 0):
+    with tiny.engine("llama").trainer().open(None, LoraConfig(targets=("q_proj", "lm_head")), 0):
         pass  # a head of its own may have one

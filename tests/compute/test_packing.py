@@ -91,7 +91,7 @@ def test_shared_rows_teach_every_adapter_tensor_what_separate_rows_do(
     packed = forward._shared_rows(model, pairs)
     assert packed is not None and why_not(model, 64) is None
     loss, found = learnt(model, packed)
-    plain_loss, expected = learnt(model, forward._plain_rows(model, pairs))
+    plain_loss, expected = learnt(model, forward._padded_rows(model, pairs))
     assert loss == pytest.approx(plain_loss, rel=1e-5)
     errors = off(found, expected)
     assert len(errors) == LEARNING.get(kind, 2 * 2 * 7)
@@ -113,7 +113,7 @@ def test_a_prompt_is_laid_once_and_what_prompts_share_too() -> None:
 def test_where_nothing_is_saved_rows_are_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A single pair, or equal lengths with nothing in common: sharing is then only a detour."""
     model, taken = tiny.model(), []
-    for name in ("_shared_rows", "_plain_rows"):
+    for name in ("_shared_rows", "_padded_rows"):
         way = getattr(forward, name)
         monkeypatch.setattr(forward, name, lambda *a, name=name, way=way: taken.append(name) or way(*a))
     cases: list[list[Pair]] = [
@@ -124,7 +124,7 @@ def test_where_nothing_is_saved_rows_are_plain(monkeypatch: pytest.MonkeyPatch) 
     ]
     for pairs in cases:
         completion_logprobs(model, pairs)
-    assert taken == ["_plain_rows", "_plain_rows", "_shared_rows", "_shared_rows"]
+    assert taken == ["_padded_rows", "_padded_rows", "_shared_rows", "_shared_rows"]
 
 
 def test_a_long_answer_does_not_make_all_rows_as_long() -> None:
@@ -138,17 +138,17 @@ def test_a_long_answer_does_not_make_all_rows_as_long() -> None:
     ("kind", "why"),
     [("gemma2", "soft-capped"), ("gemma3", "sliding window"), ("mistral", "sliding window")],
 )
-def test_what_cannot_be_packed_takes_plain_rows(kind: str, why: str) -> None:
+def test_what_cannot_be_packed_takes_padded_rows(kind: str, why: str) -> None:
     """A window that slides over the packed row would see other completions or too little of the prompt."""
     model = tiny.model(kind)
     reason = why_not(model, 4096)
     assert reason is not None and why in reason
     pairs = CASES["eight, mixed, empty and one token"]
-    for row, plain in zip(completion_logprobs(model, pairs), forward._plain_rows(model, pairs), strict=True):
+    for row, plain in zip(completion_logprobs(model, pairs), forward._padded_rows(model, pairs), strict=True):
         torch.testing.assert_close(row, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_dropout_takes_plain_rows() -> None:
+def test_dropout_takes_padded_rows() -> None:
     model = tiny.model()
     model.add_module("extra", torch.nn.Dropout(0.1))
     assert why_not(model.train(), 10) == "dropout is on"
@@ -163,7 +163,7 @@ def test_a_model_that_ignores_the_exchange_is_found_out(monkeypatch: pytest.Monk
     assert forward.cut(model, CASES["two"], 10**6) == forward.by_budget(CASES["two"], 10**6, shared=False)
     assert why_not(model, 4) == "it computes its attention by itself"
     rows = completion_logprobs(model, CASES["two"])
-    for row, plain in zip(rows, forward._plain_rows(model, CASES["two"]), strict=True):
+    for row, plain in zip(rows, forward._padded_rows(model, CASES["two"]), strict=True):
         torch.testing.assert_close(row, plain)
     with pytest.raises(EngineError, match="passed over"):
         forward._shared_rows(model, CASES["two"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -24,14 +25,9 @@ from selfrefine.tasks import SOURCES
 DOCS = ROOT / "docs"
 
 
-def test_the_command_reference_is_what_the_program_says() -> None:
-    assert (DOCS / "cli.md").read_text() == reference.cli_markdown(), "run `make docs`"
-
-
-@pytest.mark.parametrize("name", list(reference.RECORDS))
-def test_the_schema_is_what_the_records_are(name: str) -> None:
-    file = DOCS / "schema" / f"{name}.json"
-    assert file.read_text() == reference.schema_files()[file.name], "run `make docs`"
+@pytest.mark.parametrize("path", reference.pages(DOCS), ids=lambda path: path.name)
+def test_a_page_that_the_program_writes_is_what_it_says(path: Path) -> None:
+    assert path.read_text() == reference.pages(DOCS)[path], "run `make docs`"
 
 
 def test_every_command_and_every_option_has_help() -> None:
@@ -74,20 +70,42 @@ def test_every_exit_code_is_explained() -> None:
     assert codes == set(range(1, 10))
 
 
-def _documented_settings() -> dict[str, str]:
-    page = (DOCS / "configuration.md").read_text()
-    return dict(re.findall(r"^\| `([a-z_.]+)` \| (–|`[^`]*`) \|", page, re.MULTILINE))
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
+def test_every_setting_stands_on_its_page_once_with_its_default() -> None:
     """A default that changes and is not told is how two people compare runs that were not alike."""
-    told = _documented_settings()
-    known = config.keys()
-    assert list(told) == list(known), "keys, in the order of config.py"
-    for key, default in known.items():
-        default = {} if default is msgspec.NODEFAULT else default
-        shown = "–" if default is None else f"`{json.dumps(default)}`"
-        assert told[key] == shown, f"{key} is {shown} in config.py"
+    page = (DOCS / "configuration.md").read_text()
+    page = re.sub(r"<!-- kinds: .*?<!-- /kinds -->", "", page, flags=re.DOTALL)  # settings of their own
+    told = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| (–|`[^`]*`) \| [^|]+ \|$", page, re.MULTILINE)
+    assert [key for key, _ in told] == list(config.keys()), "keys, in the order of config.py"
+    defaults = msgspec.to_builtins(config.Config())
+    for key, shown in told:
+        default = functools.reduce(lambda table, name: table[name], key.split("."), defaults)
+        assert shown == ("–" if default is None else f"`{json.dumps(default)}`"), key
+
+
+def test_the_tables_are_written_between_their_markers_and_nothing_else_is() -> None:
+    page = (
+        "# Mine\n<!-- settings: rationalise -->\nstale\n<!-- /settings -->\nprose\n"
+        "<!-- settings: run -->\n<!-- /settings -->\n"
+    )
+    before, prompt, prose, adapter = (
+        "# Mine\n<!-- settings: rationalise -->\n| key | value | default | meaning |\n|---|---|---|---|\n",
+        '| `rationalise.prompt` | text | `"hint"` | Template that gives the hint: `hint`, or a file. |\n',
+        "<!-- /settings -->\nprose\n<!-- settings: run -->\n| key | ",
+        "| `adapter` | text | – | LoRA adapter that the model starts with. |\n",
+    )
+    written = reference.configuration_markdown(page)
+    assert written.startswith(before) and prompt + prose in written and adapter in written
+    assert "stale" not in written and "`tasks.n`" not in written
+    assert reference.configuration_markdown(written) == written
+
+
+def test_every_setting_describes_itself_and_begins_with_a_sentence_for_help() -> None:
+    for setting in config.keys().values():
+        assert re.fullmatch(r"[A-Z`].*\.", setting.description), f"{setting.key} has no sentence"
+        assert len(setting.help) <= 110, f"{setting.key}: its first sentence is too long for a flag's help"
+        if setting.choices:
+            explained = set(re.findall(r"(?<=[;.] )`([a-z0-9-]+)`: ", setting.description))
+            assert explained <= set(setting.choices), f"{setting.key} explains what is no choice"
 
 
 def test_every_reward_and_every_kind_of_task_is_documented() -> None:
@@ -95,9 +113,8 @@ def test_every_reward_and_every_kind_of_task_is_documented() -> None:
     rows = re.findall(r"^\| ((?:`[a-z-]+` ?)+)\|", page, re.MULTILINE)
     named = {name for row in rows for name in re.findall(r"`([a-z-]+)`", row)}
     assert set(REWARDS) <= named
-    everything = "".join(path.read_text() for path in PAGES)
-    for kind in set(SOURCES) - {"jsonl", "text"}:
-        assert f"{kind}:" in everything, f"{kind}: is nowhere"
+    for kind in set(SOURCES) - {"jsonl", "text", "-"}:
+        assert f"`{kind}:" in page, f"{kind}: is nowhere"
 
 
 def _calls() -> list[tuple[str, list[str]]]:

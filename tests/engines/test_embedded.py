@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from harness import environment
 
+from selfrefine.config import Sampling
 from selfrefine.engines import embedded
-from selfrefine.engines.base import Request, Sampling
+from selfrefine.engines.base import Request
 from selfrefine.engines.quiet import no_gguf_bar
 from selfrefine.errors import EngineError
 from selfrefine.records import Message

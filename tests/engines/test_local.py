@@ -13,9 +13,10 @@ import pytest
 import tiny
 import torch
 
-from selfrefine.config import LoraConfig
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
-from selfrefine.engines.local import LocalEngine, _StopStrings
+from selfrefine.config import LoraConfig, Sampling
+from selfrefine.engines.answers import at_stop_text, completion
+from selfrefine.engines.base import Completion, Engine, Request
+from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message
 from selfrefine.sampling.decode import Live
@@ -117,7 +118,7 @@ def live(engine: LocalEngine, *pieces: str) -> Live:
 
 def test_a_stop_string_at_a_token_boundary_by_hand() -> None:
     engine = tiny.engine()
-    done = engine._completion(live(engine, "42", "\n", "Q:"), Sampling(stop=("\nQ", "zzz")))
+    done = completion(live(engine, "42", "\n", "Q:"), engine.tokeniser, ("\nQ", "zzz"), engine.stop_ids)
     kept = engine.encode_text("42")
     assert (done.text, done.finish_reason) == ("42", "stop")
     # The end-of-turn was not sampled: it has no logprob.
@@ -128,7 +129,7 @@ def test_a_token_that_straddles_the_stop_string_is_encoded_anew() -> None:
     engine = tiny.engine()
     [word] = engine.encode_text(" answer")  # one token of the tiny vocabulary
     row = live(engine, "the", " answer", " is")
-    done = engine._completion(row, Sampling(stop=("swer",)))
+    done = completion(row, engine.tokeniser, ("swer",), engine.stop_ids)
     head = engine.encode_text("the")
     assert done.text == "the an" and word not in done.token_ids
     assert done.token_ids == (*head, *engine.encode_text(" an"), END)
@@ -138,7 +139,7 @@ def test_a_token_that_straddles_the_stop_string_is_encoded_anew() -> None:
 
 def test_the_earliest_of_several_stop_strings_cuts() -> None:
     engine = tiny.engine()
-    done = engine._completion(live(engine, "a b c"), Sampling(stop=("c", " b")))
+    done = completion(live(engine, "a b c"), engine.tokeniser, ("c", " b"), engine.stop_ids)
     assert done.text == "a"
 
 
@@ -147,9 +148,9 @@ def test_a_stop_string_is_seen_whatever_its_characters_cost_in_tokens() -> None:
     engine = tiny.engine()
     stop = "🧮" * 6
     assert len(engine.encode_text(stop)) == 24
-    watcher = _StopStrings(engine, (stop,))
-    assert watcher.stops(live(engine, "so ", stop))
-    assert not watcher.stops(live(engine, "so ", stop[:-1]))
+    met = at_stop_text(engine.tokeniser, (stop,))
+    assert met(live(engine, "so ", stop))
+    assert not met(live(engine, "so ", stop[:-1]))
 
 
 def test_sampling_with_a_stop_string_is_sampling_without_cut_short() -> None:
@@ -186,12 +187,12 @@ def test_a_prompt_too_long_is_an_error_row_and_the_others_go_on() -> None:
 
 def adapter(engine: LocalEngine, folder: Path, seed: int = 0, **settings: Any) -> Path:
     """An adapter whose B is not zero, so that it changes what the model says."""
-    with engine.training(None, LoraConfig(r=4, **settings), seed) as wrapped:
+    with engine.trainer().open(None, LoraConfig(r=4, **settings), seed) as wrapped:
         generator = torch.Generator().manual_seed(seed)
         for name, parameter in wrapped.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(0, 0.2, generator=generator)
-        engine.save_adapter(wrapped, folder)
+        engine.trainer().save(wrapped, folder)
     return folder
 
 
@@ -247,10 +248,10 @@ def test_score_base_is_the_round_0_policy_while_an_adapter_is_merged(tmp_path: P
     base = engine.score(*pair)
     engine.use_adapter(adapter(engine, tmp_path / "a"))
     tuned = engine.score(*pair)
-    assert engine.score(*pair, base=True) == base
+    assert engine.score(*pair, bare=True) == base
     assert engine.score(*pair) == tuned != base  # and the adapter is back in place
     with pytest.raises(EngineError):
-        engine.score([()], [(1,)], base=True)
+        engine.score([()], [(1,)], bare=True)
     assert engine.score(*pair) == tuned
 
 
@@ -264,7 +265,7 @@ def test_below_float32_the_adapter_stays_beside_the_weights(tmp_path: Path) -> N
     base = half.score(*pair)
     half.use_adapter(folder)
     tuned = half.score(*pair)
-    assert "unmerged" in half.signature and half.score(*pair, base=True) == base != tuned
+    assert "unmerged" in half.signature and half.score(*pair, bare=True) == base != tuned
     engine.use_adapter(folder)
     assert tuned[0] == pytest.approx(engine.score(*pair)[0], abs=0.3)
     with pytest.raises(EngineError, match="float32"):
@@ -353,7 +354,7 @@ def test_unknown_targets_are_a_configuration_error_and_leave_nothing_behind() ->
     before = bits(engine.model)
     with (
         pytest.raises(ConfigError, match="no_such_layer"),
-        engine.training(None, LoraConfig(targets=("no_such_layer",)), 0),
+        engine.trainer().open(None, LoraConfig(targets=("no_such_layer",)), 0),
     ):
         pass
     assert same_bits(engine.model, before) and not hasattr(engine.model, "peft_config")

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from selfrefine.compute.head import is_plain
+from selfrefine.compute.head import gives_logits
 from selfrefine.errors import EngineError
 
 
@@ -36,7 +36,7 @@ def test_score_is_a_plain_forward_whatever_the_company(kind: str) -> None:
 def test_score_computes_a_prompt_once_for_its_eight_answers() -> None:
     """The trap: right numbers at eight times the price, which no test of values sees."""
     engine = tiny.engine()
-    assert is_plain(engine.model)  # found out by a pass of its own
+    assert gives_logits(engine.model)  # found out by a pass of its own
     seen: list[int] = []
     hook = engine.model.register_forward_pre_hook(
         lambda _module, _args, inputs: seen.append(inputs["input_ids"].numel()), with_kwargs=True

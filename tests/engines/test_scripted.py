@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from selfrefine import prompts
-from selfrefine.engines.base import Completion, Engine, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.engines.scripted import ASSISTANT, END, OFF_SCRIPT, SYSTEM, USER, Scripted
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message

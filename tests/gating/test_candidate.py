@@ -250,11 +250,14 @@ def test_a_fine_tune_goes_on_from_the_undecided_and_is_held_against_the_accepted
     from types import SimpleNamespace
 
     from selfrefine.config import resolve
-    from selfrefine.stages.work import fine_tune_policies
+    from selfrefine.engines.scripted import Scripted
+    from selfrefine.stages.finetune import policies_of
+    from selfrefine.stages.progress import Silent
+    from selfrefine.stages.session import RunSession
 
     given = {"objective.name": "dpo", "objective.reference": reference, "train.start": "adapter"}
     config = resolve([("flag", given)]).config
-    run = SimpleNamespace(accepted_adapter=Path("one"), current_adapter=Path("two"))
-    found = fine_tune_policies(SimpleNamespace(config=config, run=run))  # type: ignore[arg-type]
+    run: Any = SimpleNamespace(accepted_adapter=Path("one"), current_adapter=Path("two"))
+    found = policies_of(RunSession(config, Silent(), Scripted, run=run))
     assert (found.start, found.sampler) == (Path("two"), Path("two"))
     assert found.reference == (Path("one") if reference == "accepted" else None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfrefine.gating import gate
-from selfrefine.records import GateDecision, Guard
+from selfrefine.runfolder.summaries import GateDecision, Guard
 from selfrefine.stats import Comparison, compare
 
 

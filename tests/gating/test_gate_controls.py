@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from harness import jsonl, selfrefine, task
 
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig
 from selfrefine.engines.scripted import Scripted
 from selfrefine.gating import gate
 from selfrefine.gating.comparison import compared
@@ -18,7 +18,6 @@ from selfrefine.rewards.base import RewardOptions
 from selfrefine.rewards.exact import make
 from selfrefine.seeds import derive
 from selfrefine.steps.evaluate import evaluate, per_task
-from selfrefine.steps.generate import GenerateSettings
 
 RUNS, ROUNDS, ALPHA = 200, 3, 0.05
 EASY, HARD = ["7", "7", "7", "7", "6"], ["7", "6", "5", "4", "3"]
@@ -35,7 +34,7 @@ def null() -> list[list[list[Sample]]]:
         )
         for i in range(80)
     ]
-    settings = GenerateSettings(sampling=Sampling(temperature=1.0, max_new_tokens=4))
+    settings = GenerateConfig(n=1, temperature=1.0, max_new_tokens=4)
     exact = (make(RewardOptions(), None),)
     return [
         [

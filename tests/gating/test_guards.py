@@ -10,7 +10,8 @@ import pytest
 from selfrefine.config import GuardsConfig
 from selfrefine.engines.scripted import OFF_SCRIPT, Scripted
 from selfrefine.gating import gate, guards, probe
-from selfrefine.records import Guard, Message, Sample, Task
+from selfrefine.records import Message, Sample, Task
+from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import compare
 
 SETTINGS = GuardsConfig()

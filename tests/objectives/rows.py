@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selfrefine.config import ObjectiveConfig
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Batch, Item
 
 
@@ -22,7 +22,12 @@ def item(tokens: int, **fields: Any) -> Item:
     return Item(**own | fields)
 
 
-def batch(items: Sequence[Item], own: ObjectiveConfig, *, z0: float = 0.0) -> Batch:
+def settings(name: str, **given: Any) -> Any:
+    """The objective's settings, those not given at their defaults."""
+    return OBJECTIVES.get(name).settings(**given)
+
+
+def batch(items: Sequence[Item], own: Any = None, *, z0: float = 0.0) -> Batch:
     """A step that is one micro-batch."""
     return Batch(items, len(items), sum(len(i.completion_token_ids) for i in items), own, z0)
 

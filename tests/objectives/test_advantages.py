@@ -5,16 +5,17 @@ from __future__ import annotations
 import statistics
 
 import pytest
-from rows import item
+from rows import item, settings
 
-from selfrefine.config import ObjectiveConfig
-from selfrefine.objectives.advantages import advantages, groups, has_spread
+from selfrefine.objectives import OBJECTIVES
+from selfrefine.objectives.advantages import groups, has_spread
 from selfrefine.objectives.base import Item
 
 
-def found(items: list[Item], name: str, **settings: object) -> list[float]:
-    own = ObjectiveConfig(name=name, **settings)  # type: ignore[arg-type]
-    return [made.advantage for made in advantages(items, own)]
+def found(items: list[Item], name: str, **given: object) -> list[float]:
+    prepare = OBJECTIVES.get(name).prepare
+    assert prepare is not None
+    return [made.advantage for made in prepare(items, settings(name, **given))]
 
 
 def scored(*rewards: float, **fields: object) -> list[Item]:

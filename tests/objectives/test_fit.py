@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from rows import item
+from rows import item, settings
 
-from selfrefine.config import ObjectiveConfig
 from selfrefine.errors import DataError
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.fit import fit
 
 
-def kept(items: list[Item], name: str, **settings: object) -> tuple[list[str], dict[str, int]]:
-    made, counts = fit(items, ObjectiveConfig(name=name, **settings))  # type: ignore[arg-type]
+def kept(items: list[Item], name: str) -> tuple[list[str], dict[str, int]]:
+    made, counts = fit(items, OBJECTIVES.get(name), settings(name))
     return [i.id for i in made], counts
 
 

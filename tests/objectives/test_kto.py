@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from rows import batch, gradients, item, leaf
+from rows import batch, gradients, item, leaf, settings
 
-from selfrefine.config import ObjectiveConfig
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.kto import kto, unrelated
 
@@ -23,7 +22,7 @@ def test_a_good_and_a_bad_answer_by_hand() -> None:
         item(1, role="rejected", reference_logprobs=(-3.0,)),
     ]
     rows = [leaf(-1.0, -1.0), leaf(-2.0)]
-    own = ObjectiveConfig(name="kto", beta=0.5, desirable_weight=1.0, undesirable_weight=3.0)
+    own = settings("kto", beta=0.5, desirable_weight=1.0, undesirable_weight=3.0)
     loss = kto(rows, batch(items, own, z0=0.5))
     good, bad = sigmoid(0.75), sigmoid(-0.25)
     assert loss.value.item() == pytest.approx(((1 - good) + 3 * (1 - bad)) / 2)

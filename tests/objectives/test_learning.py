@@ -15,13 +15,12 @@ import tiny
 import torch
 from msgspec.structs import replace
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig, LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
-from selfrefine.objectives import LABELLED, OBJECTIVES, PAIRED
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Lesson, Message, Sample, Task, groups
 from selfrefine.steps.finetune import Policies, Trained, finetune
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.generate import generate
 
 QUESTIONS = ("what is 17", "the answer", "and so", "again")
 TASKS = [Task(id=f"t{i}", prompt=(Message(role="user", content=q),)) for i, q in enumerate(QUESTIONS)]
@@ -30,7 +29,7 @@ ROUNDS = 3
 
 def pull(engine: LocalEngine, k: int) -> list[Sample]:
     """16 one-token answers to each question, scored."""
-    settings = GenerateSettings(n=16, sampling=Sampling(max_new_tokens=1))
+    settings = GenerateConfig(n=16, max_new_tokens=1)
     rows = generate(TASKS, engine, settings, 1, round_index=k)
     return [replace(row, reward=float(row.token_ids[0] % 2 == 0)) for row in rows]
 
@@ -39,9 +38,9 @@ def lessons(rows: list[Sample], name: str) -> list[Sample]:
     """As `select` would make them for this objective."""
     if name == "sft":
         return [row for row in rows if row.reward]
-    if name in LABELLED:
+    if OBJECTIVES.get(name).rows == "labels":
         return [replace(r, lesson=Lesson(role="chosen" if r.reward else "rejected")) for r in rows]
-    if name not in PAIRED:
+    if OBJECTIVES.get(name).rows != "pairs":
         return rows
     made = []
     for group in groups(rows):
@@ -72,7 +71,7 @@ def keeper(folder: Path) -> tuple[Callable[..., object], list[dict[str, Any]]]:
     return keep, log
 
 
-SETTINGS: dict[str, dict[str, float]] = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "dpo": {"beta": 0.3},
     "ipo": {"beta": 0.1},
     "kto": {"beta": 0.3},
@@ -86,14 +85,14 @@ def test_the_rewarded_tokens_become_probable_and_the_base_stays(name: str, tmp_p
     before = {key: tensor.clone() for key, tensor in engine.model.state_dict().items()}
     at_first = probability(engine)
     config = TrainConfig(lr=0.01, epochs=4, batch_size=16, warmup=0.0, lora=LoraConfig(r=4))
-    own = ObjectiveConfig(name=name, **SETTINGS.get(name, {}))  # type: ignore[arg-type]
+    own = ObjectiveConfig(name=name, settings=SETTINGS)
     adapter: Path | None = None
     for k in range(1, ROUNDS + 1):
         engine.use_adapter(adapter)
         rows = lessons(pull(engine, k), name)
         keep, log = keeper(tmp_path / str(k))
         policies = Policies(start=adapter, sampler=adapter)
-        told = finetune(rows, engine, config, own, 1, keep, round_index=k, policies=policies)
+        told = finetune(rows, engine.trainer(), config, own, 1, keep, round_index=k, policies=policies)
         adapter = tmp_path / str(k)
         check(name, told, log)
     assert probability(engine) == at_first
@@ -111,5 +110,5 @@ def check(name: str, told: Trained, log: list[dict[str, Any]]) -> None:
         assert first["ratio_max"] == pytest.approx(1.0, abs=1e-3)
         assert first["clip_share"] == 0.0 and 0.0 < first["entropy"] < 6.0
         assert name == "grpo" or first["kl"] == pytest.approx(0.0, abs=1e-3)  # from what sampled
-    if name in PAIRED:
+    if OBJECTIVES.get(name).rows == "pairs":
         assert log[-1]["metrics"]["accuracy"] > 0.7

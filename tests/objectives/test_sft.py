@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import get_args, get_type_hints
-
 import pytest
 import torch
 
-from selfrefine.config import ObjectiveConfig
-from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Batch, Item
 from selfrefine.objectives.sft import sft
 
@@ -33,10 +28,3 @@ def test_micro_batches_add_up_to_the_step() -> None:
     first = sft([torch.tensor([-1.0, -2.0])], Batch([item(2)], 2, 3))
     second = sft([torch.tensor([-3.0])], Batch([item(1)], 2, 3))
     assert first.value.item() + second.value.item() == pytest.approx(2.0)
-
-
-def test_every_name_leads_to_an_objective() -> None:
-    assert set(OBJECTIVES) == set(get_args(get_type_hints(ObjectiveConfig)["name"]))
-    for path in OBJECTIVES.values():
-        module, _, function = path.partition(":")
-        assert callable(getattr(importlib.import_module(module), function))

@@ -14,12 +14,11 @@ import pytest
 import tiny
 import torch
 import trl_peer
-from rows import batch, gradients, item, near, ragged
+from rows import batch, gradients, item, near, ragged, settings
 from torch import Tensor
 
 from selfrefine.compute.forward import completion_logprobs
-from selfrefine.config import ObjectiveConfig
-from selfrefine.objectives.advantages import advantages
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.dpo import dpo, ipo
 from selfrefine.objectives.grpo import grpo
@@ -62,7 +61,7 @@ def test_dpo(name: str, nll: float, losses: dict[str, float]) -> None:
         ):
             items.append(item(len(row), pair=str(i), role=role, reference_logprobs=ref))
             rows.append(row)
-    own = ObjectiveConfig(name=name, beta=0.3, nll=nll)  # type: ignore[arg-type]
+    own = settings(name, beta=0.3, nll=nll)
     ours = (ipo if name == "ipo" else dpo)(rows, batch(items, own))
     reference = tuple(torch.tensor([total(r) for r in side], dtype=torch.float32) for side in before)
     theirs, told = trl_peer.dpo(chosen, rejected, reference, 0.3, losses)  # type: ignore[arg-type]
@@ -83,7 +82,7 @@ def test_kto(drift: float) -> None:
     ]
     policy = torch.tensor([-9.0, -4.0, -6.0, -5.0])
     unrelated = policy, policy - drift
-    own = ObjectiveConfig(name="kto", beta=0.2, desirable_weight=1.3, undesirable_weight=0.8)
+    own = settings("kto", beta=0.2, desirable_weight=1.3, undesirable_weight=0.8)
     ours = kto(rows, batch(items, own, z0=max(0.0, drift)))
     reference = torch.tensor([total(ref) for ref in before], dtype=torch.float32)
     theirs = trl_peer.kto(rows, reference, labels, unrelated, 0.2, (1.3, 0.8))
@@ -109,13 +108,7 @@ def test_grpo_off_policy(normalise: str, loss_type: str, beta: float) -> None:
     """TRL's default is dapo, epsilon 0.2 on both sides."""
     rows = ragged(LENGTHS, 1, scale=3.0)
     items = sampled(rows, 0.6)
-    own = ObjectiveConfig(
-        name="grpo",
-        clip_low=0.15,
-        clip_high=0.3,
-        normalise=normalise,  # type: ignore[arg-type]
-        kl=beta,
-    )
+    own = settings("grpo", clip_low=0.15, clip_high=0.3, normalise=normalise, kl=beta)
     ours = grpo(rows, batch(items, own))
     theirs, told = trl_peer.grpo(
         rows,
@@ -137,7 +130,7 @@ def test_grpo_off_policy(normalise: str, loss_type: str, beta: float) -> None:
 def test_rloo_off_policy() -> None:
     rows = ragged(LENGTHS, 1, scale=3.0)
     items = sampled(rows, 0.3)
-    ours = rloo(rows, batch(items, ObjectiveConfig(name="rloo", clip_low=0.05, clip_high=0.1)))
+    ours = rloo(rows, batch(items, settings("rloo", clip_low=0.05, clip_high=0.1)))
     old = tensors([i.old_logprobs for i in items])
     theirs, told = trl_peer.rloo(rows, old, [i.advantage for i in items], low=0.05, high=0.1)
     same(ours.value, theirs, rows)
@@ -232,7 +225,7 @@ def test_a_whole_step_on_the_same_model(
     trainer, config = (GRPOTrainer, GRPOConfig) if name == "grpo" else (RLOOTrainer, RLOOConfig)
     seen, model = one_step(trainer, config, tmp_path, **theirs)
     inputs = seen.inputs
-    own = ObjectiveConfig(name=name, clip_high=0.2, **ours)  # type: ignore[arg-type]
+    own = settings(name, clip_high=0.2, **ours)
     pairs = [
         (
             real(inputs["prompt_ids"][i], inputs["prompt_mask"][i]),
@@ -252,7 +245,7 @@ def test_a_whole_step_on_the_same_model(
         )
         for (prompt, ids), row in zip(pairs, logprobs, strict=True)
     ]
-    items = advantages(items, own)
+    items = OBJECTIVES.get(name).prepare(items, own)  # type: ignore[misc]
     assert [i.advantage for i in items] == pytest.approx(inputs["advantages"].tolist(), abs=1e-5)
     assert max(i.advantage for i in items) > 0.1
     loss = (grpo if name == "grpo" else rloo)(logprobs, batch(items, own)).value
@@ -290,9 +283,7 @@ def test_an_sft_step_on_the_same_model(tmp_path: Path) -> None:
     Watched(
         model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=tiny.tokenizer()
     ).train()
-    ours = sft(
-        completion_logprobs(model, pairs), batch([item(len(c)) for _, c in pairs], ObjectiveConfig())
-    ).value
+    ours = sft(completion_logprobs(model, pairs), batch([item(len(c)) for _, c in pairs])).value
     assert ours.item() == pytest.approx(seen.loss.item(), rel=1e-5)
     largest = max(float(g.norm()) for g in seen.grads)
     for one, other in zip(torch.autograd.grad(ours, list(model.parameters())), seen.grads, strict=True):

@@ -8,14 +8,12 @@ import numpy as np
 import pytest
 from rows import batch, gradients, item, leaf, ragged
 
-from selfrefine.config import ObjectiveConfig
-from selfrefine.objectives.advantages import weights
 from selfrefine.objectives.sft import sft
-from selfrefine.objectives.weighted_sft import weighted_sft
+from selfrefine.objectives.weighted_sft import WeightedSettings, weighted_sft, weights
 
 
-def own(**settings: object) -> ObjectiveConfig:
-    return ObjectiveConfig(name="weighted-sft", **settings)  # type: ignore[arg-type]
+def own(**settings: object) -> WeightedSettings:
+    return WeightedSettings(**settings)  # type: ignore[arg-type]
 
 
 def test_the_loss_by_hand() -> None:

@@ -10,10 +10,11 @@ from harness import refused, selfrefine
 
 from selfrefine import recipes
 from selfrefine.cli import common
-from selfrefine.config import Config
+from selfrefine.config import Config, objective_settings
 from selfrefine.errors import ConfigError
-from selfrefine.stages.prepare import check_objective
-from selfrefine.stages.work import build_both, check_method
+from selfrefine.objectives.fit import check_rows
+from selfrefine.stages.settings import check_method
+from selfrefine.steps.scoring import check_rewards
 
 
 def resolved(config: str | None, *sets: str, run: Any = None, **given: Any) -> Any:
@@ -45,11 +46,12 @@ def test_every_recipe_goes_with_every_shipped_task(name: str, task: str) -> None
     """A task file that set `train` or `select` would turn another recipe into a mixture of two methods."""
     config = resolved(task, recipe=name).config
     check_method(config)
-    check_objective(config)
+    check_rows(config.objective.name, config.select)
     method = recipes.read(name).table
     for table in ("select", "objective", "train", "reward", "rationalise", "critique"):
         for key, value in method.get(table, {}).items():
-            found = getattr(getattr(config, table), key)
+            own = getattr(config, table)
+            found = getattr(own if hasattr(own, key) else objective_settings(config.objective), key)
             assert (list(found) if isinstance(found, tuple) else found) == value
 
 
@@ -67,13 +69,13 @@ def test_what_a_recipe_is_about_cannot_be_replaced_in_silence() -> None:
     with pytest.raises(ConfigError, match="placebo trains on random: name what measures with --measure"):
         resolved(None, recipe="placebo", reward__use=["gym"])
     config = resolved(None, recipe="placebo", evaluate__measure=["numeric"]).config
-    trained, measures = build_both(config, None)  # type: ignore[arg-type]
+    trained, measures = check_rewards(config, None)  # type: ignore[arg-type]
     assert ([one.name for one in trained], [one.name for one in measures]) == (["random"], ["numeric"])
 
 
 def test_without_a_reward_of_its_own_a_recipe_trains_on_what_measures() -> None:
     config = resolved("demo-text", recipe="grpo").config
-    trained, measures = build_both(config, None)  # type: ignore[arg-type]
+    trained, measures = check_rewards(config, None)  # type: ignore[arg-type]
     assert [one.name for one in trained] == [one.name for one in measures] == ["coverage", "sentence"]
 
 
@@ -117,8 +119,8 @@ def test_ls_and_show(tmp_path: Path) -> None:
     assert selfrefine("recipes", "ls", cwd=tmp_path, terminal=True).out.startswith(b"best-of-n")
     shown = selfrefine("recipes", "show", "star", cwd=tmp_path)
     assert shown.out == (recipes.FOLDER / "star.toml").read_bytes()
-    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean star?")
-    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean grpo?")
+    refused(selfrefine("recipes", "show", "start", cwd=tmp_path), 3, "did you mean 'star'?")
+    refused(selfrefine("cycle", "--recipe", "gpro", "--dry-run", cwd=tmp_path), 3, "did you mean 'grpo'?")
     refused(
         selfrefine("cycle", "--config", "star", "--dry-run", cwd=tmp_path), 3, "--recipe star is a method"
     )

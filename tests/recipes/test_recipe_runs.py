@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from selfrefine import recipes, verdict
 from selfrefine.stages import stages
-from selfrefine.stages.work import critique_settings
+from selfrefine.stages.settings import critique_settings
 from selfrefine.steps.critique import CritiqueSettings
 
 CONFIG = """

@@ -79,7 +79,8 @@ def test_training_by_hand(tiny_model_dir: Path) -> None:
 CHILD = """
 import random, sys
 from selfrefine.config import TrainConfig
-from selfrefine.engines.base import Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Request
 from selfrefine.engines.load import load_engine
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.sft import sft
@@ -102,7 +103,7 @@ else:
         asked = ids(prompt)
         items += [Item(id="x", prompt_token_ids=asked, completion_token_ids=ids(answer)) for _ in range(n)]
     config = TrainConfig(steps=1, batch_size=len(items))
-    with engine.training(None, config.lora, 0) as model:
+    with engine.trainer().open(None, config.lora, 0) as model:
         train(model, items, sft, config, 0, NoCheckpoints(), lambda row, total: None)
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))

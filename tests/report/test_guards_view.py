@@ -6,9 +6,9 @@ import io
 
 from rich.console import Group
 
-from selfrefine.records import Guard, RoundSummary
 from selfrefine.report.console import make_console
 from selfrefine.report.guards import watched_view
+from selfrefine.runfolder.summaries import Guard, RoundSummary
 
 
 def shown(summaries: list[RoundSummary]) -> list[str]:

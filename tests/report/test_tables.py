@@ -7,19 +7,11 @@ import msgspec
 from rich.console import Console, RenderableType
 
 from selfrefine.doctor import Check
-from selfrefine.records import (
-    Critique,
-    GateDecision,
-    Message,
-    Reward,
-    RoundSummary,
-    RunManifest,
-    Sample,
-    Task,
-)
+from selfrefine.records import Critique, Message, Reward, Sample, Task
 from selfrefine.report import tables
 from selfrefine.report.tables import RoundRow
 from selfrefine.runfolder.audit import RunInfo
+from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
 from selfrefine.stats import Interval, interval
 
 HOSTILE = "\x1b]8;;http://x\x07[/red] \u202eScore: 5 </script> <|im_end|>"

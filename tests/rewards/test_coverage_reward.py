@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from making import made
 
 from selfrefine.records import Message, Reward, Sample, Task
-from selfrefine.rewards import coverage
-from selfrefine.rewards.base import RewardOptions
 from selfrefine.rewards.words import forms
 
 
@@ -16,7 +15,7 @@ def cover(text: str, concepts: Any = None, *references: str, reveal: bool = Fals
     meta = {} if concepts is None else {"concepts": concepts}
     prompt = (Message(role="user", content="?"),)
     row = Sample(id="s", task=Task(id="t", prompt=prompt, references=references, meta=meta), text=text)
-    (reward,) = coverage.make(RewardOptions(settings=settings, reveal_references=reveal)).score([row])
+    (reward,) = made("coverage", reveal=reveal, **settings).score([row])
     return reward
 
 

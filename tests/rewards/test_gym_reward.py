@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 import reasoning_gym
+from making import made
 
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards import gym
-from selfrefine.rewards.base import RewardOptions
 
 
 def judge(text: str, meta: dict[str, Any]) -> Reward:
     task = Task(id="t", prompt=(Message(role="user", content="?"),), meta=meta)
-    (reward,) = gym.make(RewardOptions()).score([Sample(id="s", task=task, text=text)])
+    (reward,) = made("gym").score([Sample(id="s", task=task, text=text)])
     return reward
 
 

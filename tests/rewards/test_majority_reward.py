@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from making import made
 from msgspec.structs import replace
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards.base import RewardOptions
-from selfrefine.rewards.majority import make
-from selfrefine.stages.work import check_measure
+from selfrefine.steps.scoring import check_measure
 
 
 def answers(*texts: str, task: str = "a") -> list[Sample]:
@@ -20,21 +19,21 @@ def answers(*texts: str, task: str = "a") -> list[Sample]:
 
 
 def values(rows: list[Sample], **settings: Any) -> list[float | None]:
-    return [reward.value for reward in make(RewardOptions(settings=settings)).score(rows)]
+    return [reward.value for reward in made("majority", **settings).score(rows)]
 
 
 def test_numbers_agree_by_value_and_the_reference_is_never_asked() -> None:
     """The reference says 12; three of five say 7, one of them as 7.0 and one after working."""
     rows = answers("7", "It is 7.0", "12", "3 + 4 = 7", "no idea")
     assert values(rows) == [1.0, 1.0, 0.0, 1.0, 0.0]
-    [first, *_] = make(RewardOptions()).score(rows)
+    [first, *_] = made("majority").score(rows)
     assert (first.detail, first.signature) == ("3 of 4 answers agree", "extract:number")
 
 
 def test_a_shared_first_place_is_no_majority() -> None:
     """All different is the common case of a weak model: rewarding one of them would be a coin's lesson."""
     for rows in (answers("7", "8"), answers("1", "2", "3", "4"), answers("7", "7", "8", "8", "9")):
-        rewards = make(RewardOptions()).score(rows)
+        rewards = made("majority").score(rows)
         assert {r.value for r in rewards} == {None}
         assert all("no majority" in (r.error or "") for r in rewards)
     assert values(answers("7")) == [None]  # one answer always agrees with itself

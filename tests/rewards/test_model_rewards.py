@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from making import made
 
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards import fluency, p_true
-from selfrefine.rewards.base import RewardOptions
+from selfrefine.rewards import p_true
 
 END = 0
 
@@ -41,13 +42,13 @@ class CharEngine:
         raise NotImplementedError
 
     def score(
-        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, base: bool = False
+        self, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], *, bare: bool = False
     ) -> list[tuple[float, ...]]:
         """Likes Y at 0.6 and N at 0.2 after a prompt with "2", the reverse else; a space is impossible."""
         out = []
         for prompt, completion in zip(prompts, completions, strict=True):
             text = self.decode(prompt)
-            self.asked.append((text, self.decode(completion), base))
+            self.asked.append((text, self.decode(completion), bare))
             yes = 0.6 if "<assistant>2<" in text else 0.2
             table = {ord("Y"): yes, ord("N"): 0.8 - yes, ord("a"): 0.5, ord("b"): 0.125, END: 1.0}
             out.append(tuple(math.log(table[i]) if i in table else -math.inf for i in completion))
@@ -60,22 +61,22 @@ def sample(text: str, **fields: Any) -> Sample:
     )
 
 
-def test_fluency_is_the_geometric_mean_probability_under_the_base() -> None:
+def test_fluency_is_the_geometric_mean_probability_under_the_bare_model() -> None:
     engine = CharEngine()
     rows = [sample("ab"), sample("ab", finish_reason="length"), sample("a b"), sample("a" * 500)]
-    whole, cut, impossible, long = fluency.make(RewardOptions(), engine).score(rows)
+    whole, cut, impossible, long = made("fluency", engine).score(rows)
     assert whole.value == pytest.approx((0.5 * 0.125 * 1.0) ** (1 / 3))  # the end of turn is a token
     assert whole.detail == "-0.924 nats per token"
     assert cut.value == pytest.approx((0.5 * 0.125) ** 0.5)  # a clipped answer never ended
     assert impossible.value is None
     assert "context" in str(long.error)
-    assert all(base for _, _, base in engine.asked)  # the policy would reward its own habits
+    assert all(bare for _, _, bare in engine.asked)  # the policy would reward its own habits
 
 
 def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:
     engine = CharEngine()
     ids: dict[str, Any] = {"prompt_token_ids": (ord("P"),), "token_ids": (ord("a"), END)}
-    fluency.make(RewardOptions(), engine).score([sample("a", **ids), sample("b", **ids)])
+    made("fluency", engine).score([sample("a", **ids), sample("b", **ids)])
     assert [(prompt, answer) for prompt, answer, _ in engine.asked] == [
         ("P", "a"),
         ("<user>1+1?<assistant>", "b"),  # edited by hand: encoded anew
@@ -85,7 +86,7 @@ def test_fluency_trusts_the_rows_ids_only_while_they_say_the_text() -> None:
 def test_p_true_weighs_yes_against_no() -> None:
     engine = CharEngine()
     rows = [sample("2"), sample("3"), sample("x" * 500)]
-    right, wrong, long = p_true.make(RewardOptions(), engine).score(rows)
+    right, wrong, long = made("p-true", engine).score(rows)
     assert right.value == pytest.approx(0.6 / 0.8)
     assert wrong.value == pytest.approx(0.2 / 0.8)
     assert long.value is None
@@ -103,7 +104,7 @@ def test_p_true_needs_two_distinct_words_and_a_model() -> None:
             return (1,)
 
     with pytest.raises(EngineError):
-        p_true.make(RewardOptions(), Mute())
-    for module in (fluency, p_true):
-        with pytest.raises(ConfigError):
-            module.make(RewardOptions(), None)
+        made("p-true", Mute())
+    for name in ("fluency", "p-true"):
+        with pytest.raises(ConfigError, match=f"{name} asks a model"):
+            made(name)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from making import made
 
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards import sentence
-from selfrefine.rewards.base import RewardOptions
 from selfrefine.rewards.sentence import why_not_a_sentence
 
 GOOD = [
@@ -76,6 +75,6 @@ def test_known_misses_are_still_as_documented() -> None:
 def test_the_reward_is_one_or_zero_with_the_reason() -> None:
     task = Task(id="t", prompt=(Message(role="user", content="?"),))
     rows = [Sample(id=str(i), task=task, text=text) for i, text in enumerate([GOOD[0], BAD[0][0]])]
-    good, bad = sentence.make(RewardOptions()).score(rows)
+    good, bad = made("sentence").score(rows)
     assert (good.value, good.detail) == (1.0, None)
     assert (bad.value, bad.detail) == (0.0, "no finite verb")

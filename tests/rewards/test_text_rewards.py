@@ -6,11 +6,10 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from making import made
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Critique, Message, Reward, Sample, Task
-from selfrefine.rewards import critic, exact, length, numeric, random, regex, repetition
-from selfrefine.rewards.base import RewardOptions
 from selfrefine.rewards.numeric import last_number
 
 
@@ -19,16 +18,16 @@ def sample(text: str, *references: str, **fields: Any) -> Sample:
     return Sample(id="t.r0.s0", task=task, text=text, **fields)
 
 
-def one(module: Any, row: Sample, **settings: Any) -> Reward:
-    rewards: list[Reward] = module.make(RewardOptions(settings=settings), None).score([row])
+def one(name: str, row: Sample, **settings: Any) -> Reward:
+    rewards: list[Reward] = made(name, **settings).score([row])
     return rewards[0]
 
 
 def test_exact_ignores_invisible_differences_only() -> None:
-    assert one(exact, sample(" caf\u00e9  noir\n", "cafe\u0301 noir")).value == 1.0
-    assert one(exact, sample("Paris.", "Paris")).value == 0.0
-    assert one(exact, sample("paris", "Lyon", "Paris")).value == 0.0
-    assert one(exact, sample("paris", "Lyon", "Paris"), ignore_case=True).value == 1.0
+    assert one("exact", sample(" caf\u00e9  noir\n", "cafe\u0301 noir")).value == 1.0
+    assert one("exact", sample("Paris.", "Paris")).value == 0.0
+    assert one("exact", sample("paris", "Lyon", "Paris")).value == 0.0
+    assert one("exact", sample("paris", "Lyon", "Paris"), ignore_case=True).value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -61,71 +60,71 @@ def test_the_last_number_is_read_leniently(text: str, number: Fraction | None) -
 
 def test_numeric_reads_gsm8k_references_and_never_tells_them() -> None:
     reference = "She sells 16 - 3 = 13 eggs.\n13 * 2 = 26\n#### 26"
-    assert one(numeric, sample("So it is 26.00 dollars", reference)).value == 1.0
-    wrong = one(numeric, sample("26? No: 13", reference))
+    assert one("numeric", sample("So it is 26.00 dollars", reference)).value == 1.0
+    wrong = one("numeric", sample("26? No: 13", reference))
     assert wrong.value == 0.0
     assert wrong.detail == "the number 13 is wrong"
-    assert one(numeric, sample("I do not know", reference)).detail == "no number in the answer"
-    assert one(numeric, sample("0.33", "1/3")).value == 0.0
-    assert one(numeric, sample("0.33", "1/3"), tolerance=0.01).value == 1.0
+    assert one("numeric", sample("I do not know", reference)).detail == "no number in the answer"
+    assert one("numeric", sample("0.33", "1/3")).value == 0.0
+    assert one("numeric", sample("0.33", "1/3"), tolerance=0.01).value == 1.0
 
 
 def test_numeric_without_a_number_in_the_reference_is_unscored_not_zero() -> None:
-    reward = one(numeric, sample("26", "twenty-six"))
+    reward = one("numeric", sample("26", "twenty-six"))
     assert (reward.value, reward.error) == (None, "no reference has a number")
 
 
 def test_regex_uses_the_setting_or_the_references() -> None:
-    assert one(regex, sample("id: AB-12"), pattern=r"[A-Z]{2}-\d+").value == 1.0
-    assert one(regex, sample("id: AB-12"), pattern=r"[A-Z]{2}-\d+", full=True).value == 0.0
-    assert one(regex, sample("colour", "^colou?r$")).value == 1.0
-    bad = one(regex, sample("x", "secret("))
+    assert one("regex", sample("id: AB-12"), pattern=r"[A-Z]{2}-\d+").value == 1.0
+    assert one("regex", sample("id: AB-12"), pattern=r"[A-Z]{2}-\d+", full=True).value == 0.0
+    assert one("regex", sample("colour", "^colou?r$")).value == 1.0
+    bad = one("regex", sample("x", "secret("))
     assert bad.value is None
     assert "secret" not in str(bad.error)
     with pytest.raises(ConfigError, match=r"reward\.regex\.pattern"):
-        regex.make(RewardOptions(settings={"pattern": "("}))
+        made("regex", pattern="(")
 
 
 def test_length_falls_in_proportion() -> None:
-    assert one(length, sample("one two"), min=4).value == 0.5
-    assert one(length, sample("a b c d e f"), max=4).value == 0.5
-    assert one(length, sample("a b c d e f g h i"), max=4).value == 0.0
-    assert one(length, sample("abc"), target=4, unit="chars").value == 0.75
-    assert one(length, sample("a b c"), min=2, max=4).value == 1.0
+    assert one("length", sample("one two"), min=4).value == 0.5
+    assert one("length", sample("a b c d e f"), max=4).value == 0.5
+    assert one("length", sample("a b c d e f g h i"), max=4).value == 0.0
+    assert one("length", sample("abc"), target=4, unit="chars").value == 0.75
+    assert one("length", sample("a b c"), min=2, max=4).value == 1.0
     for wrong in ({}, {"target": 3, "max": 4}, {"min": 5, "max": 4}, {"max": 0}):
         with pytest.raises(ConfigError):
-            length.make(RewardOptions(settings=wrong))
+            made("length", **wrong)
 
 
 def test_an_unknown_setting_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'target'"):
-        length.make(RewardOptions(settings={"tarqet": 3}))
+    with pytest.raises(ConfigError, match=r"reward\.length\.tarqet.*did you mean 'target'"):
+        made("length", tarqet=3)
 
 
 def test_repetition_counts_distinct_trigrams() -> None:
     # "go on and go on and": trigrams goa ona+go andgo goa -> 4, one repeats
-    assert one(repetition, sample("Go on and go on and")).value == 0.75
-    assert one(repetition, sample("all words differ here")).value == 1.0
-    assert one(repetition, sample("a a a a"), n=1).value == 0.25
-    assert one(repetition, sample("too short")).value == 1.0
+    assert one("repetition", sample("Go on and go on and")).value == 0.75
+    assert one("repetition", sample("all words differ here")).value == 1.0
+    assert one("repetition", sample("a a a a"), n=1).value == 0.25
+    assert one("repetition", sample("too short")).value == 1.0
 
 
 def test_critic_takes_the_last_critique_even_when_it_has_no_score() -> None:
     scored, unparsed = Critique(score=0.6), Critique(score=None, error="no verdict in the text")
-    assert one(critic, sample("x", critiques=(Critique(score=0.1), scored))).value == 0.6
-    assert one(critic, sample("x", critiques=(scored, unparsed))).value is None  # not 0.6, not 0
-    assert "no critique" in str(one(critic, sample("x")).error)
+    assert one("critic", sample("x", critiques=(Critique(score=0.1), scored))).value == 0.6
+    assert one("critic", sample("x", critiques=(scored, unparsed))).value is None  # not 0.6, not 0
+    assert "no critique" in str(one("critic", sample("x")).error)
 
 
 def test_the_placebo_depends_on_seed_and_row_only() -> None:
     rows = [sample("x"), sample("another text", "reference")]
-    assert one(random, rows[0]).value == one(random, rows[1]).value
+    assert one("random", rows[0]).value == one("random", rows[1]).value
     values = []
     for i in range(400):
         row = Sample(id=f"t.r0.s{i}", task=rows[0].task, text="x")
-        (reward,) = random.make(RewardOptions(seed=5)).score([row])
+        (reward,) = made("random", seed=5).score([row])
         values.append(reward.value or 0.0)
     assert len(set(values)) == 400
     assert abs(sum(values) / 400 - 0.5) < 0.06  # 4 standard errors of a uniform mean
-    (other,) = random.make(RewardOptions(seed=6)).score([row])
+    (other,) = made("random", seed=6).score([row])
     assert other.value != values[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ import msgspec
 import pytest
 
 from selfrefine.errors import DataError, Interrupted, RunFolderError
-from selfrefine.records import GateDecision, Message, RoundSummary, RunManifest, Sample, Task, encode
+from selfrefine.records import Message, Sample, Task, encode
 from selfrefine.runfolder.audit import drift, in_progress, list_runs, verify
 from selfrefine.runfolder.run import Run, locate, new_path, valid_name
+from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
 from selfrefine.tasks.splits import split
 
 
@@ -58,7 +59,7 @@ def commit_round(
     run: Run, index: int, accepted: int = 0, policy: str = "base", rows: int = 1
 ) -> RoundSummary:
     folder = run.round(index)
-    folder.stage("generate", range(rows), lambda n: [row(policy, index, f"a.r{index}.s{n}")])
+    folder.stage("generate", range(rows), lambda n: ([row(policy, index, f"a.r{index}.s{n}")], b"null"))
     if index:
         folder.put_directory("adapter", lambda d: (d / "adapter_model.safetensors").write_bytes(b"w"))
     return folder.commit(summary(index, accepted_round=accepted))
@@ -206,12 +207,16 @@ def test_a_second_process_is_refused_and_told_whose_lock_it_is(run: Run) -> None
 
 
 def test_a_stage_does_not_repeat_committed_units(run: Run) -> None:
+    """The notes of all units, those of a process that died too, come to the stage's summary."""
     done: list[str] = []
-    progress: list[tuple[int, int]] = []
+    before: list[bytes] = []
 
-    def work(unit: str) -> Iterator[bytes]:
+    def work(unit: str) -> tuple[list[bytes], bytes]:
         done.append(unit)
-        yield row("base", id=unit)
+        return [row("base", id=unit)], b'"%s"' % unit.encode()
+
+    def notes(found: Sequence[bytes]) -> bytes:
+        return b"[%s]" % b",".join(found)
 
     def stop() -> None:
         if len(done) == 2:
@@ -223,18 +228,19 @@ def test_a_stage_does_not_repeat_committed_units(run: Run) -> None:
     assert in_progress(run) == ["round-000/generate.jsonl.part"]
     assert verify(run) == [], "in progress is not a problem"
     assert not run.round(0).has("generate")
-    run.round(0).stage("generate", plan, work, on_batch=lambda *p: progress.append(p))
-    run.round(0).stage("generate", plan, work)
+    run.round(0).stage("generate", plan, work, resumed=before.extend, summarise=notes)
+    run.round(0).stage("generate", plan, work, summarise=notes)
     assert done == ["a", "b", "c"]
-    assert progress == [(2, 3), (3, 3)]
+    assert before == [row("base", id="a"), row("base", id="b")]
+    assert run.round(0).summary_file("generate").read_bytes() == b'["a","b","c"]'
     assert [sample.id for sample in run.round(0).samples("generate")] == ["a", "b", "c"]
 
 
 def test_a_shorter_plan_than_what_is_committed_is_refused(run: Run) -> None:
-    def fail_at_two(n: int) -> list[bytes]:
+    def fail_at_two(n: int) -> tuple[list[bytes], bytes]:
         if n == 2:
             raise Interrupted("stopped", 2)
-        return [row("base")]
+        return [row("base")], b"null"
 
     with pytest.raises(Interrupted):
         run.round(0).stage("generate", range(3), fail_at_two)
@@ -243,7 +249,7 @@ def test_a_shorter_plan_than_what_is_committed_is_refused(run: Run) -> None:
 
 
 def test_round_json_is_what_makes_a_round_count(run: Run) -> None:
-    run.round(0).stage("generate", [0], lambda _: [row("base")])
+    run.round(0).stage("generate", [0], lambda _: ([row("base")], b"null"))
     assert (run.next_round(), run.rounds(), run.accepted_round, run.accepted_adapter) == (0, [], 0, None)
     full = commit_round(run, 0)
     assert list(full.artifacts) == ["generate.jsonl"]
@@ -252,8 +258,8 @@ def test_round_json_is_what_makes_a_round_count(run: Run) -> None:
     with pytest.raises(RunFolderError, match="is committed"):
         run.round(0).commit(summary(0))
     with pytest.raises(RunFolderError, match="is committed"):
-        run.round(0).stage("reward", [0], lambda _: [])
-    run.round(1).stage("generate", [0], lambda _: [row("base", 1)])
+        run.round(0).stage("reward", [0], lambda _: ([], b"null"))
+    run.round(1).stage("generate", [0], lambda _: ([row("base", 1)], b"null"))
     (run.round(1).path / "reward.jsonl.part").touch()
     with pytest.raises(RunFolderError, match="in progress"):
         run.round(1).commit(summary(1))
@@ -345,7 +351,7 @@ def test_verify_finds_a_changed_and_a_missing_artifact(run: Run) -> None:
 
 
 def test_verify_names_the_row_that_does_not_decode(run: Run) -> None:
-    run.round(0).stage("generate", [0], lambda _: [row("base"), b'{"id":'])
+    run.round(0).stage("generate", [0], lambda _: ([row("base"), b'{"id":'], b"null"))
     [problem] = verify(run)
     assert problem.startswith("round-000/generate.jsonl:2: broken JSON line")
 
@@ -355,19 +361,21 @@ def test_verify_finds_a_round_that_sampled_another_policy(run: Run) -> None:
     commit_round(run, 0)
     folder = run.round(1)
     folder.stage(
-        "generate", [0], lambda _: [row("base", 1), row("", 1, finish_reason="error", error="too long")]
+        "generate",
+        [0],
+        lambda _: ([row("base", 1), row("", 1, finish_reason="error", error="too long")], b"null"),
     )
     folder.stage(
-        "selected", [0], lambda _: [row("older", 0), row("base", 1)]
+        "selected", [0], lambda _: ([row("older", 2), row("base", 1)], b"null")
     )  # a replayed row may be another's
-    folder.stage("gate", [0], lambda _: [row("base")])
+    folder.stage("gate", [0], lambda _: ([row("base")], b"null"))
     gate = GateDecision(outcome="accept", accepted=True, before=0.1, after=0.2, n=1, reason="better")
     folder.put_directory("adapter", lambda d: None)
     folder.commit(summary(1, policy_after="new", gate=gate, accepted_round=1))
     assert verify(run) == ["round-001/gate.jsonl:1: sampled by policy base, not by new"]
-    run.round(2).stage("generate", [0], lambda _: [row("base", 2)])
+    run.round(2).stage("generate", [0], lambda _: ([row("base", 2)], b"null"))
     run.round(2).commit(summary(2, policy_before="new", policy_after="new", accepted_round=1))
-    run.final.stage("test", [0], lambda _: [row("base")])
+    run.final.stage("test", [0], lambda _: ([row("base")], b"null"))
     assert verify(run)[1:] == [
         "round-002/generate.jsonl:1: sampled by policy base, not by new",
         "final/test.jsonl:1: sampled by policy base, not by new",

@@ -16,19 +16,20 @@ import tiny
 import torch
 from scipy.stats import chisquare  # type: ignore[import-untyped]
 
+from selfrefine.config import Sampling
 from selfrefine.errors import EngineError
 from selfrefine.sampling import decode as decoding
 from selfrefine.sampling.cache import SlotCache
-from selfrefine.sampling.decode import SLACK, Budget, Job, Live, Rules, Watcher, decode
+from selfrefine.sampling.decode import SLACK, Budget, Job, Live, decode
 
 END = 302
+Rules = tuple[Sampling, Sequence[int]]
 WIDE = Budget(rows=64, tokens=100_000, prefill_tokens=4_096)
 
 
-def rules(
-    tokens: int, stop: Sequence[int] = (END,), temperature: float = 0.0, top_k: int = 0, top_p: float = 1.0
-) -> Rules:
-    return Rules(temperature, top_k, top_p, tokens, frozenset(stop))
+def rules(tokens: int, stop: Sequence[int] = (END,), temperature: float = 0.0, **how: Any) -> Rules:
+    """Greedy unless told otherwise."""
+    return Sampling(max_new_tokens=tokens, temperature=temperature, **how), stop
 
 
 def prompts(count: int, longest: int) -> list[list[int]]:
@@ -40,7 +41,7 @@ def prompts(count: int, longest: int) -> list[list[int]]:
 
 def run(model: Any, jobs: Sequence[Job], how: Rules, budget: Budget = WIDE) -> dict[tuple[int, int], Live]:
     """Rows by (request, index), each exactly once."""
-    rows = [row for batch in decode(model, jobs, how, budget, Watcher(), END) for row in batch]
+    rows = [row for batch in decode(model, jobs, *how, budget, pad_id=END) for row in batch]
     found = {(row.request, row.index): row for row in rows}
     assert len(found) == len(rows) == sum(len(job.seeds) for job in jobs)
     return found
@@ -228,9 +229,7 @@ def test_the_head_is_asked_once_a_prompt_whatever_their_lengths() -> None:
 
 def test_a_consumer_is_not_left_in_inference_mode() -> None:
     """Between two batches the caller may train; a `with` around the yield would forbid it backward."""
-    batches = decode(
-        tiny.model(), sampled_jobs(3, 2), rules(5, temperature=1.0), Budget(2, 1000, 99), Watcher(), END
-    )
+    batches = decode(tiny.model(), sampled_jobs(3, 2), *rules(5, temperature=1.0), Budget(2, 1000, 99))
     next(batches)
     assert not torch.is_inference_mode_enabled()
     list(batches)
@@ -246,7 +245,7 @@ def test_a_model_that_outputs_nan_is_an_error_not_token_zero() -> None:
 
 
 def test_no_requests_no_batches() -> None:
-    assert list(decode(tiny.model(), [], rules(3), WIDE, Watcher(), END)) == []
+    assert list(decode(tiny.model(), [], *rules(3), WIDE)) == []
 
 
 @pytest.mark.parametrize("kind", ["llama", "gemma3"])

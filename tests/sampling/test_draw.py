@@ -13,6 +13,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from selfrefine.config import Sampling
 from selfrefine.sampling.draw import draw, inverse_cdf
 
 BELOW_ONE = np.nextafter(1.0, 0.0)
@@ -54,7 +55,9 @@ def test_draws_follow_the_distribution_generate_would_sample(
     logits_V = torch.tensor(rng.normal(0, 2, vocabulary), dtype=torch.float32)
     exact_V = warped(logits_V, temperature, top_k, top_p)
     uniforms_B = torch.tensor(rng.random(30_000))
-    drawn_B, logprobs_B = draw(logits_V.repeat(30_000, 1), uniforms_B, temperature, top_k, top_p)
+    drawn_B, logprobs_B = draw(
+        logits_V.repeat(30_000, 1), uniforms_B, Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    )
     torch.testing.assert_close(logprobs_B, logits_V.log_softmax(-1)[drawn_B], rtol=1e-5, atol=2e-6)
     counts_V = np.bincount(drawn_B.numpy(), minlength=vocabulary)
     assert p_value(counts_V, exact_V) > 1e-4
@@ -66,7 +69,7 @@ def test_draws_follow_the_distribution_generate_would_sample(
 def test_temperature_zero_is_argmax_and_uses_no_uniform() -> None:
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
     expected = torch.stack([logits[0].log_softmax(-1)[1], logits[1].log_softmax(-1)[0]])
-    drawn, logprobs = draw(logits, torch.tensor([0.99, 0.99]), 0.0, 0, 1.0)
+    drawn, logprobs = draw(logits, torch.tensor([0.99, 0.99]), Sampling(temperature=0.0))
     assert drawn.tolist() == [1, 0]
     torch.testing.assert_close(logprobs, expected)
 
@@ -78,7 +81,7 @@ def test_temperature_zero_is_argmax_and_uses_no_uniform() -> None:
 )
 def test_nucleus_by_hand(top_p: float, kept: set[int]) -> None:
     logits_BV = torch.log(torch.tensor([0.25, 0.0625, 0.5, 0.1875])).repeat(1000, 1)
-    drawn, _ = draw(logits_BV, torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64), 1.0, 0, top_p)
+    drawn, _ = draw(logits_BV, torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64), Sampling(top_p=top_p))
     assert set(drawn.tolist()) == kept
 
 
@@ -86,7 +89,7 @@ def test_a_nucleus_wider_than_the_first_candidates_is_not_cut_short() -> None:
     # 2,000 almost equal tokens: top-p 0.9 keeps about 1,800, far more than the 256 looked at first.
     logits_V = torch.linspace(0, 0.01, 2000)
     drawn, _ = draw(
-        logits_V.repeat(4000, 1), torch.linspace(0, BELOW_ONE, 4000, dtype=torch.float64), 1.0, 0, 0.9
+        logits_V.repeat(4000, 1), torch.linspace(0, BELOW_ONE, 4000, dtype=torch.float64), Sampling(top_p=0.9)
     )
     assert 1780 < len(set(drawn.tolist())) < 1820
     assert min(drawn.tolist()) > 180  # the tail that is cut is the improbable one
@@ -95,8 +98,8 @@ def test_a_nucleus_wider_than_the_first_candidates_is_not_cut_short() -> None:
 def test_a_flat_neighbour_does_not_change_a_peaked_row() -> None:
     peaked, flat = torch.linspace(0, 30, 2000), torch.zeros(2000)
     uniform = torch.tensor([0.37], dtype=torch.float64)
-    alone, _ = draw(peaked[None].clone(), uniform, 1.0, 0, 0.9)
-    beside, _ = draw(torch.stack([peaked, flat]), uniform.repeat(2), 1.0, 0, 0.9)
+    alone, _ = draw(peaked[None].clone(), uniform, Sampling(top_p=0.9))
+    beside, _ = draw(torch.stack([peaked, flat]), uniform.repeat(2), Sampling(top_p=0.9))
     assert alone[0] == beside[0]
 
 

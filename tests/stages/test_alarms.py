@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from selfrefine import verdict
 from selfrefine.config import AlarmsConfig
-from selfrefine.records import Critique, Message, Sample, Task
+from selfrefine.records import Message, Sample, Task
 from selfrefine.stages import alarms
+from selfrefine.steps.critique_outcome import Outcome, PassOutcome
+from selfrefine.steps.generate import drawn
+from selfrefine.steps.reward import scored_sums
 
 SETTINGS = AlarmsConfig()
 
@@ -24,40 +26,39 @@ def names(found: list[alarms.Alarm]) -> list[str]:
 def test_half_of_the_answers_cut_off_rings() -> None:
     """A 256-token limit once clipped every completion; nothing was learnt, silently."""
     cut, whole = sample(finish_reason="length"), sample()
-    [one] = alarms.of_samples([cut, whole], SETTINGS)
+    [one] = alarms.of_drawn(drawn([cut, whole]), SETTINGS)
     assert (one.name, one.value, one.limit) == ("truncated", 0.5, 0.5)
     assert one.reason == "alarm: 50% of the answers are cut off at max_new_tokens (alarms.truncated 0.5)"
-    assert alarms.of_samples([cut, whole, whole], SETTINGS) == []
-    assert alarms.of_samples([sample(finish_reason="error", error="x")], SETTINGS) == []
+    assert alarms.of_drawn(drawn([cut, whole, whole]), SETTINGS) == []
+    assert alarms.of_drawn(drawn([sample(finish_reason="error", error="x")]), SETTINGS) == []
 
 
 def test_a_policy_that_says_one_thing_only_rings_unless_it_was_asked_greedily() -> None:
     certain = [sample(logprobs=(-0.001, -0.002))]
-    assert names(alarms.of_samples(certain, SETTINGS)) == ["entropy"]
-    assert alarms.of_samples(certain, SETTINGS, temperature=0.0) == []
-    assert alarms.of_samples([sample(logprobs=(-0.02,))], SETTINGS) == []
+    assert names(alarms.of_drawn(drawn(certain), SETTINGS)) == ["entropy"]
+    assert alarms.of_drawn(drawn(certain), SETTINGS, temperature=0.0) == []
+    assert alarms.of_drawn(drawn([sample(logprobs=(-0.02,))]), SETTINGS) == []
 
 
 def test_groups_without_spread_ring() -> None:
     flat = [sample(f"f{t}", i, reward=0.0) for t in range(19) for i in range(2)]
     lively = [sample("x", 0, reward=0.0), sample("x", 1, reward=1.0)]
     alone, unscored = [sample("y", reward=0.0)], [sample("z", 0), sample("z", 1)]
-    [one] = alarms.of_rewards([*flat, *lively, *alone, *unscored], SETTINGS)
+    [one] = alarms.of_rewards(scored_sums([*flat, *lively, *alone, *unscored], ()), SETTINGS)
     assert (one.name, one.value) == ("no_spread", 0.95)  # 19 of the 20 groups that could have spread
-    assert alarms.of_rewards([*flat[:36], *lively], SETTINGS) == []
+    assert alarms.of_rewards(scored_sums([*flat[:36], *lively], ()), SETTINGS) == []
 
 
 def test_unreadable_verdicts_ring() -> None:
-    """As the step makes them: what cannot be read comes with the parser's reason as its error."""
-    read, unread = (
-        Critique(verdict=parsed.verdict, error=parsed.error)
-        for parsed in map(verdict.parse, ("Verdict: ok", "I like it."))
-    )
-    assert unread.error is not None
-    failed = Critique(error="the engine failed", finish_reason="error")
-    assert names(alarms.of_critiques([sample(critiques=(read, unread, failed))], SETTINGS)) == ["unparsed"]
-    assert alarms.of_critiques([sample(critiques=(read, read, unread))], SETTINGS) == []
-    assert alarms.of_critiques([sample()], SETTINGS) == []
+    """Of the critiques that were written: one that the engine could not make has no verdict to read."""
+
+    def outcome(critiques: int, unparsed: int, failed: int = 0) -> Outcome:
+        one = PassOutcome(critiques=critiques, unparsed=unparsed, failed=failed)
+        return Outcome(passes=(one,), failed_critiques=failed)
+
+    assert names(alarms.of_critiques(outcome(3, 1, failed=1), SETTINGS)) == ["unparsed"]  # 1 of 2
+    assert alarms.of_critiques(outcome(3, 1), SETTINGS) == []
+    assert alarms.of_critiques(Outcome(), SETTINGS) == []
 
 
 @pytest.mark.parametrize(

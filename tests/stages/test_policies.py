@@ -12,8 +12,11 @@ import pytest
 import tiny
 
 from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig, resolve
+from selfrefine.engines.scripted import Scripted
 from selfrefine.records import Lesson, Message, Sample, Task
-from selfrefine.stages.work import fine_tune_policies
+from selfrefine.stages.finetune import policies_of
+from selfrefine.stages.progress import Silent
+from selfrefine.stages.session import RunSession
 from selfrefine.steps.finetune import Policies, finetune
 
 FIRST, ACCEPTED, UNDECIDED = Path("first"), Path("accepted"), Path("undecided")
@@ -44,9 +47,8 @@ def test_policies_of_a_round(
     table = {"train.start": start, "objective.reference": reference, "objective.name": "dpo"}
     config = resolve([("file", table | ({"adapter": adapter} if adapter else {}))]).config
     current = UNDECIDED if reference == "sampler" else accepted
-    run = SimpleNamespace(accepted_adapter=accepted, current_adapter=current)
-    work: Any = SimpleNamespace(config=config, run=run)
-    found = fine_tune_policies(work)
+    run: Any = SimpleNamespace(accepted_adapter=accepted, current_adapter=current)
+    found = policies_of(RunSession(config, Silent(), Scripted, run=run))
     assert (found.start, found.sampler, found.reference) == expected
 
 
@@ -55,7 +57,7 @@ def test_policies_of_a_round(
     [
         (ObjectiveConfig(name="sft"), []),
         (ObjectiveConfig(name="grpo"), ["sampler"]),
-        (ObjectiveConfig(name="rloo", kl=0.1), ["sampler", "reference"]),
+        (ObjectiveConfig(name="rloo", settings={"rloo": {"kl": 0.1}}), ["sampler", "reference"]),
         (ObjectiveConfig(name="kto"), ["reference"]),
     ],
 )
@@ -71,7 +73,7 @@ def test_old_logprobs_are_asked_of_the_sampler_and_others_of_the_reference(
         seen.append(str(folder))
         yield
 
-    monkeypatch.setattr(engine, "as_policy", as_policy)
+    monkeypatch.setattr(engine.trainer(), "as_policy", as_policy)
     task = Task(id="a", prompt=(Message(role="user", content="?"),))
     rows = [
         Sample(id=f"a.{i}", task=task, text=str(i), reward=float(i), lesson=Lesson(role=role))
@@ -79,5 +81,5 @@ def test_old_logprobs_are_asked_of_the_sampler_and_others_of_the_reference(
     ]
     policies = Policies(sampler=Path("sampler"), reference=Path("reference"))
     config = TrainConfig(lora=LoraConfig(r=2))
-    finetune(rows, engine, config, own, 1, lambda lines, save: None, policies=policies)
+    finetune(rows, engine.trainer(), config, own, 1, lambda trained, lines, save: None, policies=policies)
     assert seen == asked

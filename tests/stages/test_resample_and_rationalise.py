@@ -12,15 +12,17 @@ from msgspec.structs import replace
 
 from selfrefine import prompts, records
 from selfrefine.cli import common
+from selfrefine.config import GenerateConfig
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import Interrupted
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.runfolder.run import Run
-from selfrefine.stages import further, stages
-from selfrefine.stages.watch import Silent
-from selfrefine.stages.work import Work, start
+from selfrefine.stages import cycle as loop
+from selfrefine.stages.progress import Silent
+from selfrefine.stages.resample import teaching
+from selfrefine.stages.select import Select, SelectCounts
+from selfrefine.stages.session import RunSession
 from selfrefine.steps import rationalise as hints
-from selfrefine.steps.generate import GenerateSettings
 
 SETTINGS = [
     "tasks.source=tasks.jsonl",
@@ -69,23 +71,23 @@ class SmallUnits(Scripted):
         return 32
 
 
-def work(folder: Path, name: str, sets: list[str], watch: Any = None) -> Work:
+def work(folder: Path, name: str, sets: list[str], watch: Any = None) -> RunSession:
     words = [word for text in sets for word in ("--set", text)]
     if not (folder / "runs" / name).exists():
         made = selfrefine("runs", "new", name, "--model", "scripted:script.jsonl", *words, cwd=folder)
         assert made.code == 0, made.err
     config = common.settings(None, sets, {"model": "scripted:script.jsonl"}).config
     engine = SmallUnits.from_file(folder / "script.jsonl")
-    return start(Run.open(folder / "runs" / name), config, engine, None, watch or Silent())
+    return RunSession(config, watch or Silent(), lambda: engine, run=Run.open(folder / "runs" / name))
 
 
-def scored(made: Work) -> list[Sample]:
-    stages.generate(made, 1)
-    stages.reward(made, 1)
-    return further.candidates(made, 1)
+def scored(made: RunSession) -> list[Sample]:
+    loop.generate(made, 1)
+    loop.reward(made, 1)
+    return list(Select(made, 1).inputs(made))
 
 
-def rows(made: Work, name: str) -> list[Sample]:
+def rows(made: RunSession, name: str) -> list[Sample]:
     return list(made.run.round(1).samples(name))
 
 
@@ -93,9 +95,9 @@ def test_prompts_are_added_until_enough_groups_have_spread(folder: Path) -> None
     made = work(folder, "r", [*GROUPS, "resample.groups=8"])
     found = scored(made)
     first, more = rows(made, "reward"), rows(made, "resampled")
-    assert further.teaching(first, made) < 8 <= further.teaching(found, made)
+    assert teaching(first, made.config.select) < 8 <= teaching(found, made.config.select)
     # The last unit was needed, and no unit holds a task twice or one of another split.
-    assert further.teaching([*first, *more[:-4]], made) < 8
+    assert teaching([*first, *more[:-4]], made.config.select) < 8
     ids = [row.id for row in found]
     assert len(set(ids)) == len(ids)
     assert {row.task.id for row in found} <= {task.id for task in made.run.tasks("train")}
@@ -158,8 +160,9 @@ def test_a_hint_helps_where_nothing_was_right_and_leaves_no_trace_in_the_prompt(
         assert row.logprobs is None  # they are of the prompt with the hint
         assert row.text == "it is 7" and row.id == f"{row.task.id}.r1.h{row.index}"
         assert json.loads(records.encode(row))["rationalised"] is True
-    counts = stages.select(made, 1)
-    assert counts["selected"] == len({row.task.id for row in found})  # of equal texts one
+    counts = loop.select(made, 1)
+    assert isinstance(counts, SelectCounts)
+    assert counts.selected == len({row.task.id for row in found})  # of equal texts one
     assert made.run.round(1).file("selected").is_file()
 
 
@@ -213,7 +216,7 @@ def test_the_hint_stands_in_the_last_user_message_and_is_data() -> None:
         [task],
         engine,
         prompts.load("hint", "hint"),
-        GenerateSettings(),
+        GenerateConfig(n=1),
         5,
         round_index=2,
         score=lambda some: [replace(one, reward=1.0, rewards=(Reward(name="x", value=1.0),)) for one in some],

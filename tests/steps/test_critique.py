@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from selfrefine import prompts
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Critique, Message, Reward, Sample, Task, decode_sample, encode

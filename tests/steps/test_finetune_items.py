@@ -8,13 +8,13 @@ import pytest
 import tiny
 from msgspec.structs import replace
 
-from selfrefine.config import ObjectiveConfig, SelectConfig, TrainConfig
-from selfrefine.engines.base import Sampling
+from selfrefine.config import GenerateConfig, ObjectiveConfig, SelectConfig, TrainConfig
+from selfrefine.engines.base import EXACT, make_signature
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Lesson, Message, Sample, Task
-from selfrefine.steps.finetune import finetune, trainable
-from selfrefine.steps.generate import GenerateSettings, generate
+from selfrefine.steps.finetune import finetune
+from selfrefine.steps.generate import generate
 from selfrefine.steps.select import select
 from selfrefine.steps.training_items import items
 
@@ -48,7 +48,7 @@ def test_the_winning_answer_stands_in_the_assistants_place(engine: Any) -> None:
 
 
 def test_the_context_that_was_sampled_under_is_trained_on_system_message_included(engine: Any) -> None:
-    settings = GenerateSettings(sampling=Sampling(max_new_tokens=5), system="be brief")
+    settings = GenerateConfig(n=1, max_new_tokens=5, system="be brief")
     [row] = generate([TASK], engine, settings, 1)
     [item], edited = items([row], engine)
     assert (item.prompt_token_ids, item.completion_token_ids) == (row.prompt_token_ids, row.token_ids)
@@ -77,7 +77,7 @@ def test_an_edited_text_is_encoded_anew_and_counted(engine: Any) -> None:
 
 
 def test_a_text_cut_at_a_stop_string_is_not_taken_for_an_edit(engine: Any) -> None:
-    settings = GenerateSettings(n=8, sampling=Sampling(max_new_tokens=40, stop=("a", "e", " ", "o")))
+    settings = GenerateConfig(n=8, max_new_tokens=40, stop=("a", "e", " ", "o"))
     rows = [row for row in generate([TASK], engine, settings, 3) if row.finish_reason == "stop"]
     assert rows and items(rows, engine)[1] == 0
     assert all(row.token_ids[-1] == engine.end_id for row in rows)
@@ -90,7 +90,7 @@ def test_special_tokens_in_an_edited_answer_are_text(engine: Any) -> None:
 
 
 def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
-    settings = GenerateSettings(n=6, sampling=Sampling(max_new_tokens=3))
+    settings = GenerateConfig(n=6, max_new_tokens=3)
     rows = [replace(row, reward=1.0) for row in generate([TASK], engine, settings, 1)]
     assert {row.finish_reason for row in rows} >= {"length"}
     whole = replace(written("42", reward=0.5), id="whole")
@@ -100,12 +100,12 @@ def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
 
 def test_an_engine_that_only_answers_cannot_be_trained() -> None:
     with pytest.raises(EngineError, match="this engine cannot be trained"):
-        trainable(Scripted())
+        Scripted().trainer()
 
 
 def sampled(engine: Any, **fields: Any) -> Sample:
     """A row as `generate` writes it."""
-    [row] = generate([TASK], engine, GenerateSettings(sampling=Sampling(max_new_tokens=5)), 1, round_index=2)
+    [row] = generate([TASK], engine, GenerateConfig(n=1, max_new_tokens=5), 1, round_index=2)
     return replace(row, **fields)
 
 
@@ -127,7 +127,14 @@ def test_logprobs_of_half_precision_are_not_what_training_would_compute(engine: 
     assert "|float32|" in row.engine
     for signature, trusted in (
         (row.engine, True),
-        ("", True),  # a row from elsewhere that says nothing
+        ("local|cpu|float32|merged|torch 2|transformers 5", True),  # a row of an earlier version
+        ("", False),  # a row from elsewhere that says nothing
+        ("scripted:float32", False),
+        (make_signature("served", "cuda", EXACT, "by somebody"), True),
+        (
+            make_signature("served", "cuda", "bfloat16", EXACT),
+            False,
+        ),  # another kind of engine, in half precision
         (row.engine.replace("|float32|", "|bfloat16|"), False),
         ("local|cuda|bfloat16|unmerged|torch 2|transformers 5", False),
         ("local|cuda|float16|merged|torch 2|transformers 5", False),
@@ -147,8 +154,10 @@ def test_replayed_rows_without_usable_logprobs_are_left_out_of_a_policy_gradient
     ]
     log: list[Any] = []
     for name, left_out in (("grpo", {"replayed_without_logprobs": 2}), ("sft", {})):
-        own = ObjectiveConfig(name=name)  # type: ignore[arg-type]
-        done = finetune(rows, engine, TrainConfig(), own, 0, lambda rows, save: log.append(rows))
+        own = ObjectiveConfig(name=name)
+        done = finetune(
+            rows, engine.trainer(), TrainConfig(), own, 0, lambda trained, rows, save: log.append(rows)
+        )
         assert done.dropped == left_out and done.counts["rows"] == 4 - sum(left_out.values())
 
 

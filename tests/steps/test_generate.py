@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from selfrefine.engines.base import Completion, Request, Sampling
+from selfrefine.config import GenerateConfig, Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import ASSISTANT, END, SYSTEM, USER, Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Message, Task
 from selfrefine.seeds import row_seed
-from selfrefine.steps.generate import GenerateSettings, counts, generate, task_units
+from selfrefine.steps.generate import Drawn, drawn, generate, task_units
 
-DRAW = GenerateSettings(n=3, sampling=Sampling(max_new_tokens=16))
+DRAW = GenerateConfig(n=3, max_new_tokens=16)
 
 
 def ask(id: str, text: str, *before: Message) -> Task:
@@ -60,14 +62,14 @@ def test_a_seed_is_the_runs_the_stages_the_rounds_the_tasks_and_the_indexs() -> 
 def test_neighbours_batches_and_the_number_of_samples_do_not_matter() -> None:
     together = {row.id: row for row in generate(SUMS, Scripted(), DRAW, 5)}
     alone = generate(SUMS[1:], Scripted(), DRAW, 5)
-    more = generate(SUMS, Scripted(), GenerateSettings(n=9, sampling=DRAW.sampling), 5)
+    more = generate(SUMS, Scripted(), GenerateConfig(n=9, max_new_tokens=16), 5)
     for row in [*alone, *(row for row in more if row.index < 3)]:
         assert together[row.id] == row
 
 
 def test_a_system_message_goes_before_a_prompt_that_has_none() -> None:
     own = ask("own", "What is 1 + 1?", Message(role="system", content="mine"))
-    settings = GenerateSettings(n=1, sampling=DRAW.sampling, system="ours")
+    settings = GenerateConfig(n=1, max_new_tokens=16, system="ours")
     bare, kept = generate([SUMS[0], own], Scripted(), settings, 0)
     assert [(m.role, m.content) for m in bare.messages] == [("system", "ours"), ("user", "What is 3 + 4?")]
     assert [m.content for m in kept.messages] == ["mine", "What is 1 + 1?"]
@@ -84,10 +86,10 @@ def test_a_system_message_goes_before_a_prompt_that_has_none() -> None:
 
 
 def test_token_ids_have_the_stop_token_and_text_has_not() -> None:
-    [row] = generate(SUMS[:1], Scripted(), GenerateSettings(sampling=Sampling(temperature=0)), 0)
+    [row] = generate(SUMS[:1], Scripted(), GenerateConfig(n=1, temperature=0), 0)
     assert (row.text, row.token_ids, row.finish_reason) == ("7", (*b"7", END), "stop")
     assert row.logprobs is not None and len(row.logprobs) == 2
-    cut = GenerateSettings(sampling=Sampling(temperature=0, max_new_tokens=1))
+    cut = GenerateConfig(n=1, temperature=0, max_new_tokens=1)
     [short] = generate(SUMS[1:], Scripted(), cut, 0)
     assert short.finish_reason == "length" and len(short.token_ids) == 1
 
@@ -124,7 +126,14 @@ def test_a_prompt_without_room_gives_error_rows_and_the_rest_goes_on() -> None:
     assert [row.finish_reason for row in rows] == ["error"] * 3 + ["stop"] * 3
     assert "context 40" in (rows[0].error or "") and rows[0].text == ""
     tokens = sum(len(row.token_ids) for row in rows)
-    assert counts(rows) == {"samples": 6, "tasks": 2, "truncated": 0, "errors": 3, "tokens": tokens}
+    assert drawn(rows) == Drawn(
+        samples=6,
+        tasks=2,
+        errors=3,
+        tokens=tokens,
+        nats=-math.fsum(logprob for row in rows for logprob in row.logprobs or ()),
+        rated=tokens,
+    )
 
 
 def test_units_hold_as_many_tasks_as_their_tokens_allow() -> None:

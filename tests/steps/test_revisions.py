@@ -7,7 +7,8 @@ from msgspec import Raw
 from test_select import row
 
 from selfrefine.records import Critique, Sample
-from selfrefine.stages.revisions import FRESH, compare
+from selfrefine.stages.revisions import FRESH, RevisionSummary, compared, told
+from selfrefine.steps.critique_outcome import Tokens
 
 
 def thread(task: str, *rewards: float | None, fresh: tuple[float | None, ...] = ()) -> list[Sample]:
@@ -19,6 +20,10 @@ def thread(task: str, *rewards: float | None, fresh: tuple[float | None, ...] = 
     for k, reward in enumerate(fresh):
         made.append(_named(row(task, 0, reward, extra={FRESH: Raw(b"true")}), f"{task}.r1.s0.f{k}", None))
     return made
+
+
+def compare(rows: list[Sample]) -> RevisionSummary:
+    return told(compared(rows), seed=1)
 
 
 def _named(one: Sample, id: str, parent: str | None) -> Sample:
@@ -35,17 +40,18 @@ def test_each_arm_over_the_tasks_it_is_about() -> None:
         *thread("content", 1.0),
         *thread("vain", 0.0, 1.0, 0.0, fresh=(0.0, None)),
     ]
-    told = compare(rows, seed=1)
-    assert (told["draft"].mean, told["draft"].n) == (0.5, 4)
-    assert (told["revision"].mean, told["revision"].n) == (0.5, 4)  # the last text of each thread
-    assert (told["fresh"].mean, told["fresh"].n) == (0.5, 3)  # 1/2, 1 and 0: an unscored one is no zero
-    assert told["revision_minus_draft"].mean == 0.0
-    difference = told["revision_minus_fresh"]  # +1/2, -1, 0
+    found = compare(rows)
+    assert (found.draft.mean, found.draft.n) == (0.5, 4)
+    assert (found.revision.mean, found.revision.n) == (0.5, 4)  # the last text of each thread
+    assert (found.fresh.mean, found.fresh.n) == (0.5, 3)  # 1/2, 1 and 0: an unscored one is no zero
+    assert found.revision_minus_draft.mean == 0.0
+    difference = found.revision_minus_fresh  # +1/2, -1, 0
     assert difference.mean == pytest.approx(-1 / 6) and difference.n == 3
-    assert told["tokens"] == {"draft": 12, "critique": 16, "revision": 12, "fresh": 18}
+    assert found.tokens == Tokens(draft=12, critique=16, revision=12, fresh=18)
+    assert (found.cost.tokens, found.cost.measured_tokens) == (58, 58)
 
 
 def test_a_critic_that_is_always_content_leaves_nothing_to_compare() -> None:
-    told = compare(thread("a", 1.0) + thread("b", 0.0), seed=1)
-    assert (told["draft"].mean, told["revision"].mean) == (0.5, 0.5)
-    assert told["fresh"].mean is None and told["revision_minus_fresh"].mean is None
+    found = compare(thread("a", 1.0) + thread("b", 0.0))
+    assert (found.draft.mean, found.revision.mean) == (0.5, 0.5)
+    assert found.fresh.mean is None and found.revision_minus_fresh.mean is None

@@ -12,15 +12,16 @@ import pytest
 
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Reward, Sample, Task
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec, Scorer, checked, each, unscored
 from selfrefine.steps.reward import (
-    Tally,
+    Mean,
     build,
     needs_engine,
     parse_spec,
     require_some_scored,
     score,
+    scored_sums,
     selftest,
     selftest_rows,
     summary,
@@ -80,7 +81,7 @@ def test_an_unknown_reward_names_the_nearest_and_all() -> None:
 def test_every_registered_reward_builds_and_the_model_ones_ask_for_a_model() -> None:
     for name in REWARDS:
         tables = {"length": {"max": 5}} if name == "length" else {}
-        if name in NEEDS_ENGINE:
+        if REWARDS.get(name).needs_engine:
             with pytest.raises(ConfigError, match="model"):
                 scorers(name)
         else:
@@ -144,27 +145,24 @@ def test_missing_references_mark_the_row_and_all_missing_is_exit_4() -> None:
     chosen = scorers("chrf", "random")
     some = score([sample("a b", "a b"), sample("a b"), sample("a b", " ")], chosen)
     assert [row.rewards[0].error for row in some] == [None, "no references", "no references"]
-    require_some_scored(summary(some, chosen))
+    require_some_scored(summary(scored_sums(some, chosen), chosen))
     none = score([sample("a b"), sample("c")], chosen)
     with pytest.raises(DataError, match=r"reward chrf .* 2 rows: no references"):
-        require_some_scored(summary(none, chosen))
-    require_some_scored(summary([], chosen))  # an empty input is somebody else's error
+        require_some_scored(summary(scored_sums(none, chosen), chosen))
+    require_some_scored(summary(scored_sums([], chosen), chosen))  # an empty input is somebody else's error
 
 
 def test_windows_add_up_to_the_whole_and_only_scored_rows_reach_the_corpus() -> None:
     chosen = scorers("bleu", "exact")
     rows = score([sample("a b", "a b"), sample("x"), sample("a c", "a b"), sample("d", "d")], chosen)
-    tally = Tally(chosen)
-    tally.add(rows[:3])
-    tally.add(rows[3:])
-    result = tally.result()
-    assert result == summary(rows, chosen)
-    assert result["rows"] == 4
-    assert result["reward"]["scored"] == 3
-    exact = {"mean": pytest.approx(2 / 3), "scored": 3, "unscored": 1, "first_error": "no references"}
-    assert result["rewards"]["exact"] == exact
-    assert "nrefs:1" in result["corpus"]["bleu"]["signature"]
-    assert list(result["corpus"]) == ["bleu"]
+    sums = scored_sums(rows[:3], chosen) + scored_sums(rows[3:], chosen)
+    assert sums == scored_sums(rows, chosen)
+    result = summary(sums, chosen)
+    assert (result.rows, result.reward.scored) == (4, 3)
+    exact = Mean(mean=2 / 3, scored=3, unscored=1, first_error="no references")
+    assert result.rewards["exact"] == exact
+    assert "nrefs:1" in result.corpus["bleu"].signature
+    assert list(result.corpus) == ["bleu"]
 
 
 def test_outside_code_may_return_a_number_a_reward_or_none(tmp_path: Path) -> None:
@@ -190,13 +188,13 @@ def f(sample):
     assert "mine.py|sha256:" in rewards[0].signature
     failing = score([sample("raise")], chosen)
     with pytest.raises(DataError, match="ValueError: no such row"):
-        require_some_scored(summary(failing, chosen))
+        require_some_scored(summary(scored_sums(failing, chosen), chosen))
 
 
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("def g(sample): return 1", "no function f .it has: g"),
+        ("def g(sample): return 1", "nothing called f .it has: g"),
         ("import nothing_of_this_name", "does not import: ModuleNotFoundError"),
         ("def f(:", "does not import: SyntaxError"),
         ("raise SystemExit(0)", "does not import: SystemExit"),
@@ -324,10 +322,10 @@ def test_rewards_without_a_model_never_import_torch() -> None:
     code = """
 import sys
 from selfrefine.records import Message, Sample, Task
-from selfrefine.rewards import NEEDS_ENGINE, REWARDS
+from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec
 from selfrefine.steps.reward import build, score
-specs = [RewardSpec(name=name) for name in REWARDS if name not in NEEDS_ENGINE]
+specs = [RewardSpec(name=name) for name in REWARDS if not REWARDS.get(name).needs_engine]
 meta = {"gym": {"dataset": "chain_sum", "entry": {"answer": "4"}}, "concepts": ["dog"]}
 task = Task(id="t", prompt=(Message(role="user", content="?"),), references=("4",), meta=meta)
 scorers = build(specs, RewardOptions(settings={"length": {"max": 3}}))

@@ -115,7 +115,37 @@ def test_only_revisions_may_stand_as_answers() -> None:
     [one] = select(rows, SelectConfig(strategy="all", candidates="revisions")).rows
     assert (one.id, one.prompt_token_ids) == ("a.r1.s0.v1", (1, 2))
     found = select(rows[:1], SelectConfig(strategy="all", candidates="revisions"))
-    assert found.counts["drafts"] == 1 and "set critique.passes" in why_nothing(found.counts)
+    assert found.counts["drafts"] == 1 and "no revision is among the rows" in why_nothing(found.counts)
+
+
+def test_drafts_without_a_revision_say_what_became_of_their_critiques() -> None:
+    """Of five drafts one has no critique, two have one that failed (a prompt too long), one was found good,
+    one was only judged. `set critique.passes` is advice for the first alone."""
+    plain, *others = (row("a", i, 0.5) for i in range(5))
+    failed = told(0, finish_reason="error", error="too long", verdict=None)
+    critiques = [failed, failed, told(0, verdict="ok"), told(0)]
+    judged = [replace(one, critiques=(seen,)) for one, seen in zip(others, critiques, strict=True)]
+    for settings in ({"candidates": "revisions"}, {"learn": "revisions"}, {"learn": "critiques"}):
+        config = SelectConfig(strategy="all", **settings)  # type: ignore[arg-type]
+        found = select([plain, *judged], config)
+        wanted = {
+            "drafts": 5,
+            "not_criticised": 1,
+            "critiques_failed": 2,
+            "critiques_ok": 1,
+            "not_revised": 1,
+        }
+        assert found.rows == [] and wanted.items() <= found.counts.items()
+        why = why_nothing(found.counts)
+        assert "the 5 rows are drafts" in why and "1 were not criticised: set critique.passes" in why
+        assert "2 critiques could not be made" in why and "1 critiques said ok" in why
+        assert "1 were criticised, and no revision is among the rows" in why
+        too_long = why_nothing(select(judged[:2], config).counts)
+        assert "2 critiques could not be made" in too_long and "critique.passes" not in too_long
+        # A draft that has a revision is none of these, and one that failed itself had nothing to criticise.
+        assert not select(thread("a", 0.2, 0.6), config).counts.get("not_criticised")
+        unanswered = select([replace(plain, finish_reason="error", error="no room")], config).counts
+        assert why_nothing(unanswered) == "no prompt could be answered"
 
 
 def test_a_turn_that_failed_is_taught_a_better_draft() -> None:

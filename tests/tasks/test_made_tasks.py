@@ -55,7 +55,7 @@ def test_neighbouring_seeds_do_not_share_their_tasks() -> None:
     ("source", "settings", "words"),
     [
         ("gym:chain_sums", {}, ["no such dataset", "chain_sum"]),
-        ("gym:chain_sum", {"max_term": 2}, ["max_term", "did you mean max_terms"]),
+        ("gym:chain_sum", {"max_term": 2}, ["max_term", "did you mean 'max_terms'"]),
         ("gym:chain_sum", {"max_terms": "two"}, ["max_terms=two", "int"]),
         ("gym:chain_sum", {"max_terms": 1}, ["max_terms must be >= min_terms"]),  # the library's own words
         ("gym:chain_sum", {"seed": 1}, ["--seed"]),

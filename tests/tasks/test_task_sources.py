@@ -263,9 +263,9 @@ def test_parallel_target_language_is_never_guessed(tmp_path: Path) -> None:
 
 
 def test_every_source_is_listed_and_every_example_names_a_source_that_exists() -> None:
-    spellings = {name.partition(":")[0] for name, _, _ in listing()}
+    spellings = {kind.spelling.partition(":")[0] for kind in listing()}
     assert set(SOURCES) - {"jsonl", "text"} <= spellings
-    assert all(example.count("selfrefine tasks ") == 1 for _, _, example in listing())
+    assert all(kind.example.count("selfrefine tasks ") == 1 for kind in listing())
 
 
 def test_reading_a_file_imports_neither_reasoning_gym_nor_torch() -> None:

@@ -17,7 +17,7 @@ def test_entropy_against_the_full_distributions(kind: str) -> None:
     """More positions than are computed at once; gemma2 caps its logits behind the head."""
     model = tiny.model(kind)
     pairs = [((1, 2, 3), tuple(range(1, 91))), ((4, 5), (6,))]
-    with EntropyMeter(model, active=True) as meter:
+    with EntropyMeter(active=True) as meter:
         for pair in pairs:
             completion_logprobs(model, [pair])
     nats = 0.0
@@ -31,10 +31,10 @@ def test_entropy_against_the_full_distributions(kind: str) -> None:
 
 def test_what_was_not_watched_is_not_zero() -> None:
     model = tiny.model()
-    with EntropyMeter(model, active=False) as meter:
+    with EntropyMeter(active=False) as meter:
         completion_logprobs(model, [((1,), (2,))])
     assert meter.mean(1) == {}
-    with EntropyMeter(model, active=True) as meter:
+    with EntropyMeter(active=True) as meter:
         completion_logprobs(model, [((1,), (2,))])
     completion_logprobs(model, [((1,), (2,))])  # the hook is gone
     assert meter.positions == 1

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from folder import Folder
+from msgspec.structs import replace
 from wrapping import gradients, off, wrapped
 
 from selfrefine.compute import head
@@ -19,9 +20,9 @@ from selfrefine.compute.packing import why_not
 from selfrefine.config import LoraConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted, TrainingError
-from selfrefine.objectives.base import Batch, Item, Loss
-from selfrefine.objectives.sft import sft
-from selfrefine.objectives.weighted_sft import weighted_sft
+from selfrefine.objectives.base import Batch, Item, Loss, ObjectiveKind
+from selfrefine.objectives.sft import SFT, sft
+from selfrefine.objectives.weighted_sft import WEIGHTED_SFT
 from selfrefine.records import Message
 from selfrefine.training.loop import StepLog, train
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps
@@ -50,18 +51,18 @@ def run(
     config: TrainConfig,
     store: Folder,
     *,
-    objective: Any = sft,
+    objective: ObjectiveKind = SFT,
     on_step: Callable[[StepLog, int], None] = lambda row, total: None,
     out: Path | None = None,
 ) -> tuple[list[StepLog], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """The log, the trained weights and their last gradients; optionally the adapter, saved."""
-    with engine.training(None, config.lora, 3) as wrapped:
+    with engine.trainer().open(None, config.lora, 3) as wrapped:
         parameters = {n: p for n, p in wrapped.named_parameters() if p.requires_grad}
         try:
             log = train(wrapped, items, objective, config, 3, store, on_step)
         finally:
             if out is not None:
-                engine.save_adapter(wrapped, out)
+                engine.trainer().save(wrapped, out)
         return (
             log,
             {n: p.detach().clone() for n, p in parameters.items()},
@@ -172,14 +173,14 @@ def test_groups_that_are_split_teach_every_adapter_tensor_the_same(
     found: dict[int, tuple[StepLog, dict[str, torch.Tensor]]] = {}
     for budget, expected in passes.items():
         model = wrapped(kind)
-        assert head.is_plain(model)  # found out by a pass of its own
+        assert head.gives_logits(model)  # found out by a pass of its own
         reason = why_not(model, longest_row(items))
         assert reason is None if shared else reason is not None and "sliding window" in reason
         seen: list[None] = []
         model.get_base_model().register_forward_hook(lambda *_, seen=seen: seen.append(None))
         settings = config(steps=1, batch_size=12, token_budget=budget, clip=0.0)
         [row] = train(
-            model, items, weighted_sft, settings, 3, Folder(tmp_path / "c"), lambda row, total: None
+            model, items, WEIGHTED_SFT, settings, 3, Folder(tmp_path / "c"), lambda row, total: None
         )
         assert len(seen) == expected
         found[budget] = row, gradients(model)
@@ -281,8 +282,13 @@ def infinite_gradient(logprobs: Sequence[Any], batch: Batch) -> Loss:
     return Loss(loss.value + ((logprobs[0].sum() * 0.0).sqrt() if bad else 0.0), {})
 
 
-@pytest.mark.parametrize("objective", [poisoned, infinite_gradient])
-def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: Any, tmp_path: Path) -> None:
+POISONED, INFINITE = (replace(SFT, loss=loss) for loss in (poisoned, infinite_gradient))
+
+
+@pytest.mark.parametrize("objective", [POISONED, INFINITE], ids=["loss", "gradient"])
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    objective: ObjectiveKind, tmp_path: Path
+) -> None:
     engine = tiny.engine()
     items = [pupil(engine, f"good {i}", "42") for i in range(4)] + [pupil(engine, "bad", "17")]
     settings = config(epochs=1, batch_size=1, lr=0.01)
@@ -308,11 +314,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(objective: An
         if row.step == len(good):
             raise Interrupted("here", 2)
 
-    with engine.training(None, settings.lora, 3) as wrapped:
+    with engine.trainer().open(None, settings.lora, 3) as wrapped:
         if good:
             with pytest.raises(Interrupted):
-                train(wrapped, items, sft, settings, 3, Folder(tmp_path / "d"), stop_there)
-        engine.save_adapter(wrapped, tmp_path / "good")
+                train(wrapped, items, SFT, settings, 3, Folder(tmp_path / "d"), stop_there)
+        engine.trainer().save(wrapped, tmp_path / "good")
     for file in (tmp_path / "kept").iterdir():
         assert file.read_bytes() == (tmp_path / "good" / file.name).read_bytes()
 
@@ -329,12 +335,12 @@ def test_the_last_good_weights_are_the_same_after_a_resume(tmp_path: Path) -> No
             raise Interrupted("here", 2)
 
     with pytest.raises(TrainingError):
-        run(engine, items, settings, Folder(tmp_path / "a"), objective=poisoned, out=tmp_path / "whole")
+        run(engine, items, settings, Folder(tmp_path / "a"), objective=POISONED, out=tmp_path / "whole")
     store = Folder(tmp_path / "b")
     with pytest.raises(Interrupted):
-        run(engine, items, settings, store, objective=poisoned, on_step=stop_before_it)
+        run(engine, items, settings, store, objective=POISONED, on_step=stop_before_it)
     with pytest.raises(TrainingError):
-        run(engine, items, settings, store, objective=poisoned, out=tmp_path / "resumed")
+        run(engine, items, settings, store, objective=POISONED, out=tmp_path / "resumed")
     for file in (tmp_path / "whole").iterdir():
         assert file.read_bytes() == (tmp_path / "resumed" / file.name).read_bytes()
 
@@ -349,9 +355,9 @@ def test_training_continues_from_an_adapter(tmp_path: Path) -> None:
         sum(row)
         for row in engine.score([i.prompt_token_ids for i in items], [i.completion_token_ids for i in items])
     ) / sum(len(i.completion_token_ids) for i in items)
-    with engine.training(tmp_path / "a", settings.lora, 4) as wrapped:
+    with engine.trainer().open(tmp_path / "a", settings.lora, 4) as wrapped:
         assert any(p.requires_grad for p in wrapped.parameters())
         [row] = train(
-            wrapped, items, sft, config(steps=1, batch_size=5), 4, Folder(tmp_path / "d"), lambda row, n: None
+            wrapped, items, SFT, config(steps=1, batch_size=5), 4, Folder(tmp_path / "d"), lambda row, n: None
         )
     assert row.loss == pytest.approx(expected, rel=1e-3)

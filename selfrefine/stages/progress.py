@@ -1,4 +1,4 @@
-"""What a long step says while it works. The CLI shows bars; tests and scripts stay silent."""
+"""What long work says while it goes on. The CLI shows bars; tests and scripts stay silent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from selfrefine.records import Sample
 class Bar(Protocol):
     """The progress of one stage."""
 
+    total: int | None
+
     def advance(
         self,
         rows: int = 0,
@@ -24,7 +26,7 @@ class Bar(Protocol):
     def finish(self, line: str) -> None: ...
 
 
-class Watch(Protocol):
+class Reporter(Protocol):
     """`stage` shows a stage of `total` rows; `check` raises Interrupted after a signal; `say` is a line."""
 
     def stage(self, name: str, total: int | None) -> AbstractContextManager[Bar]: ...
@@ -35,6 +37,8 @@ class Watch(Protocol):
 
 
 class _SilentBar:
+    total: int | None = None
+
     def advance(
         self,
         rows: int = 0,

@@ -16,132 +16,133 @@ from msgspec.structs import replace
 
 from selfrefine.gating import gate, guards, probe
 from selfrefine.gating.comparison import compared
-from selfrefine.records import GateDecision, Guard, RoundSummary, Sample, groups
+from selfrefine.records import Sample, groups
 from selfrefine.runfolder.round import RoundDir
-from selfrefine.stages.work import Work, build_rewards, evaluate_settings
+from selfrefine.runfolder.summaries import GateDecision, Guard, RoundSummary
+from selfrefine.stages.session import RunSession
 from selfrefine.steps import reward
 from selfrefine.steps.evaluate import evaluate, per_task
 
 Matrix = dict[str, dict[str, float | None]]
 
 
-class Watched(Struct, frozen=True, kw_only=True):
+class Guarded(Struct, frozen=True, kw_only=True):
     """What goes into round.json beside the decision."""
 
     guards: tuple[Guard, ...]
     probe: Matrix
 
 
-def start(work: Work) -> Watched:
+def start(session: RunSession) -> Guarded:
     """The starting policy's figures: what later rounds are compared with."""
-    held = _rows(work.run.round(0), "gate")
-    row = _probe(work, 0, None) | probe.sources(held)
-    return Watched(guards=tuple(guards.answers(held, {}, work.config.guards)), probe=row)
+    held = _rows(session.run.round(0), "gate")
+    row = _probe(session, 0, None) | probe.sources(held)
+    return Guarded(guards=tuple(guards.answers(held, {}, session.config.guards)), probe=row)
 
 
-def watch(work: Work, k: int) -> Watched:
+def guards_of(session: RunSession, k: int) -> Guarded:
     """The guards of round k's candidate."""
-    run, folder, settings = work.run, work.run.round(k), work.config.guards
+    run, folder, settings = session.run, session.run.round(k), session.config.guards
     began = time.monotonic()
     held = _rows(folder, "gate")
-    row = _probe(work, k, folder.adapter) | probe.sources(held)
+    row = _probe(session, k, folder.adapter) | probe.sources(held)
     first = run.summary(1) if k > 1 else None
     found = [
         *guards.answers(held, _figures(run.summary(0)), settings),
         *guards.drawn(_rows(folder, "generate"), _figures(first), settings),
         guards.correlation(_rows(folder, "reward"), settings),
         *guards.forgetting(row, run.summary(0).probe, run.summary(run.accepted_round).probe, settings),
-        *_gold(work, k, held),
+        *_gold(session, k, held),
     ]
     run.events.append("guards", round=k, seconds=round(time.monotonic() - began, 3))
-    return Watched(guards=tuple(found), probe=row)
+    return Guarded(guards=tuple(found), probe=row)
 
 
-def decide(work: Work, k: int, found: tuple[Guard, ...]) -> GateDecision:
+def decide(session: RunSession, k: int, found: tuple[Guard, ...]) -> GateDecision:
     """Round k's candidate against the accepted policy."""
-    run, settings, seed = work.run, work.config.gate, work.config.seed
-    alpha = gate.spends(settings.alpha, k, planned(work))
+    run, settings, seed = session.run, session.config.gate, session.config.seed
+    alpha = gate.spends(settings.alpha, k, planned(session))
     before, after = (_rows(folder, "gate") for folder in (run.round(run.accepted_round), run.round(k)))
     level = 0.95 if settings.mode == "off" else 1 - alpha
-    measured = compared(before, after, work.measures, seed=seed, level=level, alternative="greater")
-    looks = 0 if settings.mode == "off" or not measured.n else looks_before(work, k) + 1
+    measured = compared(before, after, session.measures, seed=seed, level=level, alternative="greater")
+    looks = 0 if settings.mode == "off" or not measured.n else looks_before(session, k) + 1
     return gate.decide(measured, settings.mode, alpha, found, looks)
 
 
-def tell(work: Work, k: int, decision: GateDecision, found: tuple[Guard, ...]) -> None:
+def tell(session: RunSession, k: int, decision: GateDecision, found: tuple[Guard, ...]) -> None:
     """The decision, the guards' warnings and the wear of the gate tasks: on the screen and in the events."""
-    work.run.events.append("gate", round=k, outcome=decision.outcome, reason=decision.reason)
-    work.watch.say(f"round {k} {decision.reason}")
+    session.run.events.append("gate", round=k, outcome=decision.outcome, reason=decision.reason)
+    session.reporter.say(f"round {k} {decision.reason}")
     warnings = [guard.reason for guard in found if guard.state != "ok" and guard.reason]
-    own = work.config.gate
+    own = session.config.gate
     if worn := gate.worn(decision.looks, decision.n, own.alpha, own.wear):
         warnings.append(worn)
     for reason in warnings:
-        work.run.events.append("warning", round=k, reason=reason)
-        work.watch.say(f"round {k} warning: {reason}")
+        session.run.events.append("warning", round=k, reason=reason)
+        session.reporter.say(f"round {k} warning: {reason}")
 
 
-def planned(work: Work) -> int:
+def planned(session: RunSession) -> int:
     """The rounds the run was made for; a command that extends it does not change what was spent."""
-    return int(work.run.manifest.config["cycle"]["rounds"])
+    return int(session.run.manifest.config["cycle"]["rounds"])
 
 
-def opening(work: Work) -> str | None:
+def opening(session: RunSession) -> str | None:
     """What the gate can show in this run, once round 0 has been measured."""
-    own, folder = work.config.gate, work.run.round(0)
+    own, folder = session.config.gate, session.run.round(0)
     values = list(per_task(_rows(folder, "gate")).values())
-    alone = work.measures[0] if len(work.measures) == 1 else None
+    alone = session.measures[0] if len(session.measures) == 1 else None
     corpus = alone.name if alone is not None and alone.corpus is not None else None
-    return gate.opening(values, own.mode, own.alpha, planned(work), corpus)
+    return gate.opening(values, own.mode, own.alpha, planned(session), corpus)
 
 
-def looks_before(work: Work, k: int) -> int:
+def looks_before(session: RunSession, k: int) -> int:
     """How often the gate tasks have decided in the rounds before k."""
-    found = [work.run.summary(j).gate for j in range(1, k)]
+    found = [session.run.summary(j).gate for j in range(1, k)]
     return max((one.looks for one in found if one is not None), default=0)
 
 
-def _gold(work: Work, k: int, held: list[Sample]) -> list[Guard]:
-    if work.config.guards.gold is None:
+def _gold(session: RunSession, k: int, held: list[Sample]) -> list[Guard]:
+    if session.config.guards.gold is None:
         return []
-    scorers = build_rewards(work.config, [work.config.guards.gold], work.engine)
-    accepted = _rows(work.run.round(work.run.accepted_round), "gate")
+    scorers = session.rewards([session.config.guards.gold])
+    accepted = _rows(session.run.round(session.run.accepted_round), "gate")
     before, after = (reward.score(rows, scorers) for rows in (accepted, held))
-    found = compared(before, after, scorers, seed=work.config.seed, alternative="greater")
-    return [guards.gold(scorers[0].name, found, work.config.guards)]
+    found = compared(before, after, scorers, seed=session.config.seed, alternative="greater")
+    return [guards.gold(scorers[0].name, found, session.config.guards)]
 
 
-def _probe(work: Work, k: int, adapter: Path | None) -> Matrix:
+def _probe(session: RunSession, k: int, adapter: Path | None) -> Matrix:
     """General prompts and earlier rounds' lessons under base + adapter; nothing where the probe is off."""
-    if not work.config.guards.probe:
+    if not session.config.guards.probe:
         return {}
-    work.be(adapter)
+    session.use_policy(adapter)
     earlier = {
         folder.path.name: _imitated([row for row in folder.samples("selected") if row.round == folder.index])
-        for folder in map(work.run.round, range(1, k + 1))
+        for folder in map(session.run.round, range(1, k + 1))
         if folder.has("selected")
     }
-    found = probe.lessons(work.engine, earlier, work.config.seed)
-    for name, cell in _answered_again(work, earlier).items():
+    found = probe.lessons(session.engine, earlier, session.config.seed)
+    for name, cell in _answered_again(session, earlier).items():
         found[name] = found.get(name, {}) | cell
-    return {"general": probe.general(work.engine)} | found
+    return {"general": probe.general(session.engine)} | found
 
 
-def _answered_again(work: Work, earlier: Mapping[str, list[Sample]]) -> Matrix:
+def _answered_again(session: RunSession, earlier: Mapping[str, list[Sample]]) -> Matrix:
     """`mean` reward of greedy answers to a few tasks of each earlier round, and how many `tasks` that are."""
-    asked = probe.tasks(earlier, work.config.seed)
-    settings = replace(evaluate_settings(work.config), n=1)
-    settings = replace(settings, sampling=replace(settings.sampling, temperature=0.0))
+    asked = probe.tasks(earlier, session.config.seed)
+    settings = replace(session.config.evaluate.sampled(session.config.generate), n=1)
+    settings = replace(settings, temperature=0.0)
     # All in one pass; a task that several rounds learnt from is asked once.
     unique = list({task.id: task for tasks in asked.values() for task in tasks}.values())
     rows = evaluate(
         unique,
-        work.engine,
+        session.engine,
         settings,
-        work.measures,
-        work.config.seed,
+        session.measures,
+        session.config.seed,
         stage="probe",
-        gate_on=work.gate_on,
+        gate_on=session.gate_on,
     )
     means = per_task(rows)
     found: Matrix = {}

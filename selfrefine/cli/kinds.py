@@ -1,0 +1,80 @@
+"""`selfrefine rewards` and `selfrefine objectives`: what their files say of themselves, plugins' included."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.cli.common import JsonOption
+
+
+def _group(what: str, example: str) -> typer.Typer:
+    app = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, help=f"List and show the {what}s there are."
+    )
+
+    @app.command("ls", help=f"The {what}s, one a line.\n\n\b\n  selfrefine {what}s ls")
+    def ls(json_: JsonOption = False) -> None:
+        from selfrefine.cli.reference_kinds import facts
+        from selfrefine.registry import registry
+
+        found = [facts(what, name) for name in registry(what)]
+        if json_ or not common.on_terminal():
+            for one in found:
+                common.print_json(one)
+            return
+        width = max(len(one["name"]) for one in found)
+        _say("".join(f"{one['name']:{width}}  {one['about']}{_from(one)}\n" for one in found))
+
+    @app.command(
+        "show",
+        help=f"What it needs, its settings, what its file says.\n\n\b\n  selfrefine {what}s show {example}",
+    )
+    def show(
+        name: Annotated[str, typer.Argument(help="A name that `ls` lists, or path/to/file.py:name.")],
+        json_: JsonOption = False,
+    ) -> None:
+        from selfrefine.cli.reference_kinds import everything
+
+        told = everything(what, name)
+        if json_ or not common.on_terminal():
+            common.print_json(told)
+            return
+        lines = [f"{told['name']}: {told['about']}{_from(told)}"]
+        lines += [f"{key}: {value}" for key, value in _short(told)]
+        for one in told["settings"]:
+            default = "not set" if one["default"] is None else one["default"]
+            lines += [f"  {one['key']}  ({one['value']}; {default})", f"      {one['description']}"]
+        _say("\n".join([*lines, "", told["doc"], ""]))
+
+    return app
+
+
+def _short(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What there is to say of it in a line each."""
+    shown = {
+        "learns from": told.get("rows"),
+        "train.lr": told.get("learning_rate"),
+        "to know": "; ".join(told["needs"]),
+        "source": told["source"],
+        "sha256": told["sha256"],
+    }
+    return [(key, str(value)) for key, value in shown.items() if value]
+
+
+def _from(told: dict[str, Any]) -> str:
+    return f"  [{told['plugin']}]" if told["plugin"] else ""
+
+
+def _say(text: str) -> None:
+    """A plugin's words are foreign text."""
+    from selfrefine.report.safe_text import safe_text
+    from selfrefine.runfolder.jsonl import write_stdout
+
+    write_stdout(safe_text(text, newlines=True).encode())
+
+
+rewards = _group("reward", "numeric")
+objectives = _group("objective", "grpo")

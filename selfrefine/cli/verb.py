@@ -1,0 +1,161 @@
+"""A verb's command: as a filter, or with --run as that stage of a run. Written once for all verbs.
+
+A verb says its flags (each a configuration key) and what it does behind each of the two doors. Everything
+that commands have in common, the options too, is here.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfrefine.cli import common
+from selfrefine.config import Settings
+
+if TYPE_CHECKING:
+    from selfrefine.stages.session import RunSession, Session
+
+
+@dataclass(frozen=True)
+class Flag:
+    """An option that sets a configuration key, or, with `config` off, an argument of the verb's own."""
+
+    key: str
+    help: str
+    names: tuple[str, ...] = ()
+    kind: Any = str
+    metavar: str | None = None
+    config: bool = True
+    also: str = ""
+    """A second key that the same value sets."""
+
+    @property
+    def parameter(self) -> str:
+        """The function parameter's name; typer makes --max-new-tokens of max_new_tokens."""
+        return self.key if not self.config else self.key.replace(".", "__")
+
+    def option(self) -> inspect.Parameter:
+        names = self.names or ("--" + self.key.rpartition(".")[2].replace("_", "-"),)
+        option = typer.Option(*names, help=self.help, metavar=self.metavar)
+        declared: Any = Annotated[self.kind | None, option]
+        return inspect.Parameter(
+            self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declared
+        )
+
+
+MODEL = Flag("model", "smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl].")
+ADAPTER = Flag("adapter", "A LoRA adapter folder on top of it.")
+SEED = Flag("seed", "Everything random follows from it. [0]", kind=int)
+_ALWAYS: dict[str, tuple[Any, Any]] = {
+    "set_": (common.SetOption, None),
+    "summary_json": (common.SummaryOption, None),
+    "allow_drift": (common.DriftOption, False),
+}
+
+
+@dataclass
+class Asked:
+    """What was typed: the resolved settings, and what is no setting."""
+
+    settings: Settings
+    source: str
+    output: str | None
+    reporter: common.ConsoleReporter
+    trust: bool = False
+    as_json: bool = False
+    own: dict[str, Any] = field(default_factory=dict)
+    """The verb's flags that are no configuration keys."""
+
+    @cached_property
+    def session(self) -> Session:
+        return common.session(self.settings, self.reporter, trust=self.trust)
+
+
+@dataclass(frozen=True)
+class Verb:
+    """`filter(asked)` does the work outside a run; both doors return the summary."""
+
+    name: str
+    about: str
+    flags: tuple[Flag, ...]
+    filter: Callable[[Asked], Any]
+    in_run: Callable[[RunSession, int], Any]
+    """The same inside a run, for its first uncommitted round."""
+    output: Any = common.Output
+    output_default: str | None = "-"
+    asks_model: bool = True
+    json: bool = True
+
+    def command(self) -> Callable[..., None]:
+        """For typer: it reads the signature, which is made here."""
+
+        def run(ctx: typer.Context, **given: Any) -> None:
+            self._run(ctx, given)
+
+        parameters = list(self._parameters())
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__doc__ = self.about
+        return run
+
+    def _parameters(self) -> Iterator[inspect.Parameter]:
+        def one(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+            return inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+            )
+
+        yield inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+        yield one("source", common.Input, "-")
+        yield one("output", self.output, self.output_default)
+        yield one("run", common.RunOption, None)
+        models = (MODEL, ADAPTER, SEED) if self.asks_model else ()
+        for flag in (*self.flags, *models):
+            yield flag.option()
+        for name, (annotation, default) in _ALWAYS.items():
+            yield one(name, annotation, default)
+        if self.asks_model:
+            yield one("trust_remote_code", common.TrustOption, False)
+        if self.json:
+            yield one("json_", common.JsonOption, False)
+
+    def _run(self, ctx: typer.Context, typed: dict[str, Any]) -> None:
+        flags = (*self.flags, MODEL, ADAPTER, SEED)
+        given = {flag.key: typed.get(flag.parameter) for flag in flags if flag.config}
+        given |= {flag.also: given[flag.key] for flag in flags if flag.also}
+        given = {key: value for key, value in given.items() if value is not None and value != []}
+        own = {flag.key: typed[flag.parameter] for flag in self.flags if not flag.config}
+        trust = typed.get("trust_remote_code", False)
+        if typed["run"] is not None:
+            from selfrefine.cli.by_hand import one_stage
+
+            one_stage(
+                typed["run"],
+                self.name,
+                self.in_run,
+                given,
+                typed["set_"],
+                typed["summary_json"],
+                allow_drift=typed["allow_drift"],
+                trust=trust,
+            )
+            return
+        if not any(own.values()):
+            common.need_input(ctx, typed["source"])
+        settings = common.settings(None, typed["set_"], given)
+        with common.reporting() as reporter:
+            asked = Asked(
+                settings,
+                typed["source"],
+                typed["output"],
+                reporter,
+                trust=trust,
+                as_json=typed.get("json_", False),
+                own=own,
+            )
+            summary = self.filter(asked)
+        common.write_summary(typed["summary_json"], self.name, summary)

@@ -1,0 +1,71 @@
+"""From decoded rows to completions: where an answer ends, and what of it was sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from selfrefine.engines.base import Completion, Request, Tokeniser
+from selfrefine.engines.tokeniser import LocalTokeniser
+from selfrefine.records import FinishReason
+from selfrefine.sampling.decode import Live
+
+
+def at_stop_text(tokeniser: Tokeniser, stop: Sequence[str]) -> Callable[[Live], bool]:
+    """Does a row's text so far contain one of these? Asked after each of its tokens."""
+    # The last few tokens are enough: a stop string ends in the newest one. Bytes, not characters: a
+    # byte-level vocabulary may spend several tokens on one character.
+    longest = max(len(s.encode()) for s in stop)
+
+    def met(row: Live) -> bool:
+        tail = tokeniser.decode(row.token_ids[-(longest + 8) :])
+        return any(s in tail for s in stop)
+
+    return met
+
+
+def completion(
+    row: Live, tokeniser: LocalTokeniser, stop: Sequence[str], stop_ids: Collection[int]
+) -> Completion:
+    """What a finished row says, cut before the first of the `stop` texts."""
+    ids, logprobs = row.token_ids, row.logprobs
+    ended = ids[-1] in stop_ids
+    text = tokeniser.decode(ids[:-1] if ended else ids)
+    reason: FinishReason = "stop" if ended else "length"
+    at = min((p for s in stop if (p := text.find(s)) >= 0), default=-1)
+    if at >= 0:
+        text, reason = text[:at], "stop"
+        keep = _tokens_within(ids, text, tokeniser)
+        # Where a token straddles the boundary its part before it is encoded anew; such tokens and the
+        # end-of-turn were not sampled and have no logprob.
+        tail = tokeniser.encode_text(text[len(tokeniser.decode(ids[:keep])) :])
+        ids, logprobs = [*ids[:keep], *tail, tokeniser.end_id], logprobs[:keep]
+    return Completion(
+        request=row.request,
+        index=row.index,
+        text=text,
+        token_ids=tuple(ids),
+        logprobs=tuple(logprobs),
+        finish_reason=reason,
+    )
+
+
+def _tokens_within(ids: Sequence[int], text: str, tokeniser: Tokeniser) -> int:
+    """How many leading tokens decode to a beginning of `text`."""
+    return max(k for k in range(len(ids) + 1) if text.startswith(tokeniser.decode(ids[:k])))
+
+
+def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) -> list[Completion]:
+    """Error completions where the prompt is empty or leaves no room; none where it can be answered."""
+    length = len(request.prompt_token_ids)
+    if length and length + new_tokens <= context_tokens:
+        return []
+    why = "the prompt is empty: not a single token to go on from"
+    if length:
+        why = (
+            f"the prompt has {length} tokens and {new_tokens} new ones were asked for, "
+            f"the model's context has {context_tokens}"
+        )
+    return [
+        Completion(request=at, index=i, text="", token_ids=(), logprobs=(), finish_reason="error", error=why)
+        for i in range(len(request.seeds))
+    ]

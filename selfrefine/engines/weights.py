@@ -1,0 +1,128 @@
+"""A base model in this process, at most one adapter on top of it, and the trainer that shares it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selfrefine.compute import lora, products
+from selfrefine.config import LoraConfig
+from selfrefine.engines.base import Identity, Tokeniser
+from selfrefine.errors import EngineError
+from selfrefine.memory import Memory
+
+
+class Weights:
+    """The model, and which policy it computes as. The base's weights stay bit-identical."""
+
+    def __init__(self, model: Any, identity: Identity) -> None:
+        self.model, self.identity = model, identity
+        # As after a training: weights that want gradients take other kernels, in inference mode too, and a
+        # resumed process would sample logprobs that are off by a bit from one that went through.
+        model.eval().requires_grad_(False)
+        products.install(model)
+        self._merge: lora.Merge | None = None
+        self._peft: Any = None
+        self._adapter_sha256 = ""
+
+    @property
+    def merged(self) -> bool:
+        """False while an adapter computes beside the weights."""
+        return self._peft is None
+
+    @property
+    def policy(self) -> str:
+        both = f"{self.identity.weights_sha256}+{self._adapter_sha256}"
+        return hashlib.sha256(both.encode()).hexdigest()[:16]
+
+    def use(self, folder: Path | None) -> None:
+        """Compute as base + the adapter in `folder`, or as the bare base. Raises: ConfigError."""
+        self.drop()
+        if folder is None:
+            return
+        wrapped = lora.attach(self.model, folder, self.identity.weights_sha256, trainable=False)
+        if self.model.dtype == torch.float32:
+            self._merge = lora.Merge(self.model, lora.deltas(wrapped))
+            _unwrap(wrapped)
+        else:
+            # Merging in bf16 rounds the adapter away (logprobs off by up to 0.31): sample through it.
+            self._peft = wrapped
+        self.model.eval()
+        self._adapter_sha256 = lora.adapter_sha256(folder)
+
+    def drop(self) -> None:
+        """Compute as the bare base."""
+        if self._merge is not None:
+            self._merge.undo()
+            self._merge = None
+        if self._peft is not None:
+            _unwrap(self._peft)
+            self._peft = None
+        self._adapter_sha256 = ""
+
+    @contextmanager
+    def bare(self) -> Iterator[None]:
+        """Inside, the model computes without its adapter."""
+        if self._merge is not None:
+            self._merge.undo()
+        try:
+            if self._peft is not None:
+                with self._peft.disable_adapter():
+                    yield
+            else:
+                yield
+        finally:
+            if self._merge is not None:
+                self._merge.redo()
+
+    def save_merged(self, folder: Path) -> None:
+        """Write base + adapter as a plain model. Raises: EngineError where the base is not float32."""
+        if self._peft is not None:
+            dtype = str(self.model.dtype).removeprefix("torch.")
+            raise EngineError(f"merging into {dtype} rounds the adapter away; merge on a CPU, in float32")
+        self.model.save_pretrained(folder)
+
+
+class LocalTrainer:
+    """Trains adapters on `weights`. Implements engines.base.Trainer."""
+
+    def __init__(self, weights: Weights, tokeniser: Tokeniser, memory: Memory) -> None:
+        self.weights, self.tokeniser, self.memory = weights, tokeniser, memory
+
+    @property
+    def exact_logprobs(self) -> bool:
+        return bool(self.weights.model.dtype == torch.float32)
+
+    @contextmanager
+    def open(self, start: Path | None, settings: LoraConfig, seed: int) -> Iterator[Any]:
+        own = self.weights
+        own.drop()
+        if start is None:
+            wrapped = lora.attach_new(own.model, settings, seed)
+        else:
+            wrapped = lora.attach(own.model, start, own.identity.weights_sha256, trainable=True)
+        try:
+            yield wrapped
+        finally:
+            _unwrap(wrapped)
+            own.model.eval()
+
+    def as_policy(self, opened: Any, folder: Path | None) -> AbstractContextManager[None]:
+        return lora.as_policy(opened, folder, self.weights.identity.weights_sha256)
+
+    def save(self, opened: Any, folder: Path) -> None:
+        lora.save(opened, folder, self.weights.identity.name, self.weights.identity.weights_sha256)
+
+
+def _unwrap(wrapped: Any) -> None:
+    """Take the LoRA layers out; the base modules were never touched."""
+    base = wrapped.unload()
+    if hasattr(base, "peft_config"):
+        del base.peft_config
+    for parameter in base.parameters():
+        parameter.requires_grad_(False)

@@ -1,0 +1,228 @@
+"""Names and what stands behind them: rewards, objectives, engines and task sources, each a description.
+
+A name is built in (a lazy "module:attribute", imported when it is asked for), a plugin's (a Python entry
+point of the registry's group), or `path/to/file.py:name`. The four registries stand in their rooms.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import pkgutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from selfrefine.errors import ConfigError
+from selfrefine.words import nearest
+
+if TYPE_CHECKING:  # it alone would be a quarter of the start-up
+    from importlib import metadata
+
+T = TypeVar("T", bound=Struct)
+
+REGISTRIES = {
+    "reward": "selfrefine.rewards:REWARDS",
+    "objective": "selfrefine.objectives:OBJECTIVES",
+    "engine": "selfrefine.engines:ENGINES",
+    "task source": "selfrefine.tasks:SOURCES",
+}
+
+
+def registry(what: str) -> Registry[Any]:
+    """One of REGISTRIES, for rooms below the registry's own: imports point down only, names may point up."""
+    found: Registry[Any] = pkgutil.resolve_name(REGISTRIES[what])
+    return found
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a description that is not built in comes from. `signature` stands in what it computes."""
+
+    plugin: str = ""
+    """Distribution and version."""
+    sha256: str = ""
+    """Of the user's file."""
+    signature: str = ""
+
+
+BUILT_IN = Origin()
+
+
+class Registry(Generic[T]):
+    """Descriptions of one kind by name. `what` is what errors call it, `adopt` brings what a plugin or a
+    file offers to a description, or says None; then it gets the name it goes by here and its `origin`."""
+
+    def __init__(
+        self,
+        what: str,
+        group: str,
+        built_in: Mapping[str, str],
+        adopt: Callable[[str, object, Origin], T | None],
+    ) -> None:
+        self.what, self.group, self.built_in, self._adopt = what, group, built_in, adopt
+        self._found: dict[str, T] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, built-in ones first."""
+        yield from self.built_in
+        yield from self._entries
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.built_in or ".py:" in name or name in self._entries
+
+    def get(self, name: str) -> T:
+        """What `name` stands for. Raises: ConfigError: unknown, or a plugin or file that cannot be used."""
+        if ".py:" in name:
+            return self._of_file(name)  # not kept: a file may change between two commands of one process
+        if name not in self._found:
+            self._found[name] = self._of_name(name)
+        return self._found[name]
+
+    def _of_name(self, name: str) -> T:
+        if name in self.built_in:
+            built_in: T = pkgutil.resolve_name(self.built_in[name])
+            return built_in
+        if name not in self._entries:
+            raise ConfigError(f"no {self.what} {name!r}{nearest(name, self)}")
+        origin = Origin(plugin=self.plugin(name), signature=f"plugin:{self.plugin(name)}|name:{name}")
+        try:
+            value = self._entries[name].load()
+        except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code, its reason is passed on
+            raise ConfigError(
+                f"{self.what} {name}: the plugin {origin.plugin} does not import: {why(error)}"
+            ) from None
+        return self._adopted(name, value, origin, f"the plugin {origin.plugin}")
+
+    def _of_file(self, spec: str) -> T:
+        file, _, name = spec.rpartition(":")
+        try:
+            module, sha256 = load_file(Path(file))
+        except ConfigError as error:
+            raise ConfigError(f"{self.what} {spec}: {error}") from None
+        if not hasattr(module, name):
+            there = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+            raise ConfigError(f"{self.what} {spec}: {file} has nothing called {name} (it has: {there})")
+        origin = Origin(sha256=sha256, signature=f"file:{Path(file).name}|sha256:{sha256[:12]}|fn:{name}")
+        return self._adopted(spec, getattr(module, name), origin, file)
+
+    def _adopted(self, name: str, value: object, origin: Origin, where: str) -> T:
+        made = self._adopt(name, value, origin)
+        if made is None:
+            raise ConfigError(
+                f"{self.what} {name}: what {where} offers there is a {type(value).__name__}, "
+                f"which describes no {self.what}"
+            )
+        return made
+
+    def plugin(self, name: str) -> str:
+        """Distribution and version of the plugin that brings `name`; "" for any other name."""
+        if name in self.built_in or ".py:" in name or name not in self._entries:
+            return ""
+        return _distribution(self._entries[name])
+
+    @functools.cached_property
+    def _entries(self) -> dict[str, metadata.EntryPoint]:
+        """Read once and only when asked for: it looks at every installed distribution.
+
+        Raises: ConfigError where two things have one name: neither may silently stand for the other.
+        """
+        from importlib import metadata
+
+        entries: dict[str, metadata.EntryPoint] = {}
+        for entry in metadata.entry_points(group=self.group):
+            other = _distribution(entries[entry.name]) if entry.name in entries else ""
+            if entry.name in self.built_in:
+                other = "selfrefine itself"
+            if other and other != _distribution(entry):
+                raise ConfigError(
+                    f"{self.what} {entry.name!r} comes from {_distribution(entry)} and from {other}: "
+                    "uninstall one of them"
+                )
+            entries[entry.name] = entry
+        return entries
+
+
+def of_kind(kind: type[T]) -> Callable[[str, object, Origin], T | None]:
+    """The `adopt` of a registry that takes descriptions only. `kind` has the fields `name` and `origin`."""
+
+    def adopt(name: str, value: object, origin: Origin) -> T | None:
+        if not isinstance(value, kind):
+            return None
+        return msgspec.structs.replace(value, name=name, origin=origin)
+
+    return adopt
+
+
+def split(text: str, by: str = ":") -> tuple[str, str, str]:
+    """`name:rest` and `path/to/file.py:name:rest`, taken apart as by `str.partition`."""
+    path, is_file, tail = text.partition(".py:")
+    name, found, rest = (tail if is_file else text).partition(by)
+    return (f"{path}.py:{name}" if is_file else name), found, rest
+
+
+_FILES: dict[tuple[Path, str], ModuleType] = {}
+
+
+def load_file(path: Path) -> tuple[ModuleType, str]:
+    """A file of the user's as a module, and its sha256. The same content is executed once a process.
+
+    Raises: ConfigError where it cannot be read or imported.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    sha256 = hashlib.sha256(source).hexdigest()
+    key = path.resolve(), sha256
+    if key not in _FILES:
+        name = f"selfrefine_file_{hashlib.sha256(str(key).encode()).hexdigest()[:16]}"
+        spec = importlib.util.spec_from_file_location(name, key[0])
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # dataclasses and pickles look their module up by name
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)  # these bytes, which were hashed
+        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code, its reason is passed on
+            del sys.modules[name]
+            raise ConfigError(f"{path} does not import: {why(error)}") from None
+        _FILES[key] = module
+    return _FILES[key], sha256
+
+
+def why(error: BaseException) -> str:
+    """What foreign code raised, in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def _distribution(entry: metadata.EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a distribution without a name"
+
+
+def plugins_used(config: Any) -> dict[str, str]:
+    """ "reward shout" and the like to distribution and version, for what a `Config` names."""
+    found = {f"{what} {name}": registry(what).plugin(name) for what, name in _names(config)}
+    return {name: plugin for name, plugin in found.items() if plugin}
+
+
+def files_used(config: Any) -> dict[str, str]:
+    """`path/to/file.py` to sha256, for the user's code that a `Config` names. Raises: ConfigError."""
+    paths = sorted({name.rpartition(":")[0] for _, name in _names(config) if ".py:" in name})
+    return {path: load_file(Path(path))[1] for path in paths}
+
+
+def _names(config: Any) -> list[tuple[str, str]]:
+    tasks = config.tasks
+    rewards = [*config.reward.use, *config.evaluate.measure, config.guards.gold, config.reward.gate_on]
+    texts = {
+        "reward": rewards,
+        "objective": [config.objective.name],
+        "engine": [config.model, config.critique.critic_model],
+        "task source": [tasks.source, tasks.gate_file, tasks.test_file],
+    }
+    return list(dict.fromkeys((what, split(text)[0]) for what, own in texts.items() for text in own if text))

@@ -1,0 +1,35 @@
+"""A stage as a filter: rows in, unit by unit through the stage, rows out, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+
+from msgspec import Struct
+
+from selfrefine.records import Sample
+from selfrefine.stages.base import In, Stage, Total
+from selfrefine.stages.progress import Bar, Reporter
+
+
+def as_stream(
+    stage: Stage[In, Total],
+    rows: Iterable[In],
+    emit: Callable[[list[Sample]], object],
+    reporter: Reporter,
+    bar: Bar,
+) -> Struct:
+    """Each unit's rows go to `emit` as soon as they are there; returns what all units came to.
+
+    The first row is read before the stage does anything: bad input is refused before a model is loaded.
+    """
+    rows = iter(rows)
+    first = next(rows, None)
+    total: Total = stage.totals()  # type: ignore[assignment]
+    for unit in stage.units(chain([] if first is None else [first], rows)):
+        made, part = stage.make(unit, bar)
+        total += part
+        emit(made)
+    for one in stage.alarms(total):
+        reporter.say(f"{stage.title} {one.reason}")
+    return stage.summary(total)

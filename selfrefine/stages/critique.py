@@ -1,0 +1,61 @@
+"""The stage `critique`: the critic criticises the answers, and the policy revises them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from selfrefine.errors import ConfigError
+from selfrefine.records import Sample
+from selfrefine.stages import alarms
+from selfrefine.stages.base import Stage
+from selfrefine.stages.progress import Bar, show_rewards
+from selfrefine.stages.session import RunSession, Session
+from selfrefine.stages.settings import check_critique, critique_settings, critique_templates
+from selfrefine.steps.critique import critique
+from selfrefine.steps.critique_outcome import CritiqueSummary, Outcome, summary
+from selfrefine.steps.units import sample_units
+
+
+class Critique(Stage[Sample, Outcome]):
+    """Answers in, the same rows with critiques, each followed by its revisions, out."""
+
+    name = title = "critique"
+    totals = Outcome
+    summaries = CritiqueSummary
+
+    def __init__(self, session: Session, round_index: int = 0) -> None:
+        self.session, self.round = session, round_index
+        check_critique(session.config)
+        self.settings = critique_settings(session.config, session.prompts_dir)
+        self.templates = critique_templates(session.config, session.prompts_dir)
+        self.score = session.scored if session.config.reward.use or session.prompts_dir else None
+
+    def inputs(self, session: RunSession) -> Sequence[Sample]:
+        if not session.config.critique.passes:
+            raise ConfigError("critique.passes of this run is 0, so its rewards would not read the critiques")
+        return session.read(session.run.round(self.round), "generate")
+
+    def units(self, rows: Iterable[Sample]) -> Iterator[list[Sample]]:
+        own = self.settings
+        each = own.passes * (own.critique.max_new_tokens + own.revision.max_new_tokens)
+        return sample_units(rows, each, self.session.engine.unit_tokens)
+
+    def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], Outcome]:
+        session = self.session
+        result = critique(
+            unit,
+            session.engine,
+            session.critic,
+            self.templates,
+            self.settings,
+            session.config.seed,
+            self.score,
+        )
+        show_rewards(bar, result.rows, rows=len(unit))
+        return result.rows, result.outcome
+
+    def summary(self, total: Outcome) -> CritiqueSummary:
+        return summary(total)
+
+    def alarms(self, total: Outcome) -> list[alarms.Alarm]:
+        return alarms.of_critiques(total, self.session.config.alarms)

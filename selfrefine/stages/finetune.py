@@ -1,0 +1,210 @@
+"""The stage `finetune`: a LoRA adapter learns from the selected answers.
+
+Not unit by unit: its batches are optimizer steps, and what it commits are checkpoints. Where they and the
+adapter go is the only thing in which a run differs from a pipe: `AdapterPlace`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from selfrefine.records import Sample
+from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
+from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.stages import alarms
+from selfrefine.stages.in_run import formatted
+from selfrefine.stages.progress import Bar
+from selfrefine.stages.session import RunSession, Session
+from selfrefine.steps.finetune import Policies, Trained, finetune
+
+Build = Callable[[Path], None]
+"""Fills an empty folder."""
+
+
+class FinetuneSummary(StageCost, frozen=True, kw_only=True):
+    """train.json in a round. `dropped`: rows or groups the objective had no use for, by reason."""
+
+    rows: int
+    edited: int
+    """Rows whose text is not what was sampled: encoded anew."""
+    steps: int
+    trained_tokens: int
+    dropped: dict[str, int] = {}
+    first_loss: float
+    last_loss: float
+
+
+class AdapterPlace(Protocol):
+    """Where a fine-tune puts what it makes."""
+
+    def load(self) -> Path | None:
+        """The last checkpoint."""
+
+    def replace(self, build: Build) -> None:
+        """A checkpoint in place of the last one."""
+
+    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+        """The finished adapter, with a line per optimizer step."""
+
+    def rescue(self, save: Build) -> None:
+        """The adapter as it was when its loss was last finite."""
+
+
+class RoundPlace:
+    """A round's folder; the commit removes the checkpoint."""
+
+    def __init__(self, folder: RoundDir) -> None:
+        self.folder = folder
+
+    def load(self) -> Path | None:
+        return self.folder.directory("train.ckpt")
+
+    def replace(self, build: Build) -> None:
+        self.folder.replace_directory("train.ckpt", build)
+
+    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+        # The log first: the adapter's folder is what says that the training is done.
+        self.folder.stage(
+            TRAINING_LOG,
+            [log],
+            lambda lines: (lines, b"null"),
+            summarise=lambda _: formatted(summary),
+        )
+        self.folder.put_directory("adapter", save)
+
+    def rescue(self, save: Build) -> None:
+        self.folder.replace_directory("adapter.last-good", save)
+
+
+class FolderPlace:
+    """A folder of the user's, which appears whole or not at all; without checkpoints."""
+
+    def __init__(self, out: Path, say: Callable[[str], object]) -> None:
+        self.out, self.say = out, say
+        self.parent = RoundDir(out.resolve().parent)
+
+    def load(self) -> Path | None:
+        return None
+
+    def replace(self, build: Build) -> None:
+        """Keeps nothing."""
+
+    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+        def build(place: Path) -> None:
+            save(place)
+            (place / "train.jsonl").write_bytes(b"".join(line + b"\n" for line in log))
+
+        self.parent.put_directory(self.out.name, build)
+
+    def rescue(self, save: Build) -> None:
+        kept = self.out.with_name(f"{self.out.name}.last-good")
+        if kept.exists():
+            shutil.rmtree(kept)
+        self.parent.put_directory(kept.name, save)
+        self.say(f"the adapter as it was when its loss was last a number is in {kept}")
+
+
+class Finetune:
+    """Selected answers in, an adapter out."""
+
+    title = "finetune"
+
+    def __init__(self, session: Session, round_index: int = 1) -> None:
+        self.session, self.round = session, round_index
+
+    def make(
+        self,
+        rows: Sequence[Sample],
+        place: AdapterPlace,
+        policies: Policies,
+        bar: Bar,
+        ring: Callable[[list[alarms.Alarm]], object],
+    ) -> tuple[FinetuneSummary, str | None]:
+        """Trains, and hands `place` the adapter. With a note for the user, where there is something to know.
+
+        Raises: NothingToLearnError, DataError, TrainingError, EngineError, Interrupted.
+        """
+        own = self.session.config
+        rung: set[str] = set()
+
+        def on_step(row: Any, total: int) -> None:
+            bar.total = total
+            bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
+            found = alarms.of_step(row.step, row.grad_norm, row.metrics, own.alarms)
+            ring([one for one in found if one.name not in rung])  # once each, not at every step
+            rung.update(one.name for one in found)
+            self.session.reporter.check()
+
+        made: list[FinetuneSummary] = []
+
+        def keep(trained: Trained, log: list[bytes], save: Build) -> None:
+            made.append(
+                FinetuneSummary(
+                    cost=Cost(trained_tokens=trained.counts["trained_tokens"]),
+                    **trained.counts,
+                    dropped=trained.dropped,
+                    first_loss=trained.first_loss,
+                    last_loss=trained.last_loss,
+                )
+            )
+            place.keep(log, made[0], save)
+
+        trained = finetune(
+            rows,
+            self.session.engine.trainer(),
+            own.train,
+            own.objective,
+            own.seed,
+            keep,
+            round_index=self.round,
+            policies=policies,
+            checkpoints=place,
+            on_step=on_step,
+            rescue=place.rescue,
+        )
+        return made[0], trained.note
+
+
+def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:
+    """train.jsonl, train.json and adapter/ of a round; returns what was stored, made now or before."""
+    folder = session.run.round(k)
+    if not folder.has("adapter"):
+        _train(session, folder, k)
+    return folder.stage_summary(TRAINING_LOG, FinetuneSummary)
+
+
+def _train(session: RunSession, folder: RoundDir, k: int) -> None:
+    stage = Finetune(session, k)
+    rows = list(folder.samples("selected"))
+    with session.timed(k, "finetune"), session.reporter.stage(f"round {k} finetune", None) as bar:
+        session.forget_policy()
+        found, note = stage.make(
+            rows,
+            RoundPlace(folder),
+            policies_of(session),
+            bar,
+            lambda rings: session.ring(k, "finetune", rings),
+        )
+        left_out = "".join(f", {n} {why.replace('_', ' ')}" for why, n in found.dropped.items())
+        bar.finish(
+            f"round {k} finetune: {found.rows} rows{left_out}, {found.steps} steps, "
+            f"loss {found.first_loss:.3f} → {found.last_loss:.3f}"
+        )
+    if note:
+        session.reporter.say(f"round {k} {note}")
+
+
+def policies_of(session: RunSession) -> Policies:
+    """Where a fine-tune of this run begins, who sampled, and what it is held against."""
+    first = session.first_adapter
+    accepted = session.run.accepted_adapter or first
+    current = session.run.current_adapter or first  # an undecided candidate samples and is continued
+    references = {"round-0": first, "accepted": accepted, "sampler": current}
+    return Policies(
+        start=current if session.config.train.start == "adapter" else first,
+        sampler=current,
+        reference=references[session.config.objective.reference],
+    )

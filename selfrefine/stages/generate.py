@@ -1,0 +1,84 @@
+"""The stage `generate`: the current policy (accepted, or undecided) answers a round's tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from selfrefine.records import Sample, Task
+from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.stages import alarms
+from selfrefine.stages.base import Stage
+from selfrefine.stages.progress import Bar, show_completions
+from selfrefine.stages.session import RunSession, Session
+from selfrefine.steps.generate import Drawn, drawn, generate, task_units
+from selfrefine.tasks.splits import draw
+
+
+class GenerateSummary(StageCost, frozen=True, kw_only=True):
+    """`tokens` are sampled ones, `entropy` is nats per token."""
+
+    samples: int
+    tasks: int
+    truncated: int
+    errors: int
+    tokens: int
+    entropy: float | None
+
+
+class Generate(Stage[Task, Drawn]):
+    """Tasks in, settings.n samples of each out."""
+
+    name = title = "generate"
+    totals = Drawn
+    summaries = GenerateSummary
+
+    def __init__(self, session: Session, round_index: int = 0) -> None:
+        self.session, self.round = session, round_index
+        self.settings = session.config.generate
+
+    def inputs(self, session: RunSession) -> Sequence[Task]:
+        own = session.config
+        tasks, again = draw(session.run.tasks("train"), self.round, own.cycle.prompts_per_round, own.seed)
+        if again:
+            session.reporter.say(
+                f"round {self.round}: the training tasks are used up, a reshuffled pass over them begins"
+            )
+        session.use_policy(session.run.current_adapter)
+        return tasks
+
+    def units(self, rows: Iterable[Task]) -> Iterator[list[Task]]:
+        return task_units(rows, self.settings, self.session.engine.unit_tokens)
+
+    def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], Drawn]:
+        rows = generate(
+            unit,
+            self.session.engine,
+            self.settings,
+            self.session.config.seed,
+            round_index=self.round,
+            on_rows=lambda batch: show_completions(bar, batch),
+        )
+        return rows, drawn(rows)
+
+    def summary(self, total: Drawn) -> GenerateSummary:
+        return sampled(total)
+
+    def alarms(self, total: Drawn) -> list[alarms.Alarm]:
+        own = self.session.config
+        return alarms.of_drawn(total, own.alarms, own.generate.temperature)
+
+    def expected(self, rows: Sequence[Task]) -> int | None:
+        return len(rows) * self.settings.n
+
+
+def sampled(total: Drawn) -> GenerateSummary:
+    """What sampling for training came to."""
+    return GenerateSummary(
+        cost=Cost(tokens=total.tokens),
+        samples=total.samples,
+        tasks=total.tasks,
+        truncated=total.truncated,
+        errors=total.errors,
+        tokens=total.tokens,
+        entropy=total.entropy,
+    )

@@ -1,0 +1,45 @@
+"""The stage `reward`: every answer gets its scores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from selfrefine.records import Sample
+from selfrefine.stages import alarms
+from selfrefine.stages.base import Stage
+from selfrefine.stages.progress import Bar, show_rewards
+from selfrefine.stages.session import RunSession, Session
+from selfrefine.steps.reward import RewardSummary, RewardSums, require_some_scored, scored_sums, summary
+from selfrefine.steps.units import sample_units
+
+
+class Reward(Stage[Sample, RewardSums]):
+    """Answers in, the same rows with rewards and their composite out."""
+
+    name = title = "reward"
+    totals = RewardSums
+    summaries = RewardSummary
+
+    def __init__(self, session: Session, round_index: int = 0) -> None:
+        self.session, self.round = session, round_index
+
+    def inputs(self, session: RunSession) -> Sequence[Sample]:
+        source = "critique" if session.config.critique.passes else "generate"
+        return session.read(session.run.round(self.round), source)
+
+    def units(self, rows: Iterable[Sample]) -> Iterator[list[Sample]]:
+        return sample_units(rows)
+
+    def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], RewardSums]:
+        rows = self.session.scored(unit)
+        show_rewards(bar, rows)
+        return rows, scored_sums(rows, self.session.scorers)
+
+    def summary(self, total: RewardSums) -> RewardSummary:
+        """Raises: DataError where one of the rewards could score no row; nothing is then left behind."""
+        found = summary(total, self.session.scorers)
+        require_some_scored(found)
+        return found
+
+    def alarms(self, total: RewardSums) -> list[alarms.Alarm]:
+        return alarms.of_rewards(total, self.session.config.alarms)

@@ -1,0 +1,178 @@
+"""What a command works with: configuration, models and rewards, each made when it is first asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from selfrefine.config import Config
+from selfrefine.engines.base import Engine
+from selfrefine.errors import RunFolderError
+from selfrefine.memory import Memory, PlanChange
+from selfrefine.records import Sample
+from selfrefine.rewards import REWARDS
+from selfrefine.rewards.base import Scorer
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run
+from selfrefine.stages.alarms import Alarm
+from selfrefine.stages.progress import Reporter
+from selfrefine.steps import reward, scoring
+
+Place = int | Literal["final"]
+
+
+@dataclass
+class Session:
+    """`load` and `load_critic` give the models; a critic of None is the policy itself.
+
+    Lazily, so that bad input is refused before a model is loaded, and what asks none loads none.
+    """
+
+    config: Config
+    reporter: Reporter
+    load: Callable[[], Engine]
+    load_critic: Callable[[], Engine | None] = lambda: None
+
+    @cached_property
+    def engine(self) -> Engine:
+        return self.load()
+
+    @cached_property
+    def critic(self) -> Engine:
+        return self.load_critic() or self.engine
+
+    @cached_property
+    def scorers(self) -> tuple[Scorer, ...]:
+        """The rewards that are trained on."""
+        return self.rewards(scoring.trained_specs(self.config))
+
+    @cached_property
+    def measures(self) -> tuple[Scorer, ...]:
+        """The rewards that measure held-out answers."""
+        return self.rewards(scoring.measuring_specs(self.config))
+
+    def rewards(self, specs: Sequence[str]) -> tuple[Scorer, ...]:
+        """Built with the engine, where one of them asks a model. Raises: ConfigError."""
+        asks = reward.needs_engine(map(reward.parse_spec, specs))
+        return scoring.build_rewards(self.config, specs, self.engine if asks else None)
+
+    @property
+    def gate_on(self) -> str | None:
+        """The gating reward of held-out tasks, where it is among those that measure."""
+        return scoring.gate_among(self.measures, self.config)
+
+    def scored(self, rows: Sequence[Sample]) -> list[Sample]:
+        """Rows with the rewards that are trained on."""
+        gate_on = scoring.gate_among(self.scorers, self.config)
+        return reward.score(rows, self.scorers, gate_on, invert=self.config.reward.invert)
+
+    def measured(self, rows: Sequence[Sample]) -> list[Sample]:
+        """Rows with the rewards that measure."""
+        return reward.score(rows, self.measures, self.gate_on)
+
+    @property
+    def prompts_dir(self) -> Path | None:
+        """Where a run keeps its own copies of the templates."""
+        return None
+
+
+_NOT_SET = Path("\0")
+"""A path no adapter has: the first `use_policy` always sets the policy."""
+
+
+@dataclass
+class RunSession(Session):
+    """One process's work on one run."""
+
+    run: Run = field(kw_only=True)
+    adapter: Path | None = _NOT_SET
+    """What the engine's policy is now; set through `use_policy` only."""
+
+    @property
+    def prompts_dir(self) -> Path | None:
+        return self.run.prompts_dir
+
+    @property
+    def first_adapter(self) -> Path | None:
+        """The adapter of the starting policy; None where that is the bare model."""
+        return Path(self.config.adapter) if self.config.adapter else None
+
+    def use_policy(self, adapter: Path | None) -> None:
+        """Make base + adapter (None: the starting policy) the engine's policy, unless it is already."""
+        wanted = adapter or self.first_adapter
+        if wanted != self.adapter:
+            self.engine.use_adapter(wanted)
+        self.adapter = wanted
+
+    def forget_policy(self) -> None:
+        """Before training: what the engine's policy is afterwards depends on how far it came."""
+        self.adapter = _NOT_SET
+
+    @property
+    def self_measured(self) -> bool:
+        return any(REWARDS.get(scorer.name).judge != "outside" for scorer in self.measures)
+
+    def check_policy(self, rows: Iterable[Sample], where: Path) -> None:
+        """Rows must come from the policy the engine is at: a loop that keeps sampling the old model learns
+        nothing new for ever. Raises: RunFolderError."""
+        expected = self.engine.policy
+        for row in rows:
+            if row.policy and row.policy != expected and row.finish_reason != "error":
+                raise RunFolderError(
+                    f"{where}: row {row.id} was sampled by policy {row.policy[:16]}, this round's is "
+                    f"{expected[:16]}; delete the file to sample again"
+                )
+
+    def read(self, folder: RoundDir, name: str) -> list[Sample]:
+        """A finished stage's rows, sampled by the current policy. Raises: RunFolderError."""
+        self.use_policy(self.run.current_adapter)
+        rows = list(folder.samples(name))
+        self.check_policy(rows, folder.file(name))
+        return rows
+
+    @contextmanager
+    def timed(self, place: Place, stage: str) -> Iterator[None]:
+        """A stage's beginning, end and seconds, in events.jsonl."""
+        began = time.monotonic()
+        self.run.events.append("stage-begin", round=place, stage=stage)
+        yield
+        seconds = round(time.monotonic() - began, 3)
+        self.run.events.append("stage-end", round=place, stage=stage, seconds=seconds)
+
+    def ring(self, place: Place, stage: str, found: Iterable[Alarm]) -> None:
+        """Alarms of a stage: into the events and on the screen."""
+        where = place if place == "final" else f"round {place}"
+        for one in found:
+            told = {"alarm": one.name, "value": one.value, "limit": one.limit}
+            self.run.events.append("alarm", round=place, stage=stage, **told)
+            self.reporter.say(f"{where} {stage} {one.reason}")
+
+    def follow_budgets(self) -> None:
+        """Give the engines the budgets that fitted before, and write down what memory makes smaller now."""
+        plan = self.run.plan()
+        if plan:
+            shown = ", ".join(f"{work} {tokens:,}" for own in plan.values() for work, tokens in own.items())
+            self.reporter.say(
+                f"memory ran out in this run before, tokens at once: {shown}; it is outside byte identity"
+            )
+
+        def changed(who: str, memory: Memory, change: PlanChange) -> None:
+            plan[who] = dict(memory.budgets)
+            self.run.keep_plan(plan)
+            self.run.events.append("plan-change", engine=who, **msgspec.structs.asdict(change))
+            self.reporter.say(change.sentence())
+
+        # The policy comes last: where it is its own critic, one name is enough.
+        engines = {"critic": self.critic} if self.config.critique.passes else {}
+        for who, engine in (engines | {"policy": self.engine}).items():
+            memory = engine.memory
+            if memory is not None:  # the scripted engine needs none
+                memory.budgets |= plan.get(who, {})
+                memory.on_change = partial(changed, who, memory)

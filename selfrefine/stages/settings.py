@@ -1,0 +1,82 @@
+"""From the configuration to what the steps take, and the settings that contradict each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfrefine import prompts
+from selfrefine.config import Config, Sampling
+from selfrefine.errors import ConfigError
+from selfrefine.steps import select
+from selfrefine.steps.critique import CritiqueSettings, Templates
+
+
+def right_mark(config: Config) -> float:
+    """From this reward on an answer counts as right."""
+    return 1.0 if config.select.min_reward is None else config.select.min_reward
+
+
+def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSettings:
+    """`folder`: the prompts of a run, which are its own copies. Raises: ConfigError."""
+    own = config.critique
+    text = ""
+    if own.principles is not None:
+        text = prompts.principles_text(folder / "principles.txt" if folder else own.principles)
+    return CritiqueSettings(
+        passes=max(1, own.passes),
+        revise=own.revise,
+        principles=prompts.principles(text),
+        feedback=own.feedback,
+        reveal_references=own.reveal_references,
+        critique=Sampling(temperature=own.temperature, max_new_tokens=own.max_new_tokens),
+        revision=config.generate,
+        control=own.control,
+    )
+
+
+def critique_templates(config: Config, folder: Path | None = None) -> Templates:
+    """The templates; in a run, the copies in its prompts folder. Raises: ConfigError."""
+    own = config.critique
+    made = Templates(
+        prompts.load(folder / "critique.md" if folder else own.critique_prompt, "critique"),
+        prompts.load(folder / "revise.md" if folder else own.revise_prompt, "revise"),
+    )
+    shows = "principle" in made.critique.uses
+    if shows and own.principles is None:
+        raise ConfigError(f"critique.principles: {made.critique.name} asks for one; name a file of them")
+    if own.principles is not None and not shows:
+        raise ConfigError(
+            f"critique.principles: {made.critique.name} shows no principle; "
+            "take critique.critique_prompt = constitutional-critique"
+        )
+    return made
+
+
+def check_critique(config: Config) -> None:
+    """Raises: ConfigError for settings of a critique that contradict each other, in a run or in a pipe."""
+    if config.critique.passes > 1 and not config.critique.revise:
+        raise ConfigError("critique.passes counts revisions; with critique.revise = false it is 1")
+    critique_templates(config)
+    critique_settings(config)
+
+
+def check_method(config: Config) -> None:
+    """Raises: ConfigError for settings that contradict each other or would be ignored."""
+    own, chosen = config.critique, config.select
+    revises = own.passes > 0 and own.revise
+    select.check(chosen)
+    if own.passes:
+        check_critique(config)
+    for wanted, what in (
+        (config.evaluate.revise != "off", f"evaluate.revise {config.evaluate.revise}"),
+        (config.cycle.rounds > 0 and chosen.learn != "answers", f"select.learn {chosen.learn}"),
+        (config.cycle.rounds > 0 and chosen.candidates == "revisions", "select.candidates revisions"),
+    ):
+        if wanted and not revises:
+            raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
+    if config.resample.groups and own.passes:
+        raise ConfigError("resample: further answers are not criticised; set critique.passes = 0")
+    if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
+        raise ConfigError("resample is for select.strategy pairs and groups, which need rewards that differ")
+    if config.rationalise.n and chosen.strategy == "groups":
+        raise ConfigError("rationalise: what a hint led to is no draw of the policy, as groups must be")

@@ -1,0 +1,125 @@
+"""A verb as a filter and inside a run is one stage: what one door refuses or scores, so does the other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import jsonl, refused, selfrefine, task
+
+from selfrefine.runfolder.run import Run
+
+SCRIPT = ["--model", "scripted:script.jsonl"]
+SETTINGS = [
+    "tasks.source=t.jsonl",
+    "tasks.gate=4",
+    "tasks.test=2",
+    "cycle.prompts_per_round=4",
+    "generate.n=2",
+    "generate.max_new_tokens=8",
+]
+
+
+def sets(*texts: str) -> list[str]:
+    return [word for text in texts for word in ("--set", text)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    rows = [task(f"t{i:02}", f"say {i}", "7") for i in range(20)]
+    (tmp_path / "t.jsonl").write_bytes(jsonl(*rows))
+    # "7 ok" has the right number and is no exact match: half of a mean of the two, all or nothing of a gate.
+    (tmp_path / "script.jsonl").write_bytes(jsonl({"match": "", "answers": ["7 ok"]}))
+    (tmp_path / "mine.py").write_text("def half(sample):\n    return 0.5\n")
+    return tmp_path
+
+
+def told(folder: Path, name: str) -> Any:
+    return json.loads((folder / "runs/r" / name).read_text())
+
+
+def test_a_gating_reward_counts_in_evaluate_as_in_a_run(folder: Path) -> None:
+    """As a filter it was dropped: the same row scored 0.5 there and 0.0 in a run."""
+    gated = sets('evaluate.measure=["numeric","exact"]', "reward.gate_on=exact")
+    alone = selfrefine("evaluate", "t.jsonl", "--json", *SCRIPT, *gated, cwd=folder)
+    assert alone.rows[0]["mean"] == 0.0
+    plain = selfrefine("evaluate", "t.jsonl", "--json", *SCRIPT, "-m", "numeric", "-m", "exact", cwd=folder)
+    assert plain.rows[0]["mean"] == 0.5
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0"), *gated, "--run", "r"]
+    done = selfrefine("cycle", *words, cwd=folder)
+    assert done.code == 0, done.err
+    assert told(folder, "round-000/round.json")["measures"]["gate"]["mean"] == 0.0
+
+
+def test_critique_settings_that_contradict_each_other_are_refused_at_both_doors(folder: Path) -> None:
+    words = ["--passes", "3", *sets("critique.revise=false")]
+    drafts = selfrefine("generate", "t.jsonl", *SCRIPT, "-n", "1", cwd=folder).out
+    refused(selfrefine("critique", *SCRIPT, *words, stdin=drafts, cwd=folder), 3, "counts revisions")
+    own = sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]')
+    run = ["cycle", *SCRIPT, *own, "--run", "r"]
+    again = ["--critique", "3", *sets("critique.revise=false")]
+    refused(selfrefine(*run, *again, cwd=folder), 3, "counts revisions")
+
+
+def test_an_edited_reward_file_is_drift_and_its_rewards_are_not_paired(folder: Path) -> None:
+    """The gate would pair old rewards with new ones: a gain that nobody learnt."""
+    words = [*sets(*SETTINGS, 'reward.use=["mine.py:half"]', "select.strategy=all", "cycle.rounds=0")]
+    first = selfrefine("cycle", *SCRIPT, *words, "--run", "r", cwd=folder)
+    assert first.code == 0, first.err
+    assert list(told(folder, "manifest.json")["code"]) == ["mine.py"]
+    (folder / "mine.py").write_text("def half(sample):\n    return 1.0\n")
+    again = selfrefine("cycle", "--run", "r", cwd=folder)
+    assert again.code == 5 and "code.mine.py" in again.err
+    from selfrefine.errors import DataError
+    from selfrefine.gating.comparison import check_signatures
+
+    rows = list(Run.open(folder / "runs/r").round(0).samples("gate"))
+    check_signatures(rows, rows)
+    rescored = selfrefine(
+        "reward", "runs/r/round-000/gate.jsonl", "-r", "mine.py:half", "-o", "now.jsonl", cwd=folder
+    )
+    assert rescored.code == 0, rescored.err
+    from selfrefine.records import decode_sample
+
+    lines = (folder / "now.jsonl").read_bytes().splitlines()
+    now = [decode_sample(line, "now") for line in lines]
+    with pytest.raises(DataError, match="computed in two ways"):
+        check_signatures(rows, now)
+
+
+def test_a_selection_is_counted_once_and_read_from_there(folder: Path) -> None:
+    """Under --allow-drift fresh counts were reported while training used the old file."""
+    words = sets(*SETTINGS, 'reward.use=["numeric"]', "select.strategy=all")
+    made = selfrefine("runs", "new", "r", *SCRIPT, *words, cwd=folder)
+    assert made.code == 0, made.err
+    for verb in ("generate", "reward", "select"):
+        done = selfrefine(verb, "--run", "r", cwd=folder)
+        assert done.code == 0, done.err
+    stored = told(folder, "round-001/selected.json")
+    assert stored["selected"] == 4 and stored["duplicates"] == 4  # two equal answers to each of 4 prompts
+    other = ["select", "--run", "r", "--no-dedupe", "--allow-drift", "--summary-json", "s.json"]
+    assert selfrefine(*other, cwd=folder).code == 0
+    assert json.loads((folder / "s.json").read_text())["selected"] == 4
+
+
+def test_runs_ls_says_what_became_of_each_run(folder: Path) -> None:
+    def state() -> str:
+        listed = selfrefine("runs", "ls", "--json", cwd=folder)
+        return str(listed.rows[0]["state"])
+
+    words = [*SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]')]
+    assert selfrefine("runs", "new", "r", *words, cwd=folder).code == 0
+    assert state() == "new"
+    assert selfrefine("generate", "--run", "r", cwd=folder).code == 0
+    assert state() == "by hand"
+    failed = selfrefine("finetune", "--run", "r", cwd=folder)
+    assert failed.code == 5 and state().startswith("failed (exit 5): ")
+    run = Run.open(folder / "runs/r")
+    with run.lock():
+        assert state() == "running"
+    run.events.append("cycle", continued=True, argv=[])
+    assert state() == "interrupted"  # begun, not ended, and nobody holds the lock
+    run.events.append("end", why="3 rounds are done")
+    assert state() == "ended: 3 rounds are done"

@@ -1,0 +1,228 @@
+"""A plugin is installed and used, and a file of one's own is as good, for each of the four kinds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from harness import answer, environment, jsonl, refused, selfrefine
+
+from selfrefine import config, doctor, registry
+from selfrefine.errors import ConfigError
+from selfrefine.fields import settings_of
+from selfrefine.registry import Registry, files_used, load_file, plugins_used
+from selfrefine.rewards import REWARDS
+from selfrefine.rewards.base import RewardKind
+
+SOURCE = Path(__file__).parent / "plugin.py"
+ROWS = jsonl(answer("a.r0.s0", "LOUD"), answer("a.r0.s1", "so"))
+ENTRY_POINTS = """\
+[selfrefine.rewards]
+shout = echoing:shout
+long = echoing:long
+[selfrefine.objectives]
+first = echoing:first
+[selfrefine.tasks]
+count = echoing:counted
+[selfrefine.engines]
+echo = echoing:said
+"""
+
+
+def wheel(folder: Path, entry_points: str, module: str, name: str = "echoing") -> Path:
+    """What a build backend would make of the module and its entry points."""
+    path = folder / f"{name}-1.2-py3-none-any.whl"
+    info = f"{name}-1.2.dist-info"
+    files = {
+        f"{name}.py": module,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.2\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": entry_points,
+    }
+    record = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in (files | {f"{info}/RECORD": record}).items():
+            archive.writestr(file, text)
+    return path
+
+
+def installed(folder: Path, *of: object, name: str = "echoing") -> Path:
+    """Really installed, with pip and without an index, where PYTHONPATH will find it."""
+    made, target = wheel(folder, *of, name=name), folder / "site"  # type: ignore[arg-type]
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--quiet"]
+    subprocess.run([*pip, "--target", str(target), str(made)], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return installed(tmp_path_factory.mktemp("plugin"), ENTRY_POINTS, SOURCE.read_text())
+
+
+def run(site: Path, cwd: Path, *words: str, stdin: bytes = b"") -> tuple[int, list[dict[str, object]], str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "selfrefine", *words],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env=environment(PYTHONPATH=f"{environment()['PYTHONPATH']}:{site}"),
+        check=False,
+    )
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.returncode, rows, done.stderr.decode()
+
+
+def test_a_plugin_is_listed_with_its_distribution_and_version(site: Path, tmp_path: Path) -> None:
+    code, rows, said = run(site, tmp_path, "rewards", "ls")
+    assert code == 0, said
+    assert {row["name"]: row["plugin"] for row in rows if row["plugin"]} == {
+        "shout": "echoing 1.2",
+        "long": "echoing 1.2",
+    }
+    _, [shown], _ = run(site, tmp_path, "rewards", "show", "shout")
+    half, _pass_at = shown["settings"]  # type: ignore[misc]
+    assert (half["key"], half["value"], half["default"]) == ("reward.shout.half", "share 0 to 1", 0.5)
+    assert str(shown["doc"]).startswith("A plugin with one of each kind")
+    _, rows, _ = run(site, tmp_path, "objectives", "ls")
+    assert rows[-1]["name"] == "first" and rows[-1]["plugin"] == "echoing 1.2"
+    code, rows, _ = run(site, tmp_path, "doctor")
+    found = {row["name"]: row["value"] for row in rows if "echoing 1.2" in str(row["value"])}
+    assert list(found) == [
+        "reward shout",
+        "reward long",
+        "objective first",
+        "engine echo",
+        "task source count",
+    ]
+
+
+def test_a_plugins_reward_scores_under_its_name_and_says_where_it_is_from(site: Path, tmp_path: Path) -> None:
+    words = ["reward", "-r", "shout", "-r", "long:3", "--set", "reward.shout.half=0.25"]
+    code, rows, said = run(site, tmp_path, *words, stdin=ROWS)
+    assert code == 0, said
+    assert [row["reward"] for row in rows] == [1.0, 0.0625]  # (0.25 + 3 * 0) / 4
+    first = rows[0]["rewards"][0]  # type: ignore[index]
+    assert (first["name"], first["signature"]) == ("shout", "plugin:echoing 1.2|name:shout")
+    code, _, said = run(site, tmp_path, "reward", "-r", "shout", "--set", "reward.shout.half=2", stdin=ROWS)
+    assert code == 3 and "reward.shout.half" in said
+
+
+def test_a_plugins_source_and_engine_are_a_pipe(site: Path, tmp_path: Path) -> None:
+    code, tasks, said = run(site, tmp_path, "tasks", "count:2")
+    assert code == 0, said
+    assert [task["prompt"][0]["content"] for task in tasks] == ["Say 0.", "Say 1."]  # type: ignore[index]
+    words = ["generate", "--model", "echo:so it is", "-n", "1"]
+    code, rows, said = run(site, tmp_path, *words, stdin=jsonl(*tasks))
+    assert code == 0, said
+    assert [row["text"] for row in rows] == ["SO IT IS"] * 2
+
+
+FILE = str(SOURCE)
+
+
+def test_a_file_is_as_good_for_all_four_kinds(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The third step only learns first tokens: two of them at a rate of 0.5, the objective's own."""
+    shutil.copy(FILE, tmp_path / "mine.py")
+    tasks = selfrefine("tasks", "mine.py:counted:2", cwd=tmp_path)
+    assert len(tasks.rows) == 2, tasks.err
+    words = ["generate", "--model", "mine.py:said:loud", "-n", "1"]
+    answers = selfrefine(*words, stdin=tasks.out, cwd=tmp_path)
+    assert [row["text"] for row in answers.rows] == ["LOUD"] * 2, answers.err
+    scored = selfrefine(
+        "reward", "-r", "mine.py:shout", "-r", "mine.py:long", stdin=answers.out, cwd=tmp_path
+    )
+    assert [row["reward"] for row in scored.rows] == [1.0, 1.0], scored.err
+    assert scored.rows[0]["rewards"][0]["signature"].startswith("file:mine.py|sha256:")
+    words = ["finetune", "--model", str(tiny_model_dir), "--objective", "mine.py:first", "--select", "all"]
+    done = selfrefine(*words, "--set", "train.warmup=0", "-o", "ad", stdin=scored.out, cwd=tmp_path)
+    assert done.code == 0, done.err
+    [row] = map(json.loads, (tmp_path / "ad/train.jsonl").read_text().splitlines())
+    assert row["lr"] == 0.5 and row["loss"] > 1.0
+    done = selfrefine("reward", "-r", "mine.py:counted", stdin=answers.out, cwd=tmp_path)
+    refused(done, 3, "mine.py:counted", "SourceKind", "describes no reward")
+    assert selfrefine("rewards", "show", "mine.py:shout", cwd=tmp_path).rows[0]["about"] == "is it shouted"
+
+
+BAD = "[selfrefine.rewards]\nbad = broken:it\n"
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "module", "said"),
+    [
+        (BAD, "raise OSError('no licence')", "broken 1.2 does not import: OSError: no licence"),
+        (BAD, "raise SystemExit(3)", "broken 1.2 does not import: SystemExit: 3"),
+        (BAD, "", "broken 1.2 does not import: AttributeError"),
+        (BAD, "it = [1]", "broken 1.2 offers there is a list, which describes no reward"),
+        (BAD + "numeric = broken:it\n", "", "'numeric' comes from broken 1.2 and from selfrefine itself"),
+        (BAD + "shout = broken:it\n", "", "'shout' comes from echoing 1.2 and from broken 1.2"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_named(
+    entry_points: str, module: str, said: str, site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Built-in rewards stay usable beside it: nobody has to pay for a plugin that is not asked for."""
+    with zipfile.ZipFile(wheel(tmp_path, entry_points, module, "broken")) as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if "echoing" in said:
+        sys.path.append(str(site))  # undone with the above
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    fresh: Registry[RewardKind] = Registry("reward", "selfrefine.rewards", REWARDS.built_in, REWARDS._adopt)
+    monkeypatch.setattr("selfrefine.rewards.REWARDS", fresh)
+    with pytest.raises(ConfigError) as caught:
+        fresh.get("bad")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert fresh.get("numeric").name == "numeric"
+    [check] = doctor._plugins()
+    assert check.status == "fail" and said in check.value and check.mend
+
+
+def test_a_file_is_executed_once_a_process_and_again_when_it_has_changed(tmp_path: Path) -> None:
+    """Two rewards of one file share its state (a model they loaded, a cache)."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from pathlib import Path\nwith Path(__file__).with_name('log').open('a') as f: f.write('x')\n"
+    )
+    first, sha256 = load_file(path)
+    assert load_file(tmp_path / "." / "mine.py") == (first, sha256)
+    assert (tmp_path / "log").read_text() == "x"
+    path.write_text(path.read_text() + "y = 1\n")
+    again, other = load_file(path)
+    assert again.y == 1 and not hasattr(first, "y") and other != sha256
+
+
+def test_what_a_configuration_uses_of_other_peoples_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def f(sample): return 1\n")
+    given = {"reward.use": ["shout:2", "mine.py:f"], "tasks.source": "mine.py:s:3", "model": "echo:x"}
+    monkeypatch.setattr(
+        Registry, "plugin", lambda self, name: "echoing 1.2" if name in ("shout", "echo") else ""
+    )
+    used = config.resolve([("flag", given)]).config
+    assert plugins_used(used) == {"reward shout": "echoing 1.2", "engine echo": "echoing 1.2"}
+    assert files_used(used) == {"mine.py": hashlib.sha256(Path("mine.py").read_bytes()).hexdigest()}
+
+
+def test_every_built_in_name_leads_to_a_description_of_that_name() -> None:
+    for what in registry.REGISTRIES:
+        found = registry.registry(what)
+        for name in found.built_in:
+            kind = found.get(name)
+            assert kind.name == name and kind.about, (what, name)
+            if hasattr(kind, "settings"):
+                assert all(one.description for one in settings_of(kind.settings)), (what, name)
+
+
+def test_an_unknown_name_is_refused_with_what_there_is() -> None:
+    with pytest.raises(
+        ConfigError, match=r"no reward 'numerc'; did you mean 'numeric'\? \(known: bleu, chrf"
+    ):
+        REWARDS.get("numerc")
