@@ -14,18 +14,10 @@ import msgspec
 
 from selfrefine.config import Config, flatten
 from selfrefine.errors import RunFolderError, UsageError
-from selfrefine.records import (
-    GateDecision,
-    Reward,
-    RoundSummary,
-    RunManifest,
-    Sample,
-    Task,
-    decode_sample,
-    encode,
-)
+from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
+from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
 
 T = TypeVar("T")
 RUNS_DIR = Path("runs")
@@ -162,9 +154,16 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
         usual = flatten(msgspec.to_builtins(Config()))
         config = {key: v for key, v in flatten(msgspec.to_builtins(config)).items() if v != usual.get(key)}
     file, given = (None, flatten(config)) if isinstance(config, Mapping) else (str(config), {})
-    with common.watching() as watch:
+    with common.reporting() as reporter:
         told = cycle._cycle(
-            name or new_name(RUNS_DIR), file, None, given, watch, or_new=False, allow_drift=False, trust=False
+            name or new_name(RUNS_DIR),
+            file,
+            None,
+            given,
+            reporter,
+            or_new=False,
+            allow_drift=False,
+            trust=False,
         )
     return open_run(told["run"])
 
