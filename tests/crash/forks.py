@@ -170,18 +170,19 @@ def _signal_again(failpoints: Any, again: int) -> None:
 
 
 def _log_stages(log: str) -> None:
-    from selfrefine.stages import stages
+    from selfrefine.stages import cycle
 
     def logged(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
-        def named(work: Any, k: Any = "", *more: Any) -> Any:
+        def named(session: Any, *k: int) -> Any:
             with Path(log).open("a") as stream:
-                stream.write(f"{name} {k}\n" if isinstance(k, int) else f"{name}\n")
-            return stage(work, *(() if k == "" else (k,)), *more)
+                stream.write(" ".join([name, *map(str, k)]) + "\n")
+            return stage(session, *k)
 
         return named
 
-    for name in ("baseline", "generate", "critique", "reward", "select", "finetune", "gate", "final"):
-        setattr(stages, name, logged(name, getattr(stages, name)))
+    cycle.ROUND = tuple(logged(stage.__name__.removesuffix("_round"), stage) for stage in cycle.ROUND)
+    for name in ("baseline", "final"):
+        setattr(cycle, name, logged(name, getattr(cycle, name)))
 
 
 def _warm() -> None:

@@ -1,0 +1,207 @@
+"""What `import selfrefine` gives: finished runs as plain objects, the loop, and rewards. See docs/python.md.
+
+Everything raises the errors of `selfrefine.errors`, whose text says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from selfrefine.config import Config, flatten
+from selfrefine.errors import RunFolderError, UsageError
+from selfrefine.records import Reward, Sample, Task, decode_sample, encode
+from selfrefine.runfolder.round import RoundDir
+from selfrefine.runfolder.run import Run, locate, new_name
+from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
+
+T = TypeVar("T")
+RUNS_DIR = Path("runs")
+
+
+class Rows(list[T]):
+    """A list of rows that becomes a table where one is wanted. Nested fields stay nested."""
+
+    def to_arrow(self) -> Any:
+        """A `pyarrow.Table`. A column whose values are of several kinds is JSON text.
+
+        Raises: UsageError where pyarrow is not installed.
+        """
+        arrow = _installed("pyarrow", "to_arrow")
+
+        def column(values: list[Any]) -> Any:
+            try:
+                return arrow.array(values)
+            except arrow.ArrowException:
+                return arrow.array([None if v is None else msgspec.json.encode(v).decode() for v in values])
+
+        return arrow.table({name: column(values) for name, values in self._columns().items()})
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame`, a row each. Raises: UsageError where pandas is not installed."""
+        return _installed("pandas", "to_pandas").DataFrame(self._columns())
+
+    def _columns(self) -> dict[str, list[Any]]:
+        rows = [
+            msgspec.json.decode(encode(row)) if isinstance(row, Sample | Task) else msgspec.to_builtins(row)
+            for row in self
+        ]
+        return {
+            name: [row.get(name) for row in rows]
+            for name in dict.fromkeys(key for row in rows for key in row)
+        }
+
+
+class Round:
+    """A committed round. `index` 0 is the measurement of the policy that the run began with."""
+
+    def __init__(self, folder: RoundDir) -> None:
+        self._folder = folder
+        self.index = folder.index
+        self.summary: RoundSummary = folder.summary()
+
+    @property
+    def decision(self) -> GateDecision | None:
+        """Of the gate: `outcome`, `difference`, `lo`, `hi`, `p_value`, `reason` …; None for round 0."""
+        return self.summary.gate
+
+    @property
+    def stages(self) -> list[str]:
+        """What `samples` can be asked for, sorted."""
+        return _stages(self._folder)
+
+    def samples(self, stage: str = "reward") -> Rows[Sample]:
+        """The rows of a stage's file, checked against the hash they were committed with.
+
+        Raises: RunFolderError (no such stage, changed since), DataError (a row that does not decode).
+        """
+        return _samples(self._folder, stage)
+
+
+class Final:
+    """What a run ended with. `summary` is final/summary.json."""
+
+    def __init__(self, folder: RoundDir) -> None:
+        self._folder = folder
+        self.summary: dict[str, Any] = msgspec.json.decode((folder.path / "summary.json").read_bytes())
+
+    def samples(self, stage: str = "test") -> Rows[Sample]:
+        return _samples(self._folder, stage)
+
+
+class OpenedRun:
+    """A run folder, read as it is now; nothing here writes to it or locks it."""
+
+    def __init__(self, path: Path) -> None:
+        self._run = Run.open(path)
+        self.path = path
+        self.name = self._run.name
+
+    def __repr__(self) -> str:
+        return f"OpenedRun({str(self.path)!r}, {self._run.next_round()} rounds)"
+
+    @property
+    def manifest(self) -> RunManifest:
+        """What was asked and by whom it was decided: `config`, `model`, `packages`, `seeds` …"""
+        return self._run.manifest
+
+    @property
+    def rounds(self) -> list[Round]:
+        """The committed rounds, from 0."""
+        return [Round(folder) for folder in self._run.rounds()]
+
+    @property
+    def final(self) -> Final | None:
+        """None as long as the run has not ended."""
+        return Final(self._run.final) if (self._run.final.path / "summary.json").is_file() else None
+
+    @property
+    def events(self) -> Rows[dict[str, Any]]:
+        """What happened, with clock times: `time`, `kind`, and what the kind has."""
+        return Rows(self._run.events.read())
+
+    def samples(self, *, round: int | Literal["final"] = 0, stage: str) -> Rows[Sample]:
+        """As `Round.samples`, also of a round in progress, as far as its stages have finished."""
+        return _samples(self._run.final if round == "final" else self._run.round(round), stage)
+
+    def tasks(self, split: Literal["train", "gate", "test"]) -> Rows[Task]:
+        """A frozen split. Raises: RunFolderError when it is missing or was changed."""
+        return Rows(self._run.tasks(split))
+
+
+def open_run(path: str | Path) -> OpenedRun:
+    """The run of that folder, or of that name in `runs/`. Raises: RunFolderError where there is none."""
+    return OpenedRun(locate(RUNS_DIR, str(path)))
+
+
+def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None = None) -> OpenedRun:
+    """`selfrefine cycle` in this process, from the main thread: the whole loop; the run it made or continued.
+
+    `config` is a table of settings (nested, or with dotted keys), a TOML file, the name of a shipped one, or
+    a `Config`, of which counts what differs from the defaults.
+    `name` is a run's name or folder: continued where it exists, else made; a free name of `runs/` without it.
+    A loop that found nothing to learn from is returned too; its last event of kind "end" says so.
+
+    Raises: ConfigError, DataError, RunFolderError, EngineError, TrainingError, Interrupted.
+    """
+    from selfrefine.cli import common, cycle
+
+    if isinstance(config, Config):
+        usual = flatten(msgspec.to_builtins(Config()))
+        config = {key: v for key, v in flatten(msgspec.to_builtins(config)).items() if v != usual.get(key)}
+    file, given = (None, flatten(config)) if isinstance(config, Mapping) else (str(config), {})
+    with common.reporting() as reporter:
+        told = cycle._cycle(
+            name or new_name(RUNS_DIR),
+            file,
+            None,
+            given,
+            reporter,
+            or_new=False,
+            allow_drift=False,
+            trust=False,
+        )
+    return open_run(told["run"])
+
+
+def reward(name: str, samples: Iterable[Sample | Mapping[str, Any]], **settings: Any) -> list[Reward]:
+    """The samples' rewards, in order: `value` in [0, 1], or null with the reason in `error`.
+
+    `name` is one of `selfrefine reward --help`, or `path/to/file.py:function`; `settings` are its own.
+    Samples are those of a run, or mappings in the shape of docs/records.md.
+    Raises: ConfigError, also for a reward that asks a model; DataError for a mapping that is no sample.
+    """
+    from selfrefine.rewards.base import RewardOptions
+    from selfrefine.steps.reward import build, parse_spec, score
+
+    spec = parse_spec(name)
+    scorers = build([spec], RewardOptions(settings={spec.name: settings} if settings else {}))
+    rows = [
+        row if isinstance(row, Sample) else decode_sample(msgspec.json.encode(row), f"samples:{number}")
+        for number, row in enumerate(samples, 1)
+    ]
+    return [row.rewards[-1] for row in score(rows, scorers)]
+
+
+def _samples(folder: RoundDir, stage: str) -> Rows[Sample]:
+    if not folder.has(stage):
+        known = ", ".join(_stages(folder)) or "none"
+        raise RunFolderError(f"{folder.path} has no rows of {stage!r}; there are: {known}")
+    return Rows(folder.samples(stage))
+
+
+def _stages(folder: RoundDir) -> list[str]:
+    return sorted(path.stem for path in folder.path.glob("*.jsonl") if path.stem != "train")
+
+
+def _installed(package: str, method: str) -> Any:
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{method}() needs {package}, which is not installed: pip install {package}"
+        ) from error
