@@ -54,6 +54,14 @@ class NothingToLearnError(SelfrefineError):
     exit_code = 8
 
 
+class NothingSelectedError(NothingToLearnError):
+    """A selection came out empty; `counts` say what became of its rows."""
+
+    def __init__(self, message: str, counts: dict[str, int]) -> None:
+        super().__init__(message)
+        self.counts = counts
+
+
 class GateNotMetError(SelfrefineError):
     exit_code = 9
 

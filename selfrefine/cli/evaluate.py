@@ -19,19 +19,24 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.cli.stream import filtered, read_tasks
     from selfrefine.errors import UsageError
     from selfrefine.report.words import with_interval
-    from selfrefine.stages.measure import Measure
+    from selfrefine.stages.measure import Measure, Measured, MeasureSummary
     from selfrefine.steps.reward import require_some_scored
 
     if not asked.settings.config.evaluate.measure:
         raise UsageError("say what measures: -m numeric, -m gym, …")
 
+    class Alone(Measure):
+        def summary(self, total: Measured) -> MeasureSummary:
+            found = super().summary(total)
+            require_some_scored(found.rewards)  # before the output appears
+            return found
+
     def line(found: Any) -> str:
-        require_some_scored(found.rewards)
         mean = found.mean
         return f"evaluate: {with_interval(mean)} on {mean.n} tasks, {mean.unscored} unscored"
 
     tasks = list(read_tasks(asked.source))
-    stage = Measure(asked.session)
+    stage = Alone(asked.session)
     found: Any = filtered(asked, stage, tasks, line, stage.expected(tasks))
     summary = {
         "stage": "evaluate",

@@ -35,7 +35,6 @@ def _filter(asked: Asked) -> dict[str, Any]:
     reporter.stop.way_on = "no adapter was written"
     _check(asked, out)
     rows, selection = _chosen(asked)
-    reporter.say(summary_line({"stage": "select", **selection}))
     adapter = Path(config.adapter) if config.adapter else None
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
@@ -77,6 +76,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     from selfrefine.cli.stream import NoRows, read_samples
     from selfrefine.errors import NothingToLearnError, UsageError
     from selfrefine.objectives.fit import check_rows
+    from selfrefine.report.words import summary_line
     from selfrefine.steps.select import select, why_nothing
 
     try:
@@ -90,10 +90,13 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
         again = [key for key in CHOSEN_BEFORE if asked.settings.origins[key] == "flag"]
         if again:
             raise UsageError(f"these rows are selected already, so {again[0]} chooses nothing; select anew")
-        return rows, {"samples": len(rows), "selected": len(rows)}
+        counts = {"samples": len(rows), "selected": len(rows)}
+        asked.reporter.say(summary_line({"stage": "select", **counts}))
+        return rows, counts
     config = asked.settings.config
     check_rows(config.objective.name, config.select)
     chosen = select(rows, config.select)
+    asked.reporter.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
         raise NothingToLearnError(why_nothing(chosen.counts))
     return chosen.rows, chosen.counts

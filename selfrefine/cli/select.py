@@ -25,9 +25,15 @@ CHOOSING = (
 
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
+    from selfrefine.errors import NothingSelectedError
+    from selfrefine.report.words import summary_line
     from selfrefine.stages.select import Select
 
-    return filtered(asked, Select(asked.session), read_samples(asked.source))
+    try:
+        return filtered(asked, Select(asked.session), read_samples(asked.source))
+    except NothingSelectedError as empty:
+        asked.reporter.say(summary_line({"stage": "select", **empty.counts}))
+        raise
 
 
 def _in_run(session: RunSession, k: int) -> Any:

@@ -349,6 +349,14 @@ class PartFile:
         self.close()
         return self.final
 
+    def discard(self) -> None:
+        """What was made is refused: the stage begins anew. The data goes first, as `_open` expects."""
+        with write_errors(self.final):
+            self.path.unlink()
+            self._idx_path.unlink()
+            fsync_directory(self.final.parent)
+        self.close()
+
     def close(self) -> None:
         for fd in (self._data_fd, self._idx_fd):
             if fd >= 0:

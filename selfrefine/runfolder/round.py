@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 
-from selfrefine.errors import RunFolderError
+from selfrefine.errors import RunFolderError, SelfrefineError
 from selfrefine.records import Sample, decode_sample
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import (
@@ -127,7 +127,8 @@ class RoundDir:
         `work(unit)` gives a batch's rows (bytes, no newline) and a note on it (JSON).
         `resumed(rows)` is given the rows that an earlier process committed, before the first unit.
         `should_stop()` is called before each unit; it stops the stage by raising.
-        `summarise(notes)` makes NAME.json, which is there before NAME.jsonl is.
+        `summarise(notes)` makes NAME.json, which is there before NAME.jsonl is. Where it refuses what was
+        made (a reward that scored no row), nothing of it stays: the same command makes it again.
         Returns the finished file's path, at once if it is there. Raises: RunFolderError.
         """
         final = self.file(name)
@@ -148,7 +149,12 @@ class RoundDir:
                     should_stop()
                 part.append(*work(unit))
             if summarise:
-                atomic_write(self.summary_file(name), summarise(part.notes))
+                try:
+                    summary = summarise(part.notes)
+                except SelfrefineError:
+                    part.discard()
+                    raise
+                atomic_write(self.summary_file(name), summary)
             return part.finish()
 
     def put_directory(self, name: str, build: Callable[[Path], object]) -> Path:

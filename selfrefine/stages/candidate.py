@@ -142,7 +142,7 @@ def _answered_again(session: RunSession, earlier: Mapping[str, list[Sample]]) ->
         session.measures,
         session.config.seed,
         stage="probe",
-        gate_on=session.gate_on,
+        gate_on=session.gate_among(session.measures),
     )
     means = per_task(rows)
     found: Matrix = {}

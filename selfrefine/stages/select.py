@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from selfrefine.errors import NothingToLearnError
+from selfrefine.errors import NothingSelectedError
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive
@@ -78,12 +78,12 @@ class Select(Stage[Sample, SelectCounts]):
         yield list(rows)
 
     def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], SelectCounts]:
-        """Raises: NothingToLearnError, saying why."""
+        """Raises: NothingSelectedError, saying why."""
         own = self.session.config
         chosen = select(unit, own.select)
         if not chosen.rows:
             where = f"round {self.round}: " if self.round else ""
-            raise NothingToLearnError(f"{where}{why_nothing(chosen.counts)}")
+            raise NothingSelectedError(f"{where}{why_nothing(chosen.counts)}", chosen.counts)
         again = replay(
             chosen.rows,
             self.earlier,

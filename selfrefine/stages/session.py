@@ -63,19 +63,18 @@ class Session:
         asks = reward.needs_engine(map(reward.parse_spec, specs))
         return scoring.build_rewards(self.config, specs, self.engine if asks else None)
 
-    @property
-    def gate_on(self) -> str | None:
-        """The gating reward of held-out tasks, where it is among those that measure."""
-        return scoring.gate_among(self.measures, self.config)
+    def gate_among(self, scorers: Sequence[Scorer]) -> str | None:
+        """The gating reward of rows that these score; one that is not among them is refused when they do."""
+        return self.config.reward.gate_on
 
     def scored(self, rows: Sequence[Sample]) -> list[Sample]:
         """Rows with the rewards that are trained on."""
-        gate_on = scoring.gate_among(self.scorers, self.config)
+        gate_on = self.gate_among(self.scorers)
         return reward.score(rows, self.scorers, gate_on, invert=self.config.reward.invert)
 
     def measured(self, rows: Sequence[Sample]) -> list[Sample]:
         """Rows with the rewards that measure."""
-        return reward.score(rows, self.measures, self.gate_on)
+        return reward.score(rows, self.measures, self.gate_among(self.measures))
 
     @property
     def prompts_dir(self) -> Path | None:
@@ -98,6 +97,10 @@ class RunSession(Session):
     @property
     def prompts_dir(self) -> Path | None:
         return self.run.prompts_dir
+
+    def gate_among(self, scorers: Sequence[Scorer]) -> str | None:
+        """Where it is among these: a recipe may train on another reward than measures."""
+        return scoring.gate_among(scorers, self.config)
 
     @property
     def first_adapter(self) -> Path | None:

@@ -167,7 +167,7 @@ def test_rewards_that_contradict_each_other(tmp_path: Path) -> None:
     for words, said in {
         ("-r", "numeric", "--gate-on", "exact"): "--gate-on exact: not among the rewards",
         ("-r", "numeric", "-r", "numeric:2"): "chosen twice",
-        (): "-r NAME chooses one",
+        (): "say what a good answer is with -r NAME",
     }.items():
         refused(selfrefine("reward", *words, "-o", "out", stdin=ROWS, cwd=tmp_path), 3, said)
     refused(selfrefine("evaluate", "--model", "scripted", stdin=TASKS, cwd=tmp_path), 2, "-m")

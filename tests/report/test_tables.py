@@ -11,7 +11,7 @@ from selfrefine.records import Critique, Message, Reward, Sample, Task
 from selfrefine.report import tables
 from selfrefine.report.tables import RoundRow
 from selfrefine.runfolder.audit import RunInfo
-from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
+from selfrefine.runfolder.summaries import Cost, GateDecision, RoundSummary, RunManifest, decode_round
 from selfrefine.stats import Interval, interval
 
 HOSTILE = "\x1b]8;;http://x\x07[/red] \u202eScore: 5 </script> <|im_end|>"
@@ -32,15 +32,14 @@ def right(successes: int, n: int) -> Interval:
     return interval([1.0] * successes + [0.0] * (n - successes))
 
 
-def summary(index: int, gate: GateDecision | None = None, stop: str | None = None) -> RoundSummary:
+def summary(index: int, gate: GateDecision | None = None) -> RoundSummary:
     return RoundSummary(
         index=index,
         policy_before="a",
         policy_after="b",
-        counts={"samples": 1024, "tokens": 12_345, "unscored": 3},
-        measures={"gate": msgspec.to_builtins(right(57 + index, 200))},
+        cost=Cost(tokens=12_345, measured_tokens=2_000, trained_tokens=678),
+        measures={"gate": right(57 + index, 200)},
         gate=gate,
-        stop=stop,
     )
 
 
@@ -112,17 +111,29 @@ def test_a_run_without_a_round_says_so() -> None:
     assert "no round is committed yet" in shown(tables.run_view(manifest(), []))
 
 
-def test_a_measure_of_an_unknown_shape_is_left_out_and_does_not_stop_the_view() -> None:
-    odd = msgspec.structs.replace(summary(1), measures={"gate": {"mean": "high"}, "test": 0.5})
-    assert tables.round_rows([odd]) == [RoundRow(label="1", tokens=12_345)]
+def test_a_round_of_an_older_version_can_be_shown() -> None:
+    """Its counts held the cost, and its measures more than intervals."""
+    old = {
+        "index": 1,
+        "policy_before": "a",
+        "policy_after": "b",
+        "counts": {"samples": 1024, "tokens": 12_345, "measured_tokens": 45, "trained_tokens": 6},
+        "measures": {"gate": msgspec.to_builtins(right(57, 200)), "revised": {"tokens": {}}},
+        "stop": None,
+    }
+    found = decode_round(msgspec.json.encode(old))
+    assert found.cost == Cost(tokens=12_345, measured_tokens=45, trained_tokens=6)
+    assert tables.round_rows([found]) == [RoundRow(label="1", gate=right(57, 200), tokens=12_345)]
 
 
 def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round() -> None:
     lost = GateDecision(outcome="reject", accepted=False, before=0.111, after=0.29, n=200, reason="")
     runs = [
-        RunInfo(name="new", path=Path("new")),
-        RunInfo(name="kept", path=Path("kept"), rounds=2, manifest=manifest(), last=summary(1)),
-        RunInfo(name="lost", path=Path("lost"), rounds=2, last=summary(1, lost, stop="patience")),
+        RunInfo(name="new", path=Path("new"), state="new"),
+        RunInfo(
+            name="kept", path=Path("kept"), rounds=2, manifest=manifest(), last=summary(1), state="by hand"
+        ),
+        RunInfo(name="lost", path=Path("lost"), rounds=2, last=summary(1, lost), state="ended: patience"),
         RunInfo(name="torn", path=Path("torn"), problem="manifest.json: [/red] broken"),
     ]
     lines = {
@@ -130,7 +141,7 @@ def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round(
         for line in shown(tables.runs_table(runs), width=100).splitlines()
         if line.strip()
     }
-    assert "0.290 [0.232, 0.356]" in lines["kept"] and "open" in lines["kept"]
+    assert "0.290 [0.232, 0.356]" in lines["kept"] and "by hand" in lines["kept"]
     assert "0.111" in lines["lost"] and "0.290" not in lines["lost"] and "ended: patience" in lines["lost"]
     assert "[/red] broken" in lines["torn"]
     assert "new" in lines["new"].split()[1:]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from msgspec.structs import replace
 
 from selfrefine.report.words import compact, duration, number, revised_lines, summary_line, with_interval
+from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Difference, Interval
+from selfrefine.steps.critique_outcome import Tokens
 
 
 @pytest.mark.parametrize(
@@ -76,23 +77,24 @@ def test_a_reward_named_by_a_hostile_file_stays_on_one_line() -> None:
 def test_the_held_out_comparison_says_in_words_who_won() -> None:
     """An interval that holds 0 is no victory, whatever the mean says."""
 
-    def figure(mean: float, lo: float | None, hi: float | None) -> dict[str, Any]:
-        return {"mean": mean, "lo": lo, "hi": hi, "n": 400}
+    def gain(mean: float, lo: float | None, hi: float | None, n: int = 400) -> Difference:
+        return Difference(mean=mean, lo=lo, hi=hi, n=n)
 
-    told = {
-        "draft": figure(0.5, 0.45, 0.55),
-        "revision": figure(0.52, 0.47, 0.57),
-        "fresh": figure(0.55, 0.5, 0.6),
-        "revision_minus_draft": figure(0.02, -0.01, 0.05),
-        "revision_minus_fresh": figure(-0.03, -0.05, -0.01),
-    }
+    told = RevisionSummary(
+        draft=Interval(mean=0.5, lo=0.45, hi=0.55, n=400),
+        revision=Interval(mean=0.52, lo=0.47, hi=0.57, n=400),
+        fresh=Interval(mean=0.55, lo=0.5, hi=0.6, n=400),
+        revision_minus_draft=gain(0.02, -0.01, 0.05),
+        revision_minus_fresh=gain(-0.03, -0.05, -0.01),
+        tokens=Tokens(),
+    )
     first, second, third = revised_lines(told)
     assert "draft 0.500" in first and "fresh 0.550" in first
     assert second.startswith("revision does not beat the draft") and "400 tasks" in second
     assert third.startswith("revision is worse than asking again for the same tokens")
     # Stored by a run from before few changes lost their interval: width zero says nothing, above zero or not.
     for lo, hi in ((None, None), (0.25, 0.25)):
-        told["revision_minus_fresh"] = figure(0.25, lo, hi)
-        assert revised_lines(told)[2].endswith("too few of 400 tasks changed to tell")
-    told["revision_minus_fresh"] = figure(0.0, None, None) | {"n": 0}
-    assert revised_lines(told)[2].endswith("nothing to compare")
+        found = replace(told, revision_minus_fresh=gain(0.25, lo, hi))
+        assert revised_lines(found)[2].endswith("too few of 400 tasks changed to tell")
+    found = replace(told, revision_minus_fresh=gain(0.0, None, None, 0))
+    assert revised_lines(found)[2].endswith("nothing to compare")

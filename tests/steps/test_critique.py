@@ -157,7 +157,7 @@ def test_an_answer_cannot_grade_itself_and_an_unread_verdict_counts_as_revise() 
     made = result.rows[0].critiques[0]
     assert (made.score, made.verdict, made.error) == (None, None, "no verdict")
     assert len(result.rows) == 2
-    assert summary(result.outcome)["unparsed_share"] == 1.0
+    assert summary(result.outcome).unparsed_share == 1.0
 
 
 def test_rows_that_are_done_pass_through_and_a_second_run_changes_nothing() -> None:

@@ -8,7 +8,7 @@ from test_critique import CRITIC, OFF, OK, POLICY, TEMPLATES, draft, drafted, ru
 from selfrefine.engines.scripted import Scripted
 from selfrefine.seeds import row_seed
 from selfrefine.steps.critique import CritiqueSettings, critique
-from selfrefine.steps.critique_outcome import MAX_FRESH, Outcome, n_fresh, summary
+from selfrefine.steps.critique_outcome import MAX_FRESH, Arms, Outcome, Tokens, n_fresh, summary
 
 
 def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
@@ -59,30 +59,25 @@ def test_the_comparison_is_over_the_same_drafts() -> None:
     policy = Scripted([{"match": drafted("4"), "answers": ["?"]}, {"match": "", "answers": ["7"]}])
     rows = [draft("8", 0), draft("4", 1), draft("7", 2)]
     shown = summary(run(rows, CritiqueSettings(), policy=policy).outcome)
-    assert (shown["drafts"], shown["verdict_ok"], shown["revisions"]) == (3, 1, 2)
-    assert shown["comparison"]["compared"] == 1
-    assert shown["comparison"]["right"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
-    assert shown["comparison"]["reward"] == {"draft": 0.0, "revision": 1.0, "fresh": 1.0}
-    assert shown["comparison"]["fresh_best_right"] == 1.0
+    assert (shown.drafts, shown.verdict_ok, shown.revisions) == (3, 1, 2)
+    assert shown.comparison.compared == 1
+    assert shown.comparison.right == Arms(draft=0.0, revision=1.0, fresh=1.0)
+    assert shown.comparison.reward == Arms(draft=0.0, revision=1.0, fresh=1.0)
+    assert shown.comparison.fresh_best_right == 1.0
     n_ok = len(OK) + 1
     # every critique counts in the total; the budget is of the two revised drafts: 2 x (30 + 2)
-    assert shown["tokens"] == {
-        "draft": 6,
-        "critique": 60 + n_ok,
-        "revision": 4,
-        "fresh": 64,
-        "fresh_budget": 64,
-    }
+    assert shown.tokens == Tokens(draft=6, critique=60 + n_ok, revision=4, fresh=64, fresh_budget=64)
+    assert shown.cost.tokens == 64 + n_ok  # the drafts are counted where they were sampled
 
 
 def test_without_a_comparison_or_anything_at_all_rates_are_null_not_zero() -> None:
     nothing = summary(run([]).outcome)
-    assert nothing["unparsed_share"] is None
-    assert nothing["comparison"]["right"] == {"draft": None, "revision": None}
-    assert nothing["comparison"]["fresh_best_right"] is None
+    assert nothing.unparsed_share is None
+    assert nothing.comparison.right == Arms()
+    assert nothing.comparison.fresh_best_right is None
     unscored = critique([draft("8")], POLICY, CRITIC, TEMPLATES, OFF, 11)
     assert unscored.outcome.passes[0].unscored == 1
-    assert summary(unscored.outcome)["comparison"]["compared"] == 0
+    assert summary(unscored.outcome).comparison.compared == 0
 
 
 def test_windows_add_up_to_the_whole() -> None:
