@@ -96,12 +96,12 @@ def test_a_cycle_loads_the_weights_once_and_tokenises_a_prompt_once(
         expected += 5 + 6 + told["critiques"] + told["revisions"]
         expected += 5 * k  # the probe answers the five tasks of each round so far again
         # The drafts stand in critique.jsonl too; their tokens belong to generate.
-        counts = json.loads((folder / f"runs/x/round-00{k}/round.json").read_text())["counts"]
-        assert counts["critique_tokens"] == told["tokens"]["critique"] + told["tokens"]["revision"] > 0
+        cost = json.loads((folder / f"runs/x/round-00{k}/round.json").read_text())["cost"]
+        assert told["cost"]["tokens"] == told["tokens"]["critique"] + told["tokens"]["revision"] > 0
         drafted = rows(folder / f"runs/x/round-00{k}/generate.jsonl")
         measured = rows(folder / f"runs/x/round-00{k}/gate.jsonl")
         sampled = sum(len(row["token_ids"]) for row in drafted + measured)
-        assert counts["tokens"] == sampled + counts["critique_tokens"]
+        assert cost["tokens"] == sampled + told["cost"]["tokens"]
     assert calls == {"loads": 1, "chats": expected}
 
 

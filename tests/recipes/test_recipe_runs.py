@@ -18,7 +18,7 @@ from harness import selfrefine
 from msgspec.structs import replace
 
 from selfrefine import recipes, verdict
-from selfrefine.stages import stages
+from selfrefine.stages import critique as critique_stage
 from selfrefine.stages.settings import critique_settings
 from selfrefine.steps.critique import CritiqueSettings
 
@@ -75,7 +75,7 @@ def readable(monkeypatch: pytest.MonkeyPatch) -> None:
         return replace(made, critique=replace(made.critique, stop=tuple(READABLE)))
 
     monkeypatch.setattr(verdict, "parse", parse)
-    monkeypatch.setattr(stages, "critique_settings", stopping)
+    monkeypatch.setattr(critique_stage, "critique_settings", stopping)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,8 @@ def test_two_rounds(name: str, tmp_path: Path, model: Path, readable: None) -> N
     assert manifest["config"]["recipe"] == name and "recipe" in manifest["origins"].values()
     for k in (1, 2):
         folder = found / f"round-00{k}"
-        assert json.loads((folder / "round.json").read_text())["counts"]["steps"] == 2
+        assert json.loads((folder / "round.json").read_text())["cost"]["trained_tokens"] > 0
+        assert json.loads((folder / "train.json").read_text())["steps"] == 2
         selected = rows(folder / "selected.jsonl")
         taught = {(row["lesson"]["teaches"], row["lesson"]["role"]) for row in selected}
         assert taught == TEACHES.get(name, {("answer", "learn")})
@@ -135,7 +136,7 @@ def test_what_trains_nothing_is_measured_against_asking_again(
 ) -> None:
     found = run(tmp_path, model, "--recipe", name)
     assert not (found / "round-001").exists() and not (found / "adapter").exists()
-    told = json.loads((found / "final" / "summary.json").read_text())["revised"]
+    told = json.loads((found / "final" / "revised.json").read_text())
     assert told["draft"]["n"] == told["revision"]["n"] == 4
     assert told["revision_minus_fresh"]["n"] == told["fresh"]["n"] > 0
     thread = [row for row in rows(found / "final" / "revised.jsonl") if "fresh" not in row]
@@ -176,16 +177,16 @@ def test_constitutional_learns_its_revisions_under_the_drafts_prompts(
 def test_a_budget_of_tokens_ends_a_run_wherever_it_was_interrupted(tmp_path: Path, model: Path) -> None:
     """The equal budget of the recipes' comparison: sampled and trained tokens, without what measures."""
     found = run(tmp_path, model, "--recipe", "raft", "--rounds", "9", "--set", "cycle.max_tokens=60")
-    counts = [json.loads(path.read_text())["counts"] for path in sorted(found.glob("round-*/round.json"))]
+    costs = [json.loads(path.read_text())["cost"] for path in sorted(found.glob("round-*/round.json"))]
     spent = 0
-    for k, one in enumerate(counts):
+    for k, one in enumerate(costs):
         folder = found / f"round-00{k}"
         sampled = sum(len(row["token_ids"]) for row in rows(folder / "generate.jsonl")) if k else 0
         assert one["tokens"] - one["measured_tokens"] == sampled
         trained = sum(step["tokens"] for step in rows(folder / "train.jsonl")) if k else 0
         assert spent < 60  # else this round would not have begun
         spent += sampled + trained
-    assert spent >= 60 and 2 <= len(counts) < 10
+    assert spent >= 60 and 2 <= len(costs) < 10
     again = selfrefine("cycle", "--run", "r", "--summary-json", "s.json", cwd=tmp_path)
     assert again.code == 0, again.err
     assert json.loads((tmp_path / "s.json").read_text())["why"].startswith(f"{spent} tokens")

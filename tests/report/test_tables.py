@@ -97,13 +97,11 @@ def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None
     lost = GateDecision(
         outcome="reject", accepted=False, before=0.29, after=0.2, n=200, reason="0.200 does not beat 0.290"
     )
-    text = shown(
-        tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost, stop="patience")])
-    )
+    text = shown(tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost)]))
     assert "train.lr = 0.0003" in text and "reward.numeric.tolerance = 0.5" in text
     assert "train.rank" not in text  # a default nobody chose
-    assert "round 1: 1,024 samples, 12,345 tokens, 3 unscored" in text
-    assert "0.290 beats 0.285" in text and "rolled back" in text and "stopped: patience" in text
+    assert "round 1: 12,345 tokens sampled, of them 2,000 to measure, 678 trained on" in text
+    assert "0.290 beats 0.285" in text and "rolled back" in text
     assert "\x1b]8" not in text
 
 
