@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from selfrefine.cli import common
-from selfrefine.config import READ_BY, Config, flatten, keys, parse_set, read_toml, resolve
+from selfrefine.config import READ_BY, Config, GenerateConfig, flatten, keys, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError
 from selfrefine.objectives import OBJECTIVES
 
@@ -157,3 +157,18 @@ def test_every_setting_of_an_objective_is_read_by_one() -> None:
         key for key in keys() if key.startswith("objective.")
     }
     assert {name for names in READ_BY.values() for name in names} == set(OBJECTIVES) - {"sft"}
+
+
+def test_held_out_tasks_are_answered_greedily_and_otherwise_as_in_training() -> None:
+    """What shapes training draws shapes no measurement; what ends an answer does, unless told not to."""
+    said = {
+        "generate": {"n": 5, "top_p": 0.5, "min_p": 0.1, "repetition_penalty": 1.3, "max_new_tokens": 7},
+        "generate.stop": ["X"],
+        "generate.system": "be brief",
+    }
+    config = resolve([("flag", said)]).config
+    held = config.evaluate.sampled(config.generate)
+    assert held == GenerateConfig(n=1, temperature=0.0, max_new_tokens=7, stop=("X",), system="be brief")
+    config = resolve([("flag", said | {"evaluate": {"stop": [], "max_new_tokens": 9, "n": 2}})]).config
+    held = config.evaluate.sampled(config.generate)
+    assert (held.n, held.stop, held.max_new_tokens) == (2, (), 9)
