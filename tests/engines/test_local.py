@@ -53,7 +53,8 @@ def test_recorded_logprobs_are_those_of_a_teacher_forced_forward(kind: str) -> N
     """A ratio of new to old policy is 1 at the start only if the two ways of computing agree."""
     engine = tiny.engine(kind)
     asked = requests(engine, *TEXTS, n=3)
-    rows = answers(engine, asked, max_new_tokens=12, temperature=0.8, top_p=0.9)
+    how = {"temperature": 0.8, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.2}
+    rows = answers(engine, asked, max_new_tokens=12, **how)
     scored = engine.score([asked[c.request].prompt_token_ids for c in rows], [c.token_ids for c in rows])
     for row, logprobs in zip(rows, scored, strict=True):
         assert row.logprobs == pytest.approx(logprobs, abs=1e-4)
