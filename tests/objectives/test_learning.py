@@ -64,7 +64,7 @@ def probability(engine: LocalEngine) -> float:
 def keeper(folder: Path) -> tuple[Callable[..., object], list[dict[str, Any]]]:
     log: list[dict[str, Any]] = []
 
-    def keep(lines: list[bytes], save: Callable[[Path], None]) -> None:
+    def keep(trained: Trained, lines: list[bytes], save: Callable[[Path], None]) -> None:
         log.extend(msgspec.json.decode(line) for line in lines)
         save(folder)
 

@@ -159,7 +159,9 @@ def test_what_samples_need_not_be_what_trains(engine: Any, tmp_path: Path) -> No
     trainer = LocalEngine(tiny.model(), engine.tokenizer, engine.identity).trainer()
     rows = [replace(row, reward=1.0) for row in generate([TASK], sampler, GenerateConfig(n=4), 1)]
     bare, folder = sampler.policy, tmp_path / "a"
-    finetune(rows, trainer, TrainConfig(lr=0.01), ObjectiveConfig(), 0, lambda log, save: save(folder))
+    finetune(
+        rows, trainer, TrainConfig(lr=0.01), ObjectiveConfig(), 0, lambda trained, log, save: save(folder)
+    )
     assert sampler.policy == bare
     pairs = [row.prompt_token_ids for row in rows], [row.token_ids for row in rows]
     before = sampler.score(*pairs)
