@@ -14,18 +14,10 @@ import msgspec
 
 from selfrefine.config import Config, flatten
 from selfrefine.errors import RunFolderError, UsageError
-from selfrefine.records import (
-    GateDecision,
-    Reward,
-    RoundSummary,
-    RunManifest,
-    Sample,
-    Task,
-    decode_sample,
-    encode,
-)
+from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
+from selfrefine.runfolder.summaries import FinalSummary, GateDecision, RoundSummary, RunManifest
 
 T = TypeVar("T")
 RUNS_DIR = Path("runs")
@@ -91,11 +83,11 @@ class Round:
 
 
 class Final:
-    """What a run ended with. `summary` is final/summary.json."""
+    """What a run ended with: the accepted policy on the test tasks, and the rows that it was measured on."""
 
-    def __init__(self, folder: RoundDir) -> None:
+    def __init__(self, folder: RoundDir, summary: FinalSummary) -> None:
         self._folder = folder
-        self.summary: dict[str, Any] = msgspec.json.decode((folder.path / "summary.json").read_bytes())
+        self.summary = summary
 
     def samples(self, stage: str = "test") -> Rows[Sample]:
         return _samples(self._folder, stage)
@@ -125,7 +117,8 @@ class OpenedRun:
     @property
     def final(self) -> Final | None:
         """None as long as the run has not ended."""
-        return Final(self._run.final) if (self._run.final.path / "summary.json").is_file() else None
+        summary = self._run.final_summary()
+        return None if summary is None else Final(self._run.final, summary)
 
     @property
     def events(self) -> Rows[dict[str, Any]]:
@@ -162,9 +155,16 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
         usual = flatten(msgspec.to_builtins(Config()))
         config = {key: v for key, v in flatten(msgspec.to_builtins(config)).items() if v != usual.get(key)}
     file, given = (None, flatten(config)) if isinstance(config, Mapping) else (str(config), {})
-    with common.watching() as watch:
+    with common.reporting() as reporter:
         told = cycle._cycle(
-            name or new_name(RUNS_DIR), file, None, given, watch, or_new=False, allow_drift=False, trust=False
+            name or new_name(RUNS_DIR),
+            file,
+            None,
+            given,
+            reporter,
+            or_new=False,
+            allow_drift=False,
+            trust=False,
         )
     return open_run(told["run"])
 
