@@ -561,7 +561,7 @@ def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
     """
     own, kind = config.objective, registry("objective").get(config.objective.name)
     settings = objective_settings(own)
-    unread = kind.unread(settings)
+    unread = dict(kind.unread(settings))
     if not kind.needs_reference:
         unread["reference"] = f"{own.name} does not read it"
     for key, why in unread.items():
@@ -691,11 +691,14 @@ def _said(origin: str) -> str:
     return {"file": "config file", "flag": "--set"}.get(origin, origin)
 
 
+def path_of(dotted: str) -> list[str]:
+    """Where a key stands in a configuration: `reward.numeric.tolerance` in reward.settings."""
+    table, name, key = _own_key(_OLDER.sub(r"\1", dotted))
+    return [table, "settings", name, key] if key else dotted.split(".")
+
+
 def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
-    first, name, key = _own_key(dotted)
-    parents, last = (
-        ([first, "settings", name], key) if key else (dotted.split(".")[:-1], dotted.split(".")[-1])
-    )
+    *parents, last = path_of(dotted)
     for parent in parents:
         table = table.setdefault(parent, {})
     table[last] = value

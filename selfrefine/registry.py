@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -54,18 +54,27 @@ class Origin(Struct, frozen=True, kw_only=True):
 BUILT_IN = Origin()
 
 
+class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """Of what has none of its own."""
+
+
 class Registry(Generic[T]):
-    """Descriptions of one kind by name. `what` is what errors call it, `adopt` brings what a plugin or a
-    file offers to a description, or says None; then it gets the name it goes by here and its `origin`."""
+    """Descriptions by name. `what` is what errors call one, `kind` its type, which has `name` and `origin`.
+
+    `adopt(name, value, origin)` may make one of something else that a plugin or a file offers, or say None.
+    Both are lazy.
+    """
 
     def __init__(
         self,
         what: str,
         group: str,
+        kind: str,
         built_in: Mapping[str, str],
-        adopt: Callable[[str, object, Origin], T | None],
+        adopt: str = "",
     ) -> None:
-        self.what, self.group, self.built_in, self._adopt = what, group, built_in, adopt
+        self.what, self.group, self.built_in = what, group, built_in
+        self.kind, self.adopt = kind, adopt
         self._found: dict[str, T] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -112,13 +121,18 @@ class Registry(Generic[T]):
         return self._adopted(spec, getattr(module, name), origin, file)
 
     def _adopted(self, name: str, value: object, origin: Origin, where: str) -> T:
-        made = self._adopt(name, value, origin)
+        made = value if isinstance(value, pkgutil.resolve_name(self.kind)) else None
+        if made is not None:
+            made = msgspec.structs.replace(made, name=name, origin=origin)
+        elif self.adopt:
+            made = pkgutil.resolve_name(self.adopt)(name, value, origin)
         if made is None:
             raise ConfigError(
                 f"{self.what} {name}: what {where} offers there is a {type(value).__name__}, "
                 f"which describes no {self.what}"
             )
-        return made
+        adopted: T = made
+        return adopted
 
     def plugin(self, name: str) -> str:
         """Distribution and version of the plugin that brings `name`; "" for any other name."""
@@ -146,17 +160,6 @@ class Registry(Generic[T]):
                 )
             entries[entry.name] = entry
         return entries
-
-
-def of_kind(kind: type[T]) -> Callable[[str, object, Origin], T | None]:
-    """The `adopt` of a registry that takes descriptions only. `kind` has the fields `name` and `origin`."""
-
-    def adopt(name: str, value: object, origin: Origin) -> T | None:
-        if not isinstance(value, kind):
-            return None
-        return msgspec.structs.replace(value, name=name, origin=origin)
-
-    return adopt
 
 
 def split(text: str, by: str = ":") -> tuple[str, str, str]:

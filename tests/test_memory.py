@@ -70,9 +70,9 @@ def starve(monkeypatch: pytest.MonkeyPatch, limit: int, error: Exception = CPU) 
     """Decoding fails after its first finished rows while its budget is above `limit`; returns the budgets."""
     real, tried = local.decode, []
 
-    def decode(model: Any, jobs: Any, rules: Any, budget: Any, *rest: Any, **named: Any) -> Iterator[Any]:
+    def decode(model: Any, jobs: Any, how: Any, stop: Any, budget: Any, *rest: Any) -> Iterator[Any]:
         tried.append(budget.tokens)
-        for rows in real(model, jobs, rules, budget, *rest, **named):
+        for rows in real(model, jobs, how, stop, budget, *rest):
             yield rows
             if budget.tokens > limit:
                 raise error

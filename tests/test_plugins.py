@@ -173,7 +173,9 @@ def test_a_plugin_that_cannot_be_used_is_named(
     if "echoing" in said:
         sys.path.append(str(site))  # undone with the above
     monkeypatch.delitem(sys.modules, "broken", raising=False)
-    fresh: Registry[RewardKind] = Registry("reward", "selfrefine.rewards", REWARDS.built_in, REWARDS._adopt)
+    fresh: Registry[RewardKind] = Registry(
+        "reward", "selfrefine.rewards", REWARDS.kind, REWARDS.built_in, REWARDS.adopt
+    )
     monkeypatch.setattr("selfrefine.rewards.REWARDS", fresh)
     with pytest.raises(ConfigError) as caught:
         fresh.get("bad")

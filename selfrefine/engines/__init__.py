@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from selfrefine.registry import BUILT_IN, Origin, Registry, of_kind
+from selfrefine.registry import BUILT_IN, Origin, Registry
 
 if TYPE_CHECKING:
     from selfrefine.engines.base import Engine
@@ -36,9 +36,9 @@ class EngineKind(Struct, frozen=True, kw_only=True):
 ENGINES: Registry[EngineKind] = Registry(
     "engine",
     "selfrefine.engines",
+    "selfrefine.engines:EngineKind",
     {
         "local": "selfrefine.engines.load:LOCAL",
         "scripted": "selfrefine.engines.scripted:SCRIPTED",
     },
-    of_kind(EngineKind),
 )

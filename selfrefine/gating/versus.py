@@ -80,12 +80,13 @@ def versus(runs: Sequence[Run]) -> Versuses:
 def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, Any]:
     """What a test figure depends on besides the policy and the measure's name."""
     names = {parse_spec(text).name for text in measure}
+    answered = config.evaluate.sampled(config.generate)
     return {
-        "evaluate.n": config.evaluate.n,
-        "evaluate.temperature": config.evaluate.temperature,
-        "evaluate.max_new_tokens": config.evaluate.max_new_tokens or config.generate.max_new_tokens,
-        "generate.system": config.generate.system,
-        "generate.stop": config.generate.stop,
+        "evaluate.n": answered.n,
+        "evaluate.temperature": answered.temperature,
+        "evaluate.max_new_tokens": answered.max_new_tokens,
+        "generate.system": answered.system,
+        "evaluate.stop": answered.stop,
         "reward.gate_on": config.reward.gate_on if config.reward.gate_on in names else None,
         "reward.settings": {name: config.reward.settings.get(name, {}) for name in sorted(names)},
     }

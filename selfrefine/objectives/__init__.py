@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selfrefine.registry import Origin, Registry
+from selfrefine.registry import Registry
 
 if TYPE_CHECKING:
     from selfrefine.objectives.base import ObjectiveKind
 
 
-def _adopt(name: str, value: object, origin: Origin) -> ObjectiveKind | None:
-    from selfrefine.objectives.base import ObjectiveKind
-    from selfrefine.registry import of_kind
-
-    return of_kind(ObjectiveKind)(name, value, origin)
-
-
 OBJECTIVES: Registry[ObjectiveKind] = Registry(
     "objective",
     "selfrefine.objectives",
+    "selfrefine.objectives.base:ObjectiveKind",
     {
         "sft": "selfrefine.objectives.sft:SFT",
         "weighted-sft": "selfrefine.objectives.weighted_sft:WEIGHTED_SFT",
@@ -30,5 +24,4 @@ OBJECTIVES: Registry[ObjectiveKind] = Registry(
         "rloo": "selfrefine.objectives.rloo:RLOO",
         "grpo": "selfrefine.objectives.grpo:GRPO",
     },
-    _adopt,
 )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from selfrefine.registry import BUILT_IN, Origin
+from selfrefine.registry import BUILT_IN, NoSettings, Origin
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -69,10 +69,6 @@ LossFn = Callable[[Sequence[Any], Batch], Loss]
 Rows = Literal["answers", "all", "pairs", "labels", "groups"]
 """What an objective learns from: good answers, all scored ones, chosen against rejected ones of one prompt,
 answers that are each chosen or rejected, or all answers to a prompt."""
-
-
-class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Of an objective that has none of its own."""
 
 
 class StepBaseline(NamedTuple):

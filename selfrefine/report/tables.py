@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from selfrefine.config import path_of
 from selfrefine.doctor import Check
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.report.guards import watched_view
@@ -156,7 +157,7 @@ def run_view(
 
 def _setting(config: Mapping[str, Any], dotted: str) -> str:
     value: Any = config
-    for key in dotted.split("."):
+    for key in path_of(dotted):
         value = value.get(key) if isinstance(value, Mapping) else None
     return msgspec.json.encode(value).decode()
 

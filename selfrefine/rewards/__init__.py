@@ -4,30 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from selfrefine.registry import Origin, Registry
+from selfrefine.registry import Registry
 
 if TYPE_CHECKING:
     from selfrefine.rewards.base import RewardKind
 
 
-def _adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
-    from selfrefine.rewards.outside import adopt
-
-    return adopt(name, value, origin)
-
-
 REWARDS: Registry[RewardKind] = Registry(
     "reward",
     "selfrefine.rewards",
+    "selfrefine.rewards.base:RewardKind",
     {
         "exact": "selfrefine.rewards.exact:REWARD",
         "numeric": "selfrefine.rewards.numeric:REWARD",
         "regex": "selfrefine.rewards.regex:REWARD",
         "coverage": "selfrefine.rewards.coverage:REWARD",
         "sentence": "selfrefine.rewards.sentence:REWARD",
-        "bleu": "selfrefine.rewards.bleu:REWARD",
-        "chrf": "selfrefine.rewards.chrf:REWARD",
-        "ter": "selfrefine.rewards.ter:REWARD",
+        "bleu": "selfrefine.rewards.sacre:BLEU",
+        "chrf": "selfrefine.rewards.sacre:CHRF",
+        "ter": "selfrefine.rewards.sacre:TER",
         "length": "selfrefine.rewards.length:REWARD",
         "repetition": "selfrefine.rewards.repetition:REWARD",
         "fluency": "selfrefine.rewards.fluency:REWARD",
@@ -37,5 +32,5 @@ REWARDS: Registry[RewardKind] = Registry(
         "majority": "selfrefine.rewards.majority:REWARD",
         "random": "selfrefine.rewards.random:REWARD",
     },
-    _adopt,
+    adopt="selfrefine.rewards.outside:adopt",
 )

@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample, groups
-from selfrefine.registry import BUILT_IN, Origin
+from selfrefine.registry import BUILT_IN, NoSettings, Origin
 from selfrefine.words import nearest
 
 if TYPE_CHECKING:  # a reward that asks no model knows nothing of engines
@@ -48,10 +48,6 @@ class RewardOptions(Struct, frozen=True, kw_only=True):
     """Details may name references (concepts that stand only there); off unless the user asked."""
     engine: Engine | None = None
     """The policy, for kinds with `needs_engine`; for the others there may be none."""
-
-
-class NoSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    """Of a reward that has none of its own."""
 
 
 class CorpusScore(Struct, frozen=True, kw_only=True):

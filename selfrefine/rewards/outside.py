@@ -29,9 +29,7 @@ from selfrefine.rewards.base import (
 
 
 def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
-    """What a plugin or a file offers, as a reward of that name; None where it is none."""
-    if isinstance(value, RewardKind):
-        return msgspec.structs.replace(value, name=name, origin=origin)
+    """A plain function as a reward of that name; None for what is none."""
     if not callable(value):
         return None
     return RewardKind(name=name, about=_about(value), make=_of_function(name, value), origin=origin)

@@ -1,18 +1,50 @@
-"""What bleu, chrf and ter share: sacreBLEU per sentence for the rows, per corpus for the summary."""
+"""bleu, chrf, ter: sacreBLEU per sentence for the rows, per corpus for the summary.
+
+bleu: sentence-level BLEU / 100, with effective order (short answers have no 4-grams). chrf: chrF2 / 100.
+ter: 1 - TER/100, at least 0: TER counts edits per reference word, so lower is better and it can pass 100.
+
+Source: Papineni et al. 2002 (BLEU); Popovic 2015, 2017 (chrF, chrF++); Snover et al. 2006 (TER); computed by
+sacreBLEU (Post 2018), whose signature is stored.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import CorpusScore, Scorer, checked, each
+from selfrefine.rewards.base import CorpusScore, RewardKind, RewardOptions, Scorer, checked, each
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
 
-def scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[[float], float]) -> Scorer:
+Lowercase = Annotated[bool, Meta(description="Compare without regard to case.")]
+
+
+class BleuSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    """These three are what sacreBLEU's own classes take."""
+
+    tokenize: Annotated[
+        Literal["13a", "intl", "char", "zh", "none"], Meta(description="sacreBLEU's tokeniser.")
+    ] = "13a"
+    lowercase: Lowercase = False
+
+
+class ChrfSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    word_order: Annotated[int, Meta(ge=0, le=4, description="Longest word n-gram; 2 makes it chrF++.")] = 0
+    lowercase: Lowercase = False
+
+
+class TerSettings(Struct, frozen=True, forbid_unknown_fields=True):
+    normalized: Annotated[bool, Meta(description="Tokenise and normalise as TERCOM does.")] = False
+    case_sensitive: Annotated[bool, Meta(description="A difference of case is an edit.")] = False
+
+
+def _scorer(name: str, label: str, metric: Callable[[], Metric], value: Callable[[float], float]) -> Scorer:
     """`value` maps the metric's raw figure (0 to 100, TER beyond) to [0, 1]."""
     sentence = metric()
 
@@ -47,3 +79,34 @@ class Corpus:
         self._metric.num_refs = next(iter(references)) if len(references) == 1 else -1  # -1: shown as "var"
         score = self._metric._compute_score_from_stats(list(sums)).score
         return CorpusScore(score=score, signature=str(self._metric.get_signature()))
+
+
+def _kind(
+    label: str,
+    settings: type[Struct],
+    source: str,
+    value: Callable[[float], float] = lambda raw: raw / 100,
+    **fixed: Any,
+) -> RewardKind:
+    name = label.lower()
+
+    def make(own: Struct, options: RewardOptions) -> Scorer:
+        from sacrebleu import metrics
+
+        metric = getattr(metrics, label.upper())
+        return _scorer(name, label, lambda: metric(**asdict(own), **fixed), value)
+
+    return RewardKind(
+        name=name,
+        about=f"sacreBLEU's {label} of the sentence, brought to 0 to 1, higher is better",
+        make=make,
+        settings=settings,
+        needs_references=True,
+        corpus=True,
+        source=source,
+    )
+
+
+BLEU = _kind("BLEU", BleuSettings, "Papineni et al. 2002", effective_order=True)
+CHRF = _kind("chrF", ChrfSettings, "Popovic 2015, 2017")
+TER = _kind("TER", TerSettings, "Snover et al. 2006", lambda raw: 1 - min(raw, 100.0) / 100)

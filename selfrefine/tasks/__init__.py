@@ -11,7 +11,7 @@ import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
 from selfrefine.records import Task
-from selfrefine.registry import Registry, of_kind, split
+from selfrefine.registry import Registry, split
 from selfrefine.runfolder.jsonl import IdIndex
 from selfrefine.tasks.base import PLACEHOLDER, Located, SourceKind, TaskOptions, checked_options, content_id
 from selfrefine.words import near
@@ -21,6 +21,7 @@ __all__ = ["SOURCES", "SourceKind", "TaskOptions", "listing", "load"]
 SOURCES: Registry[SourceKind] = Registry(
     "task source",
     "selfrefine.tasks",
+    "selfrefine.tasks.base:SourceKind",
     {
         "-": "selfrefine.tasks.lines:STREAM",
         "jsonl": "selfrefine.tasks.lines:JSONL",
@@ -30,7 +31,6 @@ SOURCES: Registry[SourceKind] = Registry(
         "concepts": "selfrefine.tasks.concepts:CONCEPTS",
         "hub": "selfrefine.tasks.hub:HUB",
     },
-    of_kind(SourceKind),
 )
 
 _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")

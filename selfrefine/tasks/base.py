@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Task
-from selfrefine.registry import BUILT_IN, Origin
+from selfrefine.registry import BUILT_IN, NoSettings, Origin
 from selfrefine.words import nearest
 
 Located = tuple[str, Task]
@@ -46,10 +46,6 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     """`--set key=value` for the source: a table, of which the source gets its own struct."""
     stream: BinaryIO | None = None
     """What "-" reads."""
-
-
-class NoSettings(Struct, frozen=True):
-    """Of a source that has none of its own."""
 
 
 class SourceKind(Struct, frozen=True, kw_only=True):

@@ -119,7 +119,7 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
     told["config"]["evaluate"]["temperature"] = 0.0
     told["config"]["generate"]["stop"] = ["\n"]
     manifest.write_text(json.dumps(told))
-    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with another generate.stop than first")
+    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with another evaluate.stop than first")
     told["config"]["generate"]["stop"] = []
     (place / "runs/better/final/summary.json").unlink()
     manifest.write_text(json.dumps(told))

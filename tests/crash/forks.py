@@ -7,7 +7,9 @@ ran an op there is no thread pool to inherit half of. The client (`Forks`) talks
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
+import importlib.metadata
 import json
 import os
 import signal
@@ -34,6 +36,8 @@ class Job:
     again: int = 0
     meanwhile: Job | None = None
     """Runs while a stopped child stands still; its status is the chain's next one."""
+    until: str = ""
+    """SIGKILL at the door of this stage ("reward 2")."""
     log: str = ""
     """Every failpoint passed is written to this file, as "N name", after the stages' names."""
     plant: str = ""
@@ -114,7 +118,6 @@ def _fork(job: dict[str, Any]) -> int:
 def _child(job: dict[str, Any]) -> int:
     import torch
 
-    from selfrefine.cli import app
     from selfrefine.cli.guard import guarded
 
     os.chdir(job["cwd"])
@@ -123,9 +126,10 @@ def _child(job: dict[str, Any]) -> int:
     os.dup2(out, 1)
     os.dup2(out, 2)
     torch.set_num_threads(1)
+    gc.disable()  # a short life
     _arm(job)
     sys.argv = ["selfrefine", *job["argv"]]
-    code = guarded(app)
+    code = guarded(_command)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
@@ -147,8 +151,8 @@ def _arm(job: dict[str, Any]) -> None:
         failpoints.signal = SimpleNamespace(SIGKILL=number)  # type: ignore[assignment]
     if job["again"]:
         _signal_again(failpoints, job["again"])
-    if job["log"]:
-        _log_stages(job["log"])
+    if job["log"] or job["until"]:
+        _name_stages(job["log"], job["until"])
     if job["plant"]:
         import pytest
         import test_failpoints
@@ -169,19 +173,29 @@ def _signal_again(failpoints: Any, again: int) -> None:
     failpoints.os = SimpleNamespace(kill=kill, getpid=os.getpid, environ=os.environ)
 
 
-def _log_stages(log: str) -> None:
-    from selfrefine.stages import stages
+def _name_stages(log: str, until: str) -> None:
+    """Write the names of the stages that are entered into the log; die at the door of `until`."""
+    from selfrefine.stages import cycle
 
-    def logged(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
-        def named(work: Any, k: Any = "", *more: Any) -> Any:
-            with Path(log).open("a") as stream:
-                stream.write(f"{name} {k}\n" if isinstance(k, int) else f"{name}\n")
-            return stage(work, *(() if k == "" else (k,)), *more)
+    def named(name: str, stage: Callable[..., Any]) -> Callable[..., Any]:
+        def entered(session: Any, *k: int) -> Any:
+            title = " ".join([name, *map(str, k)])
+            if title == until:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if log:
+                with Path(log).open("a") as stream:
+                    stream.write(f"{title}\n")
+            return stage(session, *k)
 
-        return named
+        return entered
 
-    for name in ("baseline", "generate", "critique", "reward", "select", "finetune", "gate", "final"):
-        setattr(stages, name, logged(name, getattr(stages, name)))
+    cycle.ROUND = tuple(named(stage.__name__.removesuffix("_round"), stage) for stage in cycle.ROUND)
+    for name in ("baseline", "final"):
+        setattr(cycle, name, named(name, getattr(cycle, name)))
+
+
+_command: Callable[[], object]
+"""The command line as `app()` builds it, built once: a tenth of a short child's time."""
 
 
 def _warm() -> None:
@@ -208,12 +222,20 @@ def _warm() -> None:
 
 
 def _fill_caches() -> None:
-    """Tables that transformers and peft would build anew in every child: pure Python, a third of a second."""
+    """What every child would build anew: pure Python, a third of a second."""
     import torch
+    import typer.main
     from peft.tuners.tuners_utils import BaseTunerLayer
     from transformers.conversion_mapping import get_checkpoint_conversion_mapping
     from transformers.models.llama import modeling_llama
 
+    from selfrefine import prompts
+    from selfrefine.cli import app
+
+    global _command
+    _command = typer.main.get_command(app)
+    prompts.load("critique", "critique")  # compiles jinja's regular expressions, and our own
+    importlib.metadata.version = functools.cache(importlib.metadata.version)
     get_checkpoint_conversion_mapping("llama")
     for kind in (*vars(modeling_llama).values(), torch.nn.Linear, torch.nn.Embedding, torch.nn.ModuleList):
         if isinstance(kind, type):

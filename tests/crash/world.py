@@ -1,6 +1,6 @@
 """A small run and what surrounds it: model, tasks, reward and configuration, made once; folders to run it in.
 
-Two layers, 303 tokens, two rounds of 4 tasks x 2 samples with a critique pass, two commit units in generate
+One layer, 303 tokens, two rounds of 4 tasks x 2 samples with a critique pass, two commit units in generate
 and critique, two training checkpoints a round: every kind of failpoint, in half a second.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,7 +96,12 @@ class World:
 
     def __init__(self, folder: Path, forks: Forks) -> None:
         self.folder, self.forks = folder, forks
-        tiny.save(folder / "model")
+        self._before: dict[str, Case] = {}
+        tiny.save(folder / "model", num_hidden_layers=1)
+        # The shipped prompts are hundreds of tokens here, which is most of a run's arithmetic and no part of
+        # what is tested.
+        (folder / "critique.md").write_text("{{ task }} {{ answer }}?")
+        (folder / "revise.md").write_text("{{ answer }} {{ critique }}!")
         shutil.copy(Path(__file__).parent / "letters.py", folder)
         questions = [{"id": f"t{i}", "prompt": f"what is {i} + {7 * i % 11}?"} for i in range(20)]
         (folder / "tasks.jsonl").write_text("".join(json.dumps(q) + "\n" for q in questions))
@@ -109,6 +115,9 @@ class World:
         tables = {table: dict(settings) for table, settings in SETTINGS.items()}
         tables[""] |= {"model": str(self.folder / "model")}
         tables["tasks"] |= {"source": str(self.folder / "tasks.jsonl")}
+        tables["critique"] |= {
+            f"{kind}_prompt": str(self.folder / f"{kind}.md") for kind in ("critique", "revise")
+        }
         tables["reward"] = {"use": [f"{self.folder / 'letters.py'}:share"]}
         for key, value in changes.items():
             table, _, setting = key.rpartition("__")
@@ -120,6 +129,13 @@ class World:
             lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
         path.write_text("\n".join(lines) + "\n")
         return path
+
+    def before(self, stage: str) -> Case:
+        """A run that was killed at the door of a stage."""
+        if stage not in self._before:
+            case = self._before[stage] = self.case(f"before {stage}")
+            assert self.run(case.cycle(until=stage)) == [-signal.SIGKILL], case.said
+        return self._before[stage]
 
     def case(self, name: str, copy: Case | None = None) -> Case:
         """A new folder; `copy`: with the runs of another case in it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import torch
 
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.answers import at_stop_text, completion
-from selfrefine.engines.base import Completion, Engine, Request
+from selfrefine.engines.base import Completion, Engine, Request, exact_logprobs
 from selfrefine.engines.local import LocalEngine
+from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message
 from selfrefine.sampling.decode import Live
@@ -241,7 +243,7 @@ def test_base_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     assert len(set(policies)) == 3 and engine.policy == policies[0]
 
 
-def test_score_base_is_the_round_0_policy_while_an_adapter_is_merged(tmp_path: Path) -> None:
+def test_bare_is_the_model_without_any_adapter_while_one_is_merged(tmp_path: Path) -> None:
     """The trap: a reference policy that silently is the last iterate."""
     engine = tiny.engine()
     pair: tuple[list[Sequence[int]], list[Sequence[int]]] = ([(1, 2, 3)], [(4, 5, 6)])
@@ -358,3 +360,31 @@ def test_unknown_targets_are_a_configuration_error_and_leave_nothing_behind() ->
     ):
         pass
     assert same_bits(engine.model, before) and not hasattr(engine.model, "peft_config")
+
+
+def test_capabilities_are_what_the_engines_do(tmp_path: Path) -> None:
+    engine, script = tiny.engine(), Scripted()
+    folder = adapter(engine, tmp_path / "a")
+    for one in (engine, script):
+        trains, adapts = "train" in one.capabilities, "adapters" in one.capabilities
+        with nullcontext() if trains else pytest.raises(EngineError, match="cannot be trained"):
+            one.trainer()
+        with nullcontext() if adapts else pytest.raises(EngineError, match="takes no adapters"):
+            one.use_adapter(folder)
+        one.use_adapter(None)  # the bare model is everybody's
+        assert (one.facts().model["id"] and one.memory is None) or trains
+    assert exact_logprobs(engine.signature) and not exact_logprobs(script.signature)
+    with pytest.raises(EngineError, match="no weights"):
+        script.save_merged(tmp_path / "m")
+
+
+def test_opening_the_trainer_leaves_the_sampler_at_the_bare_model(tmp_path: Path) -> None:
+    """They share the weights: who trains says afterwards which adapter is to be sampled from."""
+    engine = tiny.engine()
+    bare, folder = engine.policy, adapter(engine, tmp_path / "a")
+    before = bits(engine.model)
+    engine.use_adapter(folder)
+    assert engine.policy != bare
+    with engine.trainer().open(folder, LoraConfig(r=4), 0):
+        pass
+    assert engine.policy == bare and same_bits(engine.model, before)

@@ -15,7 +15,7 @@ MODULES = sorted({place.partition(":")[0] for place in OBJECTIVES.built_in.value
 def test_these_are_the_objectives() -> None:
     """So that the next test does not pass for want of files."""
     names = [module.removeprefix("selfrefine.objectives.") for module in MODULES]
-    assert names == ["dpo", "grpo", "kto", "reinforce", "rloo", "sft", "weighted_sft"]
+    assert set(names) >= {"dpo", "grpo", "kto", "reinforce", "rloo", "sft", "weighted_sft"}
 
 
 @pytest.mark.parametrize("name", MODULES)

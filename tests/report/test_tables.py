@@ -48,8 +48,11 @@ def manifest() -> RunManifest:
     return RunManifest(
         name="demo",
         argv=("selfrefine", "cycle", "--run", HOSTILE),
-        config={"train": {"lr": 3e-4, "rank": 16}},
-        origins={"train.lr": "flag", "train.rank": "default"},
+        config={
+            "train": {"lr": 3e-4, "rank": 16},
+            "reward": {"settings": {"numeric": {"tolerance": 0.5}}},
+        },
+        origins={"train.lr": "flag", "train.rank": "default", "reward.numeric.tolerance": "file"},
         seeds={"run": 7},
         git={},
         packages={},
@@ -98,7 +101,7 @@ def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None
     text = shown(
         tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost, stop="patience")])
     )
-    assert "train.lr = 0.0003" in text
+    assert "train.lr = 0.0003" in text and "reward.numeric.tolerance = 0.5" in text
     assert "train.rank" not in text  # a default nobody chose
     assert "round 1: 1,024 samples, 12,345 tokens, 3 unscored" in text
     assert "0.290 beats 0.285" in text and "rolled back" in text and "stopped: patience" in text

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
+import torch
 from making import made
+from msgspec.structs import replace
 
-from selfrefine.config import Sampling
+from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.base import Completion, Request
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message, Sample, Task
@@ -108,3 +112,24 @@ def test_p_true_needs_two_distinct_words_and_a_model() -> None:
     for name in ("fluency", "p-true"):
         with pytest.raises(ConfigError, match=f"{name} asks a model"):
             made(name)
+
+
+def test_fluency_of_a_run_that_starts_from_an_adapter_is_still_that_of_the_bare_model(tmp_path: Path) -> None:
+    """The start is round 0's policy, and it is not the judge: what it was taught would be fluent."""
+    engine = tiny.engine()
+    row = sample("the answer", prompt_token_ids=engine.encode_text("what is"))
+    row = replace(row, token_ids=engine.encode_answer(row.text))
+    with engine.trainer().open(None, LoraConfig(r=4), 0) as opened:
+        for name, parameter in opened.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(0.2)
+        engine.trainer().save(opened, tmp_path / "start")
+    engine.use_adapter(tmp_path / "start")
+    with torch.no_grad():
+        ids = torch.tensor([[*row.prompt_token_ids, *row.token_ids]])
+        places = slice(len(row.prompt_token_ids) - 1, -1)
+        tables = [model(ids).logits[0, places].log_softmax(-1) for model in (tiny.model(), engine.model)]
+    answer = torch.tensor(row.token_ids)[:, None]
+    expected, start = (table.gather(-1, answer).mean().exp().item() for table in tables)
+    [reward] = made("fluency", engine).score([row])
+    assert reward.value == pytest.approx(expected, rel=1e-4) and reward.value != pytest.approx(start, rel=0.1)

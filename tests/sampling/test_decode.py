@@ -47,7 +47,7 @@ def run(model: Any, jobs: Sequence[Job], how: Rules, budget: Budget = WIDE) -> d
     return found
 
 
-def reference(model: Any, prompt: list[int], tokens: int) -> list[int]:
+def reference(model: Any, prompt: list[int], tokens: int, **more: Any) -> list[int]:
     out = model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones((1, len(prompt)), dtype=torch.long),
@@ -55,6 +55,7 @@ def reference(model: Any, prompt: list[int], tokens: int) -> list[int]:
         max_new_tokens=tokens,
         eos_token_id=None,
         pad_token_id=END,
+        **more,
     )
     return list(out[0, len(prompt) :].tolist())
 
@@ -84,6 +85,20 @@ def test_greedy_is_generate_token_for_token(kind: str) -> None:
     if kind != "gemma2":  # its eager attention casts float64's smallest number to float32: -inf, then NaN
         model = model.double()
     compare_with_generate(model, prompts(9, 30), 24, Budget(rows=4, tokens=10_000, prefill_tokens=64))
+
+
+def test_a_repetition_penalty_is_generate_s_token_for_token() -> None:
+    """Over prompts, over answers, and over rows that move when others leave: three for nine requests."""
+    model = tiny.model().double()
+    asked = prompts(9, 30)
+    free = [reference(model, prompt, 24, repetition_penalty=1.4) for prompt in asked]
+    stop = {max(set(ids), key=ids.index) for ids in free[:9:4]}
+    jobs = [Job(i, prompt, [0, 1]) for i, prompt in enumerate(asked)]
+    found = run(model, jobs, rules(24, sorted(stop), repetition_penalty=1.4), Budget(4, 10_000, 64))
+    for i, ids in enumerate(free):
+        assert found[i, 0].token_ids == found[i, 1].token_ids == until(stop, ids), f"prompt {i}"
+    assert len({len(row.token_ids) for row in found.values()}) > 2
+    assert free != [reference(model, prompt, 24) for prompt in asked]
 
 
 @pytest.mark.parametrize(("kind", "seed"), [("llama", 3), ("gemma3", 1)])  # seeds that do not soon repeat

@@ -8,6 +8,8 @@ import torch
 from scipy.stats import chisquare  # type: ignore[import-untyped]
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -19,15 +21,30 @@ from selfrefine.sampling.draw import draw, inverse_cdf
 BELOW_ONE = np.nextafter(1.0, 0.0)
 
 
-def warped(logits_V: torch.Tensor, temperature: float, top_k: int, top_p: float) -> np.ndarray:
+SEEN = (0, 3, 5)
+"""What stands in the row already, prompt and answer."""
+
+
+def warped(logits_V: torch.Tensor, how: Sampling) -> np.ndarray:
     """The distribution that `model.generate` would sample from."""
-    warpers = LogitsProcessorList([TemperatureLogitsWarper(temperature)])
-    if top_k:
-        warpers.append(TopKLogitsWarper(top_k))
-    if top_p < 1.0:
-        warpers.append(TopPLogitsWarper(top_p))
-    scores = warpers(torch.zeros((1, 1), dtype=torch.long), logits_V[None].double())
+    warpers = LogitsProcessorList()
+    if how.repetition_penalty != 1.0:
+        warpers.append(RepetitionPenaltyLogitsProcessor(how.repetition_penalty))
+    warpers.append(TemperatureLogitsWarper(how.temperature))
+    if how.top_k:
+        warpers.append(TopKLogitsWarper(how.top_k))
+    if how.top_p < 1.0:
+        warpers.append(TopPLogitsWarper(how.top_p))
+    if how.min_p:
+        warpers.append(MinPLogitsWarper(how.min_p))
+    scores = warpers(torch.tensor([SEEN]), logits_V[None].double())
     return torch.softmax(scores[0], -1).numpy()
+
+
+def seen(rows: int, vocabulary: int) -> torch.Tensor:
+    mask_BV = torch.zeros((rows, vocabulary), dtype=torch.bool)
+    mask_BV[:, list(SEEN)] = True
+    return mask_BV
 
 
 def p_value(counts_V: np.ndarray, probabilities_V: np.ndarray) -> float:
@@ -45,25 +62,62 @@ def p_value(counts_V: np.ndarray, probabilities_V: np.ndarray) -> float:
 
 @pytest.mark.parametrize("vocabulary", [7, 303])
 @pytest.mark.parametrize(
-    ("temperature", "top_k", "top_p"),
-    [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 5, 1.0), (1.0, 0, 0.8), (0.7, 5, 0.8), (1.5, 40, 0.95)],
+    "how",
+    [
+        Sampling(),
+        Sampling(temperature=0.7),
+        Sampling(top_k=5),
+        Sampling(top_p=0.8),
+        Sampling(temperature=0.7, top_k=5, top_p=0.8),
+        Sampling(temperature=1.5, top_k=40, top_p=0.95),
+        Sampling(min_p=0.1),
+        Sampling(temperature=1.5, min_p=0.2),
+        Sampling(temperature=1.5, top_k=5, top_p=0.9, min_p=0.3),
+        Sampling(temperature=1.3, top_p=0.95, min_p=0.05),
+        Sampling(repetition_penalty=1.8),
+        Sampling(temperature=0.7, top_k=6, min_p=0.05, repetition_penalty=0.6),
+    ],
+    ids=repr,
 )
-def test_draws_follow_the_distribution_generate_would_sample(
-    vocabulary: int, temperature: float, top_k: int, top_p: float
-) -> None:
+def test_draws_follow_the_distribution_generate_would_sample(vocabulary: int, how: Sampling) -> None:
+    """Recorded is what the policy itself thinks of the token, whatever shaped the draw."""
     rng = np.random.default_rng(vocabulary)
     logits_V = torch.tensor(rng.normal(0, 2, vocabulary), dtype=torch.float32)
-    exact_V = warped(logits_V, temperature, top_k, top_p)
+    assert (logits_V[list(SEEN)] > 0).any() and (logits_V[list(SEEN)] < 0).any()
+    exact_V = warped(logits_V, how)
     uniforms_B = torch.tensor(rng.random(30_000))
-    drawn_B, logprobs_B = draw(
-        logits_V.repeat(30_000, 1), uniforms_B, Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
-    )
+    mask_BV = seen(30_000, vocabulary) if how.repetition_penalty != 1.0 else None
+    drawn_B, logprobs_B = draw(logits_V.repeat(30_000, 1), uniforms_B, how, mask_BV)
     torch.testing.assert_close(logprobs_B, logits_V.log_softmax(-1)[drawn_B], rtol=1e-5, atol=2e-6)
     counts_V = np.bincount(drawn_B.numpy(), minlength=vocabulary)
     assert p_value(counts_V, exact_V) > 1e-4
     # The check has teeth: the untruncated, untempered distribution is told apart at once.
-    if (temperature, top_k, top_p) != (1.0, 0, 1.0):
-        assert p_value(counts_V, warped(logits_V, 1.0, 0, 1.0)) < 1e-9
+    if how != Sampling():
+        assert p_value(counts_V, warped(logits_V, Sampling())) < 1e-9
+
+
+def test_min_p_is_relative_to_the_likeliest_by_hand() -> None:
+    """Of 0.5, a fifth is 0.1: 0.0625 goes. Squared and renormalised (temperature 1/2) 0.1875 goes as well."""
+    logits_BV = torch.log(torch.tensor([0.25, 0.0625, 0.5, 0.1875])).repeat(1000, 1)
+    uniforms_B = torch.linspace(0, BELOW_ONE, 1000, dtype=torch.float64)
+    for how, kept in (
+        (Sampling(min_p=0.2), {0, 2, 3}),
+        (Sampling(temperature=0.5, min_p=0.2), {0, 2}),
+        # After top-p: of 0.5, 0.25, 0.1875 renormalised the first two would reach 0.78 already.
+        (Sampling(top_p=0.78, min_p=0.2), {0, 2, 3}),
+    ):
+        assert set(draw(logits_BV.clone(), uniforms_B, how)[0].tolist()) == kept
+
+
+def test_a_penalty_moves_the_greedy_token_and_not_its_logprob() -> None:
+    """2.0 / 2 is less than 1.5; -0.1 * 2 is less than -0.15. The logprobs are those of the raw logits."""
+    logits = torch.tensor([[2.0, 1.5, -1.0], [-0.1, -0.15, -3.0]])
+    expected = logits.log_softmax(-1)[:, 1]
+    mask = torch.tensor([[True, False, False], [True, False, False]])
+    greedy = Sampling(temperature=0.0, repetition_penalty=2.0)
+    drawn, logprobs = draw(logits, torch.zeros(2), greedy, mask)
+    assert drawn.tolist() == [1, 1]
+    torch.testing.assert_close(logprobs, expected)
 
 
 def test_temperature_zero_is_argmax_and_uses_no_uniform() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 
 from selfrefine.config import GenerateConfig, ObjectiveConfig, SelectConfig, TrainConfig
 from selfrefine.engines.base import EXACT, make_signature
+from selfrefine.engines.local import LocalEngine
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Lesson, Message, Sample, Task
@@ -131,16 +133,39 @@ def test_logprobs_of_half_precision_are_not_what_training_would_compute(engine: 
         ("", False),  # a row from elsewhere that says nothing
         ("scripted:float32", False),
         (make_signature("served", "cuda", EXACT, "by somebody"), True),
-        (
-            make_signature("served", "cuda", "bfloat16", EXACT),
-            False,
-        ),  # another kind of engine, in half precision
+        # Another kind of engine in half precision: who looked for `local` believed it.
+        (make_signature("served", "cuda", "bfloat16", EXACT), False),
         (row.engine.replace("|float32|", "|bfloat16|"), False),
         ("local|cuda|bfloat16|unmerged|torch 2|transformers 5", False),
         ("local|cuda|float16|merged|torch 2|transformers 5", False),
     ):
         [item], _ = items([replace(row, engine=signature)], engine)
         assert (item.old_logprobs is not None) == trusted, signature
+
+
+def test_training_in_half_precision_trusts_no_recorded_logprob(engine: Any) -> None:
+    """Sampled exactly, elsewhere; what is trained rounds otherwise, so the ratio would not begin at 1."""
+    row = sampled(engine)
+    for model, exact in ((tiny.model(), True), (tiny.model().bfloat16(), False)):
+        trainer = LocalEngine(model, engine.tokenizer, engine.identity).trainer()
+        assert trainer.exact_logprobs is exact
+        [item], _ = items([row], trainer.tokeniser, exact=trainer.exact_logprobs)
+        assert (item.old_logprobs == row.logprobs) is exact
+
+
+def test_what_samples_need_not_be_what_trains(engine: Any, tmp_path: Path) -> None:
+    """The sampler's weights are other tensors, as in another process: it is told of the adapter."""
+    sampler = tiny.engine()
+    trainer = LocalEngine(tiny.model(), engine.tokenizer, engine.identity).trainer()
+    rows = [replace(row, reward=1.0) for row in generate([TASK], sampler, GenerateConfig(n=4), 1)]
+    bare, folder = sampler.policy, tmp_path / "a"
+    finetune(rows, trainer, TrainConfig(lr=0.01), ObjectiveConfig(), 0, lambda log, save: save(folder))
+    assert sampler.policy == bare
+    pairs = [row.prompt_token_ids for row in rows], [row.token_ids for row in rows]
+    before = sampler.score(*pairs)
+    sampler.use_adapter(folder)
+    assert sampler.policy != bare
+    assert sum(map(sum, sampler.score(*pairs))) > sum(map(sum, before)) + 1.0
 
 
 def test_replayed_rows_without_usable_logprobs_are_left_out_of_a_policy_gradient(engine: Any) -> None:
