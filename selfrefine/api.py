@@ -17,7 +17,7 @@ from selfrefine.errors import RunFolderError, UsageError
 from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
-from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
+from selfrefine.runfolder.summaries import FinalSummary, GateDecision, RoundSummary, RunManifest
 
 T = TypeVar("T")
 RUNS_DIR = Path("runs")
@@ -83,11 +83,11 @@ class Round:
 
 
 class Final:
-    """What a run ended with. `summary` is final/summary.json."""
+    """What a run ended with: the accepted policy on the test tasks, and the rows that it was measured on."""
 
-    def __init__(self, folder: RoundDir) -> None:
+    def __init__(self, folder: RoundDir, summary: FinalSummary) -> None:
         self._folder = folder
-        self.summary: dict[str, Any] = msgspec.json.decode((folder.path / "summary.json").read_bytes())
+        self.summary = summary
 
     def samples(self, stage: str = "test") -> Rows[Sample]:
         return _samples(self._folder, stage)
@@ -117,7 +117,8 @@ class OpenedRun:
     @property
     def final(self) -> Final | None:
         """None as long as the run has not ended."""
-        return Final(self._run.final) if (self._run.final.path / "summary.json").is_file() else None
+        summary = self._run.final_summary()
+        return None if summary is None else Final(self._run.final, summary)
 
     @property
     def events(self) -> Rows[dict[str, Any]]:
