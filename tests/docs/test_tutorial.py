@@ -119,6 +119,11 @@ def test_the_whole_cookbook_with_a_tiny_model(tmp_path: Path, program: Path) -> 
     table = [
         *for_a_tiny_model(str(tiny_model)),
         (r"tasks\.(gate|test)=100", r"tasks.\1=20"),
+        (
+            r"^selfrefine generate concepts.*-n 8",
+            r"\g<0> " + " ".join(f"--stop '{letter}'" for letter in stop),
+        ),
+        (r"-r coverage -r sentence --gate-on sentence", "-r random"),
         (r"--recipe constitutional-dpo", r"\g<0> --set critique.critic_model=scripted:critic.jsonl"),
     ]
     for block in COOKBOOK:
