@@ -7,9 +7,7 @@ ran an op there is no thread pool to inherit half of. The client (`Forks`) talks
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
-import importlib.metadata
 import json
 import os
 import signal
@@ -101,6 +99,7 @@ def serve(workers: int = 2) -> None:
 
 
 current: dict[int, dict[str, Any]] = {}
+command: Callable[[], object]
 
 
 def _fork(job: dict[str, Any]) -> int:
@@ -129,7 +128,7 @@ def _child(job: dict[str, Any]) -> int:
     gc.disable()  # a short life
     _arm(job)
     sys.argv = ["selfrefine", *job["argv"]]
-    code = guarded(_command)
+    code = guarded(command)
     sys.stdout.flush()
     sys.stderr.flush()
     return code
@@ -194,55 +193,12 @@ def _name_stages(log: str, until: str) -> None:
         setattr(cycle, name, named(name, getattr(cycle, name)))
 
 
-_command: Callable[[], object]
-"""The command line as `app()` builds it, built once: a tenth of a short child's time."""
-
-
-def _warm() -> None:
-    """Import what a run imports. Nothing is computed here: no tensor, no thread."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    import peft  # noqa: F401
-    import pytest  # noqa: F401
-    import rich.live  # noqa: F401
-    import scipy.stats  # noqa: F401
-    import typer._adapters  # type: ignore[import-not-found] # noqa: F401
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast  # noqa: F401
-    from transformers.models.llama import modeling_llama  # noqa: F401
+    import warm
 
-    import selfrefine.cli.open_run
-    import selfrefine.engines.load
-    import selfrefine.report.ending
-    import selfrefine.stages.cycle
-    import selfrefine.training.loop  # noqa: F401
     from selfrefine.engines import local
 
+    command = warm.up()
     local.UNIT_TOKENS["cpu"] = UNIT_TOKENS
-    _fill_caches()
-
-
-def _fill_caches() -> None:
-    """What every child would build anew: pure Python, a third of a second."""
-    import torch
-    import typer.main
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
-    from transformers.models.llama import modeling_llama
-
-    from selfrefine import prompts
-    from selfrefine.cli import app
-
-    global _command
-    _command = typer.main.get_command(app)
-    prompts.load("critique", "critique")  # compiles jinja's regular expressions, and our own
-    importlib.metadata.version = functools.cache(importlib.metadata.version)
-    get_checkpoint_conversion_mapping("llama")
-    for kind in (*vars(modeling_llama).values(), torch.nn.Linear, torch.nn.Embedding, torch.nn.ModuleList):
-        if isinstance(kind, type):
-            issubclass(kind, BaseTunerLayer)
-
-
-if __name__ == "__main__":
-    _warm()
-    gc.freeze()  # or every child walks through all the imported modules at its first collection
     serve()

@@ -90,7 +90,7 @@ def test_a_run_that_rolled_back_survives_too(world: World) -> None:
 def test_training_goes_on_from_an_undecided_candidate(world: World) -> None:
     """Four gate tasks never show a gain (p is 1/16 at best), so what is better stays undecided: the next
     round samples from it and continues its adapter, the run ends with the start; no crash changes that."""
-    path = world.configured("undecided", gate__mode="significant")
+    path = world.configured("undecided", gate__mode="significant", seed=1)
     command = ("cycle", "--run", "r", "--config", str(path))
     whole, log = world.case("undecided"), world.folder / "undecided.log"
     assert world.run(whole.job(*command, log=str(log)), whole.job("runs", "verify", "r")) == [0, 0], (

@@ -40,12 +40,14 @@ def commands(script: str) -> list[list[str]]:
     return calls
 
 
-def run(block: str, folder: Path) -> str:
+def run(block: str, folder: Path, program: Path | None = None) -> str:
     """Run a block as a reader would paste it, `selfrefine` being this checkout; its stdout and stderr.
+
+    `program`: what is called `selfrefine`, instead of a fresh process of this checkout.
 
     A failure anywhere, in the middle of a pipe too, fails the test and shows the block.
     """
-    shim = folder / ".bin" / "selfrefine"
+    shim = program or folder / ".bin" / "selfrefine"
     if not shim.exists():
         shim.parent.mkdir()
         shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m selfrefine "$@"\n')
