@@ -2,7 +2,7 @@
 
 Budgets are constants of a device class and never follow free memory, so that a run can be done again. One
 that turns out not to fit is halved once and for all: `Memory` keeps what holds from then on, a run keeps it
-in `plan.json` (`stages/work.py`), and a run that has such a file is outside byte identity.
+in `plan.json` (`stages/session.py`), and a run that has such a file is outside byte identity.
 """
 
 from __future__ import annotations

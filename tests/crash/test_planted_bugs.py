@@ -23,7 +23,8 @@ def test_a_planted_bug_is_found(world: World, plant: str, stage: str, name: str)
     # The bug moves the failpoints, so they are counted in a run that has it.
     assert world.run(world.case(f"{plant}-{stage}-whole").cycle(plant=plant, log=str(log))) == [0]
     points = world.numbered(log)
-    at = next(point.number for point in points if point[1:] == (name, stage))
+    # A stage's own summary may be torn and is written again; round.json, the last of its kind, may not.
+    at = [point.number for point in points if point[1:] == (name, stage)][-1 if name == "half" else 0]
     killed, resumed = world.run(case.cycle(at=at, plant=plant), case.cycle(plant=plant))
     assert killed == -9
     assert resumed != 0 or case.tree() != world.whole.tree(), f"{plant} went unseen"

@@ -15,7 +15,7 @@ from selfrefine.gating import gate
 from selfrefine.gating.comparison import compared
 from selfrefine.records import Message, Sample, Task
 from selfrefine.rewards.base import RewardOptions
-from selfrefine.rewards.exact import make
+from selfrefine.rewards.exact import ExactSettings, make
 from selfrefine.seeds import derive
 from selfrefine.steps.evaluate import evaluate, per_task
 
@@ -35,7 +35,7 @@ def null() -> list[list[list[Sample]]]:
         for i in range(80)
     ]
     settings = GenerateConfig(n=1, temperature=1.0, max_new_tokens=4)
-    exact = (make(RewardOptions(), None),)
+    exact = (make(ExactSettings(), RewardOptions()),)
     return [
         [
             evaluate(tasks, engine, settings, exact, derive(run, "policy", k), stage="gate")
