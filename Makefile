@@ -25,9 +25,10 @@ demo: $(BASE)  ## a 135M-parameter model learns two-term sums; about 4 minutes o
 demo-text: $(BASE)  ## the same model learns to write a sentence around four given words
 	$(BIN)/selfrefine $(DEMO_TEXT)
 
-# One thread per worker: two workers with two threads each would fight for two cores.
+# One thread per worker: two workers with two threads each would fight for two cores. Files are begun in the
+# order of tests/conftest.py, the slowest first; by itself xdist begins those with the most tests first.
 test: $(DEV)  ## the tests that take seconds, under 10 minutes in all on 2 cores
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(DEV)  ## the tests that take minutes: a million rows, pairs of crashes, the tutorial
 	$(PY) -m pytest -q -m long $(ARGS)

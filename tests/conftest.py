@@ -18,3 +18,24 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import tiny
 
     return tiny.save(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+SLOWEST = (
+    "test_every_crash.py",
+    "test_changed.py",
+    "test_pipes.py",
+    "test_interrupted.py",
+    "test_by_hand.py",
+    "test_bench_recipes.py",
+    "test_tutorial.py",
+    "test_recipe_runs.py",
+    "test_memory.py",
+    "test_decode.py",
+)
+"""The longest first. Workers take whole files (`make test`), in the order of the tests: begun last, one of
+these would keep one worker busy while the other has nothing left."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: i for i, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(SLOWEST)))

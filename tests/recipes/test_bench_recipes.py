@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from test_recipe_runs import CONFIG, READABLE
 
 ROOT = Path(__file__).parents[2]
@@ -18,6 +20,17 @@ from benchmarks import recipe_runs  # noqa: E402
 from benchmarks import recipes as bench  # noqa: E402
 from benchmarks.recipe_runs import DEMO, ON_TEXT, Plan, Result, adapter, result  # noqa: E402
 from selfrefine.stats import Difference, compare  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """What `-m selfrefine` can be asked of, without a start of seconds; it hands no signals on."""
+    folder = tmp_path_factory.mktemp("bin")
+    with warm.served(folder) as program:
+        script = folder / "python"
+        script.write_text(f'#!/bin/sh\nshift 2\nexec {program} "$@"\n')
+        script.chmod(0o755)
+        yield str(script)
 
 
 @pytest.fixture
@@ -37,9 +50,10 @@ def arguments(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
-    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, arguments: list[str], python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """self-rewarding fails here: a random model's critiques have no verdict. That is a line of the table."""
+    monkeypatch.setattr(sys, "executable", python)
     arguments += ["--only", "raft", "--only", "self-rewarding"]
     assert bench.main(arguments) == 0
     text = (tmp_path / "RECIPES.md").read_text()
@@ -146,8 +160,9 @@ def test_a_recipe_on_a_task_of_its_own_is_run_on_it(tmp_path: Path) -> None:
 
 
 def test_a_chain_starts_from_the_adapter_of_its_first_run(
-    tmp_path: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, arguments: list[str], python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "executable", python)
     chain = bench.CHAINED[1]
     plan = Plan(folder=tmp_path / "runs", only=(chain,))
     assert plan.names == [DEMO, chain]
