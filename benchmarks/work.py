@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from selfrefine.config import Config, Sampling, read_toml, resolve
+from selfrefine.config import Config, Sampling
 from selfrefine.engines.base import Request
 from selfrefine.engines.load import load_engine
 from selfrefine.engines.load import resolve as resolve_model
 from selfrefine.engines.local import LocalEngine
+from selfrefine.layers import read_toml, resolve
 from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
 from selfrefine.stages.prepare import make_splits

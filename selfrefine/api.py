@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from selfrefine.config import Config, flatten
+from selfrefine.config import Config
 from selfrefine.errors import RunFolderError, UsageError
+from selfrefine.layers import flatten
 from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name

@@ -12,8 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 from selfrefine.cli import common
-from selfrefine.config import (
-    Config,
+from selfrefine.config import Config
+from selfrefine.errors import ConfigError
+from selfrefine.fields import Setting
+from selfrefine.layers import (
     describe,
     flatten,
     keys,
@@ -23,8 +25,6 @@ from selfrefine.config import (
     resolve,
     stored,
 )
-from selfrefine.errors import ConfigError
-from selfrefine.fields import Setting
 
 
 def test_a_flag_beats_the_file_beats_the_run_beats_the_default() -> None:
@@ -295,7 +295,7 @@ def test_resolving_loads_no_torch() -> None:
     """`--help`, `ls` and every refusal would wait seconds for it."""
     code = (
         "import sys\n"
-        "from selfrefine.config import resolve\n"
+        "from selfrefine.layers import resolve\n"
         "from selfrefine.objectives import OBJECTIVES\n"
         "for name in OBJECTIVES:\n"
         "    resolve([('flag', {'objective.name': name})])\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from harness import answer, environment, jsonl, refused, selfrefine
 
-from selfrefine import config, doctor, registry
+from selfrefine import doctor, layers, registry
 from selfrefine.errors import ConfigError
 from selfrefine.fields import settings_of
 from selfrefine.registry import Registry, files_used, load_file, plugins_used
@@ -208,7 +208,7 @@ def test_what_a_configuration_uses_of_other_peoples_code(
     monkeypatch.setattr(
         Registry, "plugin", lambda self, name: "echoing 1.2" if name in ("shout", "echo") else ""
     )
-    used = config.resolve([("flag", given)]).config
+    used = layers.resolve([("flag", given)]).config
     assert plugins_used(used) == {"reward shout": "echoing 1.2", "engine echo": "echoing 1.2"}
     assert files_used(used) == {"mine.py": hashlib.sha256(Path("mine.py").read_bytes()).hexdigest()}
 

@@ -15,8 +15,8 @@ import typer
 from selfrefine import recipes
 from selfrefine.cli.guard import Stop, stoppable
 from selfrefine.compute import plain
-from selfrefine.config import Settings, flatten, parse_set, read_toml, resolve
 from selfrefine.errors import ConfigError, UsageError
+from selfrefine.layers import Settings, flatten, parse_set, read_toml, resolve
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from selfrefine.cli.common import RUNS_DIR
-from selfrefine.config import Settings
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
+from selfrefine.layers import Settings
 from selfrefine.objectives.fit import check_rows
 from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import typer
 
-from selfrefine import config
+from selfrefine import layers
 from selfrefine.cli import app
 from selfrefine.fields import table
 from selfrefine.records import Sample, Task
@@ -92,7 +92,7 @@ def configuration_markdown(page: str) -> str:
         opening, what, name, closing = found.groups()
         if what == "settings":
             rows = table(
-                s for key, s in config.keys().items() if (key.split(".")[0] if "." in key else "run") == name
+                s for key, s in layers.keys().items() if (key.split(".")[0] if "." in key else "run") == name
             )
         elif importlib.util.find_spec(_KINDS):
             rows = getattr(importlib.import_module(_KINDS), f"{name}_markdown")()

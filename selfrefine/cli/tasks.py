@@ -39,7 +39,7 @@ def command(
       selfrefine tasks questions.jsonl --prompt-field q --reference-field a
     """
     from selfrefine.cli.stream import write_tasks
-    from selfrefine.config import parse_set
+    from selfrefine.layers import parse_set
     from selfrefine.runfolder.jsonl import open_input, write_stdout
     from selfrefine.tasks import listing, load
     from selfrefine.tasks.base import TaskOptions

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfrefine.cli import common
-from selfrefine.config import Settings
+from selfrefine.layers import Settings
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession, Session

@@ -11,9 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from selfrefine.config import Config, stored
+from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.gating.comparison import compared
+from selfrefine.layers import stored
 from selfrefine.records import Sample, prompt_key
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer

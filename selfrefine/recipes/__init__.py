@@ -11,8 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from selfrefine.config import check_key, flatten, read_toml
 from selfrefine.errors import ConfigError
+from selfrefine.layers import check_key, flatten, read_toml
 from selfrefine.words import nearest
 
 FOLDER = Path(__file__).parent

@@ -16,8 +16,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from selfrefine.config import path_of
 from selfrefine.doctor import Check
+from selfrefine.layers import path_of
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.report.guards import watched_view
 from selfrefine.report.safe_text import text

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from selfrefine.config import Settings
+from selfrefine.layers import Settings
 from selfrefine.runfolder.summaries import RunManifest
 
 PACKAGES = (

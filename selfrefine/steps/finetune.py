@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Struct
 
-from selfrefine.config import ObjectiveConfig, TrainConfig, objective_settings
+from selfrefine.config import ObjectiveConfig, TrainConfig
 from selfrefine.engines.base import Trainer
 from selfrefine.errors import NothingToLearnError, TrainingError
+from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
 from selfrefine.seeds import derive

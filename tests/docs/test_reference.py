@@ -14,7 +14,7 @@ import pytest
 import typer
 from blocks import PAGES, ROOT, commands, fences
 
-from selfrefine import config, errors
+from selfrefine import config, errors, layers
 from selfrefine.cli import app, reference
 from selfrefine.cli.common import config_path
 from selfrefine.records import Lesson, Message, Sample, Task, encode
@@ -76,7 +76,7 @@ def test_every_setting_stands_on_its_page_once_with_its_default() -> None:
     page = (DOCS / "configuration.md").read_text()
     page = re.sub(r"<!-- kinds: .*?<!-- /kinds -->", "", page, flags=re.DOTALL)  # settings of their own
     told = re.findall(r"^\| `([a-z_.]+)` \| [^|]+ \| (–|`[^`]*`) \| [^|]+ \|$", page, re.MULTILINE)
-    assert [key for key, _ in told] == list(config.keys()), "keys, in the order of config.py"
+    assert [key for key, _ in told] == list(layers.keys()), "keys, in the order of config.py"
     defaults = msgspec.to_builtins(config.Config())
     for key, shown in told:
         default = functools.reduce(lambda table, name: table[name], key.split("."), defaults)
@@ -101,7 +101,7 @@ def test_the_tables_are_written_between_their_markers_and_nothing_else_is() -> N
 
 
 def test_every_setting_describes_itself_and_begins_with_a_sentence_for_help() -> None:
-    for setting in config.keys().values():
+    for setting in layers.keys().values():
         assert re.fullmatch(r"[A-Z`].*\.", setting.description), f"{setting.key} has no sentence"
         assert len(setting.help) <= 110, f"{setting.key}: its first sentence is too long for a flag's help"
         if setting.choices:
@@ -160,9 +160,9 @@ def test_the_program_understands_what_the_docs_tell_to_type(page: str, call: lis
     except typer.Exit:  # --help, --version
         return
     for text in given.get("set_") or []:
-        key, _ = config.parse_set(text)
+        key, _ = layers.parse_set(text)
         if call[0] != "tasks":
-            config.check_key(key, "flag")
+            layers.check_key(key, "flag")
     for spec in [*(given.get("reward") or []), *(given.get("measure") or [])]:
         name = parse_spec(spec).name
         assert name in REWARDS or ".py:" in name
@@ -173,7 +173,7 @@ def test_the_program_understands_what_the_docs_tell_to_type(page: str, call: lis
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "toml")], ids=lambda page: page.name)
 def test_configuration_files_in_the_docs_are_accepted(page: object) -> None:
     for text in fences(page, "toml"):  # type: ignore[arg-type]
-        config.resolve([("file", tomllib.loads(text))])
+        layers.resolve([("file", tomllib.loads(text))])
 
 
 def test_the_parser_of_these_tests_sees_calls_in_pipes_and_loses_none() -> None:

@@ -249,8 +249,8 @@ def test_a_fine_tune_goes_on_from_the_undecided_and_is_held_against_the_accepted
     """Trap: with the accepted policy as the sampler, an undecided candidate's samples get false ratios."""
     from types import SimpleNamespace
 
-    from selfrefine.config import resolve
     from selfrefine.engines.scripted import Scripted
+    from selfrefine.layers import resolve
     from selfrefine.stages.finetune import policies_of
     from selfrefine.stages.progress import Silent
     from selfrefine.stages.session import RunSession

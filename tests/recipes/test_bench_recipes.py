@@ -113,7 +113,7 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
 
 
 def test_the_demo_is_compared_with_under_its_name() -> None:
-    from selfrefine.config import read_toml
+    from selfrefine.layers import read_toml
 
     assert read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"] == DEMO
 

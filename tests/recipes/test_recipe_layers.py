@@ -10,8 +10,9 @@ from harness import refused, selfrefine
 
 from selfrefine import recipes
 from selfrefine.cli import common
-from selfrefine.config import Config, objective_settings
+from selfrefine.config import Config
 from selfrefine.errors import ConfigError
+from selfrefine.layers import objective_settings
 from selfrefine.objectives.fit import check_rows
 from selfrefine.stages.settings import check_method
 from selfrefine.steps.scoring import check_rewards

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selfrefine.config import resolve
+from selfrefine.layers import resolve
 from selfrefine.runfolder import manifest
 from selfrefine.runfolder.manifest import EngineFacts, redacted
 

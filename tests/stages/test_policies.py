@@ -11,8 +11,9 @@ from typing import Any, Literal
 import pytest
 import tiny
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig, resolve
+from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.scripted import Scripted
+from selfrefine.layers import resolve
 from selfrefine.records import Lesson, Message, Sample, Task
 from selfrefine.stages.finetune import policies_of
 from selfrefine.stages.progress import Silent

@@ -17,9 +17,10 @@ import torch
 from folder import Folder
 from msgspec.structs import replace
 
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig, objective_settings
+from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted
+from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.sft import SFT

@@ -1,0 +1,234 @@
+"""The layers of a configuration: default < recipe < file < flag. Unknown keys are refused.
+
+Rewards and objectives have settings of their own, which their descriptions know: `[reward.numeric]`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from selfrefine.config import Config, ObjectiveConfig
+from selfrefine.errors import ConfigError
+from selfrefine.fields import Setting, settings_of
+from selfrefine.registry import registry, split
+from selfrefine.words import near, nearest
+
+
+class Settings(Struct, frozen=True):
+    """A resolved configuration, and by dotted key who decided: `default`, `recipe`, `file`, `run`, `flag`."""
+
+    config: Config
+    origins: dict[str, str]
+
+
+def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
+    """Later layers win; each is (origin, nested or dotted table). Raises: ConfigError naming the key."""
+    merged: dict[str, Any] = {}
+    origins = dict.fromkeys(keys(), "default")
+    flat = [(origin, key, value) for origin, table in layers for key, value in flatten(table).items()]
+    # A short key, `objective.beta`, is about the objective that is chosen in the end.
+    objective = next((value for _, key, value in reversed(flat) if key == "objective.name"), "sft")
+    if isinstance(objective, str) and objective not in (known := registry("objective")):
+        raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
+    for origin, given, value in flat:
+        check_key(given, origin)
+        key = _in_full(given, objective, origin, value)
+        if key is not None:
+            _put(merged, key, value)
+            origins[key] = origin
+    try:
+        config = msgspec.convert(merged, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_refusal(error, keys())) from None
+    return Settings(_with_objective(config, origins), origins)
+
+
+def _refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], table: str = "") -> str:
+    """msgspec's message with the key first, and the choices where only some words are allowed."""
+    message, _, path = str(error).partition(" - at `$")
+    key, message = (
+        table + path.rstrip("`").removeprefix("" if table else "."),
+        message[0].lower() + message[1:],
+    )
+    choices = known[key].choices if key in known else ()
+    given = message.removeprefix("invalid enum value ").strip("'")
+    message = message.replace("invalid enum value", "no such choice")
+    return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
+
+
+def stored(table: Mapping[str, Any]) -> Config:
+    """The configuration in a manifest, of an earlier version's too. Raises: ConfigError."""
+    return resolve([("run", table)]).config
+
+
+def objective_settings(config: ObjectiveConfig) -> Any:
+    """The chosen objective's settings as its own struct. Raises: ConfigError naming the key."""
+    kind = registry("objective").get(config.name)
+    return _converted(f"objective.{config.name}", config.settings.get(config.name, {}), kind.settings)
+
+
+def _converted(where: str, table: Mapping[str, Any], struct: type[Struct]) -> Any:
+    try:
+        return msgspec.convert(table, struct, strict=True)
+    except msgspec.ValidationError as error:
+        known = {setting.key: setting for setting in settings_of(struct, f"{where}.")}
+        raise ConfigError(_refusal(error, known, where)) from None
+
+
+def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
+    """With what the objective decides filled in, so that a manifest says it: all its settings, its rate.
+
+    A flag that it never reads is an error: whoever typed it believes that it acts. In a file such settings
+    may stand: the same file is run with several objectives.
+    """
+    own, kind = config.objective, registry("objective").get(config.objective.name)
+    settings = objective_settings(own)
+    unread = dict(kind.unread(settings))
+    if not kind.needs_reference:
+        unread["reference"] = f"{own.name} does not read it"
+    for key, why in unread.items():
+        if "flag" in (origins.get(f"objective.{key}"), origins.get(f"objective.{own.name}.{key}")):
+            raise ConfigError(f"--set objective.{key}: {why}")
+    table = msgspec.to_builtins(settings)
+    return msgspec.structs.replace(
+        config,
+        objective=msgspec.structs.replace(own, settings={own.name: table} if table else {}),
+        train=msgspec.structs.replace(config.train, lr=config.train.lr or kind.learning_rate),
+    )
+
+
+def _in_full(key: str, objective: object, origin: str, value: object) -> str | None:
+    """`objective.beta` as `objective.dpo.beta`; None for what the chosen objective has no use for."""
+    if not key.startswith("objective.") or key in keys():
+        return key
+    first, _, setting = split(key.removeprefix("objective."), ".")
+    if setting:
+        if origin == "flag" and first != objective:
+            raise ConfigError(f"--set {key}: the objective is {objective}")
+        return key if first == objective else None
+    readers = _readers(first)
+    if objective in readers:
+        return f"objective.{objective}.{first}"
+    if origin == "flag":
+        raise ConfigError(f"--set {key}: {objective} does not read it, only {', '.join(readers)}")
+    _converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
+    return None
+
+
+def _readers(setting: str) -> list[str]:
+    """The objectives with a setting of that name; plugins are asked only for what no built-in one has."""
+    found = registry("objective")
+    for names in (found.built_in, found):
+        readers = [name for name in names if setting in found.get(name).settings.__struct_fields__]
+        if readers:
+            return readers
+    return []
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A config file as a nested table. Raises: ConfigError."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def parse_set(text: str) -> tuple[str, Any]:
+    """`train.lr=1e-4` to its key and value; a value that is not TOML is a string. Raises: ConfigError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: write KEY=VALUE, such as --set train.lr=1e-4")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables to dotted keys. `reward.settings.NAME.KEY` is an older spelling of `reward.NAME.KEY`;
+    what stands under `tasks.settings` stays one value."""
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        dotted = _OLDER.sub(r"\1", f"{prefix}{key}")
+        if isinstance(value, Mapping) and dotted != "tasks.settings" and not _own_key(dotted)[2]:
+            flat |= flatten(value, f"{dotted}.")
+        else:
+            flat[dotted] = value
+    return flat
+
+
+_OLDER = re.compile(r"^(reward|objective)\.settings(?=\.|$)")
+
+
+def _own_key(dotted: str) -> tuple[str, str, str]:
+    """`reward.numeric.tolerance` to ("reward", "numeric", "tolerance"); the rest empty for other keys."""
+    table, _, rest = dotted.partition(".")
+    if table not in ("reward", "objective") or dotted in keys():
+        return dotted, "", ""
+    name, _, key = split(rest, ".")
+    return table, name, key
+
+
+@functools.cache  # asked for each key that is checked, and taking annotations apart is slow
+def keys() -> Mapping[str, Setting]:
+    """Every dotted key, in the order of the structs, with what its definition says of it."""
+    return {setting.key: setting for setting in settings_of(Config)}
+
+
+def describe(key: str) -> Setting:
+    """What the definition of a setting says of it. Raises: KeyError."""
+    return keys()[key]
+
+
+def check_key(dotted: str, origin: str) -> None:
+    """Raises: ConfigError for a key that does not exist, naming the nearest one that does.
+
+    A reward's own settings are looked at when rewards are built: that may load a plugin.
+    """
+    known = list(keys())
+    table, name, key = _own_key(dotted)
+    if dotted in known or dotted.startswith("tasks.settings."):
+        return
+    if key and name in registry(table):
+        if table == "reward":
+            return
+        own = registry(table).get(name).settings.__struct_fields__
+        if key in own:
+            return
+        known = [f"{table}.{name}.{one}" for one in own]
+    elif key:
+        raise ConfigError(f"{_said(origin)}: {dotted}: no {table} {name!r}{nearest(name, registry(table))}")
+    elif table == "objective" and name:
+        if _readers(name):
+            return
+        kinds = map(registry(table).get, registry(table))
+        known += [f"objective.{one}" for kind in kinds for one in kind.settings.__struct_fields__]
+    meant = near(dotted, known)
+    raise ConfigError(f"{_said(origin)}: unknown key {dotted}{f'; did you mean {meant}?' if meant else ''}")
+
+
+def _said(origin: str) -> str:
+    return {"file": "config file", "flag": "--set"}.get(origin, origin)
+
+
+def path_of(dotted: str) -> list[str]:
+    """Where a key stands in a configuration: `reward.numeric.tolerance` in reward.settings."""
+    table, name, key = _own_key(_OLDER.sub(r"\1", dotted))
+    return [table, "settings", name, key] if key else dotted.split(".")
+
+
+def _put(table: dict[str, Any], dotted: str, value: Any) -> None:
+    *parents, last = path_of(dotted)
+    for parent in parents:
+        table = table.setdefault(parent, {})
+    table[last] = value
