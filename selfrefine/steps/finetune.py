@@ -82,24 +82,12 @@ def finetune(
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
     from selfrefine.compute.packing import why_not
-    from selfrefine.objectives.fit import fit
     from selfrefine.training.loop import train
     from selfrefine.training.plan import longest_row, token_budget
     from selfrefine.training.precomputed import fix
 
-    if not samples:
-        raise NothingToLearnError("there is no row to learn from")
-    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
+    fitting, edited, dropped = _learnable(samples, trainer, objective)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
-    stale = 0
-    if kind.needs_old_logprobs:
-        given, stale = _with_known_policy(samples, given)
-    fitting, dropped = fit(given, kind, own)
-    if stale:
-        dropped["replayed_without_logprobs"] = stale
-    if not fitting:
-        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
-        raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
     seed = derive(run_seed, "finetune", round_index)
     with trainer.open(policies.start, config.lora, seed) as wrapped:
         fixed = fix(
@@ -145,6 +133,31 @@ def finetune(
         lines = [msgspec.json.encode(row) for row in log]
         keep(trained, lines, lambda folder: trainer.save(wrapped, folder))
     return trained
+
+
+def _learnable(
+    samples: Sequence[Sample], trainer: Trainer, objective: ObjectiveConfig
+) -> tuple[list[Any], int, dict[str, int]]:
+    """What the objective can learn from, how many rows were edited, and what falls out for which reason.
+
+    Raises: NothingToLearnError, DataError.
+    """
+    from selfrefine.objectives.fit import fit
+
+    if not samples:
+        raise NothingToLearnError("there is no row to learn from")
+    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
+    kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
+    stale = 0
+    if kind.needs_old_logprobs:
+        given, stale = _with_known_policy(samples, given)
+    fitting, dropped = fit(given, kind, own)
+    if stale:
+        dropped["replayed_without_logprobs"] = stale
+    if not fitting:
+        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+        raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
+    return fitting, edited, dropped
 
 
 def _with_known_policy(samples: Sequence[Sample], given: list[Any]) -> tuple[list[Any], int]:
