@@ -92,6 +92,7 @@ class Select(Stage[Sample, SelectCounts]):
             # Weights come from a group's mean, and a row without its group would be its own mean.
             grouped=OBJECTIVES.get(own.objective.name).rows in ("groups", "all"),
         )
+        bar.advance(rows=len(chosen.rows))  # its line: so many of the rows it was given
         return [*chosen.rows, *again], SelectCounts(**chosen.counts, replayed=len(again))
 
     def summary(self, total: SelectCounts) -> SelectCounts:

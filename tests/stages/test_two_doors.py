@@ -97,6 +97,7 @@ def test_a_selection_is_counted_once_and_read_from_there(folder: Path) -> None:
     for verb in ("generate", "reward", "select"):
         done = selfrefine(verb, "--run", "r", cwd=folder)
         assert done.code == 0, done.err
+    assert "select: 4 of 8 rows" in done.err  # the last line of three: it said 0 of 8
     stored = told(folder, "round-001/selected.json")
     assert stored["selected"] == 4 and stored["duplicates"] == 4  # two equal answers to each of 4 prompts
     other = ["select", "--run", "r", "--no-dedupe", "--allow-drift", "--summary-json", "s.json"]
