@@ -28,7 +28,7 @@ from selfrefine.config import Config, GateConfig, RewardConfig, Sampling, Select
 from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
 from selfrefine.records import Message, Reward, Sample, Task
-from selfrefine.runfolder.jsonl import PartFile
+from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest

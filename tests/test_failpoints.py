@@ -12,7 +12,7 @@ import pytest
 
 from selfrefine.records import Message, Task
 from selfrefine.runfolder import failpoints, jsonl
-from selfrefine.runfolder.jsonl import PartFile
+from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
@@ -178,7 +178,7 @@ def resume_at_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
 def non_atomic_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     def write_in_place(path: Path, data: bytes) -> None:
         with path.open("wb", buffering=0) as stream:
-            jsonl._write(stream.fileno(), data, "half")
+            jsonl.write_whole(stream.fileno(), data, "half")
 
     monkeypatch.setattr("selfrefine.runfolder.round.atomic_write", write_in_place)
 

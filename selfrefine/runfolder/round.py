@@ -18,13 +18,13 @@ from selfrefine.errors import RunFolderError, SelfrefineError
 from selfrefine.records import Sample, decode_sample
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import (
-    PartFile,
     atomic_write,
     fsync_directory,
     lines,
     sha256_file,
     write_errors,
 )
+from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.summaries import Cost, RoundSummary, StageCost, decode_round
 
 U = TypeVar("U")

@@ -7,6 +7,7 @@ from rows to rows in constant memory. A stage knows of neither.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar, Generic, TypeVar
 
@@ -22,7 +23,7 @@ In = TypeVar("In")
 Total = TypeVar("Total", bound=Sums)
 
 
-class Stage(Generic[In, Total]):
+class Stage(ABC, Generic[In, Total]):
     """`In` is a Task or a Sample; `Total` (`totals`) sums what the units came to."""
 
     name: str
@@ -32,24 +33,24 @@ class Stage(Generic[In, Total]):
     totals: ClassVar[type[Sums]]
     summaries: ClassVar[type[Struct]]
 
+    @abstractmethod
     def inputs(self, session: RunSession) -> Sequence[In]:
         """In a run: the frozen or committed rows it reads. Sets the engine's policy where it samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def units(self, rows: Iterable[In]) -> Iterator[list[In]]:
         """The input in commit units, decided by the rows alone. Streams."""
-        raise NotImplementedError
 
     def resumed(self, rows: Iterator[Sample]) -> None:
         """Told of the rows that an earlier process committed; for a stage that decides from what there is."""
 
+    @abstractmethod
     def make(self, unit: Sequence[In], bar: Bar) -> tuple[list[Sample], Total]:
         """The rows of one unit, and what they came to."""
-        raise NotImplementedError
 
+    @abstractmethod
     def summary(self, total: Total) -> Struct:
         """What all units came to: NAME.json, --summary-json, the line at the end."""
-        raise NotImplementedError
 
     def alarms(self, total: Total) -> list[Alarm]:
         return []

@@ -17,13 +17,13 @@ from selfrefine.engines.scripted import Rule, Scripted
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.runfolder.jsonl import (
     IdIndex,
-    PartFile,
     atomic_write,
     lines,
     open_input,
     open_output,
     sha256_file,
 )
+from selfrefine.runfolder.part import PartFile
 from selfrefine.steps.reward import selftest_rows
 from selfrefine.tasks import TaskOptions, load
 
