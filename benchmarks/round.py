@@ -133,14 +133,14 @@ def ours(
     answers = generate(tasks, engine, how, work.SEED, round_index=1)
     scored = [rewarded(row) for row in answers]
     settings = msgspec.structs.replace(SETTINGS, batch_size=size.batch_size, token_budget=token_budget)
-    trained = finetune(
+    trained, _ = finetune(
         scored, engine.trainer(), settings, OBJECTIVE, work.SEED, lambda trained, log, save: None
     )
     return Round(
         seconds=time.perf_counter() - begun,
-        steps=trained.counts["steps"],
+        steps=trained.steps,
         sampled_tokens=sum(len(row.token_ids) for row in answers),
-        learnt=trained.counts["rows"],
+        learnt=trained.rows,
     )
 
 

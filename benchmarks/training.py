@@ -54,7 +54,7 @@ class Run(Struct, frozen=True, kw_only=True):
 def ours(engine: LocalEngine, rows: Sequence[Sample], settings: TrainConfig = SETTINGS) -> Run:
     """A whole `finetune`, adapter attached and taken off again included; the adapter is not written."""
     begun = time.perf_counter()
-    trained = finetune(rows, engine.trainer(), settings, SFT, SEED, lambda trained, log, save: None)
+    trained, _ = finetune(rows, engine.trainer(), settings, SFT, SEED, lambda trained, log, save: None)
     seconds = time.perf_counter() - begun
     timed = Timed(tokens=trained_tokens(rows) * int(settings.epochs), seconds=seconds)
     return Run(timed=timed, first_loss=trained.first_loss)

@@ -157,16 +157,8 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
         config = {key: v for key, v in flatten(msgspec.to_builtins(config)).items() if v != usual.get(key)}
     file, given = (None, flatten(config)) if isinstance(config, Mapping) else (str(config), {})
     with common.reporting() as reporter:
-        told = cycle._cycle(
-            name or new_name(RUNS_DIR),
-            file,
-            None,
-            given,
-            reporter,
-            or_new=False,
-            allow_drift=False,
-            trust=False,
-        )
+        name = name or new_name(RUNS_DIR)
+        told = cycle.loop(name, file, None, given, reporter, or_new=False, drift=False, trust=False)
     return open_run(told["run"])
 
 

@@ -19,42 +19,51 @@ from selfrefine.cli.common import (
     TrustOption,
 )
 
+Name = Annotated[
+    str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
+]
+Tasks = Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
+]
+Measures = Annotated[
+    list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
+]
+Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")]
+Until = Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")]
+MaxMinutes = Annotated[float | None, typer.Option(help="Begin no round after this time.")]
+Samples = Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")]
+Gate = Annotated[
+    str | None, typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]")
+]
+Critique = Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")]
+Require = Annotated[bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")]
+OrNew = Annotated[
+    bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
+]
+
 
 def command(
-    run: Annotated[
-        str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
-    ] = None,
+    run: Name = None,
     config: ConfigOption = None,
     recipe: RecipeOption = None,
-    tasks: Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")] = None,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
-    ] = None,
-    measure: Annotated[
-        list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
-    ] = None,
-    rounds: Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")] = None,
-    until: Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")] = None,
-    max_minutes: Annotated[float | None, typer.Option(help="Begin no round after this time.")] = None,
-    n: Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")] = None,
-    gate: Annotated[
-        str | None,
-        typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]"),
-    ] = None,
-    critique: Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")] = None,
+    tasks: Tasks = None,
+    reward: Rewards = None,
+    measure: Measures = None,
+    rounds: Rounds = None,
+    until: Until = None,
+    max_minutes: MaxMinutes = None,
+    n: Samples = None,
+    gate: Gate = None,
+    critique: Critique = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")
-    ] = False,
-    require_improvement: Annotated[
-        bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")
-    ] = False,
-    or_new: Annotated[
-        bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
-    ] = False,
+    dry_run: DryRun = False,
+    require_improvement: Require = False,
+    or_new: OrNew = False,
     summary_json: SummaryOption = None,
     allow_drift: DriftOption = False,
     trust_remote_code: TrustOption = False,
@@ -90,28 +99,24 @@ def command(
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
     with common.reporting() as reporter:
-        summary = _cycle(
-            run,
-            config,
-            set_,
-            given,
-            reporter,
-            or_new=or_new,
-            allow_drift=allow_drift,
-            trust=trust_remote_code,
+        summary = loop(
+            run, config, set_, given, reporter, or_new=or_new, drift=allow_drift, trust=trust_remote_code
         )
     common.write_summary(summary_json, "cycle", summary)
-    if summary["nothing_to_learn"]:
-        from selfrefine.errors import NothingToLearnError
+    _refuse(summary, require_improvement)
 
+
+def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:
+    """Exit codes 8 and 9, once the summary is written. Raises: NothingToLearnError, GateNotMetError."""
+    from selfrefine.errors import GateNotMetError, NothingToLearnError
+
+    if summary["nothing_to_learn"]:
         raise NothingToLearnError(summary["nothing_to_learn"])
     if require_improvement and not summary["accepted_round"]:
-        from selfrefine.errors import GateNotMetError
-
         raise GateNotMetError("no round was kept: none was measured better than the start")
 
 
-def _cycle(
+def loop(
     name: str | None,
     config: str | None,
     sets: list[str] | None,
@@ -119,9 +124,10 @@ def _cycle(
     reporter: common.ConsoleReporter,
     *,
     or_new: bool,
-    allow_drift: bool,
+    drift: bool,
     trust: bool,
 ) -> dict[str, Any]:
+    """Make the run or go on with it, until one of its ends; returns the summary of its end."""
     from selfrefine.cli.open_run import come_back, create_run, recorded, run_path, same_or_free
     from selfrefine.report.ending import ending, summary
     from selfrefine.runfolder.manifest import redacted
@@ -146,7 +152,7 @@ def _cycle(
     with run.lock(), recorded(run):
         session = common.run_session(run, resolved, reporter, asked)
         if old:
-            come_back(session, resolved, allow_drift=allow_drift)
+            come_back(session, resolved, allow_drift=drift)
         run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
         session.follow_budgets()
         ended = cycle(session)

@@ -13,28 +13,14 @@ from typing import Any, Protocol
 
 from selfrefine.records import Sample
 from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
-from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.in_run import formatted
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.steps.finetune import Policies, Trained, finetune
+from selfrefine.steps.finetune import FinetuneSummary, Policies, finetune
 
 Build = Callable[[Path], None]
 """Fills an empty folder."""
-
-
-class FinetuneSummary(StageCost, frozen=True, kw_only=True):
-    """train.json in a round. `dropped`: rows or groups the objective had no use for, by reason."""
-
-    rows: int
-    edited: int
-    """Rows whose text is not what was sampled: encoded anew."""
-    steps: int
-    trained_tokens: int
-    dropped: dict[str, int] = {}
-    first_loss: float
-    last_loss: float
 
 
 class AdapterPlace(Protocol):
@@ -46,7 +32,7 @@ class AdapterPlace(Protocol):
     def replace(self, build: Build) -> None:
         """A checkpoint in place of the last one."""
 
-    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+    def keep(self, summary: FinetuneSummary, log: Sequence[bytes], save: Build) -> None:
         """The finished adapter, with a line per optimizer step."""
 
     def rescue(self, save: Build) -> None:
@@ -65,7 +51,7 @@ class RoundPlace:
     def replace(self, build: Build) -> None:
         self.folder.replace_directory("train.ckpt", build)
 
-    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+    def keep(self, summary: FinetuneSummary, log: Sequence[bytes], save: Build) -> None:
         # The log first: the adapter's folder is what says that the training is done.
         self.folder.stage(
             TRAINING_LOG,
@@ -92,7 +78,7 @@ class FolderPlace:
     def replace(self, build: Build) -> None:
         """Keeps nothing."""
 
-    def keep(self, log: Sequence[bytes], summary: FinetuneSummary, save: Build) -> None:
+    def keep(self, summary: FinetuneSummary, log: Sequence[bytes], save: Build) -> None:
         def build(place: Path) -> None:
             save(place)
             (place / "train.jsonl").write_bytes(b"".join(line + b"\n" for line in log))
@@ -138,34 +124,19 @@ class Finetune:
             rung.update(one.name for one in found)
             self.session.reporter.check()
 
-        made: list[FinetuneSummary] = []
-
-        def keep(trained: Trained, log: list[bytes], save: Build) -> None:
-            made.append(
-                FinetuneSummary(
-                    cost=Cost(trained_tokens=trained.counts["trained_tokens"]),
-                    **trained.counts,
-                    dropped=trained.dropped,
-                    first_loss=trained.first_loss,
-                    last_loss=trained.last_loss,
-                )
-            )
-            place.keep(log, made[0], save)
-
-        trained = finetune(
+        return finetune(
             rows,
             self.session.engine.trainer(),
             own.train,
             own.objective,
             own.seed,
-            keep,
+            place.keep,
             round_index=self.round,
             policies=policies,
             checkpoints=place,
             on_step=on_step,
             rescue=place.rescue,
         )
-        return made[0], trained.note
 
 
 def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:

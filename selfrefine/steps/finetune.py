@@ -15,11 +15,12 @@ from selfrefine.errors import NothingToLearnError, TrainingError
 from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
+from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.seeds import derive
 from selfrefine.steps.training_items import items
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
-    from selfrefine.training.loop import CheckpointStore
+    from selfrefine.training.loop import CheckpointStore, StepLog
 
 
 class NoCheckpoints:
@@ -41,23 +42,18 @@ class Policies(Struct, frozen=True, kw_only=True):
     reference: Path | None = None
 
 
-class Trained(Struct, frozen=True, kw_only=True):
-    """What `finetune` did, for the summary."""
+class FinetuneSummary(StageCost, frozen=True, kw_only=True):
+    """What `finetune` did; train.json in a round."""
 
-    counts: dict[str, int]
+    rows: int
+    edited: int
+    """Rows whose text is not what was sampled: encoded anew."""
+    steps: int
+    trained_tokens: int
     dropped: dict[str, int] = {}
     """Rows or groups the objective had no use for, by reason."""
     first_loss: float
     last_loss: float
-    plain_rows: str | None = None
-    """Why no prompt was shared by its answers; None where they were."""
-
-    @property
-    def note(self) -> str | None:
-        """A sentence for the user, where there is something to know."""
-        if self.plain_rows is None:
-            return None
-        return f"finetune: each answer has its prompt computed anew, because {self.plain_rows}"
 
 
 def finetune(
@@ -66,41 +62,31 @@ def finetune(
     config: TrainConfig,
     objective: ObjectiveConfig,
     run_seed: int,
-    keep: Callable[[Trained, list[bytes], Callable[[Path], None]], object],
+    keep: Callable[[FinetuneSummary, list[bytes], Callable[[Path], None]], object],
     *,
     round_index: int = 1,
     policies: Policies = Policies(),
     checkpoints: CheckpointStore | None = None,
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
-) -> Trained:
+) -> tuple[FinetuneSummary, str | None]:
     """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
     writes the adapter into a folder. An engine that shares the trainer's weights has the bare model as its
-    policy afterwards, until it is told which adapter to use.
+    policy afterwards, until it is told which adapter to use. Returns what was done, and a sentence for the
+    user where there is something to know.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
     """
     from selfrefine.compute.packing import why_not
     from selfrefine.training.loop import train
-    from selfrefine.training.plan import longest_row, token_budget
-    from selfrefine.training.precomputed import fix
+    from selfrefine.training.plan import longest_row
 
     fitting, edited, dropped = _learnable(samples, trainer, objective)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     seed = derive(run_seed, "finetune", round_index)
     with trainer.open(policies.start, config.lora, seed) as wrapped:
-        fixed = fix(
-            wrapped,
-            fitting,
-            kind,
-            own,
-            token_budget(config, wrapped.device.type, longest_row(fitting)),
-            lambda folder: trainer.as_policy(wrapped, folder),
-            sampler=policies.sampler,
-            reference=policies.reference,
-            memory=trainer.memory,
-        )
+        fixed = _fixed(wrapped, trainer, fitting, objective, config, policies)
         try:
             log = train(
                 wrapped,
@@ -118,21 +104,50 @@ def finetune(
                 rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        trained = Trained(
-            dropped=dropped,
-            counts={
-                "rows": len(fixed),
-                "edited": edited,
-                "steps": len(log),
-                "trained_tokens": sum(row.tokens for row in log),
-            },
-            first_loss=log[0].loss,
-            last_loss=log[-1].loss,
-            plain_rows=why_not(wrapped, longest_row(fixed)),
-        )
+        done = _summary(log, len(fixed), edited, dropped)
         lines = [msgspec.json.encode(row) for row in log]
-        keep(trained, lines, lambda folder: trainer.save(wrapped, folder))
-    return trained
+        keep(done, lines, lambda folder: trainer.save(wrapped, folder))
+        plain = why_not(wrapped, longest_row(fixed))
+    return done, plain and f"finetune: each answer has its prompt computed anew, because {plain}"
+
+
+def _fixed(
+    wrapped: Any,
+    trainer: Trainer,
+    fitting: Sequence[Any],
+    objective: ObjectiveConfig,
+    config: TrainConfig,
+    policies: Policies,
+) -> list[Any]:
+    """The items with what stays as it is while the policy is trained: logprobs under others, advantages."""
+    from selfrefine.training.plan import longest_row, token_budget
+    from selfrefine.training.precomputed import fix
+
+    return fix(
+        wrapped,
+        fitting,
+        OBJECTIVES.get(objective.name),
+        objective_settings(objective),
+        token_budget(config, wrapped.device.type, longest_row(fitting)),
+        lambda folder: trainer.as_policy(wrapped, folder),
+        sampler=policies.sampler,
+        reference=policies.reference,
+        memory=trainer.memory,
+    )
+
+
+def _summary(log: Sequence[StepLog], rows: int, edited: int, dropped: dict[str, int]) -> FinetuneSummary:
+    tokens = sum(row.tokens for row in log)
+    return FinetuneSummary(
+        cost=Cost(trained_tokens=tokens),
+        rows=rows,
+        edited=edited,
+        steps=len(log),
+        trained_tokens=tokens,
+        dropped=dropped,
+        first_loss=log[0].loss,
+        last_loss=log[-1].loss,
+    )
 
 
 def _learnable(

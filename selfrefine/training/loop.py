@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,8 +61,7 @@ def train(
     own: Any = None,
     memory: Memory | None = None,
 ) -> list[StepLog]:
-    """Train the adapter of a PeftModel in place; returns a row per step. `own`: the objective's settings,
-    or its defaults.
+    """Train the adapter of a PeftModel in place; a row per step. `own`: the objective's settings, or None.
 
     Where memory runs out the token budget is halved (`memory` keeps it) and the step begins again:
     accumulation is exact, so its gradient is the same.
@@ -84,6 +84,7 @@ def train(
     )
     good = _copies(parameters)
     log = _restore(checkpoints.load(), parameters, optimizer, good)
+    step = partial(_step, model, list(parameters.values()), optimizer, objective, own=own, memory=memory)
     model.train()
     for index in range(len(log), len(steps)):
         rate = rate_at(index, len(steps), settings)
@@ -91,39 +92,38 @@ def train(
             group["lr"] = rate
         chosen = [items[i] for i in steps[index]]
         now = _copies(parameters)
-        attempt = partial(
-            _step,
-            model,
-            list(parameters.values()),
-            optimizer,
-            chosen,
-            objective,
-            own=own,
-            index=index,
-            rate=rate,
-            memory=memory,
-        )
-        try:
+        attempt = partial(step, chosen, index=index, rate=rate)
+        with _gone_back_to(good, parameters):
             row = _within_memory(
                 attempt, model, chosen, settings, memory, seeds.derive(seed, "dropout", index)
             )
-        except TrainingError:
-            # It is the step before that broke them, where the rate was too high and not a row bad.
-            for parameter, value in zip(parameters.values(), good, strict=True):
-                parameter.data.copy_(value)
-            raise
         optimizer.step()
         good = now
         log.append(row)
+        store = partial(_store, parameters, optimizer, log, good)
         if (index + 1) % settings.checkpoint_steps == 0 and index + 1 < len(steps):
-            checkpoints.replace(partial(_store, parameters, optimizer, log, good))
+            checkpoints.replace(store)
         try:
             on_step(row, len(steps))
         except Interrupted:
-            checkpoints.replace(partial(_store, parameters, optimizer, log, good))
+            checkpoints.replace(store)
             raise
     model.eval()
     return log
+
+
+@contextmanager
+def _gone_back_to(good: Sequence[Any], parameters: dict[str, Any]) -> Iterator[None]:
+    """Where a loss is bad the weights are what they were when the last one was good.
+
+    It is the step before that broke them, where the rate was too high and not a row bad.
+    """
+    try:
+        yield
+    except TrainingError:
+        for parameter, value in zip(parameters.values(), good, strict=True):
+            parameter.data.copy_(value)
+        raise
 
 
 def _copies(parameters: dict[str, Any]) -> list[Any]:
@@ -163,8 +163,8 @@ def _step(
     model: Any,
     parameters: list[Any],
     optimizer: Any,
-    items: Sequence[Item],
     objective: ObjectiveKind,
+    items: Sequence[Item],
     settings: TrainConfig,
     own: Any,
     index: int,

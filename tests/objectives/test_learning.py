@@ -19,7 +19,7 @@ from selfrefine.config import GenerateConfig, LoraConfig, ObjectiveConfig, Train
 from selfrefine.engines.local import LocalEngine
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Lesson, Message, Sample, Task, groups
-from selfrefine.steps.finetune import Policies, Trained, finetune
+from selfrefine.steps.finetune import FinetuneSummary, Policies, finetune
 from selfrefine.steps.generate import generate
 
 QUESTIONS = ("what is 17", "the answer", "and so", "again")
@@ -64,7 +64,7 @@ def probability(engine: LocalEngine) -> float:
 def keeper(folder: Path) -> tuple[Callable[..., object], list[dict[str, Any]]]:
     log: list[dict[str, Any]] = []
 
-    def keep(trained: Trained, lines: list[bytes], save: Callable[[Path], None]) -> None:
+    def keep(trained: FinetuneSummary, lines: list[bytes], save: Callable[[Path], None]) -> None:
         log.extend(msgspec.json.decode(line) for line in lines)
         save(folder)
 
@@ -92,7 +92,7 @@ def test_the_rewarded_tokens_become_probable_and_the_base_stays(name: str, tmp_p
         rows = lessons(pull(engine, k), name)
         keep, log = keeper(tmp_path / str(k))
         policies = Policies(start=adapter, sampler=adapter)
-        told = finetune(rows, engine.trainer(), config, own, 1, keep, round_index=k, policies=policies)
+        told, _ = finetune(rows, engine.trainer(), config, own, 1, keep, round_index=k, policies=policies)
         adapter = tmp_path / str(k)
         check(name, told, log)
     assert probability(engine) == at_first
@@ -102,10 +102,10 @@ def test_the_rewarded_tokens_become_probable_and_the_base_stays(name: str, tmp_p
     assert probability(engine) > at_first + 0.15
 
 
-def check(name: str, told: Trained, log: list[dict[str, Any]]) -> None:
+def check(name: str, told: FinetuneSummary, log: list[dict[str, Any]]) -> None:
     """Every row that sampling gave was of use, and ratios of fresh samples are one without being computed."""
     first = log[0]["metrics"]
-    assert told.counts["edited"] == 0 and told.counts["rows"] >= 16
+    assert told.edited == 0 and told.rows >= 16
     if name in {"reinforce", "rloo", "grpo"}:
         assert first["ratio_max"] == pytest.approx(1.0, abs=1e-3)
         assert first["clip_share"] == 0.0 and 0.0 < first["entropy"] < 6.0

@@ -182,10 +182,10 @@ def test_replayed_rows_without_usable_logprobs_are_left_out_of_a_policy_gradient
     log: list[Any] = []
     for name, left_out in (("grpo", {"replayed_without_logprobs": 2}), ("sft", {})):
         own = ObjectiveConfig(name=name)
-        done = finetune(
+        done, _ = finetune(
             rows, engine.trainer(), TrainConfig(), own, 0, lambda trained, rows, save: log.append(rows)
         )
-        assert done.dropped == left_out and done.counts["rows"] == 4 - sum(left_out.values())
+        assert done.dropped == left_out and done.rows == 4 - sum(left_out.values())
 
 
 def test_lessons_roles_pairs_and_groups(engine: Any) -> None:
