@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
-
-if TYPE_CHECKING:
-    from selfrefine.stages.session import RunSession
 
 
 def _filter(asked: Asked) -> dict[str, Any]:
@@ -27,12 +24,6 @@ def _filter(asked: Asked) -> dict[str, Any]:
         asked, Generate(asked.session), read_tasks(asked.source), lambda summary: summary_line(told(summary))
     )
     return told(found)
-
-
-def _in_run(session: RunSession, k: int) -> Any:
-    from selfrefine.stages.cycle import generate
-
-    return generate(session, k)
 
 
 VERB = Verb(
@@ -54,5 +45,4 @@ VERB = Verb(
         Flag("generate.system", "System message for prompts without one."),
     ),
     filter=_filter,
-    in_run=_in_run,
 )

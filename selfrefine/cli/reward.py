@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
-
-if TYPE_CHECKING:
-    from selfrefine.stages.session import RunSession
 
 
 def _filter(asked: Asked) -> Any:
@@ -32,12 +29,6 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
         raise DataError("the rewards fail their self-test:\n" + "\n".join(problems[:20]))
     sys.stderr.write(f"selftest: {len(rows)} rows, every good answer scores above every bad one\n")
     return {"rows": len(rows)}
-
-
-def _in_run(session: RunSession, k: int) -> Any:
-    from selfrefine.stages.cycle import reward
-
-    return reward(session, k)
 
 
 VERB = Verb(
@@ -66,5 +57,4 @@ VERB = Verb(
         ),
     ),
     filter=_filter,
-    in_run=_in_run,
 )

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
-
-if TYPE_CHECKING:
-    from selfrefine.stages.session import RunSession
 
 CHOOSING = (
     Flag(
@@ -36,12 +33,6 @@ def _filter(asked: Asked) -> Any:
         raise
 
 
-def _in_run(session: RunSession, k: int) -> Any:
-    from selfrefine.stages.cycle import select
-
-    return select(session, k)
-
-
 VERB = Verb(
     name="select",
     about="""Choose what to learn from, and count what falls out and why.
@@ -63,6 +54,5 @@ VERB = Verb(
         ),
     ),
     filter=_filter,
-    in_run=_in_run,
     asks_model=False,
 )

@@ -7,6 +7,7 @@ that commands have in common, the options too, is here.
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -84,8 +85,8 @@ class Verb:
     about: str
     flags: tuple[Flag, ...]
     filter: Callable[[Asked], Any]
-    in_run: Callable[[RunSession, int], Any]
-    """The same inside a run, for its first uncommitted round."""
+    in_run: Callable[[RunSession, int], Any] | None = None
+    """The same inside a run, for its first uncommitted round. None: what `cycle` does under this name."""
     output: Any = common.Output
     output_default: str | None = "-"
     asks_model: bool = True
@@ -136,7 +137,7 @@ class Verb:
             one_stage(
                 typed["run"],
                 self.name,
-                self.in_run,
+                self.in_run or pkgutil.resolve_name(f"selfrefine.stages.cycle:{self.name}"),
                 given,
                 typed["set_"],
                 typed["summary_json"],
