@@ -73,7 +73,7 @@ class Round:
     @property
     def stages(self) -> list[str]:
         """What `samples` can be asked for, sorted."""
-        return _stages(self._folder)
+        return self._folder.stages()
 
     def samples(self, stage: str = "reward") -> Rows[Sample]:
         """The rows of a stage's file, checked against the hash they were committed with.
@@ -183,13 +183,9 @@ def reward(name: str, samples: Iterable[Sample | Mapping[str, Any]], **settings:
 
 def _samples(folder: RoundDir, stage: str) -> Rows[Sample]:
     if not folder.has(stage):
-        known = ", ".join(_stages(folder)) or "none"
+        known = ", ".join(folder.stages()) or "none"
         raise RunFolderError(f"{folder.path} has no rows of {stage!r}; there are: {known}")
     return Rows(folder.samples(stage))
-
-
-def _stages(folder: RoundDir) -> list[str]:
-    return sorted(path.stem for path in folder.path.glob("*.jsonl") if path.stem != "train")
 
 
 def _installed(package: str, method: str) -> Any:

@@ -30,16 +30,17 @@ def one_stage(
 
     run = Run.open(locate(common.RUNS_DIR, name))
     resolved = common.settings(None, sets, given, run=run.manifest.config)
-    with common.reporting() as reporter, run.lock(), recorded(run):
+    with common.reporting() as reporter, run.lock():
         reporter.stop.way_on = "run the same command again to continue"
         asked = common.session(resolved, reporter, trust=trust)
         session = common.run_session(run, resolved, reporter, asked)
-        come_back(session, resolved, allow_drift=allow_drift)
-        run.events.append("stage-command", stage=verb)
-        session.follow_budgets()
-        baseline(session)
-        k = run.next_round()
-        told = {"round": k, **common.table(verb, work(session, k))}
+        come_back(session, resolved, allow_drift=allow_drift)  # refused, it leaves the run as it was
+        with recorded(run):
+            run.events.append("stage-command", stage=verb)
+            session.follow_budgets()
+            baseline(session)
+            k = run.next_round()
+            told = {"round": k, **common.table(verb, work(session, k))}
     told = {"stage": told.pop("stage"), **told}
     reporter.say(summary_line(told))
     common.write_summary(summary_json, verb, told)

@@ -1,4 +1,4 @@
-"""What all commands share: their common flags, the resolved settings, the watch, the summary."""
+"""What all commands share: their common flags, the resolved settings, what is said, the summary."""
 
 from __future__ import annotations
 
@@ -44,12 +44,10 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as train.lr=1e-4. Repeatable."),
 ]
-ModelOption = Annotated[
-    str | None,
-    typer.Option("--model", help="smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl]."),
-]
-AdapterOption = Annotated[str | None, typer.Option("--adapter", help="A LoRA adapter folder on top of it.")]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="Everything random follows from it. [0]")]
+MODEL_HELP = "smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl]."
+SEED_HELP = "Everything random follows from it. [0]"
+ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
+SeedOption = Annotated[int | None, typer.Option("--seed", help=SEED_HELP)]
 SummaryOption = Annotated[
     str | None, typer.Option("--summary-json", metavar="FILE", help="The summary as one JSON object.")
 ]
@@ -158,7 +156,7 @@ class ConsoleReporter:
 
 
 def session(settings: Settings, reporter: ConsoleReporter, *, trust: bool) -> Session:
-    """For a filter: models are loaded when they are first asked for."""
+    """Models are loaded when they are first asked for."""
     from selfrefine.stages.session import Session
 
     own = settings.config
@@ -219,13 +217,18 @@ def reporting() -> Iterator[ConsoleReporter]:
         yield ConsoleReporter(stop)
 
 
-def table(name: str, summary: Any) -> dict[str, Any]:
-    """A stage's summary as one object: what it cost is said by its other figures."""
+def figures(summary: Any) -> dict[str, Any]:
+    """A summary as an object, without its cost: its other figures say that."""
     import msgspec
 
-    told: dict[str, Any] = {"stage": name, **msgspec.to_builtins(summary)}
+    told: dict[str, Any] = msgspec.to_builtins(summary)
     told.pop("cost", None)
     return told
+
+
+def table(name: str, summary: Any) -> dict[str, Any]:
+    """A stage's summary as one object, with its name."""
+    return {"stage": name, **figures(summary)}
 
 
 def write_summary(path: str | None, name: str, summary: Any) -> None:

@@ -143,20 +143,22 @@ def loop(
         reporter.say(f"{path} was made with other settings or versions")
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
+        asked = common.session(resolved, reporter, trust=trust)  # of another model and critic, perhaps
     if resolved.config.cycle.rounds:
         asked.engine.trainer()  # refused now, not when the first round is to learn
     run = old or create_run(str(path), resolved, asked)
     if name is None:  # the same command again would make another run
         reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
     reporter.say(f"{'continuing' if old else 'new run'} {run.path}")
-    with run.lock(), recorded(run):
+    with run.lock():
         session = common.run_session(run, resolved, reporter, asked)
         if old:
-            come_back(session, resolved, allow_drift=drift)
-        run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
-        session.follow_budgets()
-        ended = cycle(session)
-        run.events.append("end", why=ended.why)
+            come_back(session, resolved, allow_drift=drift)  # refused, it leaves the run as it was
+        with recorded(run):
+            run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
+            session.follow_budgets()
+            ended = cycle(session)
+            run.events.append("end", why=ended.why)
     reporter.console.print(ending(run, ended, session.self_measured))
     told: dict[str, Any] = summary(run, ended)
     return told

@@ -20,6 +20,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.errors import UsageError
     from selfrefine.report.words import with_interval
     from selfrefine.stages.measure import Measure, Measured, MeasureSummary
+    from selfrefine.stats import interval
     from selfrefine.steps.reward import require_some_scored
 
     if not asked.settings.config.evaluate.measure:
@@ -29,7 +30,9 @@ def _filter(asked: Asked) -> dict[str, Any]:
         def summary(self, total: Measured) -> MeasureSummary:
             found = super().summary(total)
             require_some_scored(found.rewards)  # before the output appears
-            return found
+            # Of a seed of one's own; a run's measures are drawn alike, whatever its seed.
+            mean = interval(list(total.values.values()), seed=self.session.config.seed)
+            return msgspec.structs.replace(found, mean=mean)
 
     def line(found: Any) -> str:
         mean = found.mean
@@ -42,7 +45,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
         "stage": "evaluate",
         "policy": asked.session.engine.policy,
         **msgspec.to_builtins(found.mean),
-        "rewards": common.table("reward", found.rewards),
+        "rewards": common.figures(found.rewards),
     }
     if asked.output is None and (asked.as_json or not common.on_terminal()):
         common.print_json(summary)  # on a terminal the line above says it

@@ -43,10 +43,10 @@ def _filter(asked: Asked) -> dict[str, Any]:
 
     def ring(alarms: Any) -> None:
         for one in alarms:
-            reporter.say(f"finetune {one.reason}")
+            reporter.say(f"{stage.title} {one.reason}")
 
     place = FolderPlace(out, reporter.say)
-    with reporter.stage("finetune", None) as bar:
+    with reporter.stage(stage.title, None) as bar:
         found, note = stage.make(rows, place, policies, bar, ring)
         summary = table("finetune", found)
         summary |= {**summary.pop("dropped"), "adapter": str(out)}

@@ -14,16 +14,24 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.report.words import summary_line
     from selfrefine.stages.generate import Generate
 
-    began = time.monotonic()
+    class Timed(Generate):
+        """From the first unit on: neither the model's loading nor a slow pipe is sampling."""
 
-    def told(summary: Any) -> dict[str, Any]:
-        rate = summary.tokens / max(time.monotonic() - began, 1e-9)
-        return table("generate", summary) | {"tokens_per_s": round(rate, 1)}
+        began: float | None = None
 
-    found = filtered(
-        asked, Generate(asked.session), read_tasks(asked.source), lambda summary: summary_line(told(summary))
-    )
-    return told(found)
+        def make(self, unit: Any, bar: Any) -> Any:
+            self.began = self.began or time.monotonic()
+            return super().make(unit, bar)
+
+    stage, told = Timed(asked.session), dict[str, Any]()
+
+    def line(summary: Any) -> str:
+        seconds = time.monotonic() - (stage.began or time.monotonic())
+        told.update(table("generate", summary), tokens_per_s=round(summary.tokens / max(seconds, 1e-9), 1))
+        return summary_line(told)
+
+    filtered(asked, stage, read_tasks(asked.source), line)
+    return told
 
 
 VERB = Verb(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfrefine.cli import common
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
+
+if TYPE_CHECKING:
+    from selfrefine.runfolder.round import RoundDir
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Make, list, show and verify run folders."
@@ -73,7 +76,24 @@ def show(
     if json_:
         common.print_json({"manifest": run.manifest, "rounds": summaries, "final": final_row(run)})
         return
-    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run)))
+    stages = {folder.index: _stage_lines(folder) for folder in run.rounds()}
+    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages))
+
+
+def _stage_lines(folder: RoundDir) -> list[str]:
+    """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
+    import msgspec
+
+    from selfrefine.report.words import summary_line
+    from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
+
+    lines = []
+    for name in (*folder.stages(), TRAINING_LOG):
+        if (path := folder.summary_file(name)).is_file():
+            told = common.figures(msgspec.json.decode(path.read_bytes()))
+            lines.append(summary_line({"stage": name, **told}))
+    counts = msgspec.json.decode((folder.path / ROUND_FILE).read_bytes()).get("counts")
+    return [*lines, summary_line({"stage": "counts", **counts})] if counts else lines
 
 
 @app.command("verify")

@@ -1,4 +1,4 @@
-"""A verb as a filter: rows in, unit by unit through a step, rows out, in constant memory."""
+"""A verb as a filter: rows in, unit by unit through a stage, rows out, in constant memory."""
 
 from __future__ import annotations
 
@@ -62,12 +62,13 @@ def filtered(
     appear.
     """
     from selfrefine.report.words import summary_line
-    from selfrefine.stages.as_stream import as_stream
+    from selfrefine.stages.as_stream import as_stream, units_of
 
     reporter, output = asked.reporter, asked.output or "/dev/null"
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
     reporter.stop.way_on = "the rows written so far are complete"
+    units = units_of(stage, rows)  # before the bar, whose clock is that of the work
     with reporter.stage(stage.title, total) as bar:
         with rows_to(output) as write:
 
@@ -83,7 +84,7 @@ def filtered(
                     )
                 reporter.check()
 
-            summary = as_stream(stage, rows, emit, reporter, bar)
+            summary = as_stream(stage, units, emit, reporter, bar)
         bar.finish(line(summary) if line else summary_line(table(stage.title, summary)))
     if readable:
         view(shown)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfrefine.cli import common
+from selfrefine.errors import NothingSelectedError
 from selfrefine.layers import Settings
 
 if TYPE_CHECKING:
@@ -49,9 +50,9 @@ class Flag:
         )
 
 
-MODEL = Flag("model", "smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl].")
+MODEL = Flag("model", common.MODEL_HELP)
 ADAPTER = Flag("adapter", "A LoRA adapter folder on top of it.")
-SEED = Flag("seed", "Everything random follows from it. [0]", kind=int)
+SEED = Flag("seed", common.SEED_HELP, kind=int)
 _ALWAYS: dict[str, tuple[Any, Any]] = {
     "set_": (common.SetOption, None),
     "summary_json": (common.SummaryOption, None),
@@ -158,5 +159,9 @@ class Verb:
                 as_json=typed.get("json_", False),
                 own=own,
             )
-            summary = self.filter(asked)
+            try:
+                summary = self.filter(asked)
+            except NothingSelectedError as empty:  # what a script reads after exit code 8
+                common.write_summary(typed["summary_json"], self.name, empty.counts)
+                raise
         common.write_summary(typed["summary_json"], self.name, summary)

@@ -121,8 +121,12 @@ def run_view(
     summaries: Sequence[RoundSummary],
     seconds: Mapping[int, float] | None = None,
     final: RoundRow | None = None,
+    stages: Mapping[int, Sequence[str]] | None = None,
 ) -> Group:
-    """`runs show`: what was asked (with who decided it, defaults left out), then what each round measured."""
+    """`runs show`: what was asked (with who decided it, defaults left out), then what each round measured.
+
+    `stages`: of each round, a line for each of its stages.
+    """
     head = Table.grid(padding=(0, 2))
     model = " ".join(manifest.model[key] for key in ("id", "revision") if manifest.model.get(key))
     facts = {
@@ -150,6 +154,8 @@ def run_view(
                 f"{number(own.measured_tokens)} to measure, {number(own.trained_tokens)} trained on"
             )
         )
+        lines = (stages or {}).get(summary.index, ())
+        parts += [Padding(text(line, "dim"), (0, 0, 0, 2)) for line in lines]
         if summary.gate is not None:
             parts.append(Padding(text(summary.gate.reason, "dim"), (0, 0, 0, 2)))
     return Group(*parts, *watched_view(summaries))

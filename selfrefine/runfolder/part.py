@@ -112,6 +112,7 @@ class PartFile:
         """What was made is refused: the stage begins anew. The data goes first, as `_open` expects."""
         with write_errors(self.final):
             self.path.unlink()
+            failpoint("part.discarded")
             self._idx_path.unlink()
             fsync_directory(self.final.parent)
         self.close()

@@ -238,7 +238,7 @@ class RoundDir:
                 shutil.rmtree(scratch)
             failpoint("commit.swept")
             full = msgspec.structs.replace(summary, artifacts=self.digests())
-            # Sorted, because two processes may have filled `counts` in another order.
+            # Sorted, because two processes may have filled a table in another order.
             text = msgspec.json.format(msgspec.json.encode(full, order="deterministic"))
             atomic_write(self.path / ROUND_FILE, text + b"\n")
             failpoint("commit.round-json")

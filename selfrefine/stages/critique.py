@@ -28,7 +28,7 @@ class Critique(Stage[Sample, Outcome]):
         check_critique(session.config)
         self.settings = critique_settings(session.config, session.prompts_dir)
         self.templates = critique_templates(session.config, session.prompts_dir)
-        self.score = session.scored if session.config.reward.use or session.prompts_dir else None
+        self.score = session.scored if session.scores else None
 
     def inputs(self, session: RunSession) -> Sequence[Sample]:
         if not session.config.critique.passes:

@@ -150,14 +150,14 @@ def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:
 def _train(session: RunSession, folder: RoundDir, k: int) -> None:
     stage = Finetune(session, k)
     rows = list(folder.samples("selected"))
-    with session.timed(k, "finetune"), session.reporter.stage(f"round {k} finetune", None) as bar:
+    with session.timed(k, stage.title), session.reporter.stage(f"round {k} {stage.title}", None) as bar:
         session.forget_policy()
         found, note = stage.make(
             rows,
             RoundPlace(folder),
             policies_of(session),
             bar,
-            lambda rings: session.ring(k, "finetune", rings),
+            lambda rings: session.ring(k, stage.title, rings),
         )
         left_out = "".join(f", {n} {why.replace('_', ' ')}" for why, n in found.dropped.items())
         bar.finish(

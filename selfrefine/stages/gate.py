@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 
+from selfrefine.errors import RunFolderError
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary
@@ -50,6 +51,8 @@ def gate(session: RunSession, k: int) -> RoundSummary:
     """Measure the candidate on the gate tasks, decide, and commit the round."""
     run = session.run
     folder = run.round(k)
+    if not folder.has("adapter"):
+        raise RunFolderError(f"{folder.adapter} is missing: the stage before has not finished here")
     session.use_policy(run.current_adapter)
     policy_before = session.engine.policy
     measures = {"gate": measure(session, folder, "gate", folder.adapter)} if run.tasks("gate") else {}

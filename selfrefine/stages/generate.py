@@ -61,7 +61,16 @@ class Generate(Stage[Task, Drawn]):
         return rows, drawn(rows)
 
     def summary(self, total: Drawn) -> GenerateSummary:
-        return sampled(total)
+        """What sampling for training came to."""
+        return GenerateSummary(
+            cost=Cost(tokens=total.tokens),
+            samples=total.samples,
+            tasks=total.tasks,
+            truncated=total.truncated,
+            errors=total.errors,
+            tokens=total.tokens,
+            entropy=total.entropy,
+        )
 
     def alarms(self, total: Drawn) -> list[alarms.Alarm]:
         own = self.session.config
@@ -69,16 +78,3 @@ class Generate(Stage[Task, Drawn]):
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n
-
-
-def sampled(total: Drawn) -> GenerateSummary:
-    """What sampling for training came to."""
-    return GenerateSummary(
-        cost=Cost(tokens=total.tokens),
-        samples=total.samples,
-        tasks=total.tasks,
-        truncated=total.truncated,
-        errors=total.errors,
-        tokens=total.tokens,
-        entropy=total.entropy,
-    )

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from selfrefine.config import SelectConfig
 from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
-from selfrefine.stages.generate import Generate, GenerateSummary, sampled
+from selfrefine.stages.generate import Generate
 from selfrefine.stages.progress import Bar, show_rewards
 from selfrefine.stages.session import RunSession
 from selfrefine.steps.generate import Drawn, task_units
@@ -64,9 +64,6 @@ class Resample(Generate):
     def _count(self, rows: list[Sample]) -> None:
         self.so_far += rows
         self.spent += sum(len(row.token_ids) for row in rows)
-
-    def summary(self, total: Drawn) -> GenerateSummary:
-        return sampled(total)
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return None

@@ -17,33 +17,37 @@ from selfrefine.sums import Sums
 
 
 class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
-    """Rows by what became of them; prompts_… count prompts. What is 0 is left out of selected.json."""
+    """Rows by what became of them (`Reason`). What was not looked at is null and not written."""
 
-    samples: int = 0
-    out_of_band: int = 0
-    prompts_out_of_band: int = 0
-    drafts: int = 0
-    revisions: int = 0
-    no_draft: int = 0
-    no_critique: int = 0
-    not_better: int = 0
-    corrected: int = 0
-    references_seen: int = 0
-    critiques_truncated: int = 0
-    errors: int = 0
-    truncated: int = 0
-    unscored: int = 0
-    duplicates: int = 0
-    below: int = 0
-    over_the_cap: int = 0
-    no_reference: int = 0
-    equal_to_reference: int = 0
-    unpaired: int = 0
-    without_spread: int = 0
-    prompts_without_spread: int = 0
-    prompts_selected: int = 0
-    selected: int = 0
-    replayed: int = 0
+    samples: int | None = None
+    out_of_band: int | None = None
+    prompts_out_of_band: int | None = None
+    drafts: int | None = None
+    revisions: int | None = None
+    not_criticised: int | None = None
+    critiques_failed: int | None = None
+    critiques_ok: int | None = None
+    not_revised: int | None = None
+    no_draft: int | None = None
+    no_critique: int | None = None
+    not_better: int | None = None
+    corrected: int | None = None
+    references_seen: int | None = None
+    critiques_truncated: int | None = None
+    errors: int | None = None
+    truncated: int | None = None
+    unscored: int | None = None
+    duplicates: int | None = None
+    below: int | None = None
+    over_the_cap: int | None = None
+    no_reference: int | None = None
+    equal_to_reference: int | None = None
+    unpaired: int | None = None
+    without_spread: int | None = None
+    prompts_without_spread: int | None = None
+    prompts_selected: int | None = None
+    selected: int | None = None
+    replayed: int | None = None
 
 
 class Select(Stage[Sample, SelectCounts]):
@@ -93,7 +97,9 @@ class Select(Stage[Sample, SelectCounts]):
             grouped=OBJECTIVES.get(own.objective.name).rows in ("groups", "all"),
         )
         bar.advance(rows=len(chosen.rows))  # its line: so many of the rows it was given
-        return [*chosen.rows, *again], SelectCounts(**chosen.counts, replayed=len(again))
+        return [*chosen.rows, *again], SelectCounts(
+            **chosen.counts, replayed=len(again) if self.round else None
+        )
 
     def summary(self, total: SelectCounts) -> SelectCounts:
         return total

@@ -77,6 +77,11 @@ class Session:
         return reward.score(rows, self.measures, self.gate_among(self.measures))
 
     @property
+    def scores(self) -> bool:
+        """Are rewards asked for? A critique works without."""
+        return bool(self.config.reward.use)
+
+    @property
     def prompts_dir(self) -> Path | None:
         """Where a run keeps its own copies of the templates."""
         return None
@@ -97,6 +102,10 @@ class RunSession(Session):
     @property
     def prompts_dir(self) -> Path | None:
         return self.run.prompts_dir
+
+    @property
+    def scores(self) -> bool:
+        return True  # by the measure, where nothing else is trained on
 
     def gate_among(self, scorers: Sequence[Scorer]) -> str | None:
         """Where it is among these: a recipe may train on another reward than measures."""

@@ -8,7 +8,6 @@ from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine
 from selfrefine.records import Sample, Task, groups
 from selfrefine.rewards.base import Scorer
-from selfrefine.stats import Interval, interval
 from selfrefine.steps.generate import generate
 from selfrefine.steps.reward import score
 
@@ -37,8 +36,3 @@ def per_task(samples: Iterable[Sample]) -> dict[str, float | None]:
         values = [row.reward for row in group if row.reward is not None]
         means[group[0].task.id] = sum(values) / len(values) if values else None
     return means
-
-
-def measured(samples: Iterable[Sample]) -> Interval:
-    """Mean over tasks with its 95 % interval; the unit of resampling is the task, not the sample."""
-    return interval(list(per_task(samples).values()))

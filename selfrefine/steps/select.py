@@ -26,17 +26,18 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 
 def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
-    """What the strategy takes from each prompt's candidates (see `candidates.py`).
+    """What the strategy takes from each prompt's candidates (`select_candidates.py`).
 
     best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
     min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and
-    more (1 where none is given); all takes every scored, finished answer. pairs, labels, groups: `pairs.py`.
+    more (1 where none is given); all takes every scored, finished answer. pairs, labels and groups stand in
+    `select_compared.py`.
 
     Unscored rows and errors always fall out, and truncated ones (an answer cut off would teach never to stop)
     except from groups, where their low reward teaches to come to an end. Raises: ConfigError.
     """
     check(config)
-    fate: Fate = Counter(samples=len(samples))
+    fate: Fate = Counter({"samples": len(samples)})
     rows: list[Sample] = []
     for group in candidates(samples, config, fate):
         chosen = STRATEGIES[config.strategy](group, config, fate)
@@ -45,7 +46,7 @@ def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
     if config.learn == "answers" and config.strategy in _SINGLE:
         place = {row.id: i for i, row in enumerate(samples)}
         rows.sort(key=lambda row: place[row.id])
-    return Selection(rows=rows, counts={**fate, "selected": len(rows)})
+    return Selection(rows=rows, counts={**dict[str, int](fate.items()), "selected": len(rows)})
 
 
 def check(config: SelectConfig) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec.structs import replace
 
@@ -19,7 +20,37 @@ from selfrefine.config import SelectConfig
 from selfrefine.records import Critique, Lesson, Sample, groups
 from selfrefine.steps.rationalise import is_rationalised
 
-Fate = Counter[str]
+Reason = Literal[
+    "samples",
+    "out_of_band",
+    "prompts_out_of_band",
+    "drafts",
+    "revisions",
+    "not_criticised",
+    "critiques_failed",
+    "critiques_ok",
+    "not_revised",
+    "no_draft",
+    "no_critique",
+    "not_better",
+    "corrected",
+    "references_seen",
+    "critiques_truncated",
+    "errors",
+    "truncated",
+    "unscored",
+    "duplicates",
+    "below",
+    "over_the_cap",
+    "no_reference",
+    "equal_to_reference",
+    "unpaired",
+    "without_spread",
+    "prompts_without_spread",
+    "prompts_selected",
+]
+"""What becomes of a row; prompts_… count prompts. `stages.select.SelectCounts` has a field for each."""
+Fate = Counter[Reason]
 _REVISION = re.compile(r"\.v(\d+)$")
 
 
@@ -43,7 +74,7 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
 
 def fit(row: Sample, fate: Fate, *, whole: bool = True) -> bool:
     """Can this row be learnt from? With `whole` one that was cut off cannot: it teaches never to stop."""
-    why = ""
+    why: Literal["", "errors", "truncated", "unscored"] = ""
     if row.error is not None or row.finish_reason == "error":
         why = "errors"
     elif whole and row.finish_reason == "length":

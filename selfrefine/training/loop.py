@@ -44,7 +44,7 @@ class StepLog(Struct, frozen=True, kw_only=True):
 
 
 class CheckpointStore(Protocol):
-    """Where checkpoints go; `rundir` makes their replacement atomic."""
+    """Where checkpoints go; `RoundDir` makes their replacement atomic."""
 
     def load(self) -> Path | None: ...
     def replace(self, build: Callable[[Path], None]) -> None: ...

@@ -10,6 +10,7 @@ import pytest
 from harness import jsonl, refused, selfrefine, task
 
 from selfrefine.runfolder.run import Run
+from selfrefine.stats import interval
 
 SCRIPT = ["--model", "scripted:script.jsonl"]
 SETTINGS = [
@@ -124,3 +125,50 @@ def test_runs_ls_says_what_became_of_each_run(folder: Path) -> None:
     assert state() == "interrupted"  # begun, not ended, and nobody holds the lock
     run.events.append("end", why="3 rounds are done")
     assert state() == "ended: 3 rounds are done"
+    refused(
+        selfrefine("cycle", "--run", "r", "-n", "5", "--rounds", "0", cwd=folder), 5, "was made otherwise"
+    )
+    assert state() == "ended: 3 rounds are done"  # who is refused changes nothing of the run
+
+
+def test_or_new_makes_the_other_run_with_its_own_critic(folder: Path) -> None:
+    """It had the critic of the run that it is not, and could not be continued."""
+    (folder / "other.jsonl").write_bytes(jsonl(*(task(f"o{i:02}", f"tell {i}", "7") for i in range(20))))
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--critique", "1"]
+    first = [*words, *sets("critique.critic_model=scripted:script.jsonl"), "--run", "r"]
+    assert selfrefine("cycle", *first, cwd=folder).code == 0
+    assert json.loads((folder / "runs/r/manifest.json").read_text())["critic"]
+    made = selfrefine("cycle", *words, "--run", "r", "--or-new", "--tasks", "other.jsonl", cwd=folder)
+    assert made.code == 0, made.err
+    assert not json.loads((folder / "runs/r-2/manifest.json").read_text())["critic"]
+    again = selfrefine("cycle", "--run", "r-2", cwd=folder)
+    assert again.code == 0, again.err
+
+
+def test_a_gate_without_a_candidate_says_which_stage_is_missing(folder: Path) -> None:
+    """Without gate tasks nothing looked for it, and the engine was blamed."""
+    own = sets(*SETTINGS, "tasks.gate=0", "gate.mode=off", "guards.probe=false", 'reward.use=["numeric"]')
+    assert selfrefine("runs", "new", "r", *SCRIPT, *own, cwd=folder).code == 0
+    done = selfrefine("gate", "--run", "r", cwd=folder)
+    assert done.code == 5 and "the stage before has not finished here" in done.err
+
+
+def test_runs_show_has_a_line_for_each_stage(folder: Path) -> None:
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--run", "r"]
+    assert selfrefine("cycle", *words, cwd=folder).code == 0
+    shown = selfrefine("runs", "show", "r", cwd=folder).out.decode()
+    assert "gate: mean 1.000" in shown and "test: mean 1.000" in shown
+    # A folder of 0.1 has its counts in round.json and no file a stage.
+    for name in ("gate", "test"):
+        (folder / f"runs/r/round-000/{name}.json").unlink()
+    path = folder / "runs/r/round-000/round.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"counts": {"tokens": 12, "unscored": 3}}))
+    assert "12 tokens · 3 unscored" in selfrefine("runs", "show", "r", cwd=folder).out.decode()
+
+
+def test_the_interval_of_evaluate_follows_its_seed(folder: Path) -> None:
+    words = ["evaluate", "t.jsonl", "-m", "random", "--json", *SCRIPT, "--seed", "5"]
+    told = selfrefine(*words, cwd=folder).rows[0]
+    values = [row["reward"] for row in selfrefine(*words, "-o", "-", cwd=folder).rows]
+    wanted = interval(values, seed=5)
+    assert (told["lo"], told["hi"]) == (wanted.lo, wanted.hi) != (interval(values).lo, interval(values).hi)
