@@ -5,6 +5,7 @@ Everything raises the errors of `selfrefine.errors`, whose text says what to do.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ import msgspec
 
 from selfrefine.config import Config
 from selfrefine.errors import RunFolderError, UsageError
-from selfrefine.layers import flatten
+from selfrefine.layers import flatten, resolve
 from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
@@ -128,6 +129,8 @@ class OpenedRun:
 
     def samples(self, *, round: int | Literal["final"] = 0, stage: str) -> Rows[Sample]:
         """As `Round.samples`, also of a round in progress, as far as its stages have finished."""
+        if round != "final" and (not isinstance(round, int) or round < 0):
+            raise UsageError(f"round {round!r}: give its number, or 'final'")
         return _samples(self._run.final if round == "final" else self._run.round(round), stage)
 
     def tasks(self, split: Literal["train", "gate", "test"]) -> Rows[Task]:
@@ -148,12 +151,18 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
     `name` is a run's name or folder: continued where it exists, else made; a free name of `runs/` without it.
     A loop that found nothing to learn from is returned too; its last event of kind "end" says so.
 
-    Raises: ConfigError, DataError, RunFolderError, EngineError, TrainingError, Interrupted.
+    Raises: ConfigError, DataError, RunFolderError, EngineError, TrainingError, Interrupted; UsageError from
+    another thread than the main one, which alone can be told of signals.
     """
     from selfrefine.cli import common, cycle
 
+    if threading.current_thread() is not threading.main_thread():
+        raise UsageError("run_cycle works in the main thread: it looks out for signals")
+
     if isinstance(config, Config):
-        usual = flatten(msgspec.to_builtins(Config()))
+        # Its objective's own settings, where they stand in it, are defaults too.
+        named = resolve([("default", {"objective.name": config.objective.name})]).config
+        usual = flatten(msgspec.to_builtins(named))
         config = {key: v for key, v in flatten(msgspec.to_builtins(config)).items() if v != usual.get(key)}
     file, given = (None, flatten(config)) if isinstance(config, Mapping) else (str(config), {})
     with common.reporting() as reporter:
@@ -165,13 +174,16 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
 def reward(name: str, samples: Iterable[Sample | Mapping[str, Any]], **settings: Any) -> list[Reward]:
     """The samples' rewards, in order: `value` in [0, 1], or null with the reason in `error`.
 
-    `name` is one of `selfrefine reward --help`, or `path/to/file.py:function`; `settings` are its own.
+    `name` is one of `selfrefine rewards ls`, or `path/to/file.py:function`; `settings` are its own.
     Samples are those of a run, or mappings in the shape of docs/records.md.
-    Raises: ConfigError, also for a reward that asks a model; DataError for a mapping that is no sample.
+    Raises: ConfigError, also for a reward that asks a model; DataError for a mapping that is no sample;
+    UsageError for a function in place of a name: what is scored says by which file it was.
     """
     from selfrefine.rewards.base import RewardOptions
     from selfrefine.steps.reward import build, parse_spec, score
 
+    if not isinstance(name, str):
+        raise UsageError("reward() takes a name; a function of yours is named by its file: mine.py:function")
     spec = parse_spec(name)
     scorers = build([spec], RewardOptions(settings={spec.name: settings} if settings else {}))
     rows = [

@@ -5,6 +5,7 @@ Rewards and objectives have settings of their own, which their descriptions know
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 import tomllib
@@ -18,7 +19,7 @@ from msgspec import Struct
 from selfrefine.config import Config, ObjectiveConfig
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
-from selfrefine.registry import registry, split
+from selfrefine.registry import converted, refusal, registry, split
 from selfrefine.words import near, nearest
 
 
@@ -35,7 +36,8 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     origins = dict.fromkeys(keys(), "default")
     flat = [(origin, key, value) for origin, table in layers for key, value in flatten(table).items()]
     # A short key, `objective.beta`, is about the objective that is chosen in the end.
-    objective = next((value for _, key, value in reversed(flat) if key == "objective.name"), "sft")
+    named = (value for _, key, value in reversed(flat) if key == "objective.name")
+    objective = next(named, ObjectiveConfig().name)
     if isinstance(objective, str) and objective not in (known := registry("objective")):
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
@@ -47,40 +49,32 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     try:
         config = msgspec.convert(merged, Config, strict=True)
     except msgspec.ValidationError as error:
-        raise ConfigError(_refusal(error, keys())) from None
+        raise ConfigError(refusal(error, keys())) from None
     return Settings(_with_objective(config, origins), origins)
 
 
-def _refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], table: str = "") -> str:
-    """msgspec's message with the key first, and the choices where only some words are allowed."""
-    message, _, path = str(error).partition(" - at `$")
-    key, message = (
-        table + path.rstrip("`").removeprefix("" if table else "."),
-        message[0].lower() + message[1:],
-    )
-    choices = known[key].choices if key in known else ()
-    given = message.removeprefix("invalid enum value ").strip("'")
-    message = message.replace("invalid enum value", "no such choice")
-    return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
-
-
 def stored(table: Mapping[str, Any]) -> Config:
-    """The configuration in a manifest, of an earlier version's too. Raises: ConfigError."""
-    return resolve([("run", table)]).config
+    """The configuration in a manifest, of an earlier version's too; to read, not to go on with.
+
+    Where a plugin or a file that it names is gone, what an objective or a reward has of its own is left as it
+    stands. Raises: ConfigError.
+    """
+    with contextlib.suppress(ConfigError):
+        return resolve([("run", table)]).config
+    merged: dict[str, Any] = {}
+    for key, value in flatten(table).items():
+        if key in keys() or not key.startswith("objective.") or _own_key(key)[2]:
+            _put(merged, key, value)
+    try:
+        return msgspec.convert(merged, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigError(refusal(error, keys())) from None
 
 
 def objective_settings(config: ObjectiveConfig) -> Any:
     """The chosen objective's settings as its own struct. Raises: ConfigError naming the key."""
     kind = registry("objective").get(config.name)
-    return _converted(f"objective.{config.name}", config.settings.get(config.name, {}), kind.settings)
-
-
-def _converted(where: str, table: Mapping[str, Any], struct: type[Struct]) -> Any:
-    try:
-        return msgspec.convert(table, struct, strict=True)
-    except msgspec.ValidationError as error:
-        known = {setting.key: setting for setting in settings_of(struct, f"{where}.")}
-        raise ConfigError(_refusal(error, known, where)) from None
+    return converted(f"objective.{config.name}", config.settings.get(config.name, {}), kind.settings)
 
 
 def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
@@ -114,20 +108,21 @@ def _in_full(key: str, objective: object, origin: str, value: object) -> str | N
         if origin == "flag" and first != objective:
             raise ConfigError(f"--set {key}: the objective is {objective}")
         return key if first == objective else None
-    readers = _readers(first)
-    if objective in readers:
+    chosen = registry("objective").get(str(objective))
+    if first in chosen.settings.__struct_fields__:
         return f"objective.{objective}.{first}"
+    readers = _readers(first)
     if origin == "flag":
         raise ConfigError(f"--set {key}: {objective} does not read it, only {', '.join(readers)}")
-    _converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
+    converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
     return None
 
 
 def _readers(setting: str) -> list[str]:
     """The objectives with a setting of that name; plugins are asked only for what no built-in one has."""
     found = registry("objective")
-    for names in (found.built_in, found):
-        readers = [name for name in names if setting in found.get(name).settings.__struct_fields__]
+    for kinds in (map(found.get, found.built_in), found.usable()):
+        readers = [kind.name for kind in kinds if setting in kind.settings.__struct_fields__]
         if readers:
             return readers
     return []
@@ -156,14 +151,17 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables to dotted keys. `reward.settings.NAME.KEY` is an older spelling of `reward.NAME.KEY`;
-    what stands under `tasks.settings` stays one value."""
+    what stands under `tasks.settings` stays one value. Raises: ConfigError for a key that is given twice."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         dotted = _OLDER.sub(r"\1", f"{prefix}{key}")
         if isinstance(value, Mapping) and dotted != "tasks.settings" and not _own_key(dotted)[2]:
-            flat |= flatten(value, f"{dotted}.")
+            inner = flatten(value, f"{dotted}.")
         else:
-            flat[dotted] = value
+            inner = {dotted: value}
+        if twice := flat.keys() & inner.keys():
+            raise ConfigError(f"setting {min(twice)} is given twice")
+        flat |= inner
     return flat
 
 
@@ -211,7 +209,7 @@ def check_key(dotted: str, origin: str) -> None:
     elif table == "objective" and name:
         if _readers(name):
             return
-        kinds = map(registry(table).get, registry(table))
+        kinds = registry(table).usable()
         known += [f"objective.{one}" for kind in kinds for one in kind.settings.__struct_fields__]
     meant = near(dotted, known)
     raise ConfigError(f"{_said(origin)}: unknown key {dotted}{f'; did you mean {meant}?' if meant else ''}")

@@ -6,6 +6,7 @@ point of the registry's group), or `path/to/file.py:name`. The four registries s
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -19,13 +20,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, SelfrefineError
+from selfrefine.fields import Setting, settings_of
 from selfrefine.words import nearest
 
 if TYPE_CHECKING:  # it alone would be a quarter of the start-up
     from importlib import metadata
 
 T = TypeVar("T", bound=Struct)
+S = TypeVar("S", bound=Struct)
 
 REGISTRIES = {
     "reward": "selfrefine.rewards:REWARDS",
@@ -49,6 +52,8 @@ class Origin(Struct, frozen=True, kw_only=True):
     sha256: str = ""
     """Of the user's file."""
     signature: str = ""
+    module: str = ""
+    """Of a plain function: where its docstring stands."""
 
 
 BUILT_IN = Origin()
@@ -93,6 +98,12 @@ class Registry(Generic[T]):
             self._found[name] = self._of_name(name)
         return self._found[name]
 
+    def usable(self) -> Iterator[T]:
+        """What can be loaded: for lists, and for errors about something else than a broken plugin."""
+        for name in self:
+            with contextlib.suppress(ConfigError):
+                yield self.get(name)
+
     def _of_name(self, name: str) -> T:
         if name in self.built_in:
             built_in: T = pkgutil.resolve_name(self.built_in[name])
@@ -101,7 +112,8 @@ class Registry(Generic[T]):
             raise ConfigError(f"no {self.what} {name!r}{nearest(name, self)}")
         origin = Origin(plugin=self.plugin(name), signature=f"plugin:{self.plugin(name)}|name:{name}")
         try:
-            value = self._entries[name].load()
+            with quiet_stdout():
+                value = self._entries[name].load()
         except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code, its reason is passed on
             raise ConfigError(
                 f"{self.what} {name}: the plugin {origin.plugin} does not import: {why(error)}"
@@ -115,10 +127,20 @@ class Registry(Generic[T]):
         except ConfigError as error:
             raise ConfigError(f"{self.what} {spec}: {error}") from None
         if not hasattr(module, name):
-            there = ", ".join(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+            there = ", ".join(self._offered(module)) or "nothing that could be one"
             raise ConfigError(f"{self.what} {spec}: {file} has nothing called {name} (it has: {there})")
         origin = Origin(sha256=sha256, signature=f"file:{Path(file).name}|sha256:{sha256[:12]}|fn:{name}")
         return self._adopted(spec, getattr(module, name), origin, file)
+
+    def _offered(self, module: ModuleType) -> list[str]:
+        """Names of the module's descriptions and, where a function will do, of its own functions."""
+        kind = pkgutil.resolve_name(self.kind)
+        return [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, kind)
+            or (self.adopt and callable(value) and getattr(value, "__module__", "") == module.__name__)
+        ]
 
     def _adopted(self, name: str, value: object, origin: Origin, where: str) -> T:
         made = value if isinstance(value, pkgutil.resolve_name(self.kind)) else None
@@ -190,12 +212,61 @@ def load_file(path: Path) -> tuple[ModuleType, str]:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module  # dataclasses and pickles look their module up by name
         try:
-            exec(compile(source, str(path), "exec"), module.__dict__)  # these bytes, which were hashed
+            with quiet_stdout():
+                exec(compile(source, str(path), "exec"), module.__dict__)  # these bytes, which were hashed
         except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code, its reason is passed on
             del sys.modules[name]
             raise ConfigError(f"{path} does not import: {why(error)}") from None
         _FILES[key] = module
     return _FILES[key], sha256
+
+
+def quiet_stdout() -> contextlib.redirect_stdout[Any]:
+    """While outside code runs: stdout is for data, and what it prints goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr)
+
+
+@contextlib.contextmanager
+def outside_code(what: str, name: str, origin: Origin) -> Iterator[None]:
+    """Around what a plugin or a file does besides scoring: its mistakes are its own, and no bug of ours.
+
+    Raises: ConfigError with its reason.
+    """
+    if origin == BUILT_IN:
+        yield
+        return
+    try:
+        with quiet_stdout():
+            yield
+    except SelfrefineError:
+        raise
+    except (Exception, SystemExit) as error:
+        where = f"the plugin {origin.plugin}" if origin.plugin else "its file"
+        raise ConfigError(f"{what} {name}: {where} failed: {why(error)}") from error
+
+
+def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: bool = True) -> S:
+    """A table of settings as the struct that describes them. Raises: ConfigError naming the key."""
+    known = {setting.key: setting for setting in settings_of(struct, f"{where}.")}
+    for key in table:
+        if f"{where}.{key}" not in known:
+            names = [one.removeprefix(f"{where}.") for one in known]
+            raise ConfigError(f"setting {where}.{key}: there is no such setting{nearest(key, names)}")
+    try:
+        return msgspec.convert(table, struct, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ConfigError(refusal(error, known, where)) from None
+
+
+def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where: str = "") -> str:
+    """msgspec's message with the key first, and the choices where only some words are allowed."""
+    message, _, path = str(error).partition(" - at `$")
+    path = path.rstrip("`").removeprefix("" if where else ".")
+    key, message = where + path, message[0].lower() + message[1:]
+    choices = known[key].choices if key in known else ()
+    given = message.removeprefix("invalid enum value ").strip("'")
+    message = message.replace("invalid enum value", "no such choice")
+    return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
 
 
 def why(error: BaseException) -> str:

@@ -21,7 +21,6 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.report.words import with_interval
     from selfrefine.stages.measure import Measure, Measured, MeasureSummary
     from selfrefine.stats import interval
-    from selfrefine.steps.reward import require_some_scored
 
     if not asked.settings.config.evaluate.measure:
         raise UsageError("say what measures: -m numeric, -m gym, …")
@@ -29,7 +28,6 @@ def _filter(asked: Asked) -> dict[str, Any]:
     class Alone(Measure):
         def summary(self, total: Measured) -> MeasureSummary:
             found = super().summary(total)
-            require_some_scored(found.rewards)  # before the output appears
             # Of a seed of one's own; a run's measures are drawn alike, whatever its seed.
             mean = interval(list(total.values.values()), seed=self.session.config.seed)
             return msgspec.structs.replace(found, mean=mean)

@@ -17,10 +17,9 @@ def _group(what: str, example: str) -> typer.Typer:
 
     @app.command("ls", help=f"The {what}s, one a line.\n\n\b\n  selfrefine {what}s ls")
     def ls(json_: JsonOption = False) -> None:
-        from selfrefine.cli.reference_kinds import facts
         from selfrefine.registry import registry
 
-        found = [facts(what, name) for name in registry(what)]
+        found = [_told(what, name) for name in registry(what)]
         if json_ or not common.on_terminal():
             for one in found:
                 common.print_json(one)
@@ -50,6 +49,18 @@ def _group(what: str, example: str) -> typer.Typer:
         _say("\n".join([*lines, "", told["doc"], ""]))
 
     return app
+
+
+def _told(what: str, name: str) -> dict[str, Any]:
+    """A line of `ls`; of a plugin that cannot be used, why."""
+    from selfrefine.cli.reference_kinds import facts
+    from selfrefine.errors import ConfigError
+    from selfrefine.registry import registry
+
+    try:
+        return facts(what, name)
+    except ConfigError as error:
+        return {"name": name, "about": f"cannot be used: {error}", "plugin": registry(what).plugin(name)}
 
 
 def _short(told: dict[str, Any]) -> list[tuple[str, str]]:

@@ -10,11 +10,9 @@ from typing import Any
 from msgspec import Struct
 
 from selfrefine.fields import Setting, settings_of, table
+from selfrefine.objectives.base import STRATEGIES
 from selfrefine.registry import registry
 from selfrefine.rewards.base import PassAt
-
-ROWS = {"answers": "best-of-n`, `threshold`, `all"}
-"""Selection strategies that fit an objective's rows, where they are not called alike."""
 
 
 def settings(what: str, kind: Any) -> list[Setting]:
@@ -69,7 +67,8 @@ def everything(what: str, name: str) -> dict[str, Any]:
         for one in settings(what, kind)
     ]
     run: Callable[..., Any] = kind.loss if what == "objective" else kind.make
-    doc = inspect.cleandoc(sys.modules[run.__module__].__doc__ or "")
+    module = kind.origin.module or run.__module__  # a function's is made into a kind elsewhere
+    doc = inspect.cleandoc(sys.modules[module].__doc__ or "")
     return {**facts(what, name), "settings": told, "sha256": kind.origin.sha256, "doc": doc}
 
 
@@ -91,7 +90,8 @@ def rewards_markdown() -> str:
 def objectives_markdown() -> str:
     """Every built-in objective and its settings."""
     rows = [
-        f"| `{kind.name}` | {kind.about} | `{ROWS.get(kind.rows, kind.rows)}` | {kind.learning_rate:g} "
+        f"| `{kind.name}` | {kind.about} | {', '.join(f'`{one}`' for one in STRATEGIES[kind.rows])} "
+        f"| {kind.learning_rate:g} "
         f"| {'; '.join(needs('objective', kind))} | {kind.source} |"
         for kind in _built_in("objective")
     ]

@@ -80,6 +80,13 @@ class Completion(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+def require(engine: Engine, capability: Capability, why: str) -> None:
+    """Raises: EngineError where the engine cannot do what is asked of it; `why` begins the sentence."""
+    if capability not in engine.capabilities:
+        can = ", ".join(sorted(engine.capabilities)) or "nothing"
+        raise EngineError(f"{why}, and {engine.facts().model['id']} cannot {capability} (it can: {can})")
+
+
 class Tokeniser(Protocol):
     """From messages and text to token ids and back."""
 

@@ -14,7 +14,7 @@ from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
 from selfrefine.engines.base import Engine, Identity
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
-from selfrefine.registry import split
+from selfrefine.registry import outside_code, split
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -39,7 +39,9 @@ def load_engine(
     # A folder or a hub id has a slash; `local:name` is a folder that is called as an engine is.
     if kind == embedded.NAME or ("/" in kind and ".py:" not in kind) or kind not in ENGINES:
         kind, rest = "local", name
-    return ENGINES.get(kind).load(rest, adapter, options)
+    found = ENGINES.get(kind)
+    with outside_code("engine", kind, found.origin):
+        return found.load(rest, adapter, options)
 
 
 def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:

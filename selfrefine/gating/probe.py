@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from selfrefine.engines.base import Engine
+from selfrefine.engines.base import Engine, require
 from selfrefine.records import Sample, Task
 from selfrefine.seeds import derive
 
@@ -56,6 +56,7 @@ GENERAL = (
 
 def general(engine: Engine) -> dict[str, float | None]:
     """`accuracy` over the items with alternatives, and `perplexity`, under the engine's policy."""
+    require(engine, "score", "guards.probe asks for logprobs (guards.probe=false turns it off)")
     asked = [(item, text) for item in GENERAL for text in (item.answer, *item.others)]
     scored = engine.score(
         [engine.encode_text(item.prompt) for item, _ in asked],

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import Struct
 
 from selfrefine.config import Config
-from selfrefine.errors import DataError, RunFolderError
+from selfrefine.errors import ConfigError, DataError, RunFolderError
 from selfrefine.gating.comparison import compared
 from selfrefine.layers import stored
 from selfrefine.records import Sample, prompt_key
@@ -64,7 +64,7 @@ def versus(runs: Sequence[Run]) -> Versuses:
                 f"{name} was measured with another {other[0]} than {names[0]}: "
                 "their figures cannot be compared"
             )
-    corpus = len(wanted[0]) == 1 and REWARDS.get(parse_spec(wanted[0][0]).name).corpus
+    corpus = len(wanted[0]) == 1 and _has_corpus_figure(wanted[0][0])
     measures = build_rewards(configs[0], wanted[0], None) if corpus else ()
     ends = [_ended(run) for run in runs]
     starts = [list(run.round(0).samples("test")) for run in runs]
@@ -76,6 +76,14 @@ def versus(runs: Sequence[Run]) -> Versuses:
         _pair(name, names[0], end, ends[0], measures) for name, end in zip(names[1:], ends[1:], strict=True)
     ]
     return Versuses(measure=wanted[0], gains=gains, pairs=pairs)
+
+
+def _has_corpus_figure(spec: str) -> bool:
+    """No, where the plugin or file of a finished run is gone: its rows have their scores all the same."""
+    try:
+        return REWARDS.get(parse_spec(spec).name).corpus
+    except ConfigError:
+        return False
 
 
 def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, Any]:

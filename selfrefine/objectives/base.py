@@ -71,6 +71,16 @@ Rows = Literal["answers", "all", "pairs", "labels", "groups"]
 answers that are each chosen or rejected, or all answers to a prompt."""
 
 
+STRATEGIES: dict[Rows, tuple[str, ...]] = {
+    "answers": ("best-of-n", "threshold", "all"),
+    "all": ("all",),
+    "pairs": ("pairs",),
+    "labels": ("labels",),
+    "groups": ("groups",),
+}
+"""`select.strategy` that gives such rows."""
+
+
 class StepBaseline(NamedTuple):
     """A figure of a whole optimizer step that its loss needs, without gradient: `Batch.baseline`."""
 

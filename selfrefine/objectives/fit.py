@@ -10,7 +10,7 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.advantages import groups, has_spread
-from selfrefine.objectives.base import Item, ObjectiveKind, Rows
+from selfrefine.objectives.base import STRATEGIES, Item, ObjectiveKind, Rows
 
 
 def check_rows(name: str, select: SelectConfig) -> None:
@@ -21,10 +21,10 @@ def check_rows(name: str, select: SelectConfig) -> None:
     """
     rows, strategy = OBJECTIVES.get(name).rows, select.strategy
     likelihood = rows in ("answers", "all")
-    if (strategy == rows) if rows != "answers" else (strategy in ("best-of-n", "threshold", "all")):
+    if strategy in STRATEGIES[rows]:
         return
     if rows == "answers":
-        fitting = ", ".join(other for other in OBJECTIVES if OBJECTIVES.get(other).rows == strategy)
+        fitting = ", ".join(other.name for other in OBJECTIVES.usable() if other.rows == strategy)
         raise ConfigError(
             f"objective {name} learns from good answers, select.strategy {strategy} is for {fitting}: "
             "set objective.name, or another strategy"

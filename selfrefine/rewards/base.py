@@ -16,13 +16,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-import msgspec
 from msgspec import Meta, Struct
 
-from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample, groups
-from selfrefine.registry import BUILT_IN, NoSettings, Origin
-from selfrefine.words import nearest
+from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted
 
 if TYPE_CHECKING:  # a reward that asks no model knows nothing of engines
     from selfrefine.engines.base import Engine
@@ -151,17 +148,10 @@ def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
 
     Raises: ConfigError naming the key, and the nearest known one.
     """
-    known = (*kind.settings.__struct_fields__, "pass_at")
-    for key in table:
-        if key not in known:
-            raise ConfigError(f"reward.{kind.name}.{key}: there is no such setting{nearest(key, known)}")
-    own = dict(table)
-    shared = {"pass_at": own.pop("pass_at", 1.0)}
-    try:
-        return msgspec.convert(own, kind.settings), msgspec.convert(shared, PassAt).pass_at
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise ConfigError(f"reward.{kind.name}{path.rstrip('`')}: {message}") from None
+    shared = {key: value for key, value in table.items() if key == "pass_at"}
+    own = {key: value for key, value in table.items() if key != "pass_at"}
+    where = f"reward.{kind.name}"
+    return converted(where, own, kind.settings), converted(where, shared, PassAt).pass_at
 
 
 class PassAt(Struct, frozen=True):

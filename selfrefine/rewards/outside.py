@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from selfrefine.records import Reward, Sample
-from selfrefine.registry import Origin, why
+from selfrefine.registry import Origin, quiet_stdout, why
 from selfrefine.rewards.base import (
     BatchRewardFn,
     RewardKind,
@@ -32,6 +32,7 @@ def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
     """A plain function as a reward of that name; None for what is none."""
     if not callable(value):
         return None
+    origin = msgspec.structs.replace(origin, module=getattr(value, "__module__", ""))
     return RewardKind(name=name, about=_about(value), make=_of_function(name, value), origin=origin)
 
 
@@ -44,7 +45,14 @@ def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptio
     and their details tell no reference unless the user asked for that."""
 
     def run(samples: Sequence[Sample]) -> list[Reward]:
-        pairs = zip(score(samples), samples, strict=True)
+        try:
+            with quiet_stdout():
+                results: list[Any] = list(score(samples))
+            if len(results) != len(samples):
+                raise ValueError(f"{len(results)} values for {len(samples)} samples")
+        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: its rows fail, not the run
+            results = [unscored(kind.name, why(error))] * len(samples)
+        pairs = zip(results, samples, strict=True)
         return [_reward(kind.name, r, s, kind.origin.signature, options.reveal_references) for r, s in pairs]
 
     return run
@@ -56,7 +64,7 @@ def _of_function(name: str, run: Callable[[Any], Any]) -> Callable[[object, Rewa
     def one(sample: Sample) -> Any:
         try:
             return run(sample)
-        except Exception as error:  # noqa: BLE001  foreign code: the row fails, not the run
+        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: the row fails, not the run
             return unscored(name, why(error))
 
     def group(samples: Sequence[Sample]) -> list[Any]:
@@ -64,7 +72,7 @@ def _of_function(name: str, run: Callable[[Any], Any]) -> Callable[[object, Rewa
             results = list(run(samples))
             if len(results) != len(samples):
                 raise ValueError(f"{len(results)} values for {len(samples)} samples")
-        except Exception as error:  # noqa: BLE001  foreign code: the group fails, not the run
+        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: the group fails, not the run
             return [unscored(name, why(error))] * len(samples)
         return results
 
@@ -76,7 +84,10 @@ def _reward(name: str, result: object, sample: Sample, signature: str, reveal: b
     if result is None:
         return unscored(name, "the function returned None", signature)
     if isinstance(result, Real):
-        return checked(name, float(result), None, signature)
+        try:
+            return checked(name, float(result), None, signature)
+        except OverflowError:  # an int with hundreds of digits
+            return unscored(name, "the function returned a number that is no float", signature)
     if not isinstance(result, Reward):
         return unscored(name, f"the function returned {type(result).__name__}, not a number", signature)
     signature = "|".join(filter(None, (signature, result.signature)))

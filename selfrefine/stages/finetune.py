@@ -149,6 +149,7 @@ def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:
 
 def _train(session: RunSession, folder: RoundDir, k: int) -> None:
     stage = Finetune(session, k)
+    session.check_files()
     rows = list(folder.samples("selected"))
     with session.timed(k, stage.title), session.reporter.stage(f"round {k} {stage.title}", None) as bar:
         session.forget_policy()

@@ -19,7 +19,7 @@ from selfrefine.stages.session import RunSession, Session
 from selfrefine.stats import Interval, interval
 from selfrefine.steps.evaluate import per_task
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
-from selfrefine.steps.reward import RewardSummary, RewardSums, scored_sums, summary
+from selfrefine.steps.reward import RewardSummary, RewardSums, require_some_scored, scored_sums, summary
 from selfrefine.sums import Sums
 
 
@@ -75,14 +75,17 @@ class Measure(Stage[Task, Measured]):
         )
 
     def summary(self, total: Measured) -> MeasureSummary:
+        """Raises: DataError where a reward could score no row; nothing is then left behind."""
         own = total.drawn
-        return MeasureSummary(
+        found = MeasureSummary(
             cost=Cost(tokens=own.tokens, measured_tokens=own.tokens),
             mean=interval(list(total.values.values())),
             truncated=own.truncated,
             errors=own.errors,
             rewards=summary(total.rewards, self.session.measures),
         )
+        require_some_scored(found.rewards)
+        return found
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n

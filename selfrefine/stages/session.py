@@ -17,6 +17,7 @@ from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
+from selfrefine.registry import files_used
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
 from selfrefine.runfolder.round import RoundDir
@@ -102,6 +103,17 @@ class RunSession(Session):
     @property
     def prompts_dir(self) -> Path | None:
         return self.run.prompts_dir
+
+    def __post_init__(self) -> None:
+        self._files = files_used(self.config)
+
+    def check_files(self) -> None:
+        """The user's files are read again where they are used again. Raises: RunFolderError after an edit."""
+        now = files_used(self.config)
+        if edited := [path for path, sha256 in self._files.items() if now[path] != sha256]:
+            raise RunFolderError(
+                f"{', '.join(edited)} was edited while the run was at work: give the command again"
+            )
 
     @property
     def scores(self) -> bool:

@@ -15,6 +15,7 @@ from selfrefine.errors import NothingToLearnError, TrainingError
 from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample
+from selfrefine.registry import outside_code
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.seeds import derive
 from selfrefine.steps.training_items import items
@@ -88,17 +89,18 @@ def finetune(
     with trainer.open(policies.start, config.lora, seed) as wrapped:
         fixed = _fixed(wrapped, trainer, fitting, objective, config, policies)
         try:
-            log = train(
-                wrapped,
-                fixed,
-                kind,
-                config,
-                seed,
-                checkpoints or NoCheckpoints(),
-                on_step or (lambda row, total: None),
-                own,
-                trainer.memory,
-            )
+            with outside_code("objective", kind.name, kind.origin):
+                log = train(
+                    wrapped,
+                    fixed,
+                    kind,
+                    config,
+                    seed,
+                    checkpoints or NoCheckpoints(),
+                    on_step or (lambda row, total: None),
+                    own,
+                    trainer.memory,
+                )
         except TrainingError:
             if rescue is not None:
                 rescue(lambda folder: trainer.save(wrapped, folder))

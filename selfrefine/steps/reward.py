@@ -1,6 +1,6 @@
 """The step `reward`: samples in, the same samples with rewards and their composite out.
 
-    scorers = build(specs, options, engine)
+    scorers = build(specs, options)
     samples = score(samples, scorers)          a window of rows; the rows of one task stand together
     sums += scored_sums(samples, scorers)
     require_some_scored(summary(sums, scorers))               after the last window
@@ -19,10 +19,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from selfrefine.engines.base import Engine
+from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
-from selfrefine.registry import BUILT_IN, split
+from selfrefine.registry import BUILT_IN, outside_code, split
 from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
     CorpusFigure,
@@ -62,9 +62,7 @@ def needs_engine(specs: Iterable[RewardSpec]) -> bool:
     return any(REWARDS.get(spec.name).needs_engine for spec in specs)
 
 
-def build(
-    specs: Sequence[RewardSpec], options: RewardOptions, engine: Engine | None = None
-) -> tuple[Scorer, ...]:
+def build(specs: Sequence[RewardSpec], options: RewardOptions) -> tuple[Scorer, ...]:
     """The scorers of `specs`, in order.
 
     Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward
@@ -77,20 +75,24 @@ def build(
         if names.count(name) > 1:
             raise ConfigError(f"reward {name} is chosen twice; give it one weight")
     for name, table in options.settings.items():
-        if not isinstance(table, dict):
-            raise ConfigError(f"reward.{name}: expected a table of settings")
         own_settings(REWARDS.get(name), table)  # those that are not used now, too
-    return tuple(_build_one(spec, msgspec.structs.replace(options, engine=engine)) for spec in specs)
+    return tuple(_build_one(spec, options) for spec in specs)
 
 
 def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
     kind = REWARDS.get(spec.name)
     own, pass_at = own_settings(kind, options.settings.get(spec.name, {}))
-    if kind.needs_engine and options.engine is None:
-        raise ConfigError(f"reward {spec.name} asks a model and none was given")
+    if kind.needs_engine:
+        if options.engine is None:
+            raise ConfigError(f"reward {spec.name} asks a model and none was given")
+        require(options.engine, "score", f"reward {spec.name} asks for logprobs")
+    with outside_code("reward", spec.name, kind.origin):
+        made = kind.make(own, options)
+        if not isinstance(made, Scorer) or bool(made.corpus) != kind.corpus:
+            raise TypeError("`make` returns a Scorer, with a corpus figure where `corpus` is declared")
     wanted = kind.needs_references
     scorer = msgspec.structs.replace(
-        kind.make(own, options),
+        made,
         name=spec.name,
         weight=spec.weight,
         pass_at=pass_at,

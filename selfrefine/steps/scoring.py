@@ -18,15 +18,16 @@ def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -
         seed=config.seed,
         settings=config.reward.settings,
         reveal_references=config.critique.reveal_references,
+        engine=engine,
     )
-    return reward.build([reward.parse_spec(text) for text in specs], options, engine)
+    return reward.build([reward.parse_spec(text) for text in specs], options)
 
 
 def trained_specs(config: Config) -> Sequence[str]:
     """The rewards that are trained on: without any, those that measure. Raises: ConfigError."""
     use = config.reward.use or config.evaluate.measure
     if not use:
-        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine reward --help`)")
+        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine rewards ls`)")
     return use
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
 from selfrefine.records import Task
-from selfrefine.registry import Registry, split
+from selfrefine.registry import Registry, outside_code, split
 from selfrefine.runfolder.jsonl import IdIndex
 from selfrefine.tasks.base import PLACEHOLDER, Located, SourceKind, TaskOptions, checked_options, content_id
 from selfrefine.words import near
@@ -37,8 +37,8 @@ _JSON_SUFFIXES = (".jsonl", ".json", ".ndjson")
 
 
 def listing() -> list[SourceKind]:
-    """Every source, plugins' included."""
-    return [SOURCES.get(name) for name in SOURCES]
+    """Every source that can be used, plugins' included."""
+    return list(SOURCES.usable())
 
 
 def load(source: str, options: TaskOptions, stream: BinaryIO | None = None) -> Iterator[Task]:
@@ -55,8 +55,18 @@ def load(source: str, options: TaskOptions, stream: BinaryIO | None = None) -> I
         raise UsageError("'-' reads tasks from a pipe, and there is none here")
     name, rest = _parse(source)
     kind = SOURCES.get(name)
-    located = kind.read(rest, msgspec.structs.replace(checked_options(kind, source, options), stream=stream))
-    return _identified(source, islice(located, options.n))
+    options = msgspec.structs.replace(checked_options(kind, source, options), stream=stream)
+    return _identified(source, islice(_read(kind, rest, options), options.n))
+
+
+def _read(kind: SourceKind, rest: str, options: TaskOptions) -> Iterator[Located]:
+    with outside_code("task source", kind.name, kind.origin):
+        located = iter(kind.read(rest, options))
+    while True:
+        with outside_code("task source", kind.name, kind.origin):
+            if (found := next(located, None)) is None:
+                return
+        yield found
 
 
 def _parse(source: str) -> tuple[str, str]:
@@ -64,7 +74,7 @@ def _parse(source: str) -> tuple[str, str]:
     if source == "-":
         return "-", "stdin"
     name, colon, rest = split(source)
-    if ".py:" in name or (colon and name in SOURCES.built_in):
+    if ".py:" in name or (colon and name != "-" and name in SOURCES.built_in):
         return name, rest
     if colon and not Path(source).exists() and name in SOURCES:
         return name, rest

@@ -16,8 +16,7 @@ from msgspec import Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Task
-from selfrefine.registry import BUILT_IN, NoSettings, Origin
-from selfrefine.words import nearest
+from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted
 
 Located = tuple[str, Task]
 SourceFn = Callable[[str, "TaskOptions"], Iterator[Located]]
@@ -111,11 +110,6 @@ def checked_options(kind: SourceKind, source: str, options: TaskOptions) -> Task
             raise ConfigError(f"{source}: {option} has no meaning for this source")
     if kind.own_settings:
         return options
-    for key in options.settings:
-        if key not in known:
-            raise ConfigError(f"{source}: no setting {key!r}{nearest(key, known)}")
-    try:  # not strict: "2" is a number, as it comes from a command line
-        own = msgspec.convert(options.settings, kind.settings, strict=False)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{source}: {error}") from None
+    # Not strict: "2" is a number, as it comes from a command line.
+    own = converted("tasks.settings", options.settings, kind.settings, strict=False)
     return msgspec.structs.replace(options, settings=own)

@@ -23,6 +23,7 @@ END = 0
 
 
 class CharEngine:
+    capabilities = frozenset({"score"})
     signature = "char"
     policy = "adapted"
     context_tokens = 400

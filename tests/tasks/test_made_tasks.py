@@ -143,7 +143,7 @@ def test_hub_rows_are_read_like_any_other(monkeypatch: pytest.MonkeyPatch) -> No
     assert fake.asked == [("a/b", "main"), {"split": "test", "revision": None, "streaming": True}]
     with pytest.raises(DataError, match=r"hub:a/b:2: it cannot be written as JSON"):
         next(tasks)
-    with pytest.raises(ConfigError, match="'splt'"):
+    with pytest.raises(ConfigError, match=r"tasks\.settings\.splt.*did you mean 'split'"):
         list(load("hub:a/b", TaskOptions(settings={"splt": "test"})))
 
 
