@@ -228,3 +228,146 @@ def test_an_unknown_name_is_refused_with_what_there_is() -> None:
         ConfigError, match=r"no reward 'numerc'; did you mean 'numeric'\? \(known: bleu, chrf"
     ):
         REWARDS.get("numerc")
+
+
+BROKEN = """
+from selfrefine.engines import EngineKind
+from selfrefine.engines.scripted import Scripted
+from selfrefine.rewards.base import RewardKind, Scorer
+from selfrefine.tasks.base import SourceKind
+
+print("a file may talk while it is read")
+
+
+def leaves(sample):
+    raise SystemExit(0)
+
+
+def huge(sample):
+    return 10**400
+
+
+def talks(sample):
+    print("and while it scores")
+    return 1.0
+
+
+def make(own, options):
+    return Scorer(name="x", score=lambda rows: 1 / 0)
+
+
+def unmade(own, options):
+    return None
+
+
+def read(name, options):
+    yield int(name)
+
+
+def load(rest, adapter, options):
+    raise RuntimeError("no licence")
+
+
+class Mute(Scripted):
+    capabilities = frozenset({"sample"})
+
+
+raises = RewardKind(name="x", about="y", make=make)
+nothing = RewardKind(name="x", about="y", make=unmade)
+source = SourceKind(name="x", spelling="x", about="y", example="z", read=read)
+engine = EngineKind(name="x", spelling="x", about="y", load=load)
+mute = EngineKind(name="x", spelling="x", about="y", load=lambda *_: Mute([{"match": "", "answers": ["a"]}]))
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    (tmp_path / "bad.py").write_text(BROKEN)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("leaves", "SystemExit: 0"),  # it ended the program with code 0 and no output
+        ("huge", "a number that is no float"),
+        ("raises", "ZeroDivisionError"),
+    ],
+)
+def test_a_reward_that_fails_leaves_its_rows_unscored_with_the_reason(
+    broken: Path, name: str, why: str
+) -> None:
+    done = selfrefine("reward", "-r", f"bad.py:{name}", stdin=ROWS, cwd=broken)
+    assert done.code == 4 and f"bad.py:{name} could not be computed" in done.err and why in done.err
+    assert [row["reward"] for row in done.rows] == [None, None]
+
+
+def test_what_outside_code_prints_is_no_data(broken: Path) -> None:
+    """One line of it broke the next stage of a pipe."""
+    done = selfrefine("reward", "-r", "bad.py:talks", stdin=ROWS, cwd=broken)
+    assert [row["reward"] for row in done.rows] == [1.0, 1.0]
+    assert "and while it scores" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "why"),
+    [
+        (["reward", "-r", "bad.py:nothing"], 3, "reward bad.py:nothing: its file failed: TypeError"),
+        (["tasks", "bad.py:source:many"], 3, "task source bad.py:source: its file failed: ValueError"),
+        (
+            ["generate", "--model", "bad.py:engine:x"],
+            3,
+            "engine bad.py:engine: its file failed: RuntimeError: no licence",
+        ),
+        (["reward", "-r", "fluency", "--model", "bad.py:mute:x"], 6, "cannot score (it can: sample)"),
+    ],
+)
+def test_outside_code_names_its_own_mistakes(broken: Path, words: list[str], code: int, why: str) -> None:
+    """They were reported as bugs of ours, with a request to tell us."""
+    stdin = jsonl({"prompt": "hello"}) if words[0] == "generate" else ROWS
+    done = selfrefine(*words, stdin=stdin, cwd=broken)
+    assert done.code == code and why in done.err and "bug" not in done.err, done.err
+
+
+def test_a_file_says_what_it_offers_and_shows_its_own_words(broken: Path) -> None:
+    done = selfrefine("reward", "-r", "bad.py:raise", stdin=ROWS, cwd=broken)
+    assert "(it has: leaves, huge, talks" in done.err and "RewardKind" not in done.err
+    (broken / "mine.py").write_text('"""What mine asks."""\n\ndef f(sample):\n    return 1.0\n')
+    assert selfrefine("rewards", "show", "mine.py:f", cwd=broken).rows[0]["doc"] == "What mine asks."
+
+
+def test_a_broken_plugin_does_not_hide_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(wheel(tmp_path, BAD, "raise OSError", "broken")) as archive:
+        archive.extractall(tmp_path)
+    code, rows, _ = run(tmp_path, tmp_path, "rewards", "ls")
+    told = {row["name"]: str(row["about"]) for row in rows}
+    assert (
+        code == 0 and "numeric" in told and told["bad"].startswith("cannot be used: reward bad: the plugin")
+    )
+
+
+def test_an_objective_of_ones_own_reads_its_own_settings(tmp_path: Path) -> None:
+    """`beta` is dpo's too: it was asked first, and 2.0 was dropped without a word."""
+    (tmp_path / "mine.py").write_text(
+        "from typing import Annotated\n"
+        "from msgspec import Meta, Struct\n"
+        "from selfrefine.objectives.base import Loss, ObjectiveKind\n"
+        "class Own(Struct, frozen=True, forbid_unknown_fields=True):\n"
+        "    beta: Annotated[float, Meta(description='How much.')] = 0.5\n"
+        "mine = ObjectiveKind(name='x', about='y', rows='answers', loss=lambda l, b: Loss(0.0, {}),\n"
+        "    settings=Own, learning_rate=0.1)\n"
+    )
+    name = f"{tmp_path}/mine.py:mine"
+    for origin in ("file", "flag"):
+        config = layers.resolve([(origin, {"objective": {"name": name, "beta": 2.0}})]).config
+        assert config.objective.settings == {name: {"beta": 2.0}}
+    # A finished run of it can be read when the file is gone.
+    (tmp_path / "mine.py").unlink()
+    table = {"objective": {"name": name, "settings": {name: {"beta": 2.0}}}, "evaluate": {"measure": ["gym"]}}
+    assert layers.stored(table).evaluate.measure == ("gym",)
+
+
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    twice = {"reward.use": ["gym"], "reward": {"use": ["numeric"]}}
+    with pytest.raises(ConfigError, match=r"reward\.use is given twice"):
+        layers.resolve([("file", twice)])

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
 
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
+    from selfrefine.errors import UsageError
     from selfrefine.report.words import critique_line
     from selfrefine.stages.critique import Critique
 
+    if asked.settings.config.critique.passes == 0 and asked.settings.origins["critique.passes"] == "flag":
+        raise UsageError("--passes 0 makes no critique: leave the stage out")
     return filtered(asked, Critique(asked.session), read_samples(asked.source), critique_line)
 
 

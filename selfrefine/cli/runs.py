@@ -42,7 +42,10 @@ def new(
 
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
-    """The runs in ./runs: rounds, accepted policy, its gate score.
+    """The runs in ./runs: rounds, accepted policy, its gate score, and how each stands.
+
+    A run is new, running (a process holds its lock), by hand (a verb with --run was last), interrupted (its
+    command goes on), failed (with exit code and reason), or ended (with why).
 
     \b
       selfrefine runs ls
@@ -115,4 +118,4 @@ def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")])
         sys.stderr.write("plan.json: memory ran out on the way, so this run is outside byte identity\n")
     if problems := check(run):
         raise RunFolderError("\n".join(problems))
-    sys.stderr.write(f"verify: {run.path} is whole, {run.next_round()} rounds committed\n")
+    sys.stderr.write(f"verify: {run.path} is whole, rounds committed: {run.next_round()}\n")

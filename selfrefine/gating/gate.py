@@ -134,6 +134,8 @@ def opening(
     least = smallest_detectable(scored, each / 2 if mode == "strict" else each)
     if corpus:
         shows = f"which gain of {corpus} over all of them would show is not known beforehand"
+    elif min(scored) == 1.0:
+        shows = "all are right from the start, so no gain can show"
     elif least is not None:
         shows = f"a true gain of {least:.2f} would be kept 4 times in 5, smaller ones more rarely"
     else:

@@ -6,17 +6,26 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfrefine.config import Config
+from selfrefine.objectives.fit import check_rows
 from selfrefine.records import Task
 from selfrefine.report import footprint
 from selfrefine.report.words import compact, number
 from selfrefine.stages.prepare import make_splits, run_prompts
+from selfrefine.stages.settings import check_method
+from selfrefine.steps.scoring import check_named
 
 TEMPLATE_TOKENS = 64
 """For what a chat template puts around a prompt."""
 
 
 def plan(config: Config) -> str:
-    """Batches, tokens, disk and memory at most, as text. Raises what making the splits raises."""
+    """Batches, tokens, disk and memory at most, as text.
+
+    Raises: what making a run raises, as far as it can be known without a model.
+    """
+    check_rows(config.objective.name, config.select)
+    check_method(config)
+    check_named(config)
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
@@ -50,7 +59,9 @@ def plan(config: Config) -> str:
     if model and folder:
         lines += _memory(config, model, _load(config, splits, _counter(folder), rows))
     else:
-        lines.append("memory         unknown: the model is not on this machine yet")
+        scripted = config.model.partition(":")[0] == "scripted"
+        why = "a script has no weights" if scripted else "the model is not on this machine yet"
+        lines.append(f"memory         unknown: {why}")
     return "\n".join(lines) + "\n"
 
 

@@ -75,7 +75,7 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     lines.append(f"run folder: {run.path}")
     adapter = run.path / "adapter"
     if adapter.exists():
-        lines.append(f"try it: selfrefine generate tasks.jsonl --adapter {adapter}")
+        lines.append(f"try it: selfrefine generate {run.path}/tasks/test.jsonl --adapter {adapter}")
     last = ended.summaries[-1] if ended.summaries else None
     if last is not None and last.undecided_round is not None:
         lines.append(

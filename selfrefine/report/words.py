@@ -69,7 +69,7 @@ def summary_line(summary: Mapping[str, Any]) -> str:
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        words = key.replace("_", " ")
+        words = key if ".py:" in key else key.replace("_", " ")  # a name of somebody's, not of ours
         if isinstance(value, Mapping):
             yield from _of_mapping(words, value)
         elif isinstance(value, str) or not isinstance(value, Sequence):
@@ -117,7 +117,10 @@ def critique_line(found: CritiqueSummary) -> str:
     if found.unparsed_share is not None:
         parts.append(f"{found.unparsed_share:.0%} of verdicts unparsed")
     for i, one in enumerate(found.passes, start=1):
-        parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
+        if one.unscored < one.revisions:  # without rewards nobody knows
+            parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
+        if one.unscored:
+            parts.append(f"pass {i} {number(one.unscored)} revisions unscored")
     if compared.compared:
         right = {arm: getattr(compared.right, arm) for arm in ("draft", "revision", "fresh")}
         arms = ", ".join(f"{arm} {rate:.3f}" for arm, rate in right.items() if isinstance(rate, float))

@@ -10,6 +10,7 @@ from selfrefine.errors import ConfigError
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, Scorer
 from selfrefine.steps import reward
+from selfrefine.words import nearest
 
 
 def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
@@ -49,6 +50,20 @@ def check_rewards(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], t
     if config.guards.gold is not None:
         build_rewards(config, [config.guards.gold], engine)
     return scorers, measures
+
+
+def check_named(config: Config) -> None:
+    """What `check_rewards` refuses, as far as no model is needed for it. Raises: ConfigError."""
+    trained, measuring = trained_specs(config), measuring_specs(config)
+    gold = [config.guards.gold] if config.guards.gold is not None else []
+    for specs in (trained, measuring, gold):
+        modelless = [text for text in specs if not reward.needs_engine([reward.parse_spec(text)])]
+        if modelless:
+            build_rewards(config, modelless, None)
+    gate, names = config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)}
+    if gate is not None and gate not in names:
+        raise ConfigError(f"--gate-on {gate}: not among the rewards scored{nearest(gate, names)}")
+    check_gold(config.guards.gold, trained)
 
 
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:

@@ -219,7 +219,7 @@ def test_runs_ls_and_show(mine: Path) -> None:
 
 def test_runs_verify_finds_what_was_changed(mine: Path) -> None:
     whole = selfrefine("runs", "verify", "run-001", cwd=mine)
-    assert whole.code == 0 and "is whole, 2 rounds committed" in whole.err and whole.out == b""
+    assert whole.code == 0 and "is whole, rounds committed: 2" in whole.err and whole.out == b""
     rows = mine / "runs/run-001/round-001/reward.jsonl"
     rows.write_bytes(rows.read_bytes().replace(b'"reward":0.5', b'"reward":0.9', 1))
     changed = selfrefine("runs", "verify", "run-001", cwd=mine)

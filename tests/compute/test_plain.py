@@ -19,6 +19,7 @@ from selfrefine.compute.forward import completion_logprobs
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.base import Request
 from selfrefine.engines.local import LocalEngine
+from selfrefine.errors import ConfigError
 from selfrefine.sampling import decode
 from selfrefine.training.entropy import EntropyMeter
 
@@ -129,6 +130,13 @@ def test_a_run_goes_on_only_as_it_was_made(
     words += ["--rounds", "0", "--set", "evaluate.max_new_tokens=4", "--set", "reward.settings.length.max=9"]
     monkeypatch.setenv("SELFREFINE_PLAIN", "1")
     assert selfrefine(*words, cwd=tmp_path).code == 0
+    for word, wanted in {"": False, "0": False, "false": False, "No": False, "true": True}.items():
+        monkeypatch.setenv("SELFREFINE_PLAIN", word)
+        plain.choose(False)
+        assert plain.plain() is wanted  # "false" turned it on
+    monkeypatch.setenv("SELFREFINE_PLAIN", "nein")
+    with pytest.raises(ConfigError, match="SELFREFINE_PLAIN=nein"):
+        plain.choose(False)
     monkeypatch.setenv("SELFREFINE_PLAIN", "")
     done = selfrefine("cycle", "--run", "x", cwd=tmp_path)
     assert done.code == 5 and 'model.kernels: "plain" in the run, not set now' in done.err

@@ -171,3 +171,48 @@ def test_the_interval_of_evaluate_follows_its_seed(folder: Path) -> None:
     values = [row["reward"] for row in selfrefine(*words, "-o", "-", cwd=folder).rows]
     wanted = interval(values, seed=5)
     assert (told["lo"], told["hi"]) == (wanted.lo, wanted.hi) != (interval(values).lo, interval(values).hi)
+
+
+def test_a_measure_that_fails_on_every_row_leaves_nothing_behind(folder: Path) -> None:
+    """The unscored answers were kept: the same error for ever, without its reason, however it was mended."""
+    (folder / "mine.py").write_text("def f(sample):\n    return {}[sample.text]\n")
+    words = ["cycle", "--run", "r", *SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["mine.py:f"]')]
+    done = selfrefine(*words, cwd=folder)
+    assert done.code == 4 and "KeyError" in done.err, done.err
+    (folder / "mine.py").write_text("def f(sample):\n    return 1.0\n")
+    again = selfrefine(*words, "--allow-drift", cwd=folder)
+    assert again.code == 0, again.err
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        'reward.use=["coverag"]',
+        'evaluate.measure=["nonono"]',
+        "reward.numeric.tol=1",
+        "guards.gold=nope",
+        "reward.gate_on=length",
+        'reward.use=["numeric","numeric"]',
+        "critique.passes=2\0critique.revise=false",
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(folder: Path, setting: str) -> None:
+    """It printed a plan, and hours later the real command was refused."""
+    words = [*SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]', *setting.split("\0"))]
+    assert selfrefine("cycle", *words, "--dry-run", cwd=folder).code == 3
+    assert selfrefine("runs", "new", "r", *words, cwd=folder).code == 3
+    assert (
+        selfrefine("cycle", *SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]'), "--dry-run", cwd=folder).code
+        == 0
+    )
+
+
+def test_critique_without_rewards_claims_no_transitions(folder: Path) -> None:
+    """0 wrong to right is a count of what was looked at; nobody looked."""
+    drafts = selfrefine("generate", "t.jsonl", *SCRIPT, "-n", "1", cwd=folder).out
+    plain = selfrefine("critique", *SCRIPT, stdin=drafts, cwd=folder).err
+    assert "20 revisions unscored" in plain and "wrong→right" not in plain
+    scored = selfrefine("critique", *SCRIPT, "-r", "exact", stdin=drafts, cwd=folder).err
+    assert "wrong→right 0" in scored and "unscored" not in scored
+    none = selfrefine("critique", *SCRIPT, "--passes", "0", stdin=drafts, cwd=folder)
+    refused(none, 2, "--passes 0 makes no critique")
