@@ -199,7 +199,7 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     invert: Annotated[bool, says("Train on 1 - reward: the control of the recipe `sabotage`.")] = False
     settings: Annotated[
         dict[str, dict[str, Any]],
-        says("A table for each reward, such as `reward.settings.numeric.tolerance=0.01`."),
+        says("A table for each reward, such as `reward.numeric.tolerance=0.01`."),
     ] = {}
 
 
@@ -278,7 +278,7 @@ class ObjectiveConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     reference: Annotated[
         Literal["round-0", "accepted", "sampler"],
         says(
-            "Policy that `dpo`, `ipo`, `kto` and `objective.kl` compare with. `round-0`: the starting "
+            "Policy that `dpo`, `ipo`, `kto` and a penalty `kl` compare with. `round-0`: the starting "
             "policy (the model, with `adapter` if that is set); `accepted`: the accepted one; "
             "`sampler`: the one that answered in this round."
         ),
@@ -438,7 +438,7 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         NonNegative,
         says(
             "Rings above this many nats per token from the reference policy. Policy gradients with "
-            "`objective.kl` 0: from the sampling policy."
+            "`kl` 0: from the sampling policy."
         ),
     ] = 2.0
     clip_share: Annotated[Share, says("Rings when this share of the tokens is clipped.")] = 0.8

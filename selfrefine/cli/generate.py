@@ -44,13 +44,15 @@ VERB = Verb(
       selfrefine tasks gym:chain_sum -n 16 | selfrefine generate -n 8 --max-new-tokens 24 > samples.jsonl
     """,
     flags=(
-        Flag("generate.n", "Samples per prompt. [8]", ("-n",), int),
-        Flag("generate.temperature", "0 is greedy. [1.0]", kind=float),
-        Flag("generate.top_p", "Nucleus sampling; 1 is off. [1.0]", kind=float),
-        Flag("generate.top_k", "Only the k most likely tokens; 0 is off. [0]", kind=int),
-        Flag("generate.max_new_tokens", "Longest answer. [128]", kind=int),
-        Flag("generate.stop", "End an answer before this text. Repeatable.", kind=list[str]),
-        Flag("generate.system", "System message for prompts without one."),
+        Flag("generate.n", names=("-n",)),
+        Flag("generate.temperature"),
+        Flag("generate.top_p"),
+        Flag("generate.top_k"),
+        Flag("generate.min_p"),
+        Flag("generate.repetition_penalty"),
+        Flag("generate.max_new_tokens"),
+        Flag("generate.stop"),
+        Flag("generate.system"),
     ),
     filter=_filter,
 )

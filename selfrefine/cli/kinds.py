@@ -45,7 +45,7 @@ def _group(what: str, example: str) -> typer.Typer:
         lines += [f"{key}: {value}" for key, value in _short(told)]
         for one in told["settings"]:
             default = "not set" if one["default"] is None else one["default"]
-            lines += [f"  {one['key']}  ({one['value']}; {default})", f"      {one['description']}"]
+            lines += [f"  {one['key']}  ({one['value']}; default {default})", f"      {one['description']}"]
         _say("\n".join([*lines, "", told["doc"], ""]))
 
     return app

@@ -45,7 +45,6 @@ VERB = Verb(
             "reward.use",
             "A name of `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
             ("-r", "--reward"),
-            list[str],
             metavar="NAME[:WEIGHT]",
         ),
         Flag("reward.gate_on", "The others count only where this reward passes.", metavar="NAME"),

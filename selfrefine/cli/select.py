@@ -13,8 +13,8 @@ CHOOSING = (
         ("--select",),
         metavar="NAME",
     ),
-    Flag("select.min_reward", "Take rows of at least this reward.", kind=float),
-    Flag("select.max_per_prompt", "At most this many a prompt. [1 for best-of-n]", kind=int),
+    Flag("select.min_reward", "Take rows of at least this reward."),
+    Flag("select.max_per_prompt", "At most this many a prompt. [1 for best-of-n]"),
     Flag("select.learn", "answers, revisions, critiques or both turns. [answers]"),
 )
 """`finetune` has them too: it selects first."""
@@ -50,7 +50,6 @@ VERB = Verb(
             "select.dedupe",
             "Equal answers to a prompt count once. [on]",
             ("--dedupe/--no-dedupe",),
-            bool,
         ),
     ),
     filter=_filter,

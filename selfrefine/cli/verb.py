@@ -17,7 +17,7 @@ import typer
 
 from selfrefine.cli import common
 from selfrefine.errors import NothingSelectedError
-from selfrefine.layers import Settings
+from selfrefine.layers import Settings, describe
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession, Session
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flag:
-    """An option that sets a configuration key, or, with `config` off, an argument of the verb's own."""
+    """An option that sets a configuration key, or, with `config` off, an argument of the verb's own.
+
+    What the key's definition says is not said again: its type, its first sentence, its default.
+    """
 
     key: str
-    help: str
+    help: str = ""
     names: tuple[str, ...] = ()
-    kind: Any = str
     metavar: str | None = None
     config: bool = True
     also: str = ""
@@ -43,16 +45,28 @@ class Flag:
 
     def option(self) -> inspect.Parameter:
         names = self.names or ("--" + self.key.rpartition(".")[2].replace("_", "-"),)
-        option = typer.Option(*names, help=self.help, metavar=self.metavar)
-        declared: Any = Annotated[self.kind | None, option]
+        option = typer.Option(*names, help=self.help or self._defined(), metavar=self.metavar)
+        declared: Any = Annotated[self._kind() | None, option]
         return inspect.Parameter(
             self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declared
         )
 
+    def _kind(self) -> Any:
+        if not self.config:
+            return str
+        setting = describe(self.key)
+        return list[setting.type] if setting.many else setting.type  # type: ignore[name-defined]
+
+    def _defined(self) -> str:
+        setting = describe(self.key)
+        more = " Repeatable." if setting.many else ""
+        default = "" if setting.default in (None, (), "") else f" [{setting.default:g}]"
+        return f"{setting.help}{more}{default}"
+
 
 MODEL = Flag("model", common.MODEL_HELP)
 ADAPTER = Flag("adapter", "A LoRA adapter folder on top of it.")
-SEED = Flag("seed", common.SEED_HELP, kind=int)
+SEED = Flag("seed", common.SEED_HELP)
 _ALWAYS: dict[str, tuple[Any, Any]] = {
     "set_": (common.SetOption, None),
     "summary_json": (common.SummaryOption, None),

@@ -115,7 +115,7 @@ class Engine(Tokeniser, Protocol):
 
     @property
     def signature(self) -> str:
-        """How numbers are made here: written by `make_signature`."""
+        """How numbers are made here; of a local model, written by `make_signature`."""
 
     @property
     def policy(self) -> str:
