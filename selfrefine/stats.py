@@ -1,7 +1,7 @@
 """Intervals and paired tests for what is measured; every figure says by which method it was made.
 
 Legend: N tasks, S statistics of a task, T trials. SciPy is imported inside functions: it takes seven times as
-long to load as NumPy, and reading a run needs neither.
+long to load as NumPy, and listing runs does without it.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import tiny
 import torch
 from harness import environment, jsonl, selfrefine, task
 
+from selfrefine.compute import forward
 from selfrefine.config import LoraConfig, Sampling, TrainConfig
 from selfrefine.engines import local
 from selfrefine.engines.base import Completion, Request
@@ -142,11 +143,12 @@ def test_scoring_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, completions = [(1, 2, 3)] * 4 + [(4, 5)], [(7,) * 5, (8,) * 5, (9,), (10, 11), (12,)]
     expected = engine.score(prompts, completions)
     engine.memory.on_change = changes.append
-    monkeypatch.setattr(local, "completion_logprobs", scarce(local.completion_logprobs, 9))
+    real = forward.completion_logprobs
+    monkeypatch.setattr(forward, "completion_logprobs", scarce(real, 9))
     for found, row in zip(engine.score(prompts, completions), expected, strict=True):
         assert found == pytest.approx(row, abs=1e-5)
     assert changes and all(change.work == "scoring" for change in changes)
-    monkeypatch.setattr(local, "completion_logprobs", scarce(local.completion_logprobs, 4))
+    monkeypatch.setattr(forward, "completion_logprobs", scarce(real, 4))
     with pytest.raises(EngineError, match="out of memory while scoring"):
         engine.score(prompts, completions)
 

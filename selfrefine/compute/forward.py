@@ -121,6 +121,17 @@ def cut(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[list[int]]
     return by_budget(pairs, token_budget, shared=shares_rows(model, pairs))
 
 
+@torch.no_grad()
+def scored(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
+    """`completion_logprobs` of any number of pairs, in order, without gradient, `token_budget` at once."""
+    results: list[tuple[float, ...]] = [()] * len(pairs)
+    for micro in cut(model, pairs, token_budget):
+        rows = completion_logprobs(model, [pairs[i] for i in micro])
+        for i, row in zip(micro, rows, strict=True):
+            results[i] = tuple(row.tolist())
+    return results
+
+
 def by_budget(pairs: Sequence[Pair], token_budget: int, *, shared: bool = True) -> list[list[int]]:
     """Cut pairs into micro-batches that compute at most `token_budget` tokens (one pair always fits).
 

@@ -29,7 +29,6 @@ class EngineKind(Struct, frozen=True, kw_only=True):
     """How it is asked for with --model."""
     about: str
     load: Callable[[str, Path | None, LoadOptions], Engine]
-    source: str = ""
     origin: Origin = BUILT_IN
 
 

@@ -53,7 +53,7 @@ def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine
 
 LOCAL = EngineKind(
     name="local",
-    spelling="smollm2, a folder, a hub id",
+    spelling="smollm2 (embedded), a folder, a hub id such as org/name",
     about="a causal language model by transformers, on CPU, CUDA or MPS; smollm2 is embedded",
     load=_local,
 )
@@ -69,7 +69,7 @@ def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tupl
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise EngineError(
             f"--model {name}: no model there (a model folder has a config.json); "
-            f"give a folder, a hub id such as org/name, or {embedded.NAME} for the embedded model"
+            f"there are {'; '.join(kind.spelling for kind in ENGINES.usable())}"
         )
     return _from_hub(name)
 

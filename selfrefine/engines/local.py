@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
-from selfrefine.compute.forward import completion_logprobs, cut
-from selfrefine.compute.packing import Pair
+from selfrefine.compute.forward import cut, scored
 from selfrefine.compute.plain import plain
 from selfrefine.config import Sampling
 from selfrefine.engines.answers import at_stop_text, completion, refusals
@@ -177,7 +176,7 @@ class LocalEngine(Engine):
         while True:
             try:
                 with torch.inference_mode(), self.weights.bare() if bare else nullcontext():
-                    return self._score(pairs, self.memory.tokens("scoring", constant))
+                    return scored(self.model, pairs, self.memory.tokens("scoring", constant))
             except (RuntimeError, MemoryError) as error:
                 if (why := out_of_memory(error)) is None:
                     raise
@@ -188,11 +187,3 @@ class LocalEngine(Engine):
                 why,
                 "one prompt with its answer does not fit: leave out the longest, or take a smaller --model",
             )
-
-    def _score(self, pairs: Sequence[Pair], budget: int) -> list[tuple[float, ...]]:
-        results: list[tuple[float, ...]] = [()] * len(pairs)
-        for micro in cut(self.model, pairs, budget):
-            found = completion_logprobs(self.model, [pairs[i] for i in micro])
-            for i, row in zip(micro, found, strict=True):
-                results[i] = tuple(row.tolist())
-        return results

@@ -63,8 +63,6 @@ class SourceKind(Struct, frozen=True, kw_only=True):
     settings: type[Struct] = NoSettings
     own_settings: bool = False
     """Its settings depend on the name: it gets the table as it is given, and checks it."""
-    source: str = ""
-    """What it is from, where it is not this program's own."""
     origin: Origin = BUILT_IN
 
 

@@ -113,5 +113,4 @@ GYM = SourceKind(
     example="selfrefine tasks gym:chain_sum --set max_terms=2 -n 64",
     read=read,
     own_settings=True,
-    source="the package reasoning-gym",
 )

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from msgspec.structs import replace
 
-from selfrefine.compute.forward import completion_logprobs, cut
+from selfrefine.compute.forward import cut, scored
 from selfrefine.compute.packing import Pair
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives.base import Item, ObjectiveKind, StepBaseline
@@ -93,7 +92,7 @@ def logprobs_of(
     try:
         while True:
             try:
-                return _logprobs(model, pairs, memory.tokens("training", token_budget))
+                return scored(model, pairs, memory.tokens("training", token_budget))
             except (RuntimeError, MemoryError) as error:
                 if (why := out_of_memory(error)) is None:
                     raise
@@ -101,16 +100,6 @@ def logprobs_of(
             memory.halve("training", token_budget, partial(cut, model, pairs), why, mend)
     finally:
         model.train(training)
-
-
-@torch.no_grad()
-def _logprobs(model: Any, pairs: Sequence[Pair], token_budget: int) -> list[tuple[float, ...]]:
-    results: list[tuple[float, ...]] = [()] * len(pairs)
-    for micro in cut(model, pairs, token_budget):
-        rows = completion_logprobs(model, [pairs[i] for i in micro])
-        for i, row in zip(micro, rows, strict=True):
-            results[i] = tuple(row.tolist())
-    return results
 
 
 def baseline(

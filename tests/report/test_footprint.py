@@ -83,7 +83,7 @@ from selfrefine.config import Sampling
 from selfrefine.engines.base import Request
 from selfrefine.engines.load import load_engine
 from selfrefine.objectives.base import Item
-from selfrefine.objectives.sft import sft
+from selfrefine.objectives.sft import SFT
 from selfrefine.steps.finetune import NoCheckpoints
 from selfrefine.training.loop import train
 
@@ -104,7 +104,7 @@ else:
         items += [Item(id="x", prompt_token_ids=asked, completion_token_ids=ids(answer)) for _ in range(n)]
     config = TrainConfig(steps=1, batch_size=len(items))
     with engine.trainer().open(None, config.lora, 0) as model:
-        train(model, items, sft, config, 0, NoCheckpoints(), lambda row, total: None)
+        train(model, items, SFT, config, 0, NoCheckpoints(), lambda row, total: None)
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM")))
 """
