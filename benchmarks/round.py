@@ -112,12 +112,12 @@ def grpo_round(context: Context) -> Section:
         notes=(
             "Sampling, rewards and training together; our two rounds run before and after the trainer's one.",
             f"Sampled tokens {first.sampled_tokens:,}, {second.sampled_tokens:,} and "
-            f"{theirs.sampled_tokens:,} (trainer), completions trained on {first.learnt}, {second.learnt} and {theirs.learnt}, steps "
-            f"{first.steps}, {second.steps} and {theirs.steps}.",
+            f"{theirs.sampled_tokens:,} (trainer), completions trained on {first.learnt}, "
+            f"{second.learnt} and {theirs.learnt}, steps {first.steps}, {second.steps} and {theirs.steps}.",
             f"`GRPOTrainer`: {size.rows_a_pass} completions per forward pass, {size.batch_size} sampled "
-            "before each step (its default: no extra pass for old logprobs), beta 0, no gradient checkpointing. "
-            f"Ours: {SETTINGS.token_budget:,} tokens per forward pass. With our default token budget, "
-            f"smaller to save memory, our round takes {usual.seconds:.1f} s: "
+            "before each step (its default: no extra pass for old logprobs), beta 0, no gradient "
+            f"checkpointing. Ours: {SETTINGS.token_budget:,} tokens per forward pass. With our default token "
+            f"budget, smaller to save memory, our round takes {usual.seconds:.1f} s: "
             f"{theirs.seconds / usual.seconds:.2f}×, one run.",
         ),
     )
