@@ -31,8 +31,8 @@ def page(plan: Plan, command: str) -> str:
         "round is finished.",
         "- Start and end: mean on the test split under the starting and the accepted policy, 95 % interval. "
         "Gain: paired by task. Minutes: all stages.",
-        "- A row with far fewer tokens reached its last round first; one with far more trains nothing and has "
-        "no budget. Neither compares with the others at equal cost.",
+        "- A row with far fewer tokens reached its last round first; one with far more trains nothing and "
+        "has no budget. Neither compares with the others at equal cost.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads per run: "
         f"{os.environ.get('OMP_NUM_THREADS', 'all')}, "
