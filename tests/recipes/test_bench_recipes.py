@@ -60,7 +60,7 @@ def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
     starts = ("| raft | 0 | ", "| self-rewarding | 0 |")
     raft, judged = (line for line in text.splitlines() if line.startswith(starts))
     summary = json.loads((tmp_path / "runs" / "raft-s0" / "final" / "summary.json").read_text())
-    assert f"{summary['test']['mean']:.3f}" in raft and "tokens are sampled and trained" in raft
+    assert f"{summary['test']['mean']:.3f}" in raft and "token budget reached" in raft
     assert "failed with exit code 4: reward critic could not be computed" in judged
     assert "Finished runs: 2 of 2." in text
 
