@@ -212,8 +212,9 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def reporting() -> Iterator[ConsoleReporter]:
-    with stoppable() as stop:
+def reporting(name: str = "") -> Iterator[ConsoleReporter]:
+    """`name`: the command's, for what is said after a signal."""
+    with stoppable(name) as stop:
         yield ConsoleReporter(stop)
 
 

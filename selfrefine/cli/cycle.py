@@ -98,7 +98,7 @@ def command(
 
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
-    with common.reporting() as reporter:
+    with common.reporting("cycle") as reporter:
         summary = loop(
             run, config, set_, given, reporter, or_new=or_new, drift=allow_drift, trust=trust_remote_code
         )

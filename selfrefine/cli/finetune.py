@@ -35,6 +35,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     reporter.stop.way_on = "no adapter was written"
     _check(asked, out)
     rows, selection = _chosen(asked)
+    reporter.check()
     adapter = Path(config.adapter) if config.adapter else None
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter

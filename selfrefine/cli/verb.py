@@ -163,7 +163,7 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
-        with common.reporting() as reporter:
+        with common.reporting(self.name) as reporter:
             asked = Asked(
                 settings,
                 typed["source"],
