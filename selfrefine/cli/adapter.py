@@ -10,8 +10,9 @@ import typer
 
 from selfrefine.cli import common
 from selfrefine.cli.common import ModelOption
+from selfrefine.cli.help import App
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Work with LoRA adapters.")
+app = App(help="Work with LoRA adapters.")
 
 
 @app.command("merge")

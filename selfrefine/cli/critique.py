@@ -36,7 +36,7 @@ VERB = Verb(
     wrong→right and right→wrong. Revisions are rows of their own (`parent_id`).
 
     \b
-      selfrefine critique samples.jsonl -r coverage --feedback rewards > revised.jsonl
+      selfrefine critique in.jsonl -r coverage --feedback rewards > revised.jsonl
     """,
     flags=(
         Flag(

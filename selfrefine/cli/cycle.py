@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete
 from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
@@ -18,30 +18,76 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
+from selfrefine.cli.help import OUTPUT, RUN
 
 Name = Annotated[
-    str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
+    str | None,
+    typer.Option(
+        "--run",
+        help="Name or folder of the run: continued if it exists, made if not.",
+        rich_help_panel=RUN,
+        autocompletion=complete.runs,
+    ),
 ]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks", help="Where the tasks come from: a file, or KIND:NAME.", autocompletion=complete.sources
+    ),
+]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
+    typer.Option(
+        "-r",
+        "--reward",
+        metavar="NAME[:W]",
+        help="Train on this reward. Repeatable.",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="NAME",
+        help="Measure by this reward. [those trained on]",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")]
-Until = Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")]
-MaxMinutes = Annotated[float | None, typer.Option(help="Begin no round after this time.")]
+Until = Annotated[
+    float | None, typer.Option(help="Stop when the mean reward on the gate tasks reaches this.")
+]
+MaxMinutes = Annotated[float | None, typer.Option(help="Start no new round after this many minutes.")]
 Samples = Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")]
 Gate = Annotated[
-    str | None, typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]")
+    str | None,
+    typer.Option(
+        "--gate",
+        help="How strict the gate is: strict, significant, or off (keep every round). [significant]",
+        autocompletion=complete.values("gate.mode"),
+    ),
 ]
-Critique = Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")]
-Require = Annotated[bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")]
+Critique = Annotated[
+    int | None, typer.Option("--critique", help="Critique and revise each answer this often. [0]")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the plan, and neither load a model nor write a file.", rich_help_panel=OUTPUT
+    ),
+]
+Require = Annotated[
+    bool,
+    typer.Option(
+        "--require-improvement", help="Exit with code 9 if no round is kept.", rich_help_panel=OUTPUT
+    ),
+]
 OrNew = Annotated[
-    bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
+    bool,
+    typer.Option(
+        "--or-new", help="If the settings differ from the run's, start NAME-2.", rich_help_panel=RUN
+    ),
 ]
 
 

@@ -66,7 +66,8 @@ VERB = Verb(
     With --run: the candidate of the first uncommitted round on the run's gate tasks.
 
     \b
-      selfrefine tasks gym:chain_sum --seed 1 -n 200 | selfrefine evaluate -m gym --adapter adapter
+      selfrefine tasks gym:chain_sum --seed 1 -n 200 |
+          selfrefine evaluate -m gym --adapter adapter
     """,
     flags=(
         Flag(
@@ -78,7 +79,7 @@ VERB = Verb(
         Flag("evaluate.n", names=("-n",)),
         Flag("evaluate.temperature"),
         Flag("evaluate.max_new_tokens", "Longest answer. [128]"),
-        Flag("generate.system"),
+        Flag("generate.system", metavar="TEXT"),
     ),
     filter=_filter,
     in_run=_in_run,

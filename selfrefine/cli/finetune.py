@@ -120,7 +120,7 @@ VERB = Verb(
     a row a step. LoRA rank and targets, token budget, warm-up and the rest: --set train.lora.r=8 …
 
     \b
-      selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
+      selfrefine finetune in.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
     """,
     flags=(
         *CHOOSING,

@@ -37,7 +37,7 @@ VERB = Verb(
 
     \b
       selfrefine reward samples.jsonl -r numeric > scored.jsonl
-      selfrefine reward samples.jsonl -r coverage -r sentence --gate-on coverage > scored.jsonl
+      selfrefine reward a.jsonl -r coverage -r chrf --gate-on coverage > b.jsonl
       selfrefine reward --selftest known.jsonl -r my_reward.py:score
     """,
     flags=(

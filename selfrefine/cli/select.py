@@ -41,8 +41,8 @@ VERB = Verb(
     through, truncated ones only with the groups of a policy gradient. Each row says what it teaches.
 
     \b
-      selfrefine select scored.jsonl --min-reward 1 --max-per-prompt 2 > chosen.jsonl
-      selfrefine select scored.jsonl --select pairs --set select.margin=0.2 > pairs.jsonl
+      selfrefine select in.jsonl --min-reward 1 --max-per-prompt 2 > out.jsonl
+      selfrefine select in.jsonl --select pairs --set select.margin=0.2 > p.jsonl
     """,
     flags=(
         *CHOOSING,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete, help
 from selfrefine.errors import NothingSelectedError
 from selfrefine.layers import Settings, describe
 
@@ -37,6 +37,7 @@ class Flag:
     config: bool = True
     also: str = ""
     """A second key that the same value sets."""
+    panel: str | None = None
 
     @property
     def parameter(self) -> str:
@@ -45,7 +46,13 @@ class Flag:
 
     def option(self) -> inspect.Parameter:
         names = self.names or ("--" + self.key.rpartition(".")[2].replace("_", "-"),)
-        option = typer.Option(*names, help=self.help or self._defined(), metavar=self.metavar)
+        option = typer.Option(
+            *names,
+            help=self.help or self._defined(),
+            metavar=self.metavar,
+            rich_help_panel=self.panel,
+            autocompletion=complete.values(self.key) if self.config else None,
+        )
         declared: Any = Annotated[self._kind() | None, option]
         return inspect.Parameter(
             self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declared
@@ -64,8 +71,8 @@ class Flag:
         return f"{setting.help}{more}{default}"
 
 
-MODEL = Flag("model", common.MODEL_HELP)
-ADAPTER = Flag("adapter", "A LoRA adapter folder on top of it.")
+MODEL = Flag("model", common.MODEL_HELP, panel=help.MODEL)
+ADAPTER = Flag("adapter", "Put this LoRA adapter on the model.", metavar="FOLDER", panel=help.MODEL)
 SEED = Flag("seed", common.SEED_HELP)
 _ALWAYS: dict[str, tuple[Any, Any]] = {
     "set_": (common.SetOption, None),
