@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import checks, common, complete
 from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
@@ -138,6 +138,7 @@ def command(
         critique__passes=critique,
         gate__mode=gate,
     )
+    checks.outputs(summary_json)
     if dry_run:
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
@@ -184,6 +185,8 @@ def loop(
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
+    if not old:
+        checks.new_run(resolved.config)
     asked = common.session(resolved, reporter, trust=trust)
     if old and or_new and (other := same_or_free(path, resolved, asked)) != path:
         reporter.say(f"{path} was made with other settings or versions")

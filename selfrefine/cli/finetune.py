@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli.select import CHOOSING
+from selfrefine.cli.select import CHOOSING, check
 from selfrefine.cli.verb import Asked, Flag, Verb
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ VERB = Verb(
         Flag("train.start", "base: a fresh adapter; adapter: continue --adapter."),
     ),
     filter=_filter,
+    check=check,
     in_run=_in_run,
     output=Annotated[str, typer.Option("-o", "--output", help="The adapter's folder.")],
     output_default="adapter",

@@ -5,6 +5,7 @@ typer draws boxes or one long list; here are plain sections, as wide as the term
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import sys
@@ -15,7 +16,6 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from selfrefine.errors import UsageError
-from selfrefine.words import near
 
 MODEL, OUTPUT, RUN = "Model", "Output", "Run"
 """Groups of options; what is asked comes first, under "Options"."""
@@ -119,9 +119,9 @@ def sentence(refusal: Any) -> str:
     else:
         option = (re.findall(r"no command '(.*)'", said) or [""])[0]
         known = {name: name for name in getattr(command, "commands", {})}
-    meant = near(option.lstrip("-"), known) if said.startswith("there is no") else None
+    near = difflib.get_close_matches(option.lstrip("-"), known, n=1) if said.startswith("there is no") else []
     where = ctx.command_path.removeprefix("selfrefine").strip()
     return (
-        f"{where + ': ' if where else ''}{said[:500]}{f'; did you mean {known[meant]}?' if meant else ''}\n"
+        f"{where + ': ' if where else ''}{said[:500]}{f'; did you mean {known[near[0]]}?' if near else ''}\n"
         f"usage: {ctx.command_path} --help"
     )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
+
+if TYPE_CHECKING:
+    from selfrefine.config import Config
 
 
 def _filter(asked: Asked) -> Any:
@@ -29,6 +32,12 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
         raise DataError("the rewards fail their self-test:\n" + "\n".join(problems[:20]))
     sys.stderr.write(f"selftest: {len(rows)} rows, every good answer scores above every bad one\n")
     return {"rows": len(rows)}
+
+
+def _check(config: Config) -> None:
+    from selfrefine.steps.scoring import trained_specs
+
+    trained_specs(config)
 
 
 VERB = Verb(
@@ -56,4 +65,5 @@ VERB = Verb(
         ),
     ),
     filter=_filter,
+    check=_check,
 )

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete, help
+from selfrefine.cli import checks, common, complete, help
 from selfrefine.errors import NothingSelectedError
 from selfrefine.layers import Settings, describe
 
 if TYPE_CHECKING:
+    from selfrefine.config import Config
     from selfrefine.stages.session import RunSession, Session
 
 
@@ -113,6 +114,8 @@ class Verb:
     output_default: str | None = "-"
     asks_model: bool = True
     json: bool = True
+    check: Callable[[Config], object] | None = None
+    """Refuses settings that the verb cannot work with, before a row is read."""
 
     def command(self) -> Callable[..., None]:
         """For typer: it reads the signature, which is made here."""
@@ -170,6 +173,10 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
+        checks.settings(settings.config)
+        checks.outputs(typed["summary_json"], None if self.output_default == "adapter" else typed["output"])
+        if self.check is not None:
+            self.check(settings.config)
         with common.reporting(self.name) as reporter:
             asked = Asked(
                 settings,

@@ -52,6 +52,47 @@ def test_a_bad_setting_is_named_and_nothing_is_written(what: str, folder: Path) 
     assert tree(folder) == ["t.jsonl"]
 
 
+BEFORE_ROWS: dict[str, tuple[int, list[str]]] = {
+    "reward -r exakt": (3, ["no reward 'exakt'", "did you mean 'exact'?"]),
+    "reward": (3, ["no reward", "-r NAME"]),
+    "reward -r exact --gate-on chrf": (3, ["--gate-on chrf", "known: exact"]),
+    "critique -r exakt": (3, ["'exakt'"]),
+    "critique --set critique.critic_model=nowhere": (6, ["--model nowhere"]),
+    "critique --set critique.critique_prompt=nope": (3, ["nope"]),
+    "evaluate -m exakt": (3, ["'exakt'"]),
+    "evaluate -m critic": (3, ["not criticised"]),
+    "evaluate": (2, ["no measure", "-m numeric"]),
+    "generate --model ./nowhere": (6, ["--model ./nowhere", "config.json"]),
+    "generate --adapter nowhere": (3, ["--adapter nowhere", "adapter_config.json"]),
+    "generate -o no/out": (5, ["cannot write no/out"]),
+    "generate -o .": (5, ["cannot write .", "directory"]),
+    "generate --summary-json no/out": (5, ["cannot write no/out"]),
+    "select --select best_of_n": (3, ["did you mean 'best-of-n'?", "known: all, best-of-n, groups"]),
+    "select --select pairs --learn critiques": (3, ["select.learn critiques", "pairs"]),
+    "finetune --select pairs --learn critiques": (3, ["select.learn critiques", "pairs"]),
+    "finetune --objective sfft": (3, ["'sfft'", "did you mean 'sft'?"]),
+    "finetune --start adapter": (2, ["--start adapter", "--adapter"]),
+    "cycle --tasks t.jsonl -r exakt": (3, ["'exakt'"]),
+    "cycle --tasks gim:chain_sum -r exact": (3, ["did you mean gym:chain_sum?"]),
+    "cycle --tasks t.jsonl -r exact --gate loose": (3, ["gate.mode", "known: off, significant, strict"]),
+    "cycle --tasks t.jsonl -r exact --set objective.name=dpo": (3, ["dpo learns from pairs"]),
+    "cycle --tasks t.jsonl -r exact --model ./nowhere": (6, ["--model ./nowhere"]),
+    "cycle --tasks t.jsonl -r exact --summary-json no/out": (5, ["cannot write no/out"]),
+    "cycle --config demo --recipe strr": (3, ["did you mean 'star'?"]),
+}
+
+
+@pytest.mark.parametrize("words", BEFORE_ROWS)
+def test_arguments_are_checked_before_a_row_is_read_and_a_model_is_loaded(
+    words: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: row 1 is complained about, it is mended, and only then the name of the reward is."""
+    monkeypatch.setattr("selfrefine.engines.load.load_engine", lambda *_, **__: pytest.fail("loads a model"))
+    code, said = BEFORE_ROWS[words]
+    refused(selfrefine(*words.split(), stdin=b"no row\n", cwd=folder), code, *said)
+    assert tree(folder) == ["t.jsonl"]
+
+
 TOML: dict[str, tuple[str, list[str]]] = {
     "an unknown key": ("[train]\nlora_r = 8\n", ["unknown key train.lora_r", "train.lora.r"]),
     "broken TOML": ("[train\n", ["c.toml", "line 1"]),
@@ -185,12 +226,6 @@ def test_a_template_fails_when_it_is_loaded_not_at_row_900(flag: str, tmp_path: 
     words = ["critique", "--model", "scripted", flag, "t.md", "-o", "out"]
     refused(selfrefine(*words, stdin=ROWS, cwd=tmp_path), 3, "t.md", "unknown variable 'nope'")
     assert tree(tmp_path) == ["t.md"]
-
-
-def test_usage_errors_are_exit_2(tmp_path: Path) -> None:
-    for words in (["generate", "--nope"], ["nope"], ["generate", "-n", "x"], ["cycle", "--rounds"]):
-        done = selfrefine(*words, cwd=tmp_path)
-        assert done.code == 2 and "Error: " in done.err and done.out == b""
 
 
 # --- models and adapters -----------------------------------------------------------------------------

@@ -123,6 +123,7 @@ USAGE = {
         "did you mean --temperature?",
         "selfrefine generate --help",
     ],
+    "generate --nope": ["no option --nope\nusage:"],
     "generate --n 3": ["no option --n", "did you mean -n?"],
     "generate -n x": ["generate: -n must be a whole number"],
     "generate --top-p x": ["generate: --top-p must be a number"],
