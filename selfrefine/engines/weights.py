@@ -6,15 +6,18 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from selfrefine.compute import lora, products
+from selfrefine.compute import products
 from selfrefine.config import LoraConfig
 from selfrefine.engines.base import Identity, Tokeniser
 from selfrefine.errors import EngineError
 from selfrefine.memory import Memory
+
+if TYPE_CHECKING:
+    from selfrefine.compute import lora
 
 
 class Weights:
@@ -45,6 +48,8 @@ class Weights:
         self.drop()
         if folder is None:
             return
+        from selfrefine.compute import lora  # with it comes peft, which a bare model does without
+
         wrapped = lora.attach(self.model, folder, self.identity.weights_sha256, trainable=False)
         if self.model.dtype == torch.float32:
             self._merge = lora.Merge(self.model, lora.deltas(wrapped))
@@ -100,6 +105,8 @@ class LocalTrainer:
 
     @contextmanager
     def open(self, start: Path | None, settings: LoraConfig, seed: int) -> Iterator[Any]:
+        from selfrefine.compute import lora
+
         own = self.weights
         own.drop()
         if start is None:
@@ -113,9 +120,13 @@ class LocalTrainer:
             own.model.eval()
 
     def as_policy(self, opened: Any, folder: Path | None) -> AbstractContextManager[None]:
+        from selfrefine.compute import lora
+
         return lora.as_policy(opened, folder, self.weights.identity.weights_sha256)
 
     def save(self, opened: Any, folder: Path) -> None:
+        from selfrefine.compute import lora
+
         lora.save(opened, folder, self.weights.identity.name, self.weights.identity.weights_sha256)
 
 

@@ -19,6 +19,7 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 from selfrefine.rewards.numeric import last_number_text
+from selfrefine.tasks.gym_import import register
 
 GymScorer = Callable[..., float]
 
@@ -63,12 +64,13 @@ def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) 
 @cache
 def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
     try:
-        import reasoning_gym  # takes over a second, so only when a row needs it
+        register(dataset)
+        from reasoning_gym.factory import get_score_answer_fn
     except ImportError as error:
         raise ConfigError(f"reward gym needs the package reasoning-gym: {error}") from None
     signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number"
     try:
-        return cast(GymScorer, reasoning_gym.get_score_answer_fn(dataset)), signature
+        return cast(GymScorer, get_score_answer_fn(dataset)), signature
     except ValueError:
         return None, signature
 
