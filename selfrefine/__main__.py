@@ -14,4 +14,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        # `python -m` searches the working directory first, where a file may be called random.py.
+        sys.path.append(sys.path.pop(0))
     main()

@@ -290,7 +290,7 @@ def broken(tmp_path: Path) -> Path:
     ("name", "why"),
     [
         ("leaves", "SystemExit: 0"),  # it ended the program with code 0 and no output
-        ("huge", "a number that is no float"),
+        ("huge", "int too large to convert to float"),
         ("raises", "ZeroDivisionError"),
     ],
 )

@@ -11,7 +11,9 @@ from selfrefine.cli.verb import Asked, Flag, Verb
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
     from selfrefine.stages.reward import Reward
+    from selfrefine.steps.scoring import trained_specs
 
+    trained_specs(asked.settings.config)  # without any, no row is read
     if asked.own["selftest"] is not None:
         return _selftest(asked, asked.own["selftest"])
     return filtered(asked, Reward(asked.session), read_samples(asked.source))

@@ -163,6 +163,11 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
+        own_config = settings.config
+        if own_config.reward.use or own_config.evaluate.measure:
+            from selfrefine.steps.scoring import check_asked
+
+            check_asked(own_config)
         with common.reporting() as reporter:
             asked = Asked(
                 settings,

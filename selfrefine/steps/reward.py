@@ -13,12 +13,13 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from selfrefine.boundary import escaped
 from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
@@ -45,6 +46,8 @@ def parse_spec(text: str) -> RewardSpec:
     A weight is finite and above 0: a reward to be kept away from is written as one that is high when the
     answer is good, so that every part and the composite stay in [0, 1].
     """
+    if escaped(text) != text:
+        raise ConfigError(f"reward {escaped(text)}: the name is not UTF-8; rename the file")
     name, has_weight, weight_text = split(text)
     if not name or name.endswith((":", ".py")):
         raise ConfigError(f"reward {text!r}: write NAME[:weight] or path/to/file.py:function[:weight]")
@@ -68,15 +71,21 @@ def build(specs: Sequence[RewardSpec], options: RewardOptions) -> tuple[Scorer, 
     Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward
     without an engine).
     """
+    check(specs, options.settings)
+    return tuple(_build_one(spec, options) for spec in specs)
+
+
+def check(specs: Sequence[RewardSpec], settings: Mapping[str, dict[str, Any]]) -> None:
+    """Names and settings, without making a scorer. Raises: ConfigError."""
     names = [spec.name for spec in specs]
     if not names:
         raise ConfigError("no reward chosen; -r NAME chooses one")
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"reward {name} is chosen twice; give it one weight")
-    for name, table in options.settings.items():
+        REWARDS.get(name)
+    for name, table in settings.items():
         own_settings(REWARDS.get(name), table)  # those that are not used now, too
-    return tuple(_build_one(spec, options) for spec in specs)
 
 
 def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
@@ -86,21 +95,21 @@ def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
         if options.engine is None:
             raise ConfigError(f"reward {spec.name} asks a model and none was given")
         require(options.engine, "score", f"reward {spec.name} asks for logprobs")
-    with outside_code("reward", spec.name, kind.origin):
-        made = kind.make(own, options)
-        if not isinstance(made, Scorer) or bool(made.corpus) != kind.corpus:
-            raise TypeError("`make` returns a Scorer, with a corpus figure where `corpus` is declared")
+    made = outside.make(kind, own, options)
+    if options.isolate is not None and kind.origin != BUILT_IN:
+        from selfrefine.rewards.isolated import isolated
+
+        made = isolated(kind, made, options)
     wanted = kind.needs_references
-    scorer = msgspec.structs.replace(
+    with outside_code("reward", spec.name, kind.origin):
+        needs_references = bool(wanted(own) if callable(wanted) else wanted)
+    return msgspec.structs.replace(
         made,
         name=spec.name,
         weight=spec.weight,
         pass_at=pass_at,
-        needs_references=wanted(own) if callable(wanted) else wanted,
+        needs_references=needs_references,
     )
-    if kind.origin == BUILT_IN:
-        return scorer
-    return msgspec.structs.replace(scorer, score=outside.checked_results(kind, scorer.score, options))
 
 
 def score(

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.rewards import REWARDS
-from selfrefine.rewards.base import RewardOptions, Scorer
+from selfrefine.rewards.base import Limits, RewardOptions, Scorer
 from selfrefine.steps import reward
 from selfrefine.words import nearest
 
 
 def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
     """The scorers for `NAME[:weight]` texts. Raises: ConfigError."""
+    own = config.reward
+    limits = Limits(memory_gib=own.isolate_memory_gib, cpu_s=own.isolate_cpu_s)
     options = RewardOptions(
         seed=config.seed,
-        settings=config.reward.settings,
+        settings=own.settings,
         reveal_references=config.critique.reveal_references,
         engine=engine,
+        timeout_s=own.timeout_s,
+        isolate=limits if own.isolate else None,
     )
     return reward.build([reward.parse_spec(text) for text in specs], options)
 
@@ -60,10 +64,24 @@ def check_named(config: Config) -> None:
         modelless = [text for text in specs if not reward.needs_engine([reward.parse_spec(text)])]
         if modelless:
             build_rewards(config, modelless, None)
-    gate, names = config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)}
+    _check_gate(config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)})
+    check_gold(config.guards.gold, trained)
+
+
+def check_asked(config: Config) -> None:
+    """What one verb is asked to score with, before it reads a row or loads a model. Raises: ConfigError."""
+    chosen = [list(map(reward.parse_spec, specs)) for specs in (config.reward.use, config.evaluate.measure)]
+    for specs in filter(None, chosen):
+        reward.check(specs, config.reward.settings)
+    check_measure(config.evaluate.measure)
+    names = {spec.name for specs in chosen for spec in specs}
+    if names:
+        _check_gate(config.reward.gate_on, names)
+
+
+def _check_gate(gate: str | None, names: Set[str]) -> None:
     if gate is not None and gate not in names:
         raise ConfigError(f"--gate-on {gate}: not among the rewards scored{nearest(gate, names)}")
-    check_gold(config.guards.gold, trained)
 
 
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:

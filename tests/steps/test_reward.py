@@ -227,7 +227,7 @@ f.group = True
     ]
     scored = score(rows, scorers(outside(tmp_path, code)))
     assert [row.reward for row in scored] == [0.5, 1.0, 1.0, 0.25, None, None]
-    assert scored[4].rewards[0].error == "ValueError: 1 values for 2 samples"
+    assert scored[4].rewards[0].error == "it returned 1 values for 2 samples"
 
 
 def test_a_detail_never_carries_a_reference(tmp_path: Path) -> None:
