@@ -7,9 +7,11 @@ import sys
 
 def main() -> None:
     """Run the command line; never returns."""
+    from selfrefine import streams
     from selfrefine.cli import app
     from selfrefine.cli.guard import guarded
 
+    streams.hold()  # to the very end: a thread of outside code may print after the last row
     sys.exit(guarded(app))
 
 

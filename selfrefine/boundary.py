@@ -109,6 +109,7 @@ class _Watch:
             return
         self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
         self._timer = signal.getitimer(signal.ITIMER_REAL)
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self.armed = True
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._press)
@@ -128,6 +129,7 @@ class _Watch:
         for number, handler in self._handlers:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def _press(self, _signum: int, _frame: FrameType | None) -> None:
         self.pressed = True

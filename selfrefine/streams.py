@@ -33,14 +33,9 @@ def writing() -> TextIO | None:
     return sys.stdout if _held is None else _held[1]
 
 
-@contextmanager
-def held() -> Iterator[None]:
-    """Keep stdin and stdout for data until the end of the block."""
+def hold() -> tuple[int | None, int | None]:
+    """Keep stdin and stdout for data from now on. Returns what they were, as descriptors."""
     global _held
-    if _held is not None:
-        yield
-        return
-    before = sys.stdin, sys.stdout, sys.stderr
     kept = _copy(0), _copy(1)
     null = os.open(os.devnull, os.O_RDWR)
     _point(0, null)
@@ -52,12 +47,24 @@ def held() -> Iterator[None]:
         os.close(null)
     _held = _text(sys.stdin, 0, kept[0], "r"), _text(sys.stdout, 1, kept[1], "w")
     sys.stdin, sys.stdout = _held
+    return kept
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """The same until the end of the block, for tests that run a command in their own process."""
+    global _held
+    if _held is not None:
+        yield
+        return
+    before = sys.stdin, sys.stdout, sys.stderr
+    kept = hold()
     try:
         yield
     finally:
         with suppress(OSError, ValueError):  # the reader went away: `write_stdout` has said so
-            if _held[1] is not None:
-                _held[1].flush()
+            if (stdout := writing()) is not None:
+                stdout.flush()
         for number, fd in enumerate(kept):
             if fd is None:
                 os.close(number)

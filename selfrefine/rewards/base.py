@@ -134,7 +134,8 @@ class EachGroup(Struct, frozen=True):
     group: GroupRewardFn
 
     def __call__(self, samples: Sequence[Sample]) -> list[Reward]:
-        return by_group(samples, lambda group: _aligned(self.group(group), len(group)))
+        by_task = {one[0].task.id: iter(_aligned(self.group(one), len(one))) for one in groups(samples)}
+        return [next(by_task[sample.task.id]) for sample in samples]
 
 
 def each(score: RewardFn) -> BatchRewardFn:
@@ -143,12 +144,6 @@ def each(score: RewardFn) -> BatchRewardFn:
 
 def each_group(score: GroupRewardFn) -> BatchRewardFn:
     return EachGroup(score)
-
-
-def by_group(samples: Sequence[Sample], score: BatchRewardFn) -> list[Reward]:
-    """`score` once per task, its results in row order."""
-    by_task = {group[0].task.id: iter(score(group)) for group in groups(samples)}
-    return [next(by_task[sample.task.id]) for sample in samples]
 
 
 def _aligned(rewards: list[Reward], n: int) -> list[Reward]:

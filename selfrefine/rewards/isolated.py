@@ -40,7 +40,6 @@ from selfrefine.rewards.base import (
     RewardKind,
     RewardOptions,
     Scorer,
-    by_group,
     own_settings,
     unscored,
 )
@@ -89,11 +88,7 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
         except _Died as died:
             return [unscored(kind.name, str(died), kind.origin.signature)] * len(samples)
 
-    def score(samples: Sequence[Sample]) -> list[Reward]:
-        if isinstance(made.score, Each | EachGroup):
-            return outside.in_calls(made.score, samples, call)
-        return by_group(samples, call)
-
+    score = Each(lambda sample: call([sample])[0]) if isinstance(made.score, Each) else EachGroup(call)
     return msgspec.structs.replace(made, score=score)
 
 
@@ -146,8 +141,8 @@ class Worker:
         try:
             process.stdin.write(data)
             process.stdin.flush()
-            _wait(process, time.monotonic() + timeout_s if timeout_s else float("inf"))
-            answer = process.stdout.readline()
+            until = time.monotonic() + timeout_s if timeout_s else float("inf")
+            answer = process.stdout.readline() if _answered(process, until) else b""
         except BrokenPipeError:
             answer = b""
         except BaseException:  # also the user's Ctrl-C: what it is still at, nobody waits for
@@ -177,14 +172,18 @@ class Worker:
         return f"its process was killed by {name}"
 
 
-def _wait(process: subprocess.Popen[bytes], until: float) -> None:
-    """Until there is an answer or no process. A grandchild may hold the pipe open, so both are asked."""
+def _answered(process: subprocess.Popen[bytes], until: float) -> bool:
+    """Wait for an answer, or for the process to end: where a child of its own holds the pipe, no EOF says so.
+
+    Raises: TimeoutError.
+    """
     assert process.stdout is not None
     while not select.select([process.stdout], [], [], max(0.0, min(0.2, until - time.monotonic())))[0]:
         if process.poll() is not None:
-            return
+            return bool(select.select([process.stdout], [], [], 0.0)[0])
         if time.monotonic() >= until:
             raise TimeoutError
+    return True
 
 
 def _kill(group: int) -> None:

@@ -9,6 +9,7 @@ the run goes on (`boundary.py`).
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -31,7 +32,6 @@ from selfrefine.rewards.base import (
     RewardKind,
     RewardOptions,
     Scorer,
-    by_group,
     checked,
     each,
     each_group,
@@ -73,7 +73,8 @@ def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptio
     def call(samples: Sequence[Sample]) -> list[Reward]:
         try:
             with behind(f"reward {kind.name}", options.timeout_s):
-                found = [score.one(samples[0])] if isinstance(score, Each) else _run(score, samples)
+                own = [_copied(sample) for sample in samples]
+                found = [score.one(own[0])] if isinstance(score, Each) else _run(score, own)
                 pairs = zip(map(_awaited, found), samples, strict=True)
                 return [_reward(kind, result, sample, options.reveal_references) for result, sample in pairs]
         except Failed as error:
@@ -82,14 +83,22 @@ def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptio
             reason = why(error)
         return [unscored(kind.name, reason, kind.origin.signature)] * len(samples)
 
-    return lambda samples: in_calls(score, samples, call)
+    return alike(score, call)
 
 
-def in_calls(score: BatchRewardFn, samples: Sequence[Sample], call: BatchRewardFn) -> list[Reward]:
+def _copied(sample: Sample) -> Sample:
+    """With a `meta` of its own: what foreign code changes there must not reach the rows."""
+    if not sample.task.meta:
+        return sample
+    task = msgspec.structs.replace(sample.task, meta=copy.deepcopy(sample.task.meta))
+    return msgspec.structs.replace(sample, task=task)
+
+
+def alike(score: BatchRewardFn, call: BatchRewardFn) -> BatchRewardFn:
     """`call` with as few rows at once as `score` allows, so that what goes wrong costs few rows."""
     if isinstance(score, Each):
-        return [call([sample])[0] for sample in samples]
-    return by_group(samples, call) if isinstance(score, EachGroup) else call(samples)
+        return Each(lambda sample: call([sample])[0])
+    return EachGroup(call) if isinstance(score, EachGroup) else call
 
 
 def _run(score: BatchRewardFn, samples: Sequence[Sample]) -> list[Any]:
