@@ -61,6 +61,7 @@ class Job(Struct, frozen=True, kw_only=True):
 
 class _Call(Struct, frozen=True):
     name: str
+    sha256: str
     rows: int
 
 
@@ -84,7 +85,7 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
 
     def call(samples: Sequence[Sample]) -> list[Reward]:
         try:
-            return _worker(job).ask(kind.name, samples)
+            return _worker(job).ask(kind, samples)
         except _Died as died:
             return [unscored(kind.name, str(died), kind.origin.signature)] * len(samples)
 
@@ -108,10 +109,11 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._at_exit: Any = None
 
-    def ask(self, name: str, samples: Sequence[Sample]) -> list[Reward]:
+    def ask(self, kind: RewardKind, samples: Sequence[Sample]) -> list[Reward]:
         """Raises: _Died; ConfigError where the reward cannot be made there."""
         process = self._running()
-        rows = [msgspec.json.encode(_Call(name, len(samples))), *map(records.encode, samples)]
+        call = _Call(kind.name, kind.origin.sha256, len(samples))
+        rows = [msgspec.json.encode(call), *map(records.encode, samples)]
         timeout_s = self._job.timeout_s
         try:
             answer = self._exchange(process, b"\n".join(rows) + b"\n", timeout_s and timeout_s + _GRACE_S)
@@ -215,10 +217,9 @@ def serve() -> None:
             while True:
                 call = msgspec.json.decode(lines.get(), type=_Call)
                 rows = [records.decode_sample(lines.get(), "row") for _ in range(call.rows)]
-                kind = REWARDS.get(call.name)
-                key = call.name, kind.origin.sha256
+                key = call.name, call.sha256
                 if key not in scorers:
-                    scorers[key] = _made(kind, job)
+                    scorers[key] = _made(REWARDS.get(call.name), job)
                 _limit_cpu(job.limits)
                 tell(msgspec.json.encode(scorers[key].score(rows)))
         except SelfrefineError as error:
