@@ -200,9 +200,9 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout_s: Annotated[
         PositiveFloat | None,
         says(
-            "Time limit in seconds for one call of a reward of your own or of a plugin (one row, or a "
-            "prompt's rows for a group reward). Beyond it these rows are unscored. Without `isolate` it "
-            "cannot interrupt a C function that never returns to Python."
+            "Time limit in seconds for one call of a reward of your own or of a plugin. A call scores one "
+            "row, or a prompt's rows for a group reward; beyond the limit these are unscored. Without "
+            "`isolate` it cannot interrupt a C function that never returns to Python."
         ),
     ] = None
     isolate: Annotated[

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
+import importlib.util
 import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,6 +163,19 @@ class Registry(Generic[T]):
             return ""
         return _distribution(self._entries[name])
 
+    def edition(self, name: str) -> str:
+        """`plugin`, and the sha256 of its sources where they are files: a version may outlive an edit."""
+        plugin = self.plugin(name)
+        if not plugin or name not in self._entries:
+            return plugin
+        spec = importlib.util.find_spec(self._entries[name].module.partition(".")[0])
+        if spec is None or spec.origin is None:
+            return plugin
+        file = Path(spec.origin)
+        files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
+        digest = hashlib.sha256(b"".join(hashlib.sha256(one.read_bytes()).digest() for one in files))
+        return f"{plugin}, sources {digest.hexdigest()[:12]}"
+
     @functools.cached_property
     def _entries(self) -> dict[str, metadata.EntryPoint]:
         """Read once and only when asked for: it looks at every installed distribution.
@@ -236,8 +251,8 @@ def _distribution(entry: metadata.EntryPoint) -> str:
 
 
 def plugins_used(config: Any) -> dict[str, str]:
-    """ "reward shout" and the like to distribution and version, for what a `Config` names."""
-    found = {f"{what} {name}": registry(what).plugin(name) for what, name in _names(config)}
+    """ "reward shout" and the like to the plugin's edition, for what a `Config` names."""
+    found = {f"{what} {name}": registry(what).edition(name) for what, name in _names(config)}
     return {name: plugin for name, plugin in found.items() if plugin}
 
 

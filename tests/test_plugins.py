@@ -102,6 +102,18 @@ def test_a_plugin_is_listed_with_its_distribution_and_version(site: Path, tmp_pa
     ]
 
 
+def test_an_edited_plugin_is_another_edition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a plugin installed in place the version stays the same, and a run went on with other rewards."""
+    with zipfile.ZipFile(wheel(tmp_path, BAD, "it = 1", "broken")) as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fresh: Registry[RewardKind] = Registry("reward", "selfrefine.rewards", REWARDS.kind, {}, REWARDS.adopt)
+    first = fresh.edition("bad")
+    (tmp_path / "broken.py").write_text("it = 2")
+    assert first.startswith("broken 1.2, sources ") and fresh.edition("bad") != first
+    assert fresh.edition("numeric") == ""
+
+
 def test_a_plugins_reward_scores_under_its_name_and_says_where_it_is_from(site: Path, tmp_path: Path) -> None:
     words = ["reward", "-r", "shout", "-r", "long:3", "--set", "reward.shout.half=0.25"]
     code, rows, said = run(site, tmp_path, *words, stdin=ROWS)
