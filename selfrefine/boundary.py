@@ -62,7 +62,7 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
     main = threading.current_thread() is threading.main_thread()
     if timeout_s is not None and not main:
         raise ConfigError(
-            "reward.timeout_s works in the main thread only; elsewhere set reward.isolate = true"
+            "reward.timeout_s works in the main thread only; in other threads set reward.isolate = true"
         )
     watch = _Watch(timeout_s if main else None, main)
     sys.stdin, sys.stdout, sys.stderr = streams.others()

@@ -128,8 +128,8 @@ class Registry(Generic[T]):
         except ConfigError as error:
             raise ConfigError(f"{self.what} {spec}: {error}") from None
         if not hasattr(module, name):
-            there = ", ".join(self._offered(module)) or "nothing that could be one"
-            raise ConfigError(f"{self.what} {spec}: {file} has nothing called {name} (it has: {there})")
+            there = ", ".join(self._offered(module)) or "nothing usable"
+            raise ConfigError(f"{self.what} {spec}: {file} has no {name} (it has: {there})")
         origin = Origin(sha256=sha256, signature=f"file:{Path(file).name}|sha256:{sha256[:12]}|fn:{name}")
         return self._adopted(spec, getattr(module, name), origin, file)
 
@@ -151,8 +151,8 @@ class Registry(Generic[T]):
             made = pkgutil.resolve_name(self.adopt)(name, value, origin)
         if made is None:
             raise ConfigError(
-                f"{self.what} {name}: what {where} offers there is a {type(value).__name__}, "
-                f"which describes no {self.what}"
+                f"{self.what} {name}: {where} defines it as a {type(value).__name__}, "
+                f"which is not a {self.what}"
             )
         adopted: T = made
         return adopted
@@ -191,7 +191,7 @@ class Registry(Generic[T]):
                 other = "selfrefine itself"
             if other and other != _distribution(entry):
                 raise ConfigError(
-                    f"{self.what} {entry.name!r} comes from {_distribution(entry)} and from {other}: "
+                    f"{self.what} {entry.name!r} is defined by both {_distribution(entry)} and {other}: "
                     "uninstall one of them"
                 )
             entries[entry.name] = entry
@@ -228,7 +228,7 @@ def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: 
     for key in table:
         if f"{where}.{key}" not in known:
             names = [one.removeprefix(f"{where}.") for one in known]
-            raise ConfigError(f"setting {where}.{key}: there is no such setting{nearest(key, names)}")
+            raise ConfigError(f"setting {where}.{key}: no such setting{nearest(key, names)}")
     try:
         return msgspec.convert(table, struct, strict=strict)
     except msgspec.ValidationError as error:
@@ -247,7 +247,7 @@ def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where:
 
 
 def _distribution(entry: metadata.EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a distribution without a name"
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed distribution"
 
 
 def plugins_used(config: Any) -> dict[str, str]:

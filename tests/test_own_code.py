@@ -191,6 +191,4 @@ def test_engines_sources_and_figures_are_behind_the_boundary(
     done = selfrefine(*words, stdin=stdin, cwd=tmp_path)
     assert done.code == 3 and said in done.err and b"loud" not in done.out, done.err
     if words[0] == "tasks":
-        refused(
-            selfrefine("tasks", "out.py:sauce:1", cwd=tmp_path), 3, "nothing called sauce (it has: source"
-        )
+        refused(selfrefine("tasks", "out.py:sauce:1", cwd=tmp_path), 3, "has no sauce (it has: source")

@@ -157,7 +157,7 @@ def test_a_file_is_as_good_for_all_four_kinds(tiny_model_dir: Path, tmp_path: Pa
     [row] = map(json.loads, (tmp_path / "ad/train.jsonl").read_text().splitlines())
     assert row["lr"] == 0.5 and row["loss"] > 1.0
     done = selfrefine("reward", "-r", "mine.py:counted", stdin=answers.out, cwd=tmp_path)
-    refused(done, 3, "mine.py:counted", "SourceKind", "describes no reward")
+    refused(done, 3, "mine.py:counted", "SourceKind", "is not a reward")
     assert selfrefine("rewards", "show", "mine.py:shout", cwd=tmp_path).rows[0]["about"] == "is it shouted"
 
 
@@ -170,9 +170,9 @@ BAD = "[selfrefine.rewards]\nbad = broken:it\n"
         (BAD, "raise OSError('no licence')", "broken 1.2 does not import: OSError: no licence"),
         (BAD, "raise SystemExit(3)", "broken 1.2 does not import: SystemExit: 3"),
         (BAD, "", "broken 1.2 does not import: AttributeError"),
-        (BAD, "it = [1]", "broken 1.2 offers there is a list, which describes no reward"),
-        (BAD + "numeric = broken:it\n", "", "'numeric' comes from broken 1.2 and from selfrefine itself"),
-        (BAD + "shout = broken:it\n", "", "'shout' comes from echoing 1.2 and from broken 1.2"),
+        (BAD, "it = [1]", "the plugin broken 1.2 defines it as a list, which is not a reward"),
+        (BAD + "numeric = broken:it\n", "", "'numeric' is defined by both broken 1.2 and selfrefine itself"),
+        (BAD + "shout = broken:it\n", "", "'shout' is defined by both echoing 1.2 and broken 1.2"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named(

@@ -28,14 +28,14 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
         rows = selftest_rows(stream, path)
     problems = selftest(rows, asked.session.scorers, asked.settings.config.reward.gate_on)
     if problems:
-        raise DataError("the rewards fail their self-test:\n" + "\n".join(problems[:20]))
-    sys.stderr.write(f"selftest: {len(rows)} rows, every good answer scores above every bad one\n")
+        raise DataError("self-test failed:\n" + "\n".join(problems[:20]))
+    sys.stderr.write(f"selftest: {len(rows):,} rows, every good answer scores higher than every bad one\n")
     return {"rows": len(rows)}
 
 
 VERB = Verb(
     name="reward",
-    about="""Answers get scores: each in [0, 1], higher is better, null with a reason where there is none.
+    about="""Score answers: in [0, 1], higher is better, and null with a reason where there is no score.
 
     \b
       selfrefine reward samples.jsonl -r numeric > scored.jsonl
@@ -45,14 +45,14 @@ VERB = Verb(
     flags=(
         Flag(
             "reward.use",
-            "A name of `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
+            "A name from `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
             ("-r", "--reward"),
             metavar="NAME[:WEIGHT]",
         ),
-        Flag("reward.gate_on", "The others count only where this reward passes.", metavar="NAME"),
+        Flag("reward.gate_on", "Count the other rewards only where this one passes.", metavar="NAME"),
         Flag(
             "selftest",
-            'Rows with "label": good or bad; fails when good is not above bad.',
+            'Rows with "label": good or bad. Fails unless good answers score higher.',
             metavar="FILE",
             config=False,
         ),

@@ -184,5 +184,5 @@ class PassAt(Struct, frozen=True):
     """What any reward's table may have besides its own settings."""
 
     pass_at: Annotated[
-        Share, Meta(description="From this value on it passes as a gate (`reward.gate_on`).")
+        Share, Meta(description="Lowest value that passes when it is the gate (`reward.gate_on`).")
     ] = 1.0

@@ -72,7 +72,7 @@ class _Died(Exception):
 def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
     """`made`, but scored in the worker. Raises: ConfigError for one that asks the model."""
     if kind.needs_engine:
-        raise ConfigError(f"reward {kind.name} asks the model, so it cannot run with reward.isolate = true")
+        raise ConfigError(f"reward {kind.name} needs the model, so it cannot run with reward.isolate = true")
     assert options.isolate is not None
     job = Job(
         limits=options.isolate,
@@ -167,9 +167,9 @@ class Worker:
 
     def _why_dead(self, code: int) -> str:
         if code >= 0:
-            return f"it ended its process with exit code {code}"
+            return f"its process ended with exit code {code}"
         if -code == signal.SIGXCPU:
-            return f"it took more than {self._job.limits.cpu_s:g} s of CPU time (reward.isolate_cpu_s)"
+            return f"more than {self._job.limits.cpu_s:g} s of CPU time (reward.isolate_cpu_s)"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         return f"its process was killed by {name}"
 
@@ -256,7 +256,9 @@ def _limit_memory(limits: Limits) -> None:
     try:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     except (ValueError, OSError) as error:
-        sys.stderr.write(f"reward.isolate_memory_gib: this system sets no such limit ({error})\n")
+        sys.stderr.write(
+            f"reward.isolate_memory_gib: not supported by this system, memory is not limited ({error})\n"
+        )
 
 
 def _limit_cpu(limits: Limits) -> None:

@@ -51,7 +51,7 @@ def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
 
 
 def _about(function: Any) -> str:
-    return next(iter((function.__doc__ or "").strip().splitlines()), "a function of one's own")
+    return next(iter((function.__doc__ or "").strip().splitlines()), "a function in a file")
 
 
 def make(kind: RewardKind, own: Any, options: RewardOptions) -> Scorer:
@@ -59,7 +59,7 @@ def make(kind: RewardKind, own: Any, options: RewardOptions) -> Scorer:
     with outside_code("reward", kind.name, kind.origin):
         made = kind.make(own, options)
         if not isinstance(made, Scorer) or bool(made.corpus) != kind.corpus:
-            raise TypeError("`make` returns a Scorer, with a corpus figure where `corpus` is declared")
+            raise TypeError("`make` must return a Scorer, with a corpus figure if `corpus` is set")
     if kind.origin == BUILT_IN:
         return made
     corpus = made.corpus and _checked_corpus(kind, made.corpus)

@@ -41,7 +41,7 @@ class StdoutClosed(SelfrefineError):
 @contextmanager
 def open_input(path: str) -> Iterator[BinaryIO]:
     """A file, or stdin for `-`, as bytes. Raises: DataError when it cannot be read."""
-    if path == "-":
+    if path in streams.STDIN:
         stdin = streams.reading()
         if stdin is None:
             raise DataError("cannot read stdin: it is closed")
@@ -213,7 +213,7 @@ def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
 
     Raises: RunFolderError, StdoutClosed.
     """
-    if path == "-":
+    if path in streams.STDOUT:
         yield write_stdout
         return
     target = Path(path)

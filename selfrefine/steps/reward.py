@@ -79,10 +79,10 @@ def check(specs: Sequence[RewardSpec], settings: Mapping[str, dict[str, Any]]) -
     """Names and settings, without making a scorer. Raises: ConfigError."""
     names = [spec.name for spec in specs]
     if not names:
-        raise ConfigError("no reward chosen; -r NAME chooses one")
+        raise ConfigError("no reward chosen: use -r NAME")
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"reward {name} is chosen twice; give it one weight")
+            raise ConfigError(f"reward {name} is given twice: name it once, with a weight")
         REWARDS.get(name)
     for name, table in settings.items():
         own_settings(REWARDS.get(name), table)  # those that are not used now, too
@@ -93,8 +93,8 @@ def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
     own, pass_at = own_settings(kind, options.settings.get(spec.name, {}))
     if kind.needs_engine:
         if options.engine is None:
-            raise ConfigError(f"reward {spec.name} asks a model and none was given")
-        require(options.engine, "score", f"reward {spec.name} asks for logprobs")
+            raise ConfigError(f"reward {spec.name} needs a model, and none was given")
+        require(options.engine, "score", f"reward {spec.name} needs logprobs")
     made = outside.make(kind, own, options)
     if options.isolate is not None and kind.origin != BUILT_IN:
         from selfrefine.rewards.isolated import isolated
@@ -128,7 +128,7 @@ def score(
     Raises: ConfigError when `gate_on` is none of the scorers.
     """
     if gate_on is not None and gate_on not in (names := [scorer.name for scorer in scorers]):
-        raise ConfigError(f"--gate-on {gate_on}: not among the rewards scored{nearest(gate_on, names)}")
+        raise ConfigError(f"--gate-on {gate_on}: not among the rewards in use{nearest(gate_on, names)}")
     columns = [_column(samples, scorer) for scorer in scorers]
     scored = [
         _with_rewards(sample, [column[i] for column in columns], scorers, gate_on)
@@ -308,7 +308,7 @@ def require_some_scored(found: RewardSummary) -> None:
     """Raises: DataError when there were rows and one of the rewards could be computed on none of them."""
     for name, mean in found.rewards.items():
         if mean.unscored and not mean.scored:
-            rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored} rows"
+            rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored:,} rows"
             raise DataError(f"reward {name} could not be computed on {rows}: {mean.first_error}")
 
 
@@ -348,7 +348,7 @@ def selftest(rows: Sequence[SelfTestRow], scorers: Sequence[Scorer], gate_on: st
         by_prompt.setdefault(json.dumps(msgspec.to_builtins(row.prompt)), []).append(row)
     compared = [group for group in by_prompt.values() if len({row.label for row in group}) == 2]
     if not compared:
-        raise DataError("the selftest has no prompt with both a good and a bad answer: nothing to compare")
+        raise DataError("the self-test has no prompt with both a good and a bad answer")
     flat = [(i, row) for i, group in enumerate(compared) for row in group]
     scored = score([_selftest_sample(row, i) for i, row in flat], scorers, gate_on)
     problems = []
@@ -362,7 +362,7 @@ def selftest(rows: Sequence[SelfTestRow], scorers: Sequence[Scorer], gate_on: st
         for good, high in sides.get((i, "good"), []):
             for bad, low in sides.get((i, "bad"), []):
                 if not high > low:
-                    problems.append(f"{good} (good) scores {high:.4g}, not above {bad} (bad) with {low:.4g}")
+                    problems.append(f"{good} (good) scores {high:.3f}, {bad} (bad) scores {low:.3f}")
     return problems
 
 

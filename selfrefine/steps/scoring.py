@@ -32,7 +32,7 @@ def trained_specs(config: Config) -> Sequence[str]:
     """The rewards that are trained on: without any, those that measure. Raises: ConfigError."""
     use = config.reward.use or config.evaluate.measure
     if not use:
-        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine rewards ls`)")
+        raise ConfigError("no reward given: use -r NAME (`selfrefine rewards ls` lists them)")
     return use
 
 
@@ -81,7 +81,7 @@ def check_asked(config: Config) -> None:
 
 def _check_gate(gate: str | None, names: Set[str]) -> None:
     if gate is not None and gate not in names:
-        raise ConfigError(f"--gate-on {gate}: not among the rewards scored{nearest(gate, names)}")
+        raise ConfigError(f"--gate-on {gate}: not among the rewards in use{nearest(gate, names)}")
 
 
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
@@ -94,7 +94,7 @@ def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
     for text in specs:
         if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
-            raise ConfigError(f"{why}; name what measures with --measure, such as numeric or gym")
+            raise ConfigError(f"{why}; choose another one with --measure, such as numeric or gym")
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:
@@ -103,6 +103,8 @@ def check_gold(name: str | None, trained: Sequence[str]) -> None:
         return
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
-        raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
+        raise ConfigError(f"guards.gold {name}: this reward is trained on, so it cannot serve as a guard")
     if REWARDS.get(own).judge == "policy":
-        raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
+        raise ConfigError(
+            f"guards.gold {name}: with this reward the policy judges itself, so it cannot serve as a guard"
+        )

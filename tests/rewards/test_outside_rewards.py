@@ -344,12 +344,12 @@ def state(sample):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("exits", "it ended its process with exit code 7"),
+        ("exits", "its process ended with exit code 7"),
         ("segfaults", "its process was killed by SIGSEGV"),
         ("grows", "MemoryError"),
-        ("burns", "it took more than 0.5 s of CPU time (reward.isolate_cpu_s)"),
+        ("burns", "more than 0.5 s of CPU time (reward.isolate_cpu_s)"),
         ("holds", "no answer within 0.1 s; its process was killed"),
-        ("orphans", "it ended its process with exit code 0"),
+        ("orphans", "its process ended with exit code 0"),
     ],
 )
 def test_a_crash_in_a_process_of_its_own_costs_its_row(
@@ -383,7 +383,7 @@ def test_a_reward_that_asks_the_model_cannot_be_isolated(tmp_path: Path) -> None
     )
     rows = jsonl(answer("a.r0.s0"))
     words = ["reward", "-r", "mine.py:f", "--model", "scripted", "--set", "reward.isolate=true"]
-    refused(selfrefine(*words, stdin=rows, cwd=tmp_path), 3, "mine.py:f asks the model", "reward.isolate")
+    refused(selfrefine(*words, stdin=rows, cwd=tmp_path), 3, "mine.py:f needs the model", "reward.isolate")
 
 
 def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
@@ -488,7 +488,7 @@ def test_names_are_checked_before_a_row_is_read_or_a_model_loaded(tmp_path: Path
     for words in (["reward", "-r"], ["critique", "-r"], ["evaluate", "-m"]):
         done = selfrefine(*words, "exakt", "--model", "/nowhere", stdin=b"no row\n", cwd=tmp_path)
         refused(done, 3, "no reward 'exakt'; did you mean 'exact'?")
-    refused(selfrefine("reward", stdin=b"no row\n", cwd=tmp_path), 3, "no reward: say what")
+    refused(selfrefine("reward", stdin=b"no row\n", cwd=tmp_path), 3, "no reward given: use -r NAME")
     gate = ["reward", "-r", "exact", "--gate-on", "exakt"]
     refused(selfrefine(*gate, stdin=b"no row\n", cwd=tmp_path), 3, "--gate-on exakt", "did you mean 'exact'")
     settings = ["reward", "-r", "numeric", "--set", "reward.numeric.tolerence=1"]
