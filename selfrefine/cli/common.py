@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine import recipes
+from selfrefine import recipes, streams
 from selfrefine.cli import complete
 from selfrefine.cli.guard import Stop, stoppable
 from selfrefine.cli.help import MODEL, OUTPUT, RUN
@@ -232,7 +232,8 @@ def run_session(run: Run, settings: Settings, reporter: ConsoleReporter, like: S
 
 def on_terminal() -> bool:
     """Whether somebody reads stdout as it comes."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    stdout = streams.writing()
+    return stdout is not None and stdout.isatty()
 
 
 class _Page(io.StringIO):

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
 from selfrefine.engines.base import Engine, Identity
+from selfrefine.engines.outside import behind_boundary
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
-from selfrefine.registry import outside_code, split
+from selfrefine.registry import BUILT_IN, outside_code, split
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -41,7 +42,8 @@ def load_engine(
         kind, rest = "local", name
     found = ENGINES.get(kind)
     with outside_code("engine", kind, found.origin):
-        return found.load(rest, adapter, options)
+        engine = found.load(rest, adapter, options)
+    return engine if found.origin == BUILT_IN else behind_boundary(engine, kind, found.origin)
 
 
 def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:

@@ -125,17 +125,19 @@ def _fixed(
     from selfrefine.training.plan import longest_row, token_budget
     from selfrefine.training.precomputed import fix
 
-    return fix(
-        wrapped,
-        fitting,
-        OBJECTIVES.get(objective.name),
-        objective_settings(objective),
-        token_budget(config, wrapped.device.type, longest_row(fitting)),
-        lambda folder: trainer.as_policy(wrapped, folder),
-        sampler=policies.sampler,
-        reference=policies.reference,
-        memory=trainer.memory,
-    )
+    kind = OBJECTIVES.get(objective.name)
+    with outside_code("objective", kind.name, kind.origin):
+        return fix(
+            wrapped,
+            fitting,
+            kind,
+            objective_settings(objective),
+            token_budget(config, wrapped.device.type, longest_row(fitting)),
+            lambda folder: trainer.as_policy(wrapped, folder),
+            sampler=policies.sampler,
+            reference=policies.reference,
+            memory=trainer.memory,
+        )
 
 
 def _summary(log: Sequence[StepLog], rows: int, edited: int, dropped: dict[str, int]) -> FinetuneSummary:

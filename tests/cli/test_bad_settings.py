@@ -190,7 +190,7 @@ BAD_REWARDS: dict[str, tuple[str, list[str]]] = {
     "numeric:-1": ("", ["above 0"]),
     "mine.py:f": ("import surely_not_installed\n", ["does not import", "surely_not_installed"]),
     "mine.py:g": ("raise SystemExit(3)\n", ["does not import", "SystemExit"]),
-    "mine.py:h": ("def f(sample):\n    return 1\n", ["nothing called h", "it has: f"]),
+    "mine.py:h": ("def f(sample):\n    return 1\n", ["has no h", "it has: f"]),
     "mine.py:i": ("def i(:\n", ["does not import", "SyntaxError"]),
     "nowhere.py:f": ("", ["cannot read nowhere.py"]),
 }
@@ -207,8 +207,8 @@ def test_a_reward_that_cannot_be_made(spec: str, tmp_path: Path) -> None:
 def test_rewards_that_contradict_each_other(tmp_path: Path) -> None:
     for words, said in {
         ("-r", "numeric", "--gate-on", "exact"): "--gate-on exact: not among the rewards",
-        ("-r", "numeric", "-r", "numeric:2"): "chosen twice",
-        (): "say what a good answer is with -r NAME",
+        ("-r", "numeric", "-r", "numeric:2"): "given twice",
+        (): "no reward given: use -r NAME",
     }.items():
         refused(selfrefine("reward", *words, "-o", "out", stdin=ROWS, cwd=tmp_path), 3, said)
     refused(selfrefine("evaluate", "--model", "scripted", stdin=TASKS, cwd=tmp_path), 2, "-m")

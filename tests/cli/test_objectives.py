@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         3,
         ["objective sft learns from good answers", "reinforce, rloo, grpo"],
     ),
-    "no pairs": (["--objective", "dpo"], groups(), 4, ["dpo learns from pairs", "select pairs"]),
+    "no pairs": (["--objective", "dpo"], groups(), 4, ["dpo needs pairs", "--select pairs"]),
     "no labels": (["--objective", "kto"], groups(), 4, ["kto", "select labels"]),
     "no spread at all": (
         ["--objective", "grpo"],

@@ -163,7 +163,7 @@ def test_a_gold_reward_that_is_trained_on_or_judges_itself_is_refused(
     words = ["cycle", "--config", "c.toml", "--run", "r", "--set"]
     refused(selfrefine(*words, "guards.gold=mine.py:spread", cwd=folder), 3, "it is trained on")
     for own in ("p-true", "majority"):
-        refused(selfrefine(*words, f"guards.gold={own}", cwd=folder), 3, "would judge itself")
+        refused(selfrefine(*words, f"guards.gold={own}", cwd=folder), 3, "the policy judges itself")
     # Without reward.use the measure is what is trained on.
     assumed = [*words, "reward.use=[]", "--set", "evaluate.measure=['mine.py:spread']", "--set"]
     refused(selfrefine(*assumed, "guards.gold=mine.py:spread", cwd=folder), 3, "it is trained on")

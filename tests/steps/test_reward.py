@@ -194,7 +194,7 @@ def f(sample):
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("def g(sample): return 1", "nothing called f .it has: g"),
+        ("def g(sample): return 1", "has no f .it has: g"),
         ("import nothing_of_this_name", "does not import: ModuleNotFoundError"),
         ("def f(:", "does not import: SyntaxError"),
         ("raise SystemExit(0)", "does not import: SystemExit"),
@@ -227,7 +227,7 @@ f.group = True
     ]
     scored = score(rows, scorers(outside(tmp_path, code)))
     assert [row.reward for row in scored] == [0.5, 1.0, 1.0, 0.25, None, None]
-    assert scored[4].rewards[0].error == "ValueError: 1 values for 2 samples"
+    assert scored[4].rewards[0].error == "it returned 1 values for 2 samples"
 
 
 def test_a_detail_never_carries_a_reference(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_the_selftest_passes_a_right_reward_and_catches_a_wrong_sign(tmp_path: P
     # trl#2771: a documented example reward with its sign turned round
     sign = "def f(sample): return 1.0 if sample.text.endswith('5') else 0.0"
     assert selftest(rows, scorers(outside(tmp_path, sign))) == [
-        "rows.jsonl:1 (good) scores 0, not above rows.jsonl:2 (bad) with 1"
+        "rows.jsonl:1 (good) scores 0.000, rows.jsonl:2 (bad) scores 1.000"
     ]
     constant = Scorer(name="c", score=each(lambda row: checked("c", 0.5)))
     assert len(selftest(rows, [constant])) == 1  # equal is not above
@@ -287,7 +287,7 @@ def f(sample):
     assert selftest(rows, scorers(outside(tmp_path, right))) == []
     (tmp_path / "second").mkdir()
     (problem,) = selftest(rows, scorers(outside(tmp_path / "second", swapped)))
-    assert problem == "selftest:1 (good) scores 0.4, not above selftest:2 (bad) with 1"
+    assert problem == "selftest:1 (good) scores 0.400, selftest:2 (bad) scores 1.000"
 
 
 def test_an_unscored_row_fails_the_selftest() -> None:
@@ -297,7 +297,7 @@ def test_an_unscored_row_fails_the_selftest() -> None:
 
 
 def test_a_selftest_that_compares_nothing_is_an_error_not_a_pass() -> None:
-    with pytest.raises(DataError, match="nothing to compare"):
+    with pytest.raises(DataError, match="no prompt with both"):
         selftest(selftest_rows(lines(SELFTEST[2:])), scorers("numeric"))
     with pytest.raises(DataError, match=r"f:2:.*label"):
         selftest_rows([b"", b'{"prompt":"p","text":"t","label":"fine"}'], "f")
