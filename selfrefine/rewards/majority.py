@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, Share, checked, each_group, unscored
-from selfrefine.rewards.numeric import last_number
+from selfrefine.rewards.numbers import last_number
 
 
 class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,7 +36,8 @@ def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
 
     def vote(sample: Sample) -> Fraction | str | None:
         if own.extract == "number":
-            return last_number(sample.text)
+            found = last_number(sample.text)
+            return None if found is None else found.value
         return " ".join(sample.text.casefold().split()) or None
 
     def score(group: Sequence[Sample]) -> list[Reward]:
