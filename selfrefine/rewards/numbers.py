@@ -11,9 +11,9 @@
 Not read, because it is not one number or could be two: `1.234.567`, `1.234,50`, `1,2,3`, `1'234`; `1 234`
 with a plain space; mixed numbers (`1 1/2`, `1½`); dates, times, ratios, ranges (`1/2/24`, `3:30`, `4-5`,
 `4 to 5`); tuples (`(0,5)`); inequalities, `±`; operations that are not worked out (`7-3`, `2 * 3`,
-`3 \\times 10^5`, `\\sqrt{2}`); variables (`3x`, `x_1`, `H2O`); scales (`5k`, `2 million`); `0.333...`; a minus
-apart from its number (`so - 3`; after `=` it is a sign). Numerals other than decimal digits (`six`, `四十二`,
-`Ⅳ`) are not read either; they matter only where the text has no digit.
+`3 \\times 10^5`, `\\sqrt{2}`); variables (`3x`, `x_1`, `H2O`); scales (`5k`, `2 million`); `0.333...`; a
+minus apart from its number (`so - 3`; after `=` it is a sign). Numerals other than decimal digits (`six`,
+`四十二`, `Ⅳ`) are not read either; they matter only where the text has no digit.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 Lenient on form, strict on value: numbers are compared as exact fractions. `numbers.py` has the table of what
 is read. What is not read is not guessed: the row is unscored, and the reason says whether the answer or a
-reference was the trouble. An answer without any number is wrong. `50%` and `50` are equal; `50%` against `0.5`
-is unscored. Of several references one that is equal is enough. A reference in GSM8K's form counts from its
-last `####` on. For expressions there is the reward `math`.
+reference was the trouble. An answer without any number is wrong. `50%` and `50` are equal; `50%` against
+`0.5` is unscored. Of several references one that is equal is enough. A reference in GSM8K's form counts from
+its last `####` on. For expressions there is the reward `math`.
 """
 
 from __future__ import annotations
