@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from selfrefine.config import GuardsConfig
 from selfrefine.records import Sample, groups
+from selfrefine.rewards.scripts import unspaced
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import Comparison, spearman
 
@@ -228,7 +229,8 @@ def _truncated(row: Sample) -> int:
 
 
 def _repeated(row: Sample) -> float:
-    words = row.text.casefold().split()
+    text = row.text.casefold()
+    words = list(text) if unspaced(text) else text.split()
     total = len(words) - _N_GRAM + 1
     if total < 1:
         return 0.0

@@ -38,6 +38,8 @@ from selfrefine.runfolder.summaries import StageCost
 from selfrefine.sums import Sums
 from selfrefine.words import nearest
 
+NO_REFERENCES = "no references"
+
 
 def parse_spec(text: str) -> RewardSpec:
     """`NAME[:weight]` or `file.py:function[:weight]`. Raises: ConfigError.
@@ -147,7 +149,7 @@ def _why_not(sample: Sample, scorer: Scorer) -> str | None:
     if sample.error is not None or sample.finish_reason == "error":
         return f"no answer: {sample.error or 'generation failed'}"
     if scorer.needs_references and not any(reference.strip() for reference in sample.task.references):
-        return "no references"
+        return NO_REFERENCES
     return None
 
 
@@ -300,7 +302,13 @@ def require_some_scored(found: RewardSummary) -> None:
     for name, mean in found.rewards.items():
         if mean.unscored and not mean.scored:
             rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored} rows"
-            raise DataError(f"reward {name} could not be computed on {rows}: {mean.first_error}")
+            way_out = (
+                "; choose a reward that needs none, such as length, regex with a pattern or file.py:function"
+            )
+            raise DataError(
+                f"reward {name} could not be computed on {rows}: {mean.first_error}"
+                f"{way_out if mean.first_error == NO_REFERENCES else ''}"
+            )
 
 
 class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

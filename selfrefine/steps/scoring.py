@@ -76,7 +76,10 @@ def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
     for text in specs:
         if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
-            raise ConfigError(f"{why}; name what measures with --measure, such as numeric or gym")
+            raise ConfigError(
+                f"{why}; name another reward with --measure: numeric or exact where tasks have references, "
+                "else length, regex with a pattern or file.py:function"
+            )
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:

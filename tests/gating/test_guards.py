@@ -39,6 +39,11 @@ def test_answers_that_grow_repeat_and_are_cut_off_are_warned_of() -> None:
     assert found["truncation"].value == 0.5 and found["truncation"].limit == 0.1
 
 
+def test_repetition_is_seen_in_text_without_spaces() -> None:
+    rows = [row("a", "好好好好好好", token_ids=(1,))]  # 4 trigrams of characters, one of them distinct
+    assert by_name(guards.answers(rows, {"repetition": 0.0}, SETTINGS))["repetition"].value == 0.75
+
+
 def test_shorter_is_drift_too_and_a_little_is_none() -> None:
     short = by_name(guards.answers([row("a", "7", token_ids=(1, 2))], {"length": 4.0}, SETTINGS))
     assert short["length"].state == "warn" and "changed 2.0-fold (4 → 2)" in str(short["length"].reason)

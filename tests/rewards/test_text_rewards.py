@@ -127,6 +127,17 @@ def test_repetition_counts_distinct_trigrams() -> None:
     assert one("repetition", sample("too short")).value == 1.0
 
 
+def test_words_are_counted_only_where_spaces_divide_them() -> None:
+    chinese = "红色的红色的红色的"
+    for name, settings in (("length", {"max": 4}), ("repetition", {})):
+        reward = one(name, sample(chinese), **settings)
+        assert reward.value is None  # as one word it kept to any length and repeated nothing
+        assert f"set reward.{name}.unit to chars" in str(reward.error)
+    assert one("length", sample(chinese), target=9, unit="chars").value == 1.0
+    # 红色的 色的红 的红色, and then again: 3 of 7 trigrams are distinct
+    assert one("repetition", sample(chinese), unit="chars").value == pytest.approx(3 / 7)
+
+
 def test_critic_takes_the_last_critique_even_when_it_has_no_score() -> None:
     scored, unparsed = Critique(score=0.6), Critique(score=None, error="no verdict in the text")
     assert one("critic", sample("x", critiques=(Critique(score=0.1), scored))).value == 0.6
