@@ -39,6 +39,7 @@ from selfrefine.sums import Sums
 from selfrefine.words import nearest
 
 NO_REFERENCES = "no references"
+WITHOUT_REFERENCES = "; choose a reward that needs none: length, regex with a pattern, file.py:function"
 
 
 def parse_spec(text: str) -> RewardSpec:
@@ -302,12 +303,9 @@ def require_some_scored(found: RewardSummary) -> None:
     for name, mean in found.rewards.items():
         if mean.unscored and not mean.scored:
             rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored} rows"
-            way_out = (
-                "; choose a reward that needs none, such as length, regex with a pattern or file.py:function"
-            )
             raise DataError(
                 f"reward {name} could not be computed on {rows}: {mean.first_error}"
-                f"{way_out if mean.first_error == NO_REFERENCES else ''}"
+                f"{WITHOUT_REFERENCES if mean.first_error == NO_REFERENCES else ''}"
             )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Task
 from selfrefine.rewards import REWARDS
-from selfrefine.rewards.base import RewardOptions, Scorer
+from selfrefine.rewards.base import RewardOptions, Scorer, own_settings
 from selfrefine.steps import reward
 from selfrefine.words import nearest
 
@@ -66,6 +67,22 @@ def check_named(config: Config) -> None:
     check_gold(config.guards.gold, trained)
 
 
+def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
+    """Raises: DataError where no task of a split has what a reward scores its answers by: a reference."""
+    for split, tasks in splits.items():
+        if not tasks or any(reference.strip() for task in tasks for reference in task.references):
+            continue
+        for text in trained_specs(config) if split == "train" else measuring_specs(config):
+            kind = REWARDS.get(reward.parse_spec(text).name)
+            own, _ = own_settings(kind, config.reward.settings.get(kind.name, {}))
+            needed = kind.needs_references
+            if needed(own) if callable(needed) else needed:
+                raise DataError(
+                    f"reward {kind.name} needs references, and no {split} task has one"
+                    f"{reward.WITHOUT_REFERENCES}"
+                )
+
+
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
     """`reward.gate_on` where it is one of these: a recipe may train on another reward than measures."""
     names = {scorer.name for scorer in scorers}
@@ -78,7 +95,7 @@ def check_measure(specs: Sequence[str]) -> None:
         if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
             raise ConfigError(
                 f"{why}; name another reward with --measure: numeric or exact where tasks have references, "
-                "else length, regex with a pattern or file.py:function"
+                "else length, regex with a pattern, or file.py:function"
             )
 
 
