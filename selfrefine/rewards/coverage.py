@@ -23,7 +23,7 @@ SIGNATURE = "forms:en-rules|v:2"
 class CoverageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     word_forms: Annotated[
         bool,
-        Meta(description="Off: only the concept's own spelling counts (for other languages than English)."),
+        Meta(description="Accept other English forms of a word. Off: only its exact spelling counts."),
     ] = True
 
 
@@ -70,7 +70,7 @@ def _used(concept: list[str], words: list[str], word_forms: bool) -> bool:
 
 REWARD = RewardKind(
     name="coverage",
-    about="the share of `meta.concepts` that is used, word forms included",
+    about="share of `meta.concepts` that the answer uses, in any word form",
     make=make,
     settings=CoverageSettings,
 )

@@ -16,7 +16,7 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 
 class ExactSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    ignore_case: Annotated[bool, Meta(description="Compare without regard to case.")] = False
+    ignore_case: Annotated[bool, Meta(description="Ignore case.")] = False
 
 
 def make(own: ExactSettings, options: RewardOptions) -> Scorer:
@@ -35,7 +35,7 @@ def make(own: ExactSettings, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="exact",
-    about="is the answer one of the references, white space evened out",
+    about="1 if the answer equals a reference, white space aside",
     make=make,
     settings=ExactSettings,
     needs_references=True,

@@ -51,7 +51,7 @@ def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) 
         if found is None:
             return checked("gym", 0.0, "no number in the answer", signature)
         if found.value is None:
-            return unscored("gym", f"the number in the answer is not read: {found.why}", signature)
+            return unscored("gym", f"cannot read the number in the answer: {found.why}", signature)
         text = found.text
     try:
         value = float(scorer(answer=text, entry=entry))
@@ -78,6 +78,6 @@ def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
 
 REWARD = RewardKind(
     name="gym",
-    about="the reasoning-gym dataset's own scorer",
+    about="the score of the task's own reasoning-gym scorer",
     make=make,
 )

@@ -22,8 +22,8 @@ Positive = Annotated[int, Meta(ge=1)]
 class LengthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     min: Annotated[Positive | None, Meta(description="Shortest length that gets 1.")] = None
     max: Annotated[Positive | None, Meta(description="Longest length that gets 1.")] = None
-    target: Annotated[Positive | None, Meta(description="The one length that gets 1.")] = None
-    unit: Annotated[Literal["words", "chars"], Meta(description="What is counted.")] = "words"
+    target: Annotated[Positive | None, Meta(description="Length that gets 1.")] = None
+    unit: Annotated[Literal["words", "chars"], Meta(description="Unit of the length.")] = "words"
 
 
 def make(own: LengthSettings, options: RewardOptions) -> Scorer:
@@ -55,7 +55,7 @@ def make(own: LengthSettings, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="length",
-    about="how well it keeps to a length",
+    about="how close the answer is to the wanted length",
     make=make,
     settings=LengthSettings,
 )

@@ -28,7 +28,7 @@ class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["number", "text"],
         Meta(description="What must agree: the last number, or the whole text."),
     ] = "number"
-    min_share: Annotated[Share, Meta(description="Share of the votes that a majority needs.")] = 0.0
+    min_share: Annotated[Share, Meta(description="Smallest share of the votes that is a majority.")] = 0.0
 
 
 def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
@@ -59,10 +59,10 @@ def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
 
 def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None:
     if votes.total() < 2:
-        return f"{votes.total()} of the prompt's answers can vote; a majority needs 2"
+        return f"{votes.total()} of the prompt's answers can vote; 2 are needed"
     (_, first), *rest = votes.most_common(2)
     if rest and rest[0][1] == first:
-        return f"no majority: at least two answers have {first} of {votes.total()} votes"
+        return f"no majority: a tie at {first} of {votes.total()} votes"
     if first < min_share * votes.total():
         return f"no majority: {first} of {votes.total()} votes is below min_share"
     return None
@@ -70,10 +70,10 @@ def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None
 
 REWARD = RewardKind(
     name="majority",
-    about="does the answer agree with most of the policy's answers to the prompt; no references",
+    about="1 if the answer agrees with most of the policy's answers to the prompt; needs no references",
     make=make,
     settings=MajoritySettings,
     judge="policy",
-    why_no_measure="majority says how far the answers agree with each other, not whether they are right",
+    why_no_measure="majority measures whether answers agree, not whether they are right",
     source="Zuo et al. 2025, section 2",
 )

@@ -36,7 +36,7 @@ _MAX_CHARACTERS = 20_000
 class MathSettings(Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: Annotated[
         int,
-        Meta(ge=1, le=3600, description="Seconds to read or to compare an answer, at most."),
+        Meta(ge=1, le=3600, description="Time limit for reading or comparing one answer, in seconds."),
     ] = 5
 
 
@@ -58,7 +58,7 @@ def make(own: MathSettings, options: RewardOptions) -> Scorer:
             if text and not _PROSE.search(text) and (unread or _STRUCTURE.search(text)):
                 text = "$" + _TIMES.sub(r" \\times ", text) + "$"
             elif number is not None and unread:
-                raise _Unread(f"{number.why}; LaTeX is read between $ or in \\boxed{{}}")
+                raise _Unread(f"{number.why}; write LaTeX between $ or in \\boxed{{}}")
         try:
             return list(parse(text, parsing_timeout=limit(), raise_on_error=True))
         except too_late:
@@ -75,14 +75,14 @@ def make(own: MathSettings, options: RewardOptions) -> Scorer:
             if not all(gold):
                 raise _Unread("no expression in it")
         except _Unread as why:
-            return unscored("math", f"a reference cannot be read: {why}", signature)
+            return unscored("math", f"cannot read a reference: {why}", signature)
         try:
             answer = read(sample.text)
         except _Unread as why:
-            return unscored("math", f"the answer cannot be read: {why}", signature)
+            return unscored("math", f"cannot read the answer: {why}", signature)
         if not answer:
             if "\\" in sample.text or last_number(sample.text) is not None:
-                return unscored("math", "the answer cannot be read: no expression in it", signature)
+                return unscored("math", "cannot read the answer: no expression in it", signature)
             return checked("math", 0.0, "no expression in the answer", signature)
         try:
             right = any(verify(one, answer, timeout_seconds=limit(), raise_on_error=True) for one in gold)
@@ -108,7 +108,7 @@ def _library() -> tuple[Callable[..., Any], Callable[..., Any], type[BaseExcepti
 
 REWARD = RewardKind(
     name="math",
-    about="is the answer mathematically equal to a reference, LaTeX included; needs `selfrefine[math]`",
+    about="1 if the answer is mathematically equal to a reference; reads LaTeX; needs `selfrefine[math]`",
     make=make,
     settings=MathSettings,
     needs_references=True,

@@ -52,13 +52,13 @@ _IN_WORDS = re.compile(
     r"hundred|thousand|million|dozen|half)\b",
     re.IGNORECASE,
 )
-_OPERATION = "an operation that is not worked out"
+_OPERATION = "an unevaluated operation"
 _RANGE = "a range or a difference"
 _BEFORE = [
     (re.compile(pattern), why)
     for pattern, why in (
         (r"\d\s*(?:~|\.\.|…)\s*$|\d\s+(?:to|or)\s+$|\bbetween\s+\S+\s+and\s+$", _RANGE),
-        (r"[.,٫٬]$|_\{?$|[A-Za-zÀ-ɏ]$", "a part of a word or of another number"),
+        (r"[.,٫٬]$|_\{?$|[A-Za-zÀ-ɏ]$", "part of a word or of another number"),
         (r"\d(?::|\s+:\s*)$", "a time or a ratio"),
         (r"[/⁄]\s*$", "a date or a quotient"),
         (r"(?:^|\s)[<>]=?\s*$|[≤≥≠]\s*$|\\(?:leq?|geq?|neq?|lt|gt)\s*$", "an inequality"),
@@ -74,7 +74,7 @@ _AFTER = [
         (r"[xyznabij](?!\w)|\s?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
         (
             r"\s?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b|\s?[万萬亿億千百十]",
-            "a number with a scale in words",
+            "a scale such as k or million",
         ),
         (r"\s?±", "a number with ±"),
     )
@@ -99,7 +99,7 @@ def last_number(text: str) -> Number | None:
         pass
     if last is None:
         other = _IN_WORDS.search(text) or any(unicodedata.numeric(c, None) is not None for c in text)
-        return Number("", None, "numbers are read in digits only") if other else None
+        return Number("", None, "only digits are read, not number words") if other else None
     before = text[max(0, last.start() - _WINDOW) : last.start()]
     after = text[last.end() : last.end() + _WINDOW]
     found, before = _quotient(last[0], before)
@@ -157,7 +157,7 @@ def _atom(atom: str) -> Number:
     elif re.fullmatch(r"\d+,\d+", plain):
         plain = plain.replace(",", ".")
     elif not _DECIMAL.fullmatch(plain):
-        return Number(atom, None, "its separators have more than one reading")
+        return Number(atom, None, "its separators are ambiguous")
     return Number(plain, Fraction(plain))
 
 
@@ -174,9 +174,9 @@ def _signed(before: str) -> tuple[str, str, str]:
         return "", rest, ""
     if dash == "–" or match["gap"]:
         after_equals = dash == "-" and previous and previous in "=≈({"
-        return ("-", rest, "") if after_equals else ("", rest, "a number after a dash or a minus")
+        return ("-", rest, "") if after_equals else ("", rest, "a dash or a minus sign")
     if re.search(r"[A-Za-zÀ-ɏ_+–—-]$", rest):
-        return "", rest, "a difference or a part of a word"
+        return "", rest, "a difference or part of a word"
     return ("-" if dash == "-" else ""), rest, ""
 
 
@@ -196,7 +196,7 @@ def _why_not(atom: str, before: str, after: str) -> str:
         if (pair and not _THOUSANDS.fullmatch(atom)) or re.search(r"[(\[{][^()\[\]{}]*\d\s*,\s*$", before):
             return "a tuple"
     if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and re.search(r"(?<![\d.,])[1-9]\d{0,2} $", before):
-        return "two numbers, or one with a space in it"
+        return "two numbers, or one with a space as separator"
     if "." in atom and after.startswith(("...", "…")):
-        return "a number that is cut short"
+        return "a truncated decimal"
     return ""

@@ -38,14 +38,14 @@ def make(own: NumericSettings, options: RewardOptions) -> Scorer:
         if answer is None:
             return checked("numeric", 0.0, "no number in the answer", signature)
         if answer.value is None:
-            return unscored("numeric", f"the number in the answer is not read: {answer.why}", signature)
+            return unscored("numeric", f"cannot read the number in the answer: {answer.why}", signature)
         if any(_equal(answer, number, own.tolerance) for number in wanted):
             return checked("numeric", 1.0, None, signature)
         for number in wanted:
             if number.value is None:
-                return unscored("numeric", f"the number in a reference is not read: {number.why}", signature)
+                return unscored("numeric", f"cannot read the number in a reference: {number.why}", signature)
             if answer.percent != number.percent and _equal(_plain(answer), _plain(number), own.tolerance):
-                return unscored("numeric", "a percentage stands against a plain number", signature)
+                return unscored("numeric", "one side is a percentage, the other a plain number", signature)
         return checked("numeric", 0.0, f"the number {answer.text} is wrong", signature)
 
     return Scorer(name="numeric", score=each(score))
@@ -63,7 +63,7 @@ def _plain(number: Number) -> Number:
 
 REWARD = RewardKind(
     name="numeric",
-    about="is the answer's last number the reference's (after the last `####`, if any)",
+    about="1 if the answer's last number equals the reference's (after its last `####`, if any)",
     make=make,
     settings=NumericSettings,
     needs_references=True,

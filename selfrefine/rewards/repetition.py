@@ -1,4 +1,4 @@
-"""repetition: the share of distinct n-grams, so 1 - the share that repeats an earlier one.
+"""repetition: share of n-grams that are distinct, so 1 - the share that repeats an earlier one.
 
 Words are case-folded; an answer in a script without spaces between words is unscored where words are counted.
 An answer shorter than n words has nothing to repeat and gets 1: pair it with a reward
@@ -17,8 +17,8 @@ from selfrefine.rewards.scripts import unspaced
 
 
 class RepetitionSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    n: Annotated[int, Meta(ge=1, description="Words, or characters, of an n-gram.")] = 3
-    unit: Annotated[Literal["words", "chars"], Meta(description="What an n-gram is made of.")] = "words"
+    n: Annotated[int, Meta(ge=1, description="Length of an n-gram, in `unit`.")] = 3
+    unit: Annotated[Literal["words", "chars"], Meta(description="What n-grams are made of.")] = "words"
 
 
 def make(own: RepetitionSettings, options: RewardOptions) -> Scorer:
@@ -41,7 +41,7 @@ def make(own: RepetitionSettings, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="repetition",
-    about="the share of distinct n-grams",
+    about="share of n-grams that are distinct",
     make=make,
     settings=RepetitionSettings,
 )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.base import Metric
 
 
-Lowercase = Annotated[bool, Meta(description="Compare without regard to case.")]
+Lowercase = Annotated[bool, Meta(description="Ignore case.")]
 
 
 class BleuSettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,7 +52,7 @@ class TerSettings(Struct, frozen=True, forbid_unknown_fields=True):
     asian_support: Annotated[
         bool, Meta(description="Split Chinese into characters. Acts with `normalized` only.")
     ] = False
-    case_sensitive: Annotated[bool, Meta(description="A difference of case is an edit.")] = False
+    case_sensitive: Annotated[bool, Meta(description="Count differences of case as edits.")] = False
 
 
 def _unsplit(own: Struct, references: Sequence[str]) -> str | None:
@@ -129,7 +129,7 @@ def _kind(
 
     return RewardKind(
         name=name,
-        about=f"sacreBLEU's {label} of the sentence, brought to 0 to 1, higher is better",
+        about=f"sentence-level {label} from sacreBLEU, scaled to 0 to 1; higher is better",
         make=make,
         settings=settings,
         needs_references=True,

@@ -79,9 +79,9 @@ def test_numeric_is_right_wrong_or_open_but_no_guess(
 
 
 def test_numeric_says_which_side_is_not_read_and_tells_no_reference() -> None:
-    assert "in the answer is not read: a mixed" in str(one("numeric", sample("1 1/2", "1.5")).error)
+    assert "in the answer: a mixed" in str(one("numeric", sample("1 1/2", "1.5")).error)
     error = str(one("numeric", sample("8765", "8.765.432")).error)
-    assert "in a reference is not read" in error
+    assert "in a reference" in error
     assert "8.765" not in error
 
 
