@@ -1,9 +1,9 @@
 """majority: 1 when an answer agrees with most of the policy's own answers to its prompt. No references.
 
 Each finished answer of the group votes with what is extracted from it: the last number, or the whole text.
-An answer without a vote of its own is wrong where there is a majority. Where the first place is shared (all
-answers different, too) there is no majority, and the group is unscored: an arbitrary winner would be a lesson
-learnt wrongly. Answers that were cut off and revisions do not vote; they are judged like the others.
+An answer without a vote of its own is wrong where there is a majority; one whose number cannot be read is
+unscored. Where the first place is shared (all answers different, too) there is no majority, and the group is
+unscored: an arbitrary winner would teach nothing true. Answers that were cut off and revisions do not vote; they are judged like the others.
 
 Source: Zuo et al. 2025, "TTRL: Test-Time Reinforcement Learning", section 2 (majority voting reward); Wang et
 al. 2023, "Self-Consistency Improves Chain of Thought Reasoning".
@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, Share, checked, each_group, unscored
-from selfrefine.rewards.numbers import last_number
+from selfrefine.rewards.numbers import Number, last_number
 
 
 class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,14 +34,14 @@ class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
 def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
     signature = f"extract:{own.extract}" + (f"|min-share:{own.min_share:g}" if own.min_share else "")
 
-    def vote(sample: Sample) -> Fraction | str | None:
+    def vote(sample: Sample) -> Number | str | None:
         if own.extract == "number":
-            found = last_number(sample.text)
-            return None if found is None else found.value
+            return last_number(sample.text)
         return " ".join(sample.text.casefold().split()) or None
 
     def score(group: Sequence[Sample]) -> list[Reward]:
-        voices = [vote(sample) for sample in group]
+        found = [vote(sample) for sample in group]
+        voices = [one.value if isinstance(one, Number) else one for one in found]
         votes = Counter(
             voice
             for sample, voice in zip(group, voices, strict=True)
@@ -52,7 +52,12 @@ def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
             return [unscored("majority", why, signature) for _ in group]
         [(winner, n)] = votes.most_common(1)
         detail = f"{n} of {votes.total()} answers agree"
-        return [checked("majority", voice == winner, detail, signature) for voice in voices]
+        return [
+            unscored("majority", f"cannot read the number in the answer: {one.why}", signature)
+            if isinstance(one, Number) and one.value is None
+            else checked("majority", voice == winner, detail, signature)
+            for one, voice in zip(found, voices, strict=True)
+        ]
 
     return Scorer(name="majority", score=each_group(score))
 

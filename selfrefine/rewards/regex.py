@@ -34,7 +34,8 @@ def make(own: RegexSettings, options: RewardOptions) -> Scorer:
             raise ConfigError(f"reward.regex.pattern: {error}") from None
 
     def score(sample: Sample) -> Reward:
-        patterns = sample.task.references if own.pattern is None else (own.pattern,)
+        references = filter(str.strip, sample.task.references)  # an empty pattern would match anything
+        patterns = references if own.pattern is None else (own.pattern,)
         try:
             compiled = [re.compile(pattern, flags) for pattern in patterns]
         except re.error as error:

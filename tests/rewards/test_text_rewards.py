@@ -85,6 +85,14 @@ def test_numeric_says_which_side_is_not_read_and_tells_no_reference() -> None:
     assert "8.765" not in error
 
 
+@pytest.mark.parametrize("name", ["exact", "regex"])
+def test_an_empty_reference_is_none(name: str) -> None:
+    # "" equals an empty answer, and as a pattern it is found in every one.
+    assert one(name, sample("", "", "Paris")).value == 0.0
+    assert one(name, sample("Lyon", " ", "Paris")).value == 0.0
+    assert one(name, sample("Paris", "", "Paris")).value == 1.0
+
+
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -0.5])
 def test_a_tolerance_is_a_finite_number_from_0(wrong: float) -> None:
     # With an infinite tolerance every number is right.
