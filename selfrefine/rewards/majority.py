@@ -3,7 +3,8 @@
 Each finished answer of the group votes with what is extracted from it: the last number, or the whole text.
 An answer without a vote of its own is wrong where there is a majority; one whose number cannot be read is
 unscored. Where the first place is shared (all answers different, too) there is no majority, and the group is
-unscored: an arbitrary winner would teach nothing true. Answers that were cut off and revisions do not vote; they are judged like the others.
+unscored: an arbitrary winner would teach nothing true. Answers that were cut off and revisions do not vote;
+they are judged like the others.
 
 Source: Zuo et al. 2025, "TTRL: Test-Time Reinforcement Learning", section 2 (majority voting reward); Wang et
 al. 2023, "Self-Consistency Improves Chain of Thought Reasoning".
