@@ -33,7 +33,7 @@ _THOUSANDS = re.compile(
     rf"[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d+)?|[1-9]\d{{0,2}}(?:[{_SPACES}]\d{{3}})+(?:\.\d+)?"
 )
 _DECIMAL = re.compile(r"\d*\.?\d+(?:[eE][-+]?\d{1,3})?")
-_ABOVE = re.compile(rf"(?P<above>{_ATOM.pattern})\s?[/⁄]\s?$")
+_ABOVE = re.compile(rf"(?P<above>{_ATOM.pattern})[ \t]?[/⁄][ \t]?\Z")
 _FRAC = re.compile(
     r"(?P<sign>[-+] ?)?\\[dtc]?frac\s?\{\s?(?P<a>[-+]?\d+(?:\.\d+)?)\s?\}"
     r"\s?\{\s?(?P<b>[-+]?\d+(?:\.\d+)?)\s?\}"
@@ -43,11 +43,11 @@ _UNIT_POWER = re.compile(
     r"(?:[kcdmnµμ]?m|s|sec|in|inch(?:es)?|ft|feet|foot|yd|yards?|mi|miles?|(?:kilo|centi|milli)?met(?:er|re)s?|units?)"
     r"\}?)(?:\^\{?[-+]?\d\}?|[23])(?!\w)"
 )
-_CURRENCY = re.compile(r"(?:\b(?:US|NZ|HK|A|C|S))?[$€£¥₹₩₽]\s?$|\b(?:USD|EUR|GBP|CHF|JPY|Rs\.?)\s?$")
-_DASH = re.compile(r"(?P<dash>[-+–—])(?P<gap>[ \t]*)$")
+_CURRENCY = re.compile(r"(?:\b(?:US|NZ|HK|A|C|S))?[$€£¥₹₩₽]\s?\Z|\b(?:USD|EUR|GBP|CHF|JPY|Rs\.?)\s?\Z")
+_DASH = re.compile(r"(?P<dash>[-+–—])(?P<gap>[ \t]*)\Z")
 _COMMAND = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|overline|log|ln|sin|cos|tan)(?![A-Za-z])")
 _IN_WORDS = re.compile(
-    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"\b(?:one\b(?=\W*\Z)|zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
     r"hundred|thousand|million|dozen|half)\b",
     re.IGNORECASE,
@@ -57,26 +57,33 @@ _RANGE = "a range or a difference"
 _BEFORE = [
     (re.compile(pattern), why)
     for pattern, why in (
-        (r"\d\s*(?:~|\.\.|…)\s*$|\d\s+(?:to|or)\s+$|\bbetween\s+\S+\s+and\s+$", _RANGE),
-        (r"[.,٫٬]$|_\{?$|[A-Za-zÀ-ɏ]$", "part of a word or of another number"),
-        (r"\d(?::|\s+:\s*)$", "a time or a ratio"),
-        (r"[/⁄]\s*$", "a date or a quotient"),
-        (r"(?:^|\s)[<>]=?\s*$|[≤≥≠]\s*$|\\(?:leq?|geq?|neq?|lt|gt)\s*$", "an inequality"),
-        (r"(?:±|\+/?-|\\pm)\s*$", "a number with ±"),
-        (r"[×·÷∙⋅+√^]\s*\{?$|[\d)\]}]\s*(?:\*{1,2}|x)\s*$|\\(?:times|cdot|div)\s*$", _OPERATION),
+        (
+            r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
+            _RANGE,
+        ),
+        (r"[.,٫٬]\Z|_\{?\Z|[A-Za-zÀ-ɏ]\Z", "part of a word or of another number"),
+        (r"\d(?::|[ \t]+:[ \t]*)\Z", "a time or a ratio"),
+        (r"[/⁄][ \t]*\Z", "a date or a quotient"),
+        (r"(?:^|\s)[<>]=?[ \t]*\Z|[≤≥≠][ \t]*\Z|\\(?:leq?|geq?|neq?|lt|gt)[ \t]*\Z", "an inequality"),
+        (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
+        (
+            r"[×·÷∙⋅+√^][ \t]*\{?\Z|[\d)\]}][ \t]*(?:\*{1,2}|x)[ \t]*\Z|\\(?:times|cdot|div)[ \t]*\Z",
+            _OPERATION,
+        ),
     )
 ]
 _AFTER = [
     (re.compile(pattern), why)
     for pattern, why in (
         (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
-        (r"\s*\+\s*[A-Za-z(\\]|\([a-z]\s?[-+*/)]", _OPERATION),
-        (r"[xyznabij](?!\w)|\s?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
+        (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
+        (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
         (
-            r"\s?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b|\s?[万萬亿億千百十]",
+            r"[ \t]?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b"
+            r"|[ \t]?[万萬亿億千百十]",
             "a scale such as k or million",
         ),
-        (r"\s?±", "a number with ±"),
+        (r"[ \t]?±", "a number with ±"),
     )
 ]
 _PERCENT = re.compile(r"\s?(?:[%％]|per ?cent\b)")
@@ -135,12 +142,12 @@ def _quotient(atom: str, before: str) -> tuple[Number, str]:
         above, rest = _atom(match["above"]), before[: match.start()]
         if above.value is None:
             return above, rest
-        if re.match(r"0\d|0$", atom):
+        if re.match(r"0\d|0\Z", atom):
             return number._replace(value=None, why="a date or a division by zero"), rest
         number, before = Number(f"{above.text}/{number.text}", above.value / number.value), rest
     elif not unicodedata.decomposition(atom[0]).startswith("<fraction>"):
         return number, before
-    if re.search(r"\d ?$", before):
+    if re.search(r"\d ?\Z", before):
         return number._replace(value=None, why="a mixed number"), before
     return number, before
 
@@ -175,7 +182,7 @@ def _signed(before: str) -> tuple[str, str, str]:
     if dash == "–" or match["gap"]:
         after_equals = dash == "-" and previous and previous in "=≈({"
         return ("-", rest, "") if after_equals else ("", rest, "a dash or a minus sign")
-    if re.search(r"[A-Za-zÀ-ɏ_+–—-]$", rest):
+    if re.search(r"[A-Za-zÀ-ɏ_+–—-]\Z", rest):
         return "", rest, "a difference or part of a word"
     return ("-" if dash == "-" else ""), rest, ""
 
@@ -193,9 +200,9 @@ def _why_not(atom: str, before: str, after: str) -> str:
             return "an expression"
     if re.match(r"\s?[)\]}]", after):
         pair = re.fullmatch(r"\d+,\d+", atom) and before.endswith(("(", "["))
-        if (pair and not _THOUSANDS.fullmatch(atom)) or re.search(r"[(\[{][^()\[\]{}]*\d\s*,\s*$", before):
+        if (pair and not _THOUSANDS.fullmatch(atom)) or re.search(r"[(\[{][^()\[\]{}]*\d\s*,\s*\Z", before):
             return "a tuple"
-    if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and re.search(r"(?<![\d.,])[1-9]\d{0,2} $", before):
+    if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and re.search(r"(?<![\d.,])[1-9]\d{0,2} \Z", before):
         return "two numbers, or one with a space as separator"
     if "." in atom and after.startswith(("...", "…")):
         return "a truncated decimal"

@@ -45,7 +45,7 @@ def test_no_number_is_a_wrong_answer() -> None:
 
 def test_a_number_that_is_not_read_is_no_wrong_answer() -> None:
     assert judge("four", chain("4")).value is None
-    assert "an operation" in str(judge("2 + 2", chain("4")).error)  # once read as a 2
+    assert "unevaluated operation" in str(judge("2 + 2", chain("4")).error)  # once read as a 2
 
 
 def test_a_text_answer_goes_to_the_scorer_as_it_is() -> None:

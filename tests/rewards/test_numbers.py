@@ -45,6 +45,10 @@ READ = [
     ("<<3*4=12>>12", Fraction(12)),
     ("答案是-6。", Fraction(-6)),
     ("４２", Fraction(42)),  # full width
+    # a line break ends what stands before: no sign, no operation, no word
+    ("The answer is\n6", Fraction(6)),
+    ("4 steps\n* 6", Fraction(6)),
+    ("1. Add\n2. Done:\n6.", Fraction(6)),
     ("one of 6", Fraction(6)),  # words count only where no digit stands
 ]
 LEFT = [
@@ -105,6 +109,8 @@ def test_what_could_be_another_number_is_left_alone_with_a_reason(text: str) -> 
 def test_no_number_is_no_number() -> None:
     assert last_number("no digits here") is None
     assert last_number("") is None
+    assert last_number("No one knows, one might say.") is None
+    assert last_number("It is one.") is not None
 
 
 @pytest.mark.parametrize(
