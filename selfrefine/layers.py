@@ -19,7 +19,7 @@ from msgspec import Struct
 from selfrefine.config import Config, ObjectiveConfig
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
-from selfrefine.registry import converted, outside_code, refusal, registry, split
+from selfrefine.registry import converted, outside_code, refusal, registry, require_finite, split
 from selfrefine.words import near, nearest
 
 
@@ -42,6 +42,7 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
         check_key(given, origin)
+        require_finite(given, value)
         key = _in_full(given, objective, origin, value)
         if key is not None:
             _put(merged, key, value)

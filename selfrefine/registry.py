@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import math
 import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -229,10 +230,26 @@ def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: 
         if f"{where}.{key}" not in known:
             names = [one.removeprefix(f"{where}.") for one in known]
             raise ConfigError(f"setting {where}.{key}: no such setting{nearest(key, names)}")
+        require_finite(f"{where}.{key}", table[key])
     try:
         return msgspec.convert(table, struct, strict=strict)
     except msgspec.ValidationError as error:
         raise ConfigError(refusal(error, known, where)) from None
+
+
+def require_finite(key: str, value: object) -> None:
+    """A range with one end lets infinity pass, one without ends nan, and a manifest can hold neither.
+
+    Raises: ConfigError naming the key.
+    """
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            require_finite(f"{key}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            require_finite(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"setting {key}: {value} is not a finite number")
 
 
 def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where: str = "") -> str:

@@ -51,7 +51,7 @@ class RewardOptions(Struct, frozen=True, kw_only=True):
     seed: int = 0
     settings: dict[str, dict[str, Any]] = {}
     reveal_references: bool = False
-    """Details may name references (concepts that stand only there); off unless the user asked."""
+    """Details may name references; off unless the user asked."""
     engine: Engine | None = None
     """The policy, for kinds with `needs_engine`; for the others there may be none."""
     timeout_s: float | None = None

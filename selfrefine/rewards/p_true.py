@@ -67,7 +67,7 @@ def _prompt(sample: Sample, engine: Engine) -> tuple[int, ...]:
 
 REWARD = RewardKind(
     name="p-true",
-    about='how probable the model finds "Yes" when asked whether the answer is right',
+    about='probability of "Yes" when the model is asked whether the answer is right',
     make=make,
     needs_engine=True,
     judge="policy",

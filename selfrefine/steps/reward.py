@@ -39,6 +39,9 @@ from selfrefine.runfolder.summaries import StageCost
 from selfrefine.sums import Sums
 from selfrefine.words import nearest
 
+NO_REFERENCES = "no references"
+WITHOUT_REFERENCES = "; choose a reward that needs none: length, regex with a pattern, file.py:function"
+
 
 def parse_spec(text: str) -> RewardSpec:
     """`NAME[:weight]` or `file.py:function[:weight]`. Raises: ConfigError.
@@ -156,7 +159,7 @@ def _why_not(sample: Sample, scorer: Scorer) -> str | None:
     if sample.error is not None or sample.finish_reason == "error":
         return f"no answer: {sample.error or 'generation failed'}"
     if scorer.needs_references and not any(reference.strip() for reference in sample.task.references):
-        return "no references"
+        return NO_REFERENCES
     return None
 
 
@@ -309,7 +312,10 @@ def require_some_scored(found: RewardSummary) -> None:
     for name, mean in found.rewards.items():
         if mean.unscored and not mean.scored:
             rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored:,} rows"
-            raise DataError(f"reward {name} could not be computed on {rows}: {mean.first_error}")
+            raise DataError(
+                f"reward {name} could not be computed on {rows}: {mean.first_error}"
+                f"{WITHOUT_REFERENCES if mean.first_error == NO_REFERENCES else ''}"
+            )
 
 
 class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Task
 from selfrefine.rewards import REWARDS
-from selfrefine.rewards.base import Limits, RewardOptions, Scorer
+from selfrefine.rewards.base import Limits, RewardOptions, Scorer, own_settings
 from selfrefine.steps import reward
 from selfrefine.words import nearest
 
@@ -86,6 +87,22 @@ def _check_gate(gate: str | None, names: Set[str]) -> None:
         raise ConfigError(f"--gate-on {gate}: not among the rewards in use{nearest(gate, names)}")
 
 
+def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
+    """Raises: DataError where no task of a split has what a reward scores its answers by: a reference."""
+    for split, tasks in splits.items():
+        if not tasks or any(reference.strip() for task in tasks for reference in task.references):
+            continue
+        for text in trained_specs(config) if split == "train" else measuring_specs(config):
+            kind = REWARDS.get(reward.parse_spec(text).name)
+            own, _ = own_settings(kind, config.reward.settings.get(kind.name, {}))
+            needed = kind.needs_references
+            if needed(own) if callable(needed) else needed:
+                raise DataError(
+                    f"reward {kind.name} needs references, and no {split} task has one"
+                    f"{reward.WITHOUT_REFERENCES}"
+                )
+
+
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
     """`reward.gate_on` where it is one of these: a recipe may train on another reward than measures."""
     names = {scorer.name for scorer in scorers}
@@ -96,7 +113,10 @@ def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
     for text in specs:
         if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
-            raise ConfigError(f"{why}; choose another one with --measure, such as numeric or gym")
+            raise ConfigError(
+                f"{why}; name another reward with --measure: numeric or exact where tasks have references, "
+                "else length, regex with a pattern, or file.py:function"
+            )
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:

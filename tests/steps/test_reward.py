@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from selfrefine.config import Config, RewardConfig
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards import REWARDS
@@ -26,6 +27,7 @@ from selfrefine.steps.reward import (
     selftest_rows,
     summary,
 )
+from selfrefine.steps.scoring import check_tasks
 
 
 def sample(text: str, *references: str, index: int = 0, task: str = "t", **fields: Any) -> Sample:
@@ -147,7 +149,7 @@ def test_missing_references_mark_the_row_and_all_missing_is_exit_4() -> None:
     assert [row.rewards[0].error for row in some] == [None, "no references", "no references"]
     require_some_scored(summary(scored_sums(some, chosen), chosen))
     none = score([sample("a b"), sample("c")], chosen)
-    with pytest.raises(DataError, match=r"reward chrf .* 2 rows: no references"):
+    with pytest.raises(DataError, match=r"reward chrf .* 2 rows: no references; choose a reward"):
         require_some_scored(summary(scored_sums(none, chosen), chosen))
     require_some_scored(summary(scored_sums([], chosen), chosen))  # an empty input is somebody else's error
 
@@ -337,3 +339,18 @@ print("clean")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "clean\n", done.stderr
+
+
+def test_tasks_without_references_are_refused_before_anything_is_sampled() -> None:
+    """The trap: 400 answers were sampled first, and then "choose another --measure" did not say which."""
+    bare = Task(id="a", prompt=(Message(role="user", content="?"),))
+    full = msgspec.structs.replace(bare, id="b", references=("4",))
+    config = Config(reward=RewardConfig(use=("numeric",)))
+    with pytest.raises(DataError, match=r"numeric needs references, and no gate task .*: length, regex"):
+        check_tasks(config, {"train": [full], "gate": [bare], "test": []})
+    check_tasks(config, {"train": [full, bare], "gate": [bare, full]})
+    for spec, settings in (("length", {"length": {"max": 3}}), ("regex", {"regex": {"pattern": "a"}})):
+        own = Config(reward=RewardConfig(use=(spec,), settings=settings))
+        check_tasks(own, {"train": [bare], "gate": [bare]})
+    with pytest.raises(DataError, match="regex needs references"):
+        check_tasks(Config(reward=RewardConfig(use=("regex",))), {"train": [bare]})
