@@ -34,11 +34,7 @@ def completion(
     at = min((p for s in stop if (p := text.find(s)) >= 0), default=-1)
     if at >= 0:
         text, reason = text[:at], "stop"
-        keep = _tokens_within(ids, text, tokeniser)
-        # Where a token straddles the boundary its part before it is encoded anew; such tokens and the
-        # end-of-turn were not sampled and have no logprob.
-        tail = tokeniser.encode_text(text[len(tokeniser.decode(ids[:keep])) :])
-        ids, logprobs = [*ids[:keep], *tail, tokeniser.end_id], logprobs[:keep]
+        ids, logprobs = _cut(ids, logprobs, text, tokeniser)
     return Completion(
         request=row.request,
         index=row.index,
@@ -49,9 +45,19 @@ def completion(
     )
 
 
-def _tokens_within(ids: Sequence[int], text: str, tokeniser: Tokeniser) -> int:
-    """How many leading tokens decode to a beginning of `text`."""
-    return max(k for k in range(len(ids) + 1) if text.startswith(tokeniser.decode(ids[:k])))
+def _cut(
+    ids: Sequence[int], logprobs: Sequence[float], text: str, tokeniser: LocalTokeniser
+) -> tuple[list[int], list[float]]:
+    """Ids that decode to `text`, a beginning of what `ids` say, and the logprobs of those that were sampled.
+
+    Where a token straddles the end its part before it is encoded anew; such tokens and the end-of-turn were
+    not sampled and have no logprob.
+    """
+    keep = max(k for k in range(len(ids) + 1) if text.startswith(tokeniser.decode(ids[:k])))
+    tail = tokeniser.continued(ids[:keep], text[len(tokeniser.decode(ids[:keep])) :])
+    if tail is None:  # as bytes of a character may be
+        return list(tokeniser.encode_answer(text)), []
+    return [*ids[:keep], *tail, tokeniser.end_id], list(logprobs[:keep])
 
 
 def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) -> list[Completion]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from selfrefine.engines.text import TextEncoder
 from selfrefine.errors import ConfigError
 from selfrefine.records import Message
 
@@ -22,11 +23,7 @@ class ChatEncoder:
     """Renders and encodes chats with one tokenizer. Holds no model."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-        strings = sorted(added | set(tokenizer.all_special_tokens), key=lambda s: (-len(s), s))
-        strings = [s for s in strings if s.strip()]
-        self._special = re.compile("|".join(map(re.escape, strings))) if strings else None
+        self.tokenizer, self.text = tokenizer, TextEncoder(tokenizer)
 
     @property
     def template(self) -> str | None:
@@ -49,16 +46,26 @@ class ChatEncoder:
             return f"{mark}{len(found) - 1}{mark}"
 
         def hidden(text: str) -> str:
-            return self._special.sub(hide, text) if self._special else text
+            return self.text.special.sub(hide, text) if self.text.special else text
 
         text, bos = self._render([{"role": hidden(m.role), "content": hidden(m.content)} for m in messages])
         ids: list[int] = self._bos() if bos else []
+        if not found:  # the text whole, as `apply_chat_template` encodes it
+            return (*ids, *self.text.marked(text))
+        placeholder = re.compile(f"{mark}([0-9]+){mark}")
+        for stretch, marker, first in self._stretches(text):
+            shown = placeholder.sub(lambda m: found[int(m.group(1))], stretch)
+            ids += self.text.encode(shown) if first else self.text.after_token(shown)
+            ids += marker
+        return tuple(ids)
+
+    def _stretches(self, text: str) -> Iterator[tuple[str, list[int], bool]]:
+        """Text between the template's markers, the marker after it, and whether the text comes first."""
         position = 0
-        for match in re.finditer(f"{mark}([0-9]+){mark}", text):
-            ids += self._encode(text[position : match.start()])
-            ids += self.encode_text(found[int(match.group(1))])
-            position = match.end()
-        return tuple(ids + self._encode(text[position:]))
+        for token, start, end in self.text.markers(text):
+            yield text[position:start], [token], position == 0
+            position = end
+        yield text[position:], [], position == 0
 
     def _render(self, chat: list[dict[str, str]]) -> tuple[str, bool]:
         """The chat as text, and whether a beginning-of-sequence token is still to be put before it."""
@@ -81,26 +88,6 @@ class ChatEncoder:
         with_special = self.tokenizer("a", add_special_tokens=True)["input_ids"]
         bos = self.tokenizer.bos_token_id
         return [bos] if bos is not None and with_special and with_special[0] == bos else []
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
-
-    def encode_text(self, text: str) -> list[int]:
-        """Plain text; a special token's characters are encoded as characters.
-
-        Cutting such a string after its first character is enough: neither half is the token any more,
-        whatever flags the tokenizer honours.
-        """
-        if self._special is None:
-            return self._encode(text)
-        ids: list[int] = []
-        position = 0
-        # Searched anew from each cut: what is left of one special token may begin with a shorter one.
-        while match := self._special.search(text, position):
-            cut = match.start() + 1
-            ids += self._encode(text[position:cut])
-            position = cut
-        return ids + self._encode(text[position:])
 
 
 def _unused_character(messages: Sequence[Message]) -> str:

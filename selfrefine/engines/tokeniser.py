@@ -22,13 +22,19 @@ class LocalTokeniser:
         return self.chat.encode(messages)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        return tuple(self.chat.encode_text(text))
+        return tuple(self.chat.text.encode(text))
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
-        return (*self.chat.encode_text(text), self.end_id)
+        return (*self.chat.text.answer(text), self.end_id)
+
+    def continued(self, token_ids: Sequence[int], text: str) -> list[int] | None:
+        """Ids to put after these for a further text; None where no ids would decode to both together."""
+        return self.chat.text.continued(token_ids, text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        # The stop token is none of the text, also where it is an ordinary token such as a line break.
+        ended = bool(token_ids) and token_ids[-1] in self.stop_ids
+        return self.chat.text.decode(token_ids[:-1] if ended else token_ids)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -73,8 +73,8 @@ def test_markers_in_content_are_text(content: str) -> None:
     assert markers(ids) == markers(frame)
     # Not a character is lost or added, and none of it is a marker.
     assert tokenizer.decode(ids) == tokenizer.decode(frame).replace("x<", f"{content}<")
-    assert not markers(tuple(encoder.encode_text(content)))
-    assert tokenizer.decode(encoder.encode_text(content)) == content
+    assert not markers(tuple(encoder.text.encode(content)))
+    assert tokenizer.decode(encoder.text.encode(content)) == content
 
 
 def test_a_marker_as_a_role_is_text_too() -> None:
@@ -99,8 +99,8 @@ def test_a_special_token_inside_another_is_cut_as_well() -> None:
     own.chat_template = tiny.CHATML
     encoder = ChatEncoder(own)
     known = set(own.all_special_ids)
-    assert len(known) == 3 and not known & set(encoder.encode_text("a<[X]b[X]"))
-    assert own.decode(encoder.encode_text("a<[X]b[X]")) == "a<[X]b[X]"
+    assert len(known) == 3 and not known & set(encoder.text.encode("a<[X]b[X]"))
+    assert own.decode(encoder.text.encode("a<[X]b[X]")) == "a<[X]b[X]"
 
 
 def test_placeholders_do_not_stop_a_template_from_trimming() -> None:
