@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
@@ -49,9 +50,12 @@ _PLAIN = {
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
+    "megatron_core",
+    "eva_config",  # of the initialisation
 }
 """Settings that leave an adapter W + alpha/r * B A. What else departs from peft's default (DoRA, a trained
 bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
+_MATRIX = re.compile(r"\.lora_[AB]\.weight$")
 _HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
 
 
@@ -70,7 +74,7 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     torch.manual_seed(seed)
     try:
         wrapped = peft.get_peft_model(model, config)
-        _refuse_shared(wrapped)
+        _refuse_layers(wrapped)
     except ValueError as error:
         detach_leftovers(model)
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
@@ -78,16 +82,19 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     return wrapped
 
 
-def _refuse_shared(wrapped: Any) -> None:
-    """Raises: ValueError for a layer whose weight is another module's too, as a head tied to the embeddings.
+def _refuse_layers(wrapped: Any) -> None:
+    """Raises: ValueError for embeddings, and for a layer whose weight is another module's too, as a head tied
+    to the embeddings.
 
-    Trained, the adapter changes one of the two; merged, it would change both: another policy.
+    Trained, such an adapter changes one of the two; merged, it would change both: another policy.
     """
     base = wrapped.get_base_model()
     owners: dict[int, list[str]] = {}
     for name, parameter in base.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name, module in base.named_modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Embedding):
+            raise ValueError(f"{name} is an embedding; only linear layers can have an adapter")
         if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
             raise ValueError(
                 f"{name} shares its weight with another layer and cannot have an adapter of its own"
@@ -100,12 +107,12 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
     config.inference_mode = not trainable
     try:
         wrapped = peft.get_peft_model(model, config)
-        _refuse_shared(wrapped)
+        _refuse_layers(wrapped)
         placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
         odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
         if odd:
             raise ValueError(f"its weights and the model's layers differ, such as {odd[0]}")
-    except (RuntimeError, ValueError, SafetensorError) as error:
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError, SafetensorError) as error:
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
@@ -158,17 +165,37 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
     if not isinstance(config, peft.LoraConfig):
         raise ConfigError(f"{folder}: an adapter of kind {config.peft_type}; only LoRA adapters can be used")
-    default = peft.LoraConfig()
-    odd = [
-        field.name
-        for field in dataclasses.fields(config)
-        if field.name not in _PLAIN and getattr(config, field.name) != getattr(default, field.name)
-    ]
-    if "init_lora_weights" in odd and config.init_lora_weights in _HARMLESS_INITS:
-        odd.remove("init_lora_weights")
-    if odd:
-        raise ConfigError(f"{folder}: a LoRA with {odd[0]} cannot be used, only a plain one")
+    _refuse_odd_settings(config, folder)
+    _refuse_odd_tensors(folder)
     return config
+
+
+def _refuse_odd_settings(config: Any, folder: Path) -> None:
+    """Empty values are set to peft's defaults: other versions write null, false or [] for "not used"."""
+    default = peft.LoraConfig()
+    for name in (field.name for field in dataclasses.fields(config) if field.name not in _PLAIN):
+        value = getattr(config, name)
+        if name == "init_lora_weights" and value in _HARMLESS_INITS:
+            continue
+        if not value:
+            setattr(config, name, getattr(default, name))
+        elif value != getattr(default, name):
+            raise ConfigError(f"{folder}: LoRA adapters with {name} are not supported, only plain ones")
+
+
+def _refuse_odd_tensors(folder: Path) -> None:
+    """Whatever else is in the file, peft would load over the base's own weights, and nothing undoes that."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            odd = sorted(name for name in file.keys() if not _MATRIX.search(name))  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise ConfigError(
+            f"{folder / WEIGHTS} holds {odd[0]}{more}, which would change the base: only LoRA matrices of "
+            "linear layers are supported (in peft: save_pretrained(…, save_embedding_layers=False))"
+        )
 
 
 def detach_leftovers(model: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import peft
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.answers import at_stop_text, completion
@@ -350,6 +351,81 @@ def test_an_adapter_that_is_more_than_a_product_is_never_half_applied(kind: str,
         assert (logits(engine.model) - logits(plain)).abs().max() < 1e-4
         engine.use_adapter(None)
         assert same_bits(engine.model, before)
+
+
+def embeddings(plain: Any, folder: Path) -> None:
+    plain.get_input_embeddings().weight.data += 0.5
+    plain.save_pretrained(str(folder), save_embedding_layers=True)
+
+
+def added(key: str) -> Callable[[Any, Path], None]:
+    """The adapter, with one more tensor in its file that its configuration says nothing of."""
+
+    def write(plain: Any, folder: Path) -> None:
+        plain.save_pretrained(str(folder))
+        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors[f"base_model.model.model.{key}"] = torch.ones(32)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (embeddings, r"lm_head.weight and 1 more"),
+        (added("layers.0.self_attn.q_proj.lora_magnitude_vector"), "lora_magnitude_vector"),
+        (added("layers.0.self_attn.q_proj.lora_B.bias"), "lora_B.bias"),
+        (added("embed_tokens.lora_embedding_A"), "lora_embedding_A"),
+        (added("embed_tokens.token_adapter.trainable_tokens_delta"), "trainable_tokens_delta"),
+        (added("norm.weight"), "norm.weight"),
+    ],
+)
+def test_an_adapter_file_holds_lora_matrices_only(
+    write: Callable[[Any, Path], None], named: str, tmp_path: Path
+) -> None:
+    """peft loads whatever else there is over the base, and taking the adapter off does not undo it."""
+    plain = peft.get_peft_model(tiny.model(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    write(plain, tmp_path / "a")
+    engine = tiny.engine()
+    before = bits(engine.model)
+    with pytest.raises(ConfigError, match=rf"holds .*{named}.*only LoRA matrices") as caught:
+        engine.use_adapter(tmp_path / "a")
+    assert str(tmp_path / "a") in str(caught.value) and same_bits(engine.model, before)
+    with pytest.raises(ConfigError, match=named), engine.trainer().open(tmp_path / "a", LoraConfig(), 0):
+        pass
+
+
+def test_embeddings_take_no_adapter() -> None:
+    """What could be trained and saved could not be loaded again."""
+    with (
+        pytest.raises(ConfigError, match=r"embed_tokens is an embedding"),
+        tiny.engine().trainer().open(None, LoraConfig(targets=("embed_tokens",)), 0),
+    ):
+        pass
+
+
+def test_empty_settings_of_an_adapter_mean_nothing(tmp_path: Path) -> None:
+    """Other programs write null, false, [] and {} for what they do not use."""
+    engine = tiny.engine()
+    folder = adapter(engine, tmp_path / "a")
+    engine.use_adapter(folder)
+    said = logits(engine.model)
+    neutral = {"loftq_config": None, "megatron_core": None, "megatron_config": {}, "modules_to_save": []}
+    more = {"eva_config": {}, "layer_replication": [], "bias": None, "trainable_token_indices": []}
+    edit_json(folder / "adapter_config.json", **neutral, **more, use_dora=None, qalora_group_size=None)
+    engine.use_adapter(folder)
+    assert torch.equal(logits(engine.model), said)
+    for key, value in {"modules_to_save": ["lm_head"], "use_dora": True, "bias": "all"}.items():
+        shutil.copytree(folder, tmp_path / key)
+        edit_json(tmp_path / key / "adapter_config.json", **{key: value})
+        with pytest.raises(ConfigError, match=f"adapters with {key} are not supported"):
+            engine.use_adapter(tmp_path / key)
+    for key, bad in {"r": 0, "lora_alpha": None, "target_modules": 5}.items():
+        shutil.copytree(folder, tmp_path / key)
+        edit_json(tmp_path / key / "adapter_config.json", **{key: bad})
+        with pytest.raises(ConfigError, match=str(tmp_path / key)):
+            engine.use_adapter(tmp_path / key)
 
 
 def test_unknown_targets_are_a_configuration_error_and_leave_nothing_behind() -> None:
