@@ -19,6 +19,7 @@ from selfrefine.registry import outside_code, split
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
 
+_ADAPTER = "adapter_config.json"
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -65,7 +66,11 @@ def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tupl
         return embedded.ensure(say), embedded.GGUF_SHA256[:12]
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return folder, ""
+        return _without_adapter(name, folder), ""
+    if (folder / _ADAPTER).is_file():
+        raise EngineError(
+            f"--model {name}: that is an adapter; use it with --adapter, and its base with --model"
+        )
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise EngineError(
             f"--model {name}: no model there (a model folder has a config.json); "
@@ -88,7 +93,17 @@ def _from_hub(name: str) -> tuple[Path, str]:
             f"--model {name}: not in the local hub cache and the hub gave no answer ({first})\n"
             f"without a network, use a folder or the embedded model: --model {embedded.NAME}"
         ) from None
-    return folder, folder.name
+    return _without_adapter(name, folder), folder.name
+
+
+def _without_adapter(name: str, folder: Path) -> Path:
+    """transformers applies an adapter that lies beside the model and says nothing; --adapter replaces it."""
+    if (folder / _ADAPTER).is_file():
+        raise EngineError(
+            f"--model {name}: the folder holds an adapter too, so it is not clear which model is meant\n"
+            f"move {_ADAPTER} and adapter_model.safetensors to a folder of their own and use it with --adapter"
+        )
+    return folder
 
 
 def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool) -> LocalEngine:
@@ -99,7 +114,7 @@ def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool)
 
     from selfrefine.engines.local import LocalEngine
 
-    if not list(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         raise EngineError(
             f"{folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
         )
@@ -143,12 +158,38 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads: what else lies there is not part of the model."""
+    named = _read_json(folder / "config.json").get("transformers_weights")
+    index = folder / "model.safetensors.index.json"
+    if named is None and (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if isinstance(named, str):
+        index = folder / named
+    if index.name.endswith(".safetensors"):
+        return [index]
+    shards = (
+        _read_json(index).get("weight_map", {}).values()
+        if index.name.endswith(".safetensors.index.json")
+        else ()
+    )
+    return sorted(folder / str(shard) for shard in set(shards))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Empty where it cannot be read: whoever needs it says so."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def identity(name: str, folder: Path, revision: str) -> Identity:
     """Name, revision and weights hash of a model folder; the hash is cached by size and mtime."""
     if folder == embedded.converted_dir():  # elsewhere a sidecar may outlive the weights it speaks of
         known = json.loads((folder / embedded.SIDECAR).read_text())
         return Identity(name=known["name"], revision=revision, weights_sha256=known["weights_sha256"])
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     key = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     note = embedded.cache_dir() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if note.is_file():
