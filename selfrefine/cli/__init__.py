@@ -18,6 +18,7 @@ from selfrefine.cli import (
     gate,
     generate,
     kinds,
+    model,
     recipes,
     reward,
     runs,
@@ -75,3 +76,4 @@ app.add_typer(recipes.app, name="recipes")
 app.add_typer(kinds.rewards, name="rewards")
 app.add_typer(kinds.objectives, name="objectives")
 app.add_typer(adapter.app, name="adapter")
+app.add_typer(model.app, name="model")

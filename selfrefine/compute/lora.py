@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import peft
 import torch
@@ -57,6 +57,13 @@ _PLAIN = {
 bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
 _MATRIX = re.compile(r"\.lora_[AB]\.weight$")
 _HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
+
+
+class Base(NamedTuple):
+    """By what plain peft finds an adapter's base: a folder, or a hub id and its revision."""
+
+    path: str
+    revision: str | None = None
 
 
 def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
@@ -147,18 +154,13 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: not an adapter folder, it has no {name}")
-    sidecar = folder / SIDECAR
-    if sidecar.is_file():
-        try:
-            trained_on = json.loads(sidecar.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{sidecar}: {error}") from None
-        if trained_on.get("weights_sha256") != weights_sha256:
-            raise ConfigError(
-                f"{folder}: this adapter was trained on {trained_on.get('base')} "
-                f"(weights {str(trained_on.get('weights_sha256'))[:12]}…), not on the model given "
-                f"(weights {weights_sha256[:12]}…); pass that model with --model"
-            )
+    known = _sidecar(folder)
+    if known and known.get("weights_sha256") != weights_sha256:
+        raise ConfigError(
+            f"{folder}: this adapter was trained on {known.get('base')} "
+            f"(weights {str(known.get('weights_sha256'))[:12]}…), not on the model given "
+            f"(weights {weights_sha256[:12]}…); pass that model with --model"
+        )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
     except (ValueError, KeyError, TypeError) as error:
@@ -168,6 +170,27 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
     _refuse_odd_settings(config, folder)
     _refuse_odd_tensors(folder)
     return config
+
+
+def _sidecar(folder: Path) -> dict[str, Any]:
+    """The base an adapter was trained on; empty for one that we did not write. Raises: ConfigError."""
+    file = folder / SIDECAR
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def unchecked(folder: Path) -> str:
+    """A sentence where nothing says which base an adapter was trained on: its shapes fit others too."""
+    if _sidecar(folder).get("weights_sha256"):
+        return ""
+    named = json.loads((folder / CONFIG).read_text()).get("base_model_name_or_path")
+    trained_on = f"; it names {named} as its base" if named else ""
+    return f"{folder} has no {SIDECAR}, so it is not checked that it was trained on this model{trained_on}"
 
 
 def _refuse_odd_settings(config: Any, folder: Path) -> None:
@@ -242,10 +265,11 @@ class Merge:
             self.model.get_submodule(name).weight.data = tensor
 
 
-def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> None:
+def save(wrapped: Any, folder: Path, name: str, weights_sha256: str, base: Base | None = None) -> None:
     """Write the adapter as peft does, without its model card and with lists in a fixed order.
 
-    peft keeps target_modules in a set, whose order changes from process to process.
+    peft keeps target_modules in a set, whose order changes from process to process. `name` is the user's for
+    the base.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -253,18 +277,29 @@ def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> Non
     # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
     (folder / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     config = wrapped.peft_config["default"].to_dict()
-    config["base_model_name_or_path"] = base_name
+    config["base_model_name_or_path"], config["revision"] = base or Base(name)
     config["inference_mode"] = True
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
-    sidecar = {"base": base_name, "weights_sha256": weights_sha256}
+    (folder / CONFIG).write_text(_written(plain))
+    sidecar = {"base": name, "weights_sha256": weights_sha256}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
+def _written(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
+
+
 def adapter_sha256(folder: Path) -> str:
-    """Hash of what decides the policy: the adapter's weights and its configuration."""
+    """Hash of what decides the policy: the adapter's weights and its configuration.
+
+    Where the base lies does not: of an adapter of ours, the base's name stands in the configuration instead.
+    """
     digest = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG):
-        data = (folder / name).read_bytes()
+    config = (folder / CONFIG).read_bytes()
+    if (name := _sidecar(folder).get("base")) is not None:
+        said = json.loads(config)
+        if said.get("base_model_name_or_path") != name:
+            config = _written(said | {"base_model_name_or_path": name, "revision": None}).encode()
+    for data in ((folder / WEIGHTS).read_bytes(), config):
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()

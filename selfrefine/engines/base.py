@@ -179,8 +179,15 @@ class Engine(Tokeniser, Protocol):
         """What trains these weights. Raises: EngineError for an engine that only answers."""
         raise EngineError(f"{self.facts().model['id']}: this engine cannot be trained; use --model smollm2")
 
-    def save_merged(self, folder: Path) -> None:
-        """Write model + adapter as a plain model. Raises: EngineError where there are no weights to do it."""
+    def keep_date(self, date: str | None) -> None:
+        """The day that a chat template with a date is given (ISO 8601, as in `facts`); None: today."""
+        return
+
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
+        """Write model + adapter as a plain model, in `dtype` if one is given.
+
+        Raises: EngineError where there are no weights to do it.
+        """
         raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge into")
 
 

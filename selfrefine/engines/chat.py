@@ -6,9 +6,10 @@ The chat template's own markers become special tokens; the same characters insid
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from selfrefine.engines.text import TextEncoder
@@ -16,14 +17,26 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Message
 
 _PRIVATE_USE = range(0xE000, 0xF900)
+_WORD = "XSYSTEMX"
+_DATE_LETTERS = "aAwdbBmyYHIMpSfzZjUWcxXGuV"
+_CLOCK = (
+    "{%- macro strftime_now(format) -%}{%- set now = namespace(text=format) -%}"
+    "{%- for code, shown in frozen_clock.items() -%}"
+    "{%- set now.text = now.text | replace(code, shown) -%}{%- endfor -%}"
+    "{{- now.text -}}{%- endmacro %}\n"
+)
+"""Before a template: its clock shows a given date. transformers passes data to templates and no functions."""
 _SPEAKERS = {"system": "System", "user": "User", "assistant": "Assistant"}
 
 
 class ChatEncoder:
     """Renders and encodes chats with one tokenizer. Holds no model."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.text = tokenizer, TextEncoder(tokenizer)
+    def __init__(self, tokenizer: Any, say: Callable[[str], object] = lambda line: None) -> None:
+        """`say` is told once where the template leaves out the system message."""
+        self.tokenizer, self.text, self._say = tokenizer, TextEncoder(tokenizer), say
+        self.date = datetime.date.today()
+        self._told, self._seen = False, set[tuple[str, ...]]()
 
     @property
     def template(self) -> str | None:
@@ -35,6 +48,14 @@ class ChatEncoder:
     @property
     def template_sha256(self) -> str:
         return hashlib.sha256((self.template or "plain").encode()).hexdigest()
+
+    @property
+    def reads_clock(self) -> bool:
+        return "strftime_now" in (self.template or "")
+
+    def keep_date(self, date: str | None) -> None:
+        """The day that the template is told; None: today."""
+        self.date = datetime.date.fromisoformat(date) if date else datetime.date.today()
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Token ids up to where the assistant begins to speak. Raises: ConfigError."""
@@ -49,6 +70,7 @@ class ChatEncoder:
             return self.text.special.sub(hide, text) if self.text.special else text
 
         text, bos = self._render([{"role": hidden(m.role), "content": hidden(m.content)} for m in messages])
+        self._check_system(messages)
         ids: list[int] = self._bos() if bos else []
         if not found:  # the text whole, as `apply_chat_template` encodes it
             return (*ids, *self.text.marked(text))
@@ -75,13 +97,42 @@ class ChatEncoder:
             turns = [f"{_SPEAKERS.get(m['role'], m['role'])}: {m['content']}" for m in chat]
             return "\n\n".join(turns) + "\n\nAssistant:", True
         try:
-            text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            text = self.tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, **self._frozen_clock()
+            )
         except Exception as error:  # noqa: BLE001 - templates are foreign code and raise what they like
             roles = ", ".join(m["role"] for m in chat)
             raise ConfigError(
                 f"the model's chat template refuses these messages (roles: {roles}): {error}"
             ) from None
         return str(text), False
+
+    def _frozen_clock(self) -> dict[str, Any]:
+        """Arguments with which the template takes our date for today's, at midnight."""
+        if not self.reads_clock:
+            return {}
+        midnight = datetime.datetime.combine(self.date, datetime.time())
+        codes = [f"%{flag}{letter}" for letter in _DATE_LETTERS for flag in ("", "-")] + ["%%"]
+        shown = {code: midnight.strftime(code) for code in codes}
+        return {"chat_template": _CLOCK + (self.template or ""), "frozen_clock": shown}
+
+    def _check_system(self, messages: Sequence[Message]) -> None:
+        """Say once that the system message is left out, as templates of models without one do."""
+        roles = tuple(m.role for m in messages)
+        if (
+            self._told
+            or roles in self._seen
+            or not any(m.role == "system" and m.content.strip() for m in messages)
+        ):
+            return
+        self._seen.add(roles)
+        # A plain word in its place: the template may write the real one otherwise, or a user have the same.
+        shown, _ = self._render(
+            [{"role": m.role, "content": _WORD if m.role == "system" else m.content} for m in messages]
+        )
+        if _WORD not in shown:
+            self._told = True
+            self._say("the chat template leaves out the system message; put its text into the prompt")
 
     def _bos(self) -> list[int]:
         """What the tokenizer puts before plain text: nothing, or one beginning-of-sequence token."""

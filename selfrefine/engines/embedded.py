@@ -117,6 +117,8 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from selfrefine.engines.weights import readable
+
     folder, name = str(source.parent), source.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     with no_gguf_bar():
@@ -130,6 +132,7 @@ def _convert(source: Path, target: Path) -> None:
     model.config._name_or_path = NAME
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    readable(target)
 
 
 def _seal(folder: Path) -> None:

@@ -47,7 +47,7 @@ def load_engine(
 
 def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:
     folder, revision = resolve(name, options.say)
-    engine = _load_local(name, folder, revision, options.trust_remote_code)
+    engine = _load_local(name, folder, revision, options)
     engine.use_adapter(adapter)
     return engine
 
@@ -101,17 +101,18 @@ def _without_adapter(name: str, folder: Path) -> Path:
     if (folder / _ADAPTER).is_file():
         raise EngineError(
             f"--model {name}: the folder holds an adapter too, so it is not clear which model is meant\n"
-            f"move {_ADAPTER} and adapter_model.safetensors to a folder of their own and use it with --adapter"
+            f"move {_ADAPTER} and adapter_model.safetensors to another folder and use that with --adapter"
         )
     return folder
 
 
-def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool) -> LocalEngine:
+def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> LocalEngine:
     quiet_transformers()
     import torch
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from selfrefine.compute import lora
     from selfrefine.engines.local import LocalEngine
 
     if not weight_files(folder):
@@ -120,7 +121,7 @@ def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool)
         )
     device = pick_device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": how.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -136,7 +137,14 @@ def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool)
             f"model, such as {min(report['missing_keys'])}"
         )
     _refuse_recurrent(model, name)
-    return LocalEngine(model.to(device), tokenizer, identity(name, folder, revision))
+    from_hub = bool(revision) and name != embedded.NAME
+    return LocalEngine(
+        model.to(device),
+        tokenizer,
+        identity(name, folder, revision),
+        base=lora.Base(name, revision) if from_hub else lora.Base(str(folder.resolve())),
+        say=lambda line: how.say(f"{name}: {line}"),
+    )
 
 
 def _refuse_recurrent(model: Any, name: str) -> None:

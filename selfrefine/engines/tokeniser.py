@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from selfrefine.engines.chat import ChatEncoder
@@ -13,8 +13,8 @@ from selfrefine.records import Message
 class LocalTokeniser:
     """Implements engines.base.Tokeniser. Raises: EngineError where no token ends an answer."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.tokenizer, self.chat = tokenizer, ChatEncoder(tokenizer)
+    def __init__(self, model: Any, tokenizer: Any, say: Callable[[str], object] = lambda line: None) -> None:
+        self.tokenizer, self.chat = tokenizer, ChatEncoder(tokenizer, say)
         self.stop_ids = _stop_ids(model, tokenizer)
         self.end_id = _end_of_turn(tokenizer, self.stop_ids)
 

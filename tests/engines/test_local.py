@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+from selfrefine.compute import lora
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.answers import at_stop_text, completion
 from selfrefine.engines.base import Completion, Engine, Request, exact_logprobs
@@ -287,6 +289,74 @@ def test_a_merged_model_saved_is_a_plain_model(tmp_path: Path) -> None:
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     assert torch.equal(logits(loaded), logits(engine.model))
     assert not list(tmp_path.glob("plain/*.bin"))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])  # qwen2: the head is tied to the embeddings
+def test_a_merged_model_is_rounded_after_the_merge(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    engine = tiny.engine(kind)
+    engine.use_adapter(adapter(engine, tmp_path / "a"))
+    before = bits(engine.model)
+    for dtype in (torch.bfloat16, torch.float16):
+        folder = tmp_path / str(dtype)
+        engine.save_merged(folder, str(dtype).removeprefix("torch."))
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+        assert loaded.dtype == dtype and same_bits(engine.model, before)
+        name = "model.layers.0.self_attn.q_proj.weight"
+        assert torch.equal(loaded.state_dict()[name], before[name].to(dtype))
+        tied = "lm_head.weight" not in load_file(folder / "model.safetensors")
+        assert tied == (kind == "qwen2")
+    engine.model.lm_head.weight.data[0, 0] = 1e6
+    with pytest.raises(EngineError, match="too large for float16; use --dtype bfloat16"):
+        engine.save_merged(tmp_path / "large", "float16")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+def test_what_is_written_has_the_permissions_of_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
+    """safetensors makes its files for their owner only: a merged model that nobody else could read."""
+    engine = tiny.engine()
+    before = os.umask(umask)
+    try:
+        for folder in (adapter(engine, tmp_path / "a"), tmp_path / "merged"):
+            if not folder.exists():
+                engine.save_merged(folder)
+            assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {mode}
+    finally:
+        os.umask(before)
+
+
+def test_an_adapter_of_an_unknown_base_is_said_to_be_unchecked_once(tmp_path: Path) -> None:
+    """Its shapes fit any model of the architecture: on another base it answers nonsense."""
+    said: list[str] = []
+    folder = adapter(tiny.engine(), tmp_path / "a")
+    engine = LocalEngine(tiny.model(seed=5), tiny.tokenizer(), tiny.engine().identity, say=said.append)
+    engine.use_adapter(folder)
+    assert said == []  # its sidecar was read
+    (folder / "selfrefine.json").unlink()
+    for _ in range(2):
+        engine.use_adapter(folder)
+        with engine.trainer().open(folder, LoraConfig(), 0):
+            pass
+    [line] = said
+    assert str(folder) in line and "not checked" in line and "names tiny-llama as its base" in line
+
+
+def test_where_the_base_lies_is_written_and_is_no_part_of_the_policy(tmp_path: Path) -> None:
+    """Plain peft finds the base by its path. The policy's hash is the same wherever the model was put."""
+    hashes, policies = set(), set()
+    for base in (None, lora.Base("/here/model"), lora.Base("/there/model"), lora.Base("org/name", "0123abc")):
+        engine = LocalEngine(tiny.model(), tiny.tokenizer(), tiny.engine().identity, base)
+        folder = adapter(engine, tmp_path / str(len(policies) + len(hashes)))
+        said = json.loads((folder / "adapter_config.json").read_text())
+        assert (said["base_model_name_or_path"], said["revision"]) == (base or ("tiny-llama", None))
+        sidecar = json.loads((folder / "selfrefine.json").read_text())
+        assert sidecar == {"base": "tiny-llama", "weights_sha256": engine.identity.weights_sha256}
+        engine.use_adapter(folder)
+        policies.add(engine.policy)
+        hashes.add(lora.adapter_sha256(folder))
+        shutil.rmtree(folder)
+    assert len(policies) == len(hashes) == 1
 
 
 def edit_json(file: Path, **changes: Any) -> None:
