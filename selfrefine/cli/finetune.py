@@ -29,12 +29,13 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.cli.common import table
     from selfrefine.report.words import summary_line
     from selfrefine.stages.finetune import Finetune, FolderPlace
-    from selfrefine.steps.finetune import Policies
+    from selfrefine.steps.finetune import Policies, check_fit
 
     config, reporter, out = asked.settings.config, asked.reporter, Path(asked.output or "adapter")
     reporter.stop.way_on = "no adapter was written"
     _check(asked, out)
     rows, selection = _chosen(asked)
+    check_fit(rows, config.objective)
     adapter = Path(config.adapter) if config.adapter else None
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import peft
 import torch
@@ -57,13 +57,6 @@ _PLAIN = {
 bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
 _MATRIX = re.compile(r"\.lora_[AB]\.weight$")
 _HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
-
-
-class Base(NamedTuple):
-    """By what plain peft finds an adapter's base: a folder, or a hub id and its revision."""
-
-    path: str
-    revision: str | None = None
 
 
 def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
@@ -265,11 +258,13 @@ class Merge:
             self.model.get_submodule(name).weight.data = tensor
 
 
-def save(wrapped: Any, folder: Path, name: str, weights_sha256: str, base: Base | None = None) -> None:
+def save(
+    wrapped: Any, folder: Path, name: str, weights_sha256: str, base: tuple[str, str | None] | None = None
+) -> None:
     """Write the adapter as peft does, without its model card and with lists in a fixed order.
 
     peft keeps target_modules in a set, whose order changes from process to process. `name` is the user's for
-    the base.
+    the base; plain peft finds it by `base`, a folder or a hub id, and a revision.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -277,7 +272,7 @@ def save(wrapped: Any, folder: Path, name: str, weights_sha256: str, base: Base 
     # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
     (folder / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     config = wrapped.peft_config["default"].to_dict()
-    config["base_model_name_or_path"], config["revision"] = base or Base(name)
+    config["base_model_name_or_path"], config["revision"] = base or (name, None)
     config["inference_mode"] = True
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     (folder / CONFIG).write_text(_written(plain))

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -58,6 +58,13 @@ class Identity(Struct, frozen=True, kw_only=True):
     name: str
     revision: str
     weights_sha256: str
+
+
+class Place(NamedTuple):
+    """By what plain transformers and peft find a model: a folder, or a hub id and its revision."""
+
+    path: str
+    revision: str | None = None
 
 
 class Request(Struct, frozen=True, kw_only=True):

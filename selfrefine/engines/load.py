@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
-from selfrefine.engines.base import Engine, Identity
+from selfrefine.engines.base import Engine, Identity, Place
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
 from selfrefine.registry import outside_code, split
@@ -112,7 +112,6 @@ def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> Loc
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from selfrefine.compute import lora
     from selfrefine.engines.local import LocalEngine
 
     if not weight_files(folder):
@@ -142,7 +141,7 @@ def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> Loc
         model.to(device),
         tokenizer,
         identity(name, folder, revision),
-        base=lora.Base(name, revision) if from_hub else lora.Base(str(folder.resolve())),
+        place=Place(name, revision) if from_hub else Place(str(folder.resolve())),
         say=lambda line: how.say(f"{name}: {line}"),
     )
 

@@ -12,12 +12,11 @@ from typing import Any
 import msgspec
 import torch
 
-from selfrefine.compute import lora
 from selfrefine.compute.forward import cut, scored
 from selfrefine.compute.plain import plain
 from selfrefine.config import Sampling
 from selfrefine.engines.answers import at_stop_text, completion, refusals
-from selfrefine.engines.base import Capability, Completion, Engine, Identity, Request, make_signature
+from selfrefine.engines.base import Capability, Completion, Engine, Identity, Place, Request, make_signature
 from selfrefine.engines.tokeniser import LocalTokeniser
 from selfrefine.engines.weights import LocalTrainer, Weights
 from selfrefine.memory import Memory, out_of_memory
@@ -46,12 +45,12 @@ class LocalEngine(Engine):
         model: Any,
         tokenizer: Any,
         identity: Identity,
-        base: lora.Base | None = None,
+        place: Place | None = None,
         say: Callable[[str], object] = lambda line: None,
     ) -> None:
-        """`base`: how plain peft finds the model, else by its name. `say` tells what a user should know."""
+        """`place`: how plain peft finds the model, else by its name. `say` tells what a user should know."""
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
-        self.weights = Weights(model, identity, base, say)
+        self.weights = Weights(model, identity, place, say)
         self.tokeniser = LocalTokeniser(model, tokenizer, say)
         self.stop_ids, self.end_id = self.tokeniser.stop_ids, self.tokeniser.end_id
         self.budget = BUDGETS[self.device]

@@ -7,15 +7,18 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from selfrefine.compute import lora, products
+from selfrefine.compute import products
 from selfrefine.config import LoraConfig
-from selfrefine.engines.base import Identity, Tokeniser
+from selfrefine.engines.base import Identity, Place, Tokeniser
 from selfrefine.errors import EngineError
 from selfrefine.memory import Memory
+
+if TYPE_CHECKING:
+    from selfrefine.compute import lora
 
 
 class Weights:
@@ -25,10 +28,10 @@ class Weights:
         self,
         model: Any,
         identity: Identity,
-        base: lora.Base | None = None,
+        place: Place | None = None,
         say: Callable[[str], object] = lambda line: None,
     ) -> None:
-        self.model, self.identity, self.base, self._say = model, identity, base, say
+        self.model, self.identity, self.place, self._say = model, identity, place, say
         self._said = set[str]()
         # As after a training: weights that want gradients take other kernels, in inference mode too, and a
         # resumed process would sample logprobs that are off by a bit from one that went through.
@@ -53,6 +56,8 @@ class Weights:
         self.drop()
         if folder is None:
             return
+        from selfrefine.compute import lora  # with it comes peft, which a bare model does without
+
         wrapped = lora.attach(self.model, folder, self.identity.weights_sha256, trainable=False)
         if self.model.dtype == torch.float32:
             self._merge = lora.Merge(self.model, lora.deltas(wrapped))
@@ -65,6 +70,8 @@ class Weights:
         self.say_unchecked(folder)
 
     def say_unchecked(self, folder: Path) -> None:
+        from selfrefine.compute import lora
+
         if (line := lora.unchecked(folder)) and line not in self._said:
             self._said.add(line)
             self._say(line)
@@ -138,6 +145,8 @@ class LocalTrainer:
 
     @contextmanager
     def open(self, start: Path | None, settings: LoraConfig, seed: int) -> Iterator[Any]:
+        from selfrefine.compute import lora
+
         own = self.weights
         own.drop()
         if start is None:
@@ -152,11 +161,15 @@ class LocalTrainer:
             own.model.eval()
 
     def as_policy(self, opened: Any, folder: Path | None) -> AbstractContextManager[None]:
+        from selfrefine.compute import lora
+
         return lora.as_policy(opened, folder, self.weights.identity.weights_sha256)
 
     def save(self, opened: Any, folder: Path) -> None:
+        from selfrefine.compute import lora
+
         own = self.weights
-        lora.save(opened, folder, own.identity.name, own.identity.weights_sha256, own.base)
+        lora.save(opened, folder, own.identity.name, own.identity.weights_sha256, own.place)
 
 
 def _unwrap(wrapped: Any) -> None:

@@ -69,6 +69,31 @@ def test_a_merge_checks_its_folders_before_a_model_is_loaded(
     refused(selfrefine("adapter", "merge", "ad", "-o", "ad", cwd=trained), 5, "ad already exists")
 
 
+@pytest.mark.parametrize(
+    ("objective", "lesson", "code", "said"),
+    [
+        ("grpo", {}, 8, "grpo learns from rewards, and no row has one: run `selfrefine reward` first"),
+        ("dpo", {}, 4, "dpo learns from pairs, and no row belongs to one"),
+        ("dpo", {"pair": "p", "role": "chosen"}, 8, "dpo can learn from none of 2 rows: 2 unpaired"),
+        ("kto", {}, 4, "kto learns from rows marked chosen or rejected"),
+        ("sft", {"role": "rejected"}, 8, "sft can learn from none of 2 rows: 2 rejected"),
+    ],
+)
+def test_rows_that_an_objective_cannot_use_are_refused_before_a_model_is_loaded(
+    objective: str,
+    lesson: dict[str, str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rows of an earlier `select`: twenty seconds of loading, and then no word of the true cause."""
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *a, **k: pytest.fail("loaded a model"))
+    rows = jsonl(*(answer(f"a.r0.s{i}", lesson={"teaches": "answer", **lesson}) for i in range(2)))
+    done = selfrefine("finetune", "--objective", objective, stdin=rows, cwd=tmp_path)
+    assert done.code == code and said in done.err.splitlines()[-1]
+
+
 def test_an_adapter_without_its_sidecar_is_used_and_said_to_be_unchecked(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from selfrefine.compute import lora
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.answers import at_stop_text, completion
-from selfrefine.engines.base import Completion, Engine, Request, exact_logprobs
+from selfrefine.engines.base import Completion, Engine, Place, Request, exact_logprobs
 from selfrefine.engines.local import LocalEngine
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import ConfigError, EngineError
@@ -345,11 +345,11 @@ def test_an_adapter_of_an_unknown_base_is_said_to_be_unchecked_once(tmp_path: Pa
 def test_where_the_base_lies_is_written_and_is_no_part_of_the_policy(tmp_path: Path) -> None:
     """Plain peft finds the base by its path. The policy's hash is the same wherever the model was put."""
     hashes, policies = set(), set()
-    for base in (None, lora.Base("/here/model"), lora.Base("/there/model"), lora.Base("org/name", "0123abc")):
-        engine = LocalEngine(tiny.model(), tiny.tokenizer(), tiny.engine().identity, base)
+    for place in (None, Place("/here/model"), Place("/there/model"), Place("org/name", "0123abc")):
+        engine = LocalEngine(tiny.model(), tiny.tokenizer(), tiny.engine().identity, place)
         folder = adapter(engine, tmp_path / str(len(policies) + len(hashes)))
         said = json.loads((folder / "adapter_config.json").read_text())
-        assert (said["base_model_name_or_path"], said["revision"]) == (base or ("tiny-llama", None))
+        assert (said["base_model_name_or_path"], said["revision"]) == (place or ("tiny-llama", None))
         sidecar = json.loads((folder / "selfrefine.json").read_text())
         assert sidecar == {"base": "tiny-llama", "weights_sha256": engine.identity.weights_sha256}
         engine.use_adapter(folder)
