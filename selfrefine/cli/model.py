@@ -24,5 +24,5 @@ def path(
     from selfrefine.report.console import make_console, say
     from selfrefine.runfolder.jsonl import write_stdout
 
-    folder, _ = resolve(model, lambda line: say(make_console(), line))
+    folder, _ = resolve(model.removeprefix("local:"), lambda line: say(make_console(), line))
     write_stdout(f"{folder.resolve()}\n".encode())

@@ -111,7 +111,7 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
         placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
         odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
         if odd:
-            raise ValueError(f"its weights and the model's layers differ, such as {odd[0]}")
+            raise ValueError(f"its tensors do not match the model's layers, such as {odd[0]}")
     except (RuntimeError, ValueError, TypeError, ZeroDivisionError, SafetensorError) as error:
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
@@ -159,7 +159,7 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
     if not isinstance(config, peft.LoraConfig):
-        raise ConfigError(f"{folder}: an adapter of kind {config.peft_type}; only LoRA adapters can be used")
+        raise ConfigError(f"{folder}: adapters of type {config.peft_type} are not supported, only LoRA")
     _refuse_odd_settings(config, folder)
     _refuse_odd_tensors(folder)
     return config

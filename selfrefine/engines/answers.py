@@ -65,11 +65,11 @@ def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) ->
     length = len(request.prompt_token_ids)
     if length and length + new_tokens <= context_tokens:
         return []
-    why = "the prompt is empty: not a single token to go on from"
+    why = "the prompt is empty"
     if length:
         why = (
-            f"the prompt has {length} tokens and {new_tokens} new ones were asked for, "
-            f"the model's context has {context_tokens}"
+            f"the prompt has {length:,} tokens and max_new_tokens is {new_tokens:,}, "
+            f"but the model's context holds {context_tokens:,}"
         )
     return [
         Completion(request=at, index=i, text="", token_ids=(), logprobs=(), finish_reason="error", error=why)

@@ -91,7 +91,7 @@ def require(engine: Engine, capability: Capability, why: str) -> None:
     """Raises: EngineError where the engine cannot do what is asked of it; `why` begins the sentence."""
     if capability not in engine.capabilities:
         can = ", ".join(sorted(engine.capabilities)) or "nothing"
-        raise EngineError(f"{why}, and {engine.facts().model['id']} cannot {capability} (it can: {can})")
+        raise EngineError(f"{why}, but {engine.facts().model['id']} cannot {capability} (it supports: {can})")
 
 
 class Tokeniser(Protocol):
@@ -180,7 +180,7 @@ class Engine(Tokeniser, Protocol):
         Raises: ConfigError for an adapter of another model, EngineError where there are no adapters.
         """
         if folder is not None:
-            raise EngineError(f"{self.facts().model['id']}: this engine takes no adapters")
+            raise EngineError(f"{self.facts().model['id']}: this engine does not support adapters")
 
     def trainer(self) -> Trainer:
         """What trains these weights. Raises: EngineError for an engine that only answers."""
@@ -195,7 +195,7 @@ class Engine(Tokeniser, Protocol):
 
         Raises: EngineError where there are no weights to do it.
         """
-        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge into")
+        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge")
 
 
 class Trainer(Protocol):

@@ -146,5 +146,5 @@ def _unused_character(messages: Sequence[Message]) -> str:
     used = {character for message in messages for character in message.role + message.content}
     free = next((chr(code) for code in _PRIVATE_USE if chr(code) not in used), None)
     if free is None:
-        raise ConfigError("these messages use up every private-use character of Unicode")
+        raise ConfigError("these messages contain every private-use character of Unicode; remove some")
     return free

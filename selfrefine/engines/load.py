@@ -55,7 +55,7 @@ def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine
 LOCAL = EngineKind(
     name="local",
     spelling="smollm2 (embedded), a folder, a hub id such as org/name",
-    about="a causal language model by transformers, on CPU, CUDA or MPS; smollm2 is embedded",
+    about="a causal language model, run with transformers on CPU, CUDA or MPS; smollm2 is embedded",
     load=_local,
 )
 
@@ -74,7 +74,7 @@ def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tupl
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise EngineError(
             f"--model {name}: no model there (a model folder has a config.json); "
-            f"there are {'; '.join(kind.spelling for kind in ENGINES.usable())}"
+            f"use one of: {'; '.join(kind.spelling for kind in ENGINES.usable())}"
         )
     return _from_hub(name)
 
@@ -90,7 +90,7 @@ def _from_hub(name: str) -> tuple[Path, str]:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EngineError(
-            f"--model {name}: not in the local hub cache and the hub gave no answer ({first})\n"
+            f"--model {name}: not in the local hub cache, and the hub did not answer ({first})\n"
             f"without a network, use a folder or the embedded model: --model {embedded.NAME}"
         ) from None
     return _without_adapter(name, folder), folder.name
@@ -116,7 +116,8 @@ def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> Loc
 
     if not weight_files(folder):
         raise EngineError(
-            f"{folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
+            f"{folder}: no model.safetensors and no index of shards; pickled weights are not loaded, "
+            "convert them first"
         )
     device = pick_device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
@@ -132,7 +133,7 @@ def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> Loc
     if report["missing_keys"]:
         # transformers fills them with random numbers and goes on.
         raise EngineError(
-            f"--model {name}: its weights lack {len(report['missing_keys'])} tensors of a causal language "
+            f"--model {name}: the weights lack {len(report['missing_keys']):,} tensors of a causal language "
             f"model, such as {min(report['missing_keys'])}"
         )
     _refuse_recurrent(model, name)

@@ -182,8 +182,8 @@ class LocalEngine(Engine):
             self.budget.tokens,
             lambda tokens: max(1, min(most, tokens // columns)),
             why,
-            f"one answer of {new_tokens} tokens to a prompt of {longest} does not fit: lower "
-            "generate.max_new_tokens, leave out the longest prompts, or take a smaller --model",
+            f"a single answer of {new_tokens:,} tokens to a prompt of {longest:,} does not fit: lower "
+            "generate.max_new_tokens, drop the longest prompts, or use a smaller --model",
         )
 
     def score(
@@ -207,5 +207,5 @@ class LocalEngine(Engine):
                 constant,
                 partial(cut, self.model, pairs),
                 why,
-                "one prompt with its answer does not fit: leave out the longest, or take a smaller --model",
+                "a single prompt and its answer do not fit: drop the longest, or use a smaller --model",
             )

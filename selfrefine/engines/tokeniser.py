@@ -46,7 +46,7 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids |= {tokenizer.eos_token_id, _template_end(tokenizer)}
     stop = frozenset(i for i in ids if i is not None)
     if not stop:
-        raise EngineError("the model names no end-of-sequence token, so an answer would never end")
+        raise EngineError("the model defines no end-of-sequence token, so answers would never end")
     return stop
 
 

@@ -108,7 +108,9 @@ class Weights:
         """
         if self._peft is not None:
             dtype = str(self.model.dtype).removeprefix("torch.")
-            raise EngineError(f"merging into {dtype} rounds the adapter away; merge on a CPU, in float32")
+            raise EngineError(
+                f"merging into {dtype} would round the adapter away; merge on a CPU, in float32"
+            )
         self.model.save_pretrained(folder, state_dict=self._rounded(dtype) if dtype else None)
         if dtype:
             file = folder / "config.json"

@@ -110,7 +110,7 @@ def finetune(
         lines = [msgspec.json.encode(row) for row in log]
         keep(done, lines, lambda folder: trainer.save(wrapped, folder))
         plain = why_not(wrapped, longest_row(fixed))
-    return done, plain and f"finetune: each answer has its prompt computed anew, because {plain}"
+    return done, plain and f"finetune: prompts are computed again for each answer (slower), because {plain}"
 
 
 def _fixed(
