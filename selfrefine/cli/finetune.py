@@ -35,11 +35,11 @@ def _filter(asked: Asked) -> dict[str, Any]:
     reporter.stop.way_on = "no adapter was written"
     _check(asked, out)
     rows, selection = _chosen(asked)
-    check_fit(rows, config.objective)
     adapter = Path(config.adapter) if config.adapter else None
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
     )
+    check_fit(rows, config.objective)
     stage = Finetune(asked.session)
 
     def ring(alarms: Any) -> None:
