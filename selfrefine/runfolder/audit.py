@@ -32,19 +32,13 @@ UNCOMPARED = frozenset(
 """What may differ between two commands on one run: extending a run is normal."""
 
 
-_WHY = {
-    "threads": " (sums are rounded differently: set OMP_NUM_THREADS={}, or accept it with --allow-drift)",
-}
-"""What a user may not see in a difference, and how to undo it."""
-
-
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
     """A sentence for each setting that would make the rest of the run another experiment."""
     # Through JSON, since one of them came from a file: there a tuple is a list.
     before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
     return [
         f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
-        f"{_WHY.get(key, '').format(before.get(key))}"
+        + (" (sums are rounded differently)" if key == "threads" else "")
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]
