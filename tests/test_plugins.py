@@ -331,7 +331,7 @@ def test_what_outside_code_prints_is_no_data(broken: Path) -> None:
             3,
             "engine bad.py:engine: its file failed: RuntimeError: no licence",
         ),
-        (["reward", "-r", "fluency", "--model", "bad.py:mute:x"], 6, "cannot score (it can: sample)"),
+        (["reward", "-r", "fluency", "--model", "bad.py:mute:x"], 6, "cannot score (it supports: sample)"),
     ],
 )
 def test_outside_code_names_its_own_mistakes(broken: Path, words: list[str], code: int, why: str) -> None:

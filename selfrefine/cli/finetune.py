@@ -29,7 +29,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.cli.common import table
     from selfrefine.report.words import summary_line
     from selfrefine.stages.finetune import Finetune, FolderPlace
-    from selfrefine.steps.finetune import Policies
+    from selfrefine.steps.finetune import Policies, check_fit
 
     config, reporter, out = asked.settings.config, asked.reporter, Path(asked.output or "adapter")
     reporter.stop.way_on = "no adapter was written"
@@ -40,6 +40,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
     )
+    check_fit(rows, config.objective)
     stage = Finetune(asked.session)
 
     def ring(alarms: Any) -> None:

@@ -41,13 +41,18 @@ def fit(items: Sequence[Item], kind: ObjectiveKind, own: Any) -> tuple[list[Item
 
     Raises: DataError where the rows are of another kind than the objective's altogether.
     """
-    kept, counts = _ROWS[kind.rows](items, kind.name)
+    kept, counts = fit_rows(items, kind)
     if kind.fit is not None:
         with outside_code("objective", kind.name, kind.origin):
             found = kind.fit(kept, own)
         counts |= _counted(weightless=len(kept) - len(found))
         kept = found
     return kept, counts
+
+
+def fit_rows(items: Sequence[Item], kind: ObjectiveKind) -> tuple[list[Item], dict[str, int]]:
+    """`fit` as far as it is known without token ids. Raises: DataError."""
+    return _ROWS[kind.rows](items, kind.name)
 
 
 def _answers(items: Sequence[Item], _name: str) -> tuple[list[Item], dict[str, int]]:

@@ -38,7 +38,7 @@ CONFIG: dict[str, tuple[list[str], int, list[str]]] = {
     "a missing folder for the output": (["-o", "no/out"], 5, ["cannot write no/out"]),
     "a folder as output": (["-o", "."], 5, ["cannot write .", "directory"]),
     "a model that is nowhere": (["--model", "nowhere"], 6, ["--model nowhere", "smollm2"]),
-    "a script that is none": (["--model", "scripted:t.jsonl"], 3, ["t.jsonl:1", "not a rule"]),
+    "a script that is none": (["--model", "scripted:t.jsonl"], 3, ["t.jsonl:1", "not a valid script rule"]),
     "an adapter for a script": (["--adapter", "ad"], 3, ["--adapter ad", "scripted"]),
 }
 
@@ -236,7 +236,7 @@ def test_pickled_weights_are_not_loaded(tiny_model_dir: Path, tmp_path: Path) ->
     for weights in (tmp_path / "m").glob("*.safetensors"):
         weights.rename(weights.with_name("pytorch_model.bin"))
     done = selfrefine("generate", "--model", "m", "-o", "out", stdin=TASKS, cwd=tmp_path)
-    refused(done, 6, "no *.safetensors", "pickled weights are not loaded")
+    refused(done, 6, "no model.safetensors", "pickled weights are not loaded")
     assert not (tmp_path / "out").exists()
 
 
