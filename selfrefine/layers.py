@@ -19,7 +19,7 @@ from msgspec import Struct
 from selfrefine.config import Config, ObjectiveConfig
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
-from selfrefine.registry import converted, refusal, registry, split
+from selfrefine.registry import converted, outside_code, refusal, registry, require_finite, split
 from selfrefine.words import near, nearest
 
 
@@ -42,6 +42,7 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
         check_key(given, origin)
+        require_finite(given, value)
         key = _in_full(given, objective, origin, value)
         if key is not None:
             _put(merged, key, value)
@@ -85,7 +86,8 @@ def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
     """
     own, kind = config.objective, registry("objective").get(config.objective.name)
     settings = objective_settings(own)
-    unread = dict(kind.unread(settings))
+    with outside_code("objective", kind.name, kind.origin):
+        unread = dict(kind.unread(settings))
     if not kind.needs_reference:
         unread["reference"] = f"{own.name} does not read it"
     for key, why in unread.items():

@@ -30,7 +30,7 @@ def one_stage(
 
     run = Run.open(locate(common.RUNS_DIR, name))
     resolved = common.settings(None, sets, given, run=run.manifest.config)
-    with common.reporting() as reporter, run.lock():
+    with common.reporting(verb) as reporter, run.lock():
         reporter.stop.way_on = "run the same command again to continue"
         asked = common.session(resolved, reporter, trust=trust)
         session = common.run_session(run, resolved, reporter, asked)

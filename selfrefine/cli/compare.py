@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete
 from selfrefine.cli.common import JsonOption
 
 
 def command(
-    runs: Annotated[list[str], typer.Argument(help="Finished runs; the first is the yardstick.")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(help="Finished runs; the first is the yardstick.", autocompletion=complete.runs),
+    ],
     json_: JsonOption = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import checks, common, complete
 from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
@@ -18,30 +18,76 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
+from selfrefine.cli.help import OUTPUT, RUN
 
 Name = Annotated[
-    str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
+    str | None,
+    typer.Option(
+        "--run",
+        help="Name or folder of the run: continued if it exists, made if not.",
+        rich_help_panel=RUN,
+        autocompletion=complete.runs,
+    ),
 ]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks", help="Where the tasks come from: a file, or KIND:NAME.", autocompletion=complete.sources
+    ),
+]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
+    typer.Option(
+        "-r",
+        "--reward",
+        metavar="NAME[:W]",
+        help="Train on this reward. Repeatable.",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="NAME",
+        help="Measure by this reward. [those trained on]",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")]
-Until = Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")]
-MaxMinutes = Annotated[float | None, typer.Option(help="Begin no round after this time.")]
+Until = Annotated[
+    float | None, typer.Option(help="Stop when the mean reward on the gate tasks reaches this.")
+]
+MaxMinutes = Annotated[float | None, typer.Option(help="Start no new round after this many minutes.")]
 Samples = Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")]
 Gate = Annotated[
-    str | None, typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]")
+    str | None,
+    typer.Option(
+        "--gate",
+        help="How strict the gate is: strict, significant, or off (keep every round). [significant]",
+        autocompletion=complete.values("gate.mode"),
+    ),
 ]
-Critique = Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")]
-Require = Annotated[bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")]
+Critique = Annotated[
+    int | None, typer.Option("--critique", help="Critique and revise each answer this often. [0]")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the plan, and neither load a model nor write a file.", rich_help_panel=OUTPUT
+    ),
+]
+Require = Annotated[
+    bool,
+    typer.Option(
+        "--require-improvement", help="Exit with code 9 if no round is kept.", rich_help_panel=OUTPUT
+    ),
+]
 OrNew = Annotated[
-    bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
+    bool,
+    typer.Option(
+        "--or-new", help="If the settings differ from the run's, start NAME-2.", rich_help_panel=RUN
+    ),
 ]
 
 
@@ -92,13 +138,14 @@ def command(
         critique__passes=critique,
         gate__mode=gate,
     )
+    checks.outputs(summary_json)
     if dry_run:
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
 
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
-    with common.reporting() as reporter:
+    with common.reporting("cycle") as reporter:
         summary = loop(
             run, config, set_, given, reporter, or_new=or_new, drift=allow_drift, trust=trust_remote_code
         )
@@ -138,6 +185,8 @@ def loop(
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
+    if not old:
+        checks.new_run(resolved.config)
     asked = common.session(resolved, reporter, trust=trust)
     if old and or_new and (other := same_or_free(path, resolved, asked)) != path:
         reporter.say(f"{path} was made with other settings or versions")

@@ -66,7 +66,7 @@ def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> 
 
 def differences(run: Run, settings: Settings, session: Session) -> list[str]:
     """A sentence for each thing that this command would do otherwise than the run was made."""
-    now = _manifest(run.manifest.name, settings, session)
+    now = _manifest(run.manifest.name, settings, session, run.manifest)
     # The frozen tasks are the run's own and not made again.
     own: dict[str, Any] = {
         "tasks": run.manifest.tasks,
@@ -85,10 +85,16 @@ def same_or_free(path: Path, settings: Settings, session: Session) -> Path:
     return candidate
 
 
-def _manifest(name: str, settings: Settings, session: Session) -> RunManifest:
-    """What decides the outcome, but for tasks and prompts, which `Run.create` adds."""
+def _manifest(name: str, settings: Settings, session: Session, old: RunManifest | None = None) -> RunManifest:
+    """What decides the outcome, but for tasks and prompts, which `Run.create` adds.
+
+    Models take over the date of an `old` manifest, where their templates have one: a run keeps its date.
+    """
     own = settings.config
     apart = own.critique.passes > 0 and session.critic is not session.engine
+    session.engine.keep_date(old.model.get("template_date") if old else None)
+    if apart:
+        session.critic.keep_date(old.critic.get("template_date") if old else None)
     return manifest.build(
         name,
         sys.argv,

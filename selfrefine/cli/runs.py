@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
+from selfrefine.cli.help import App
 
 if TYPE_CHECKING:
     from selfrefine.runfolder.round import RoundDir
 
-app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make, list, show and verify run folders."
-)
+app = App(help="Make, list, show and verify run folders.")
 
 
 @app.command("new")
@@ -63,7 +62,8 @@ def ls(json_: JsonOption = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A run's name or folder.")], json_: JsonOption = False
+    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    json_: JsonOption = False,
 ) -> None:
     """What was asked, and what each round measured and decided.
 
@@ -100,7 +100,9 @@ def _stage_lines(folder: RoundDir) -> list[str]:
 
 
 @app.command("verify")
-def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")]) -> None:
+def verify(
+    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+) -> None:
     """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong.
 
     \b

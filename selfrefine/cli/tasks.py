@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
+from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
 
 
 def command(
     source: Annotated[
-        str, typer.Argument(help="A file, or KIND:NAME; without one the kinds are listed.")
+        str,
+        typer.Argument(
+            help="A file, or KIND:NAME; without one the kinds are listed.", autocompletion=complete.sources
+        ),
     ] = "",
     output: Output = "-",
     n: Annotated[int | None, typer.Option("-n", help="How many tasks at most.")] = None,

@@ -37,7 +37,7 @@ def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
             columns.setdefault(name, {})[key] = None
     if not columns:
         return None
-    table = _table("still known: accuracy or mean of each set, perplexity of its answers")
+    table = _table("retention: accuracy or mean reward (higher is better), perplexity (lower is better)")
     table.add_column("round")
     for name, keys in columns.items():
         table.add_column("\n".join((name, *keys)), justify="right", overflow="fold")
@@ -58,7 +58,7 @@ def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
     names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
     if not names:
         return None
-    table = _table("beside the measure")
+    table = _table("guards")
     table.add_column("round")
     for summary in shown:
         table.add_column(str(summary.index), justify="right")

@@ -38,6 +38,7 @@ def drift(old: RunManifest, new: RunManifest) -> list[str]:
     before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
     return [
         f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
+        + (" (sums are rounded differently)" if key == "threads" else "")
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]

@@ -10,7 +10,6 @@ import errno
 import functools
 import hashlib
 import os
-import sys
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from selfrefine import streams
 from selfrefine.errors import DataError, RunFolderError, SelfrefineError
 from selfrefine.runfolder.failpoints import failpoint, torn
 
@@ -41,10 +41,11 @@ class StdoutClosed(SelfrefineError):
 @contextmanager
 def open_input(path: str) -> Iterator[BinaryIO]:
     """A file, or stdin for `-`, as bytes. Raises: DataError when it cannot be read."""
-    if path == "-":
-        if sys.stdin is None:
+    if path in streams.STDIN:
+        stdin = streams.reading()
+        if stdin is None:
             raise DataError("cannot read stdin: it is closed")
-        yield sys.stdin.buffer
+        yield stdin.buffer
         return
     try:
         stream = Path(path).open("rb")  # noqa: SIM115 (the errors of the `with` body are not ours to translate)
@@ -187,18 +188,19 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def write_stdout(data: bytes) -> None:
     """Write and flush. Raises: StdoutClosed (quiet), RunFolderError (a full disk behind `>`)."""
-    if sys.stdout is None:
+    stdout = streams.writing()
+    if stdout is None:
         raise RunFolderError("cannot write to stdout: it is closed")
     try:
         view = memoryview(data)
         while view:  # with PYTHONUNBUFFERED the buffer is the bare file, whose writes may be short
-            view = view[sys.stdout.buffer.write(view) or 0 :]
-        sys.stdout.buffer.flush()
+            view = view[stdout.buffer.write(view) or 0 :]
+        stdout.buffer.flush()
     except OSError as error:
         # What stays in the buffer is flushed again when the interpreter ends, with a traceback of its own.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, stdout.fileno())
             os.close(null)
         if isinstance(error, BrokenPipeError):
             raise StdoutClosed("") from None
@@ -211,7 +213,7 @@ def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
 
     Raises: RunFolderError, StdoutClosed.
     """
-    if path == "-":
+    if path in streams.STDOUT:
         yield write_stdout
         return
     target = Path(path)

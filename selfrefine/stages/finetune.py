@@ -117,7 +117,7 @@ class Finetune:
         rung: set[str] = set()
 
         def on_step(row: Any, total: int) -> None:
-            bar.total = total
+            bar.total, bar.noun = total, "steps"
             bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
             found = alarms.of_step(row.step, row.grad_norm, row.metrics, own.alarms)
             ring([one for one in found if one.name not in rung])  # once each, not at every step

@@ -106,5 +106,6 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
     assert isinstance(summary, MeasureSummary)
     found = summary.mean
     if found.mean is None:
-        raise ConfigError(f"{folder.file(split)}: no answer could be scored; choose another --measure")
+        errors = "; ".join(f"{name}: {one.first_error}" for name, one in summary.rewards.rewards.items())
+        raise ConfigError(f"{folder.file(split)}: no answer has a score for all of its rewards ({errors})")
     return found

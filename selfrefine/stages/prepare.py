@@ -6,6 +6,7 @@ from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
+from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
 from selfrefine.tasks.splits import check_disjoint, dedupe, split
@@ -39,6 +40,7 @@ def make_splits(config: Config) -> dict[str, list[Task]]:
     check_disjoint(splits["train"], splits["gate"], splits["test"])
     if not splits["gate"] and config.gate.mode != "off":
         raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")
+    check_tasks(config, splits)
     return splits
 
 

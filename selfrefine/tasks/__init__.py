@@ -10,8 +10,8 @@ from typing import BinaryIO
 import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
-from selfrefine.records import Task
-from selfrefine.registry import Registry, outside_code, split
+from selfrefine.records import Task, encode
+from selfrefine.registry import BUILT_IN, Registry, outside_code, split
 from selfrefine.runfolder.jsonl import IdIndex
 from selfrefine.tasks.base import PLACEHOLDER, Located, SourceKind, TaskOptions, checked_options, content_id
 from selfrefine.words import near
@@ -66,7 +66,18 @@ def _read(kind: SourceKind, rest: str, options: TaskOptions) -> Iterator[Located
         with outside_code("task source", kind.name, kind.origin):
             if (found := next(located, None)) is None:
                 return
+            if kind.origin != BUILT_IN:
+                found = _checked(found)
         yield found
+
+
+def _checked(found: object) -> Located:
+    """What a plugin or a file yields. Raises: TypeError, UnicodeEncodeError."""
+    match found:
+        case (str() as where, Task() as task):
+            msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            return where, task
+    raise TypeError(f"a source yields (where, Task), not {type(found).__name__}")
 
 
 def _parse(source: str) -> tuple[str, str]:

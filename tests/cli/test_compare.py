@@ -114,12 +114,12 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
     refused(
         selfrefine("compare", "first", "better", cwd=place),
         4,
-        "better was measured with another evaluate.temperature than first",
+        "better and first were measured with different evaluate.temperature",
     )
     told["config"]["evaluate"]["temperature"] = 0.0
     told["config"]["generate"]["stop"] = ["\n"]
     manifest.write_text(json.dumps(told))
-    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with another evaluate.stop than first")
+    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with different evaluate.stop")
     told["config"]["generate"]["stop"] = []
     (place / "runs/better/final/summary.json").unlink()
     manifest.write_text(json.dumps(told))

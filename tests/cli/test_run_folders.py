@@ -342,7 +342,7 @@ def test_the_self_test_of_a_reward(reward: str, code: int, tmp_path: Path) -> No
     if code:
         assert "known.jsonl:1 (good) scores" in done.err and "known.jsonl:2 (bad)" in done.err
     else:
-        assert "every good answer scores above every bad one" in done.err
+        assert "every good answer scores higher than every bad one" in done.err
 
 
 KNOWN = [("42", "good"), ("43", "bad")]

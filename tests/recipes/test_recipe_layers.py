@@ -61,7 +61,7 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
     text = recipes.read(name).text
     assert len(text.splitlines()) <= 25
     head = text[: text.index("\n\n")]
-    for said in ("# Paper: ", "arXiv:", "# Like it: ", "# Unlike it: "):
+    for said in ("# Paper: ", "arXiv:", "# As in the paper", "# Different: "):
         assert said in head, f"{name} does not say: {said}"
 
 

@@ -86,7 +86,7 @@ def test_an_edited_reward_file_is_drift_and_its_rewards_are_not_paired(folder: P
 
     lines = (folder / "now.jsonl").read_bytes().splitlines()
     now = [decode_sample(line, "now") for line in lines]
-    with pytest.raises(DataError, match="computed in two ways"):
+    with pytest.raises(DataError, match="computed in two different ways"):
         check_signatures(rows, now)
 
 
