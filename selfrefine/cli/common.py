@@ -90,7 +90,13 @@ def settings(
                     f"recipe {name} trains on {', '.join(own)}: name what measures with --measure, not -r"
                 )
     layers += [("file", file), ("flag", said)]
-    return resolve(layers)
+    resolved = resolve(layers)
+    if resolved.notes:
+        from selfrefine.report.console import make_console, say
+
+        for note in resolved.notes:
+            say(make_console(), note)
+    return resolved
 
 
 def config_path(name: str) -> Path:
