@@ -22,7 +22,6 @@ from selfrefine.fields import Setting, settings_of
 from selfrefine.registry import converted, refusal, registry, split
 from selfrefine.words import near, nearest
 
-
 Layer = tuple[str, Mapping[str, Any]]
 """(origin, dotted keys to values)."""
 
@@ -75,7 +74,8 @@ def _of_replaced_names(tables: Sequence[Layer]) -> tuple[list[Layer], tuple[str,
         sources.append(table.get("tasks.source", sources[-1]))
     chosen = sources[-1]
     gate = next((i for i in reversed(range(len(tables))) if "reward.gate_on" in tables[i][1]), None)
-    kept, dropped = [], {}
+    kept: list[Layer] = []
+    dropped: dict[str, str] = {}
     for i, (origin, table) in enumerate(tables):
         of, own = sources[i + 1], dict(table)
         for key, value in table.items():

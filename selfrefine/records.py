@@ -47,18 +47,18 @@ class Task(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Critique(Struct, frozen=True, kw_only=True, gc=False):
-    messages: tuple[Message, ...] = ()
-    prompt_token_ids: tuple[int, ...] = ()
-    token_ids: tuple[int, ...] = ()
-    finish_reason: FinishReason = "stop"
-    logprobs: tuple[float, ...] | None = None
-    pass_index: Count = 0
-    critic: str = ""
-    prompt_sha256: str = ""
     text: str = ""
     score: UnitInterval | None = None
     verdict: Verdict | None = None
+    finish_reason: FinishReason = "stop"
     error: str | None = None
+    pass_index: Count = 0
+    critic: str = ""
+    prompt_sha256: str = ""
+    messages: tuple[Message, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] | None = None
 
 
 class Reward(Struct, frozen=True, kw_only=True, gc=False):
@@ -81,31 +81,44 @@ class Lesson(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Sample(Struct, frozen=True, kw_only=True, gc=False):
+    """In the order of a row: what a person reads first, ids and logprobs last."""
+
     v: int = SCHEMA_VERSION
     id: str
     task: Task
-    messages: tuple[Message, ...] = ()
-    """The context as rendered: system prompt, draft, critique and hint included."""
-    prompt_token_ids: tuple[int, ...] = ()
+    messages: tuple[Message, ...] | UnsetType | None = UNSET
+    """Where the context is another than the task's prompt: with a system message, a draft, a critique. Read
+    it by `context`."""
     round: Count = 0
     index: Count = 0
     parent_id: str | None = None
     text: str = ""
     finish_reason: FinishReason = "stop"
-    token_ids: tuple[int, ...] = ()
-    """The stop token included; `text` is without it."""
-    logprobs: tuple[float, ...] | None = None
-    """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
-    the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
-    seed: Seed = 0
-    policy: str = ""
-    engine: str = ""
     critiques: tuple[Critique, ...] = ()
     rewards: tuple[Reward, ...] = ()
     reward: UnitInterval | None = None
     error: str | None = None
     lesson: Lesson | UnsetType = UNSET
+    seed: Seed = 0
+    policy: str = ""
+    engine: str = ""
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """The stop token included; `text` is without it."""
+    logprobs: tuple[float, ...] | None = None
+    """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
+    the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
     extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
+
+    @property
+    def context(self) -> tuple[Message, ...]:
+        """The messages that `text` answers."""
+        return self.messages or self.task.prompt
+
+
+def unless_prompt(messages: tuple[Message, ...], task: Task) -> tuple[Message, ...] | UnsetType:
+    """A row's `messages`: UNSET where they are the task's prompt, which the row holds already."""
+    return UNSET if messages == task.prompt else messages
 
 
 Row = TypeVar("Row", Task, Sample)
