@@ -48,6 +48,8 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
         check_key(given, origin)
+        if isinstance(value, str) and not value.isascii() and value != value.encode(errors="ignore").decode():
+            raise ConfigError(f"{_said(origin)}: {given}: not UTF-8 text")
         key = _in_full(given, objective, origin, value)
         if key is not None:
             _put(merged, key, value)
@@ -188,6 +190,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def parse_set(text: str) -> tuple[str, Any]:
@@ -199,6 +203,8 @@ def parse_set(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value
+    except RecursionError:
+        raise ConfigError(f"--set {key.strip()}: nested too deeply") from None
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -129,7 +129,7 @@ def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
         if isinstance(value, str) and value[:1] in ("[", "{"):
             value = msgspec.json.decode(value.encode())
         return msgspec.convert(value, fields[key], strict=False)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ConfigError(f"{where}: {key}={value}: {error}") from None
 
 
