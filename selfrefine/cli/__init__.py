@@ -22,6 +22,7 @@ from selfrefine.cli import (
     reward,
     runs,
     select,
+    show,
     tasks,
 )
 from selfrefine.runfolder.jsonl import write_stdout
@@ -66,6 +67,7 @@ def root(
 app.command("tasks")(tasks.command)
 for verb in (generate, critique, reward, select, finetune, evaluate):
     app.command(verb.VERB.name)(verb.VERB.command())
+app.command("show")(show.command)
 app.command("gate")(gate.command)
 app.command("cycle")(cycle.command)
 app.command("compare")(compare.command)
