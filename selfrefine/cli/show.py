@@ -12,6 +12,8 @@ from selfrefine.cli import common
 from selfrefine.errors import DataError, UsageError
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from selfrefine.records import Sample, Task
 
 
@@ -25,12 +27,12 @@ def command(
 ) -> None:
     """Show rows as text: prompt, answer, reward with its parts, critiques.
 
-    Reads answers, tasks, pairs, and any other JSON Lines; also .gz, .zst and .parquet.
+    Reads answers, tasks, pairs, and any other JSON Lines; also .gz, .zst and .parquet. In a pipe, such as
+    into less, the text is plain.
 
     \b
       selfrefine show samples.jsonl -n 8
-      selfrefine show runs/demo/round-001/reward.jsonl | less
-      jq -c 'select(.reward == 0)' scored.jsonl | selfrefine show
+      selfrefine show runs/demo/round-001/reward.jsonl --id 4d298faea8ba3535
     """
     common.need_input(ctx, source)
     for folder in (Path(source), common.RUNS_DIR / source):
@@ -95,7 +97,7 @@ def _show(row: Sample | Task | str, before: Task | None) -> Task | None:
     if isinstance(row, str):
         common.show(text(row, newlines=True))
         return None
-    gap = [] if before is None else [text("")]
+    gap: list[RenderableType] = [] if before is None else [text("")]
     if isinstance(row, Task):
         common.show(Group(*gap, task_view(row)))
         return row
