@@ -171,7 +171,7 @@ def test_a_setting_says_what_it_takes() -> None:
 
 
 def test_the_help_of_a_setting_is_its_first_sentence_as_plain_text() -> None:
-    assert describe("tasks.source").help == "A file or KIND:NAME."
+    assert describe("tasks.source").help == "Source of the tasks: a file or KIND:NAME."
     assert describe("tasks.gate_file").help == "File or source of gate tasks, instead of tasks.gate."
 
 
