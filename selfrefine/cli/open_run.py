@@ -40,7 +40,7 @@ def create_run(name: str, settings: Settings, session: Session) -> Run:
     check_rows(settings.config.objective.name, settings.config.select)
     check_method(settings.config)
     check_rewards(settings.config, session.engine)  # refused now, not when the first stage finds no way on
-    splits = make_splits(settings.config)
+    splits = make_splits(settings.config, session.reporter.say)
     return Run.create(path, _manifest(path.name, settings, session), splits, run_prompts(settings.config))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -232,6 +232,10 @@ def _headline(sample: Sample) -> Text:
         words.append({"length": "truncated", "error": "failed"}[sample.finish_reason])
     if sample.parent_id is not None:
         words.append(f"revises {sample.parent_id}")
+    if sample.lesson is not UNSET:
+        lesson = sample.lesson
+        words.append(lesson.role if lesson.role != "learn" else f"learnt as {lesson.teaches}")
+        words += [f"pair {lesson.pair}"] if lesson.pair else []
     return text(" · ".join(words), "cyan")
 
 

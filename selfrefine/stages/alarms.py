@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from selfrefine.config import AlarmsConfig
 from selfrefine.steps.critique_outcome import Outcome, unread_share
 from selfrefine.steps.generate import Drawn
 from selfrefine.steps.reward import RewardSums
+from selfrefine.thresholds import AlarmsConfig
 
 
 class Alarm(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from selfrefine import seeds
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
-from selfrefine.records import Message, Sample, Task
+from selfrefine.records import Message, Sample, Task, unless_prompt
 from selfrefine.steps.units import cut
 from selfrefine.sums import Sums
 
@@ -79,7 +79,7 @@ def _sample(
     return Sample(
         id=f"{task.id}.r{round_index}.s{answer.index}",
         task=task,
-        messages=messages,
+        messages=unless_prompt(messages, task),
         prompt_token_ids=request.prompt_token_ids,
         round=round_index,
         index=answer.index,

@@ -145,7 +145,7 @@ def replay(
 
 def _tokens(row: Sample) -> int:
     """Of a row without ids (another model's critique) by its text: one of no cost would always be taken."""
-    prompt = len(row.prompt_token_ids) or sum(_estimate(message.content) for message in row.messages)
+    prompt = len(row.prompt_token_ids) or sum(_estimate(message.content) for message in row.context)
     return prompt + (len(row.token_ids) or _estimate(row.text))
 
 

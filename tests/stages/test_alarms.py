@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from selfrefine.config import AlarmsConfig
 from selfrefine.records import Message, Sample, Task
 from selfrefine.stages import alarms
 from selfrefine.steps.critique_outcome import Outcome, PassOutcome
 from selfrefine.steps.generate import drawn
 from selfrefine.steps.reward import scored_sums
+from selfrefine.thresholds import AlarmsConfig
 
 SETTINGS = AlarmsConfig()
 
