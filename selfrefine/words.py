@@ -15,7 +15,7 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
 def near(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, if one is close.
 
-    Of dotted keys by the last part first (`train.learning_rate` is lr, `train.lora_r` is train.lora.r), and of
+    Of dotted keys by the last part first (`train.learning_rate` is lr, `train.lora_r` is train.lora.r), of
     several the one in the nearest table; by spelling otherwise.
     """
     choices = sorted(known)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from selfrefine.config import AlarmsConfig
+from selfrefine.steps import run_on
 from selfrefine.steps.critique_outcome import Outcome, unread_share
 from selfrefine.steps.generate import Drawn
 from selfrefine.steps.reward import RewardSums
@@ -24,14 +25,37 @@ class Alarm(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-def of_drawn(found: Drawn, settings: AlarmsConfig, temperature: float = 1.0) -> list[Alarm]:
+EARLY = 32
+"""Answers from which on it is plain that they do not end."""
+
+
+def of_drawn(
+    found: Drawn, settings: AlarmsConfig, temperature: float = 1.0, template: bool | None = None
+) -> list[Alarm]:
     """After `generate`: answers cut off, and a policy that says one thing only (greedy answers aside)."""
     answered = found.samples - found.errors
     cut = found.truncated / answered if answered else None
-    rings = _from("truncated", cut, settings.truncated, "{:.0%} of the answers are cut off at max_new_tokens")
+    words = "{:.0%} of the answers are cut off at max_new_tokens"
+    rings = run_on_alarm(found, settings, template) or _from("truncated", cut, settings.truncated, words)
     if temperature and found.entropy is not None and found.entropy < settings.entropy:
         rings.append(_entropy(found.entropy, settings))
     return rings
+
+
+def run_on_alarm(found: Drawn, settings: AlarmsConfig, template: bool | None) -> list[Alarm]:
+    """Answers that do not end, with the stop text that would end them. A base model's never do."""
+    answered = found.samples - found.errors
+    stops = run_on.stops(answered, found.truncated, found.ran_on, template)
+    if not stops:
+        return []
+    why = "the model has no chat template" if template is False else "they go on after the first line"
+    words = f"{{:.0%}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"
+    return _from("truncated", found.truncated / answered, settings.truncated, words)
+
+
+def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) -> list[Alarm]:
+    """The same, while answers are still drawn."""
+    return run_on_alarm(found, settings, template) if found.samples >= EARLY else []
 
 
 def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:

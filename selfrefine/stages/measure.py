@@ -12,6 +12,7 @@ from selfrefine.errors import ConfigError, RunFolderError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
@@ -86,6 +87,10 @@ class Measure(Stage[Task, Measured]):
         )
         require_some_scored(found.rewards)
         return found
+
+    def early(self, total: Measured) -> list[alarms.Alarm]:
+        """A base model that does not end its answers is found out when round 0 is measured."""
+        return alarms.run_on_early(total.drawn, self.session.config.alarms, self.session.has_template)
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n

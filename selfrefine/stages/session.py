@@ -20,6 +20,7 @@ from selfrefine.records import Sample
 from selfrefine.registry import files_used
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
+from selfrefine.runfolder.manifest import NO_TEMPLATE
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.alarms import Alarm
@@ -87,6 +88,17 @@ class Session:
         """Where a run keeps its own copies of the templates."""
         return None
 
+    @property
+    def has_template(self) -> bool | None:
+        """Has the model a chat template? None: not known, because no model is loaded or it is not asked."""
+        facts = self.engine.facts() if "engine" in vars(self) else None
+        return has_template(facts.chat_template_sha256 if facts else "")
+
+
+def has_template(sha256: str) -> bool | None:
+    """From what a manifest says of it; an engine that knows no templates says nothing."""
+    return sha256 != NO_TEMPLATE if sha256 else None
+
 
 _NOT_SET = Path("\0")
 """A path no adapter has: the first `use_policy` always sets the policy."""
@@ -103,6 +115,10 @@ class RunSession(Session):
     @property
     def prompts_dir(self) -> Path | None:
         return self.run.prompts_dir
+
+    @property
+    def has_template(self) -> bool | None:
+        return has_template(self.run.manifest.chat_template_sha256)
 
     def __post_init__(self) -> None:
         self._files = files_used(self.config)

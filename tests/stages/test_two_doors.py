@@ -216,3 +216,18 @@ def test_critique_without_rewards_claims_no_transitions(folder: Path) -> None:
     assert "wrong→right 0" in scored and "unscored" not in scored
     none = selfrefine("critique", *SCRIPT, "--passes", "0", stdin=drafts, cwd=folder)
     refused(none, 2, "--passes 0 makes no critique")
+
+
+def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) -> None:
+    """A run's settings are frozen: by hand it advised more samples, which that run refuses."""
+    words = sets(*SETTINGS, 'reward.use=["mine.py:half"]')
+    assert selfrefine("runs", "new", "r", *SCRIPT, *words, cwd=folder).code == 0
+    for verb in ("generate", "reward"):
+        assert selfrefine(verb, "--run", "r", cwd=folder).code == 0
+    done = selfrefine("select", "--run", "r", cwd=folder)
+    assert done.code == 8 and "round 1: nothing to learn from 8 answers: 4 prompts have" in done.err
+    advice = done.err.splitlines()[-1]
+    assert advice.startswith("try --set select.min_reward=0.5 --allow-drift in this run, or a new run with ")
+    again = selfrefine("select", "--run", "r", *advice.split()[1:4], cwd=folder)
+    assert again.code == 0 and told(folder, "round-001/selected.json")["selected"] == 4
+    assert selfrefine("gate", "--run", "r", cwd=folder).code == 5  # and the next stage takes it as it is
