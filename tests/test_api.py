@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
                 )
             )
     run.events.append("gate", round=1)
-    run.events.append("end", place="final", why="1 rounds are done")
+    run.events.append("end", place="final", why="1 round done")
     return run.path
 
 
@@ -99,7 +99,7 @@ def test_rows_become_tables_with_foreign_columns_and_values_of_several_kinds(pat
     mixed = Rows([{"round": 1}, {"round": "final"}, {"seconds": 0.5}]).to_arrow()  # as in events.jsonl
     assert mixed.column("round").to_pylist() == ["1", '"final"', None]
     frame = selfrefine.open_run(path).events.to_pandas()
-    assert isinstance(frame, pandas.DataFrame) and list(frame["why"])[1] == "1 rounds are done"
+    assert isinstance(frame, pandas.DataFrame) and list(frame["why"])[1] == "1 round done"
 
 
 def test_a_table_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,12 +32,22 @@ def new(
     \b
       selfrefine runs new mine --config demo
     """
-    from selfrefine.cli.open_run import create_run
+    from selfrefine.cli.open_run import create_run, run_path
+    from selfrefine.errors import EngineError
+    from selfrefine.runfolder.run import check_free
 
+    check_free(run_path(name))
     resolved = common.settings(config, set_, common.flags(model=model, seed=seed, recipe=recipe))
     with common.reporting() as reporter:
-        run = create_run(name, resolved, common.session(resolved, reporter, trust=False))
-    sys.stderr.write(f"made {run.path}; next: selfrefine cycle --run {run.name}, or stage by stage\n")
+        session = common.session(resolved, reporter, trust=False)
+        run = create_run(name, resolved, session)
+    begin = f"selfrefine generate --run {run.called}"
+    try:
+        session.engine.trainer()
+        ways = f"selfrefine cycle --run {run.called}, or stage by stage: {begin}"
+    except EngineError:  # it can answer and be scored, not learn
+        ways = begin
+    sys.stderr.write(f"made {run.path}; next: {ways}\n")
 
 
 @app.command("ls")

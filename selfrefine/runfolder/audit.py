@@ -26,10 +26,10 @@ UNCOMPARED = frozenset(
         "config.cycle.until",
         "config.cycle.max_minutes",
         "config.cycle.max_tokens",
-        "config.cycle.patience",
     }
 )
-"""What may differ between two commands on one run: extending a run is normal."""
+"""What may differ between two commands on one run: extending a run is normal. Every other setting is frozen,
+`cycle.patience` too: it decides which rounds there are."""
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
@@ -190,7 +190,7 @@ def state(run: Run) -> str:
         return "interrupted" if run.next_round() else "new"
     last = told[-1]
     if last["kind"] == "end":
-        return f"ended: {last.get('why')}"
+        return f"ended: {str(last.get('why')).partition(chr(10))[0]}"
     if last["kind"] == "failed":
         return f"failed (exit {last.get('code')}): {str(last.get('why')).partition(chr(10))[0]}"
     return "interrupted" if last["kind"] in ("cycle", "stopped") else "by hand"

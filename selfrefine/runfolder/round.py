@@ -7,6 +7,7 @@ or end in `.part`, `.part.idx`, `.ckpt`; they are no artifacts and are gone when
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -97,14 +98,27 @@ class RoundDir:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
 
+    def require(self, name: str) -> None:
+        """The stage's file, or the adapter, must be there. Raises: RunFolderError: what to run first."""
+        if self.has(name):
+            return
+        path = self.adapter if name == "adapter" else self.file(name)
+        if self.committed or name not in _MADE_BY:
+            raise RunFolderError(f"{path} is missing")
+        chain = ("generate", "critique") if name == "critique" else ("generate", "reward", name)
+        # finetune selects, too.
+        verb = next(_MADE_BY[one] for one in chain if not self.has(one))
+        raise RunFolderError(
+            f"{path} is missing: first run `selfrefine {verb} --run {called(self.path.parent)}`"
+        )
+
     def samples(self, name: str) -> Iterator[Sample]:
         """The rows of a finished stage, of a committed round only as they were committed.
 
         Raises: RunFolderError (missing, changed since), DataError (a row that does not decode).
         """
         path = self.file(name)
-        if not path.is_file():
-            raise RunFolderError(f"{path} is missing: the stage before has not finished here")
+        self.require(name)
         if self.committed and sha256_file(path) != self.summary().artifacts.get(path.name):
             raise RunFolderError(f"{path} was changed after its round was committed")
         with path.open("rb") as stream:
@@ -252,6 +266,23 @@ class RoundDir:
             if not self.path.is_dir():
                 self.path.mkdir()
                 fsync_directory(self.path.parent)
+
+
+_MADE_BY = {
+    "generate": "generate",
+    "critique": "critique",
+    "reward": "reward",
+    "resampled": "reward",
+    "rationalised": "reward",
+    "selected": "select",
+    "adapter": "finetune",
+}
+"""A round's artifact to the verb that makes it."""
+
+
+def called(run: Path) -> str:
+    """How a run's folder is named on a command line: by name in ./runs, by path elsewhere."""
+    return run.name if run.parent == Path("runs") else shlex.quote(str(run))
 
 
 def round_name(index: int) -> str:

@@ -24,7 +24,7 @@ from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import Task, prompt_key
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
-from selfrefine.runfolder.round import RoundDir, point_adapter, round_name, sweep, sync_tree
+from selfrefine.runfolder.round import RoundDir, called, point_adapter, round_name, sweep, sync_tree
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 
 MANIFEST = "manifest.json"
@@ -125,6 +125,13 @@ def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
     return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
 
 
+def check_free(path: Path) -> None:
+    """Raises: RunFolderError where a run cannot be made because something is there."""
+    if path.exists() or path.is_symlink():
+        way = f"continue it with `selfrefine cycle --run {called(path)}`, or " if _is_run(path) else ""
+        raise RunFolderError(f"{path} already exists: {way}choose another name")
+
+
 # --- the run ---------------------------------------------------------------------------------------
 
 
@@ -200,10 +207,7 @@ class Run:
         with write_errors(path.parent, "no run was made"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _only_one(path.parent):
-                if path.exists() or path.is_symlink():
-                    raise RunFolderError(
-                        f"{path} already exists: continue it with --run {path.name}, or choose another name"
-                    )
+                check_free(path)
                 building = path.with_name(f".{path.name}.building")
                 if building.exists():
                     shutil.rmtree(building)
@@ -244,6 +248,11 @@ class Run:
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def called(self) -> str:
+        """How it is named on a command line given here."""
+        return called(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.errors import ConfigError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import Cost, StageCost
@@ -101,8 +101,8 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
 
     Raises: RunFolderError where the file is of another policy; ConfigError where nothing could be scored.
     """
-    if adapter is not None and not adapter.is_dir():
-        raise RunFolderError(f"{adapter} is missing: the stage before has not finished here")
+    if adapter is not None and adapter == folder.adapter:
+        folder.require("adapter")
     stage = Measure(session, split, adapter)
     if folder.has(split):
         session.use_policy(adapter)
@@ -111,5 +111,7 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
     assert isinstance(summary, MeasureSummary)
     found = summary.mean
     if found.mean is None:
-        raise ConfigError(f"{folder.file(split)}: no answer could be scored; choose another --measure")
+        raise ConfigError(
+            f"{folder.file(split)}: no answer could be scored; its rows say why (`error` in `rewards`)"
+        )
     return found
