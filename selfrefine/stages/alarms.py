@@ -25,8 +25,8 @@ class Alarm(Struct, frozen=True, kw_only=True):
     reason: str
 
 
-EARLY = 32
-"""Answers from which on it is plain that they do not end."""
+FEW, EARLY = 8, 32
+"""Answers from which on it can be told that they do not end: of a whole stage, and before its end."""
 
 
 def of_drawn(
@@ -46,7 +46,7 @@ def run_on_alarm(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
     """Answers that do not end, with the stop text that would end them. A base model's never do."""
     answered = found.samples - found.errors
     stops = run_on.stops(answered, found.truncated, found.ran_on, template)
-    if not stops:
+    if not stops or answered < FEW:
         return []
     why = "the model has no chat template" if template is False else "they go on after the first line"
     words = f"{{:.0%}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"

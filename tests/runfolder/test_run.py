@@ -125,7 +125,7 @@ def test_a_run_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     again = Run.open(run.path)
     assert again.manifest == run.manifest
     assert again.tasks("train") == SPLITS["train"]
-    with pytest.raises(RunFolderError, match="already exists: continue it with --run demo"):
+    with pytest.raises(RunFolderError, match="already exists: continue it with `selfrefine cycle --run /"):
         Run.create(run.path, manifest(), SPLITS, {})
 
 
