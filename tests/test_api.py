@@ -67,7 +67,7 @@ def test_importing_selfrefine_loads_nothing_and_its_names_are_there() -> None:
 
 def test_a_run_is_read_round_by_round(path: Path) -> None:
     run = selfrefine.open_run(path)
-    assert repr(run) == f"OpenedRun({str(path)!r}, 2 rounds)"
+    assert repr(run) == f"OpenedRun({str(path)!r}, 1 round)"
     assert [(one.index, one.summary.accepted_round, one.stages) for one in run.rounds] == [
         (0, 0, ["generate"]),
         (1, 1, ["generate"]),

@@ -17,7 +17,7 @@ _STYLES = {"ok": "", "warn": "yellow", "veto": "bold red"}
 def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
     """Both tables and the warnings, as far as there is something to show."""
     matrix = _matrix(summaries)
-    parts: list[RenderableType] = [] if matrix is None else [matrix]
+    parts: list[RenderableType] = [] if matrix is None else [matrix, text(_LEGEND, "dim", newlines=True)]
     figures = _figures(summaries)
     if figures is not None:
         parts.append(figures)
@@ -29,6 +29,12 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
     return parts
 
 
+_LEGEND = (
+    "general: 24 general texts · round-NNN: what that round learnt · source: gate tasks\n"
+    "accuracy, mean reward: higher is better · perplexity: lower is better"
+)
+
+
 def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
     """A line per round; what its policy makes of general prompts, of task sources and of earlier lessons."""
     columns: dict[str, dict[str, None]] = {}
@@ -37,7 +43,7 @@ def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
             columns.setdefault(name, {})[key] = None
     if not columns:
         return None
-    table = _table("still known: accuracy or mean of each set, perplexity of its answers")
+    table = _table("still known after each round")
     table.add_column("round")
     for name, keys in columns.items():
         table.add_column("\n".join((name, *keys)), justify="right", overflow="fold")

@@ -67,6 +67,19 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     return safe_text((f"{name}: " if name else "") + " · ".join(parts))
 
 
+_FIRST = ("samples", "tasks", "rows", "drafts", "revisions", "mean", "drawn")
+_LAST = ("prompts_selected", "selected", "replayed", "first_loss", "last_loss", "tokens", "entropy")
+
+
+def stage_line(name: str, told: Mapping[str, Any]) -> str:
+    """A stored summary, whose keys are sorted, as it reads: what went in, what fell out of it, what came out.
+    A count of 0 is left out: what the stage looked for and did not find stands in its file."""
+    nothing = {key for key, value in told.items() if type(value) is int and not value} - {"unscored"}
+    middle = [key for key in told if key not in nothing and key not in (*_FIRST, *_LAST)]
+    shown = {key: told[key] for key in (*_FIRST, *middle, *_LAST) if key in told}
+    return summary_line({"stage": name} | shown)
+
+
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
         words = key if ".py:" in key else key.replace("_", " ")  # a name of somebody's, not of ours

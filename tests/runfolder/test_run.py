@@ -393,7 +393,8 @@ def test_two_hundred_runs_are_listed_in_under_a_second(run: Run) -> None:
     found = list_runs(run.path.parent)
     assert time.perf_counter() - begin < 1.0
     assert len(found) == 200
-    assert all(info.rounds == 1 and info.last and info.manifest for info in found)
+    # The measurement of the starting policy is no round: three rounds were listed as four.
+    assert all(info.rounds == 0 and info.last and info.manifest for info in found)
 
 
 # --- events ----------------------------------------------------------------------------------------
