@@ -164,6 +164,7 @@ def loop(
             session.follow_budgets()
             ended = cycle(session)
             run.events.append("end", why=ended.why)
-    reporter.console.print(ending(run, ended, session.self_measured))
+    # Unwrapped: its commands are copied, and a line break within one would end it.
+    reporter.console.print(ending(run, ended, session.self_measured), soft_wrap=True)
     told: dict[str, Any] = summary(run, ended)
     return told

@@ -27,7 +27,7 @@ def new(
     seed: SeedOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Make a run folder: settings, splits and templates frozen, nothing computed yet.
+    """Make a run folder: settings, splits and templates are frozen, and nothing is computed yet.
 
     \b
       selfrefine runs new mine --config demo
@@ -52,10 +52,10 @@ def new(
 
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
-    """The runs in ./runs: rounds, accepted policy, its gate score, and how each stands.
+    """List the runs in ./runs: rounds, the round that was kept, its gate score, test gain and state.
 
-    A run is new, running (a process holds its lock), by hand (a verb with --run was last), interrupted (its
-    command goes on), failed (with exit code and reason), or ended (with why).
+    States: new; running (locked by a process); by hand (the last command was one stage); interrupted (the
+    same command continues it); failed, with exit code and reason; ended, with the reason.
 
     \b
       selfrefine runs ls
@@ -75,7 +75,7 @@ def ls(json_: JsonOption = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.")], json_: JsonOption = False
 ) -> None:
-    """What was asked, and what each round measured and decided.
+    """Show a run's settings, what each round measured and decided, and the gain on test tasks.
 
     \b
       selfrefine runs show demo
@@ -132,7 +132,7 @@ def verify(name: Annotated[str, typer.Argument(help="A run's name or folder.")])
     for path in in_progress(run):
         sys.stderr.write(f"in progress: {path}\n")
     if run.plan():
-        sys.stderr.write("plan.json: memory ran out on the way, so this run is outside byte identity\n")
+        sys.stderr.write("plan.json: memory ran out in this run, so a repeat may differ in the last digits\n")
     if problems := check(run):
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")

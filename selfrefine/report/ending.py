@@ -80,7 +80,7 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     if told := revised(run.final):
         lines += revised_lines(told)
     if shown := examples(run):
-        lines += ["the same test tasks, start and end:", *shown]
+        lines += ["test answers, start and end:", *shown]
     lines.append(f"run folder: {run.path}")
     adapter = run.path / "adapter"
     if adapter.exists():
@@ -90,8 +90,8 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     last = ended.summaries[-1] if ended.summaries else None
     if last is not None and last.undecided_round is not None:
         lines.append(
-            f"round {last.index} is undecided: more rounds go on from it, the accepted policy is "
-            + (f"round {last.accepted_round}'s" if last.accepted_round else "the start")
+            f"round {last.index} is undecided: further rounds continue from it; the accepted policy is "
+            + (f"that of round {last.accepted_round}" if last.accepted_round else "the starting one")
         )
     more = None if ended.nothing_to_learn else going_on(own.cycle, ended.summaries)
     extend = "" if more is None else " ".join([f" · selfrefine cycle --run {run.called}", *more])

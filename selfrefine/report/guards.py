@@ -64,7 +64,7 @@ def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
     names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
     if not names:
         return None
-    table = _table("beside the measure")
+    table = _table("guards by round")
     table.add_column("round")
     for summary in shown:
         table.add_column(str(summary.index), justify="right")

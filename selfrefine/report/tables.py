@@ -28,7 +28,7 @@ from selfrefine.stats import Difference, Interval
 from selfrefine.words import count
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-_PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 600, 4_000
+_PROMPT_CHARACTERS, _ANSWER_CHARACTERS, _STATE_CHARACTERS = 600, 4_000, 90
 
 
 class RoundRow(Struct, frozen=True, kw_only=True):
@@ -114,8 +114,8 @@ def runs_table(runs: Sequence[RunInfo]) -> Table:
             continue
         kept = "" if run.last is None else str(run.last.accepted_round or "start")
         gain = "" if run.gain is None else f"{run.gain:+.3f}"
-        cells = (run.name, str(run.rounds), kept, with_interval(run.gate), gain, run.state)
-        table.add_row(*map(text, cells))
+        cells = (run.name, str(run.rounds), kept, with_interval(run.gate), gain)
+        table.add_row(*map(text, cells), text(run.state, "", _STATE_CHARACTERS))
     return table
 
 
@@ -147,7 +147,7 @@ def run_view(
             head.add_row(text(origin, "dim"), text(f"{key} = {_setting(manifest.config, key)}"))
     parts: list[RenderableType] = [head, text("")]
     if not summaries:
-        return Group(*parts, text("no round is committed yet"))
+        return Group(*parts, text("no committed round yet"))
     rows = round_rows(summaries, seconds)
     parts.append(round_table([*rows, final] if final else rows, measure_name(manifest.config)))
     if gain is not None:
@@ -156,8 +156,8 @@ def run_view(
         own = summary.cost
         parts.append(
             text(
-                f"round {summary.index}: {number(own.tokens)} tokens sampled, of them "
-                f"{number(own.measured_tokens)} to measure, {number(own.trained_tokens)} trained on"
+                f"round {summary.index}: {count(own.tokens, 'token')} sampled "
+                f"({number(own.measured_tokens)} to measure), {number(own.trained_tokens)} trained on"
             )
         )
         lines = (stages or {}).get(summary.index, ())

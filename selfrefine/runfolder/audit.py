@@ -74,7 +74,7 @@ def verify(run: Run) -> list[str]:
             splits[name] = run.tasks(name)
         except (RunFolderError, DataError) as error:
             problems.append(str(error))
-    problems += [f"splits are not disjoint: {sentence}" for sentence in overlaps(splits)]
+    problems += [f"the splits overlap: {sentence}" for sentence in overlaps(splits)]
     problems += [f"prompts/{name}: {what}" for name, what in _changed(run.prompts_dir, run.manifest.prompts)]
     policies: dict[int, str] = {}
     accepted: str | None = None
@@ -94,7 +94,8 @@ def verify(run: Run) -> list[str]:
         adapter, link = run.accepted_adapter, run.path / "adapter"
         if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
             problems.append(
-                f"the adapter link is not round {run.accepted_round}'s: any writing command mends it"
+                f"the link adapter does not point to round {run.accepted_round}: any command that writes to "
+                "the run repairs it"
             )
     except RunFolderError as error:
         problems.append(str(error))

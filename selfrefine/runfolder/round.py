@@ -27,6 +27,7 @@ from selfrefine.runfolder.jsonl import (
 )
 from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.summaries import Cost, RoundSummary, StageCost, decode_round
+from selfrefine.words import count
 
 U = TypeVar("U")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -153,8 +154,8 @@ class RoundDir:
         with PartFile.open(final) as part:
             if part.batches > len(plan):
                 raise RunFolderError(
-                    f"{part.path} holds {part.batches} batches of a plan of {len(plan)}: it was made from "
-                    "other input or settings; delete it and its .idx to do this stage again"
+                    f"{part.path} has {count(part.batches, 'batch', 'batches')}, the plan {len(plan):,}: it "
+                    "was made from other input or settings; delete it and its .idx to redo the stage"
                 )
             if resumed:
                 resumed(part.rows())
@@ -261,7 +262,7 @@ class RoundDir:
 
     def _prepare(self) -> None:
         if self.committed:
-            raise RunFolderError(f"{self.path} is committed and does not change any more")
+            raise RunFolderError(f"{self.path} is committed and can no longer change")
         with write_errors(self.path):
             if not self.path.is_dir():
                 self.path.mkdir()

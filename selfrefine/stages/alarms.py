@@ -60,16 +60,15 @@ def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
 
 def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:
     """After `critique`: verdicts that could not be read."""
-    words = "{:.0%} of the critiques have no verdict that can be read"
+    words = "{:.0%} of the critiques have no readable verdict"
     return _from("unparsed", unread_share(found), settings.unparsed, words)
 
 
 def of_rewards(found: RewardSums, settings: AlarmsConfig) -> list[Alarm]:
     """After `reward`: groups whose answers all got the same reward teach nothing."""
     flat = found.flat / found.groups if found.groups else None
-    return _from(
-        "no_spread", flat, settings.no_spread, "{:.0%} of the prompts have answers of one reward only"
-    )
+    words = "for {:.0%} of the prompts all answers have the same reward"
+    return _from("no_spread", flat, settings.no_spread, words)
 
 
 def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings: AlarmsConfig) -> list[Alarm]:
@@ -85,7 +84,7 @@ def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings:
                 "kl",
                 kl,
                 settings.kl,
-                f"step {step}: {kl:.3g} nats per token away from the reference, or from what sampled",
+                f"step {step}: {kl:.3g} nats per token from the reference or sampling policy",
             )
         )
     clipped = metrics.get("clip_share")
@@ -93,7 +92,7 @@ def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings:
         "clip_share",
         clipped,
         settings.clip_share,
-        f"step {step}: {{:.0%}} of the ratios (of tokens, or of whole answers) are clipped",
+        f"step {step}: {{:.0%}} of the ratios are clipped",
     )
     if (entropy := metrics.get("entropy")) is not None and entropy < settings.entropy:
         found.append(_entropy(entropy, settings))
@@ -101,7 +100,7 @@ def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings:
 
 
 def _entropy(value: float, settings: AlarmsConfig) -> Alarm:
-    said = f"entropy {value:.2g} nats per token: the policy hardly varies its answers"
+    said = f"entropy {value:.2g} nats per token: the answers hardly vary"
     return _alarm("entropy", value, settings.entropy, said)
 
 

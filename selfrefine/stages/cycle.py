@@ -148,6 +148,6 @@ def warn_if_self_measured(session: RunSession) -> None:
         return
     names = ", ".join(scorer.name for scorer in session.measures)
     session.reporter.say(
-        f"self-measured: held-out answers are judged by the model itself ({names}); a gain in that is "
-        "not a measured improvement (name another reward with --measure)"
+        f"self-measured: the model judges its own held-out answers ({names}), so a gain is no evidence of "
+        "improvement; start a run with another --measure for that"
     )

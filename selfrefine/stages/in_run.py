@@ -30,9 +30,8 @@ def in_run(stage: Stage[In, Total], session: RunSession, folder: RoundDir) -> St
         _make(stage, session, folder)
     found = folder.stage_summary(stage.name, stage.summaries)
     if found is None:
-        raise RunFolderError(
-            f"{folder.summary_file(stage.name)} is missing: delete the .jsonl to do it again"
-        )
+        rows, told = folder.file(stage.name), folder.summary_file(stage.name)
+        raise RunFolderError(f"{told} is missing: delete {rows} to redo the stage")
     return found
 
 

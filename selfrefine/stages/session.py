@@ -128,7 +128,8 @@ class RunSession(Session):
         now = files_used(self.config)
         if edited := [path for path, sha256 in self._files.items() if now[path] != sha256]:
             raise RunFolderError(
-                f"{', '.join(edited)} was edited while the run was at work: give the command again"
+                f"{', '.join(edited)} was edited while the run was working: restore it and run the command "
+                "again, or start a new run"
             )
 
     @property
@@ -200,7 +201,8 @@ class RunSession(Session):
         if plan:
             shown = ", ".join(f"{work} {tokens:,}" for own in plan.values() for work, tokens in own.items())
             self.reporter.say(
-                f"memory ran out in this run before, tokens at once: {shown}; it is outside byte identity"
+                f"memory ran out earlier in this run: it continues with fewer tokens at once ({shown}), and "
+                "a repeat may differ in the last digits"
             )
 
         def changed(who: str, memory: Memory, change: PlanChange) -> None:

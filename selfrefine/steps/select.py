@@ -54,15 +54,15 @@ def check(config: SelectConfig) -> None:
     strategy = config.strategy
     if config.learn != "answers" and strategy not in _SINGLE:
         raise ConfigError(
-            f"select.learn {config.learn}: each turn has a prompt of its own, so select.strategy {strategy} "
+            f"select.learn {config.learn}: each turn has its own prompt, so select.strategy {strategy} "
             f"has nothing to compare; use {', '.join(_SINGLE)}"
         )
     if config.learn != "answers" and config.candidates != "all":
-        raise ConfigError(f"select.candidates {config.candidates} is for select.learn answers only")
+        raise ConfigError(f"select.candidates {config.candidates} needs select.learn answers")
     if config.band is not None and config.band[0] > config.band[1]:
-        raise ConfigError(f"select.band {list(config.band)}: the lower end comes first")
+        raise ConfigError(f"select.band {list(config.band)}: give the lower end first")
     if config.chosen == "references" and strategy != "pairs":
-        raise ConfigError("select.chosen references is for select.strategy pairs")
+        raise ConfigError("select.chosen references needs select.strategy pairs")
     if strategy == "groups" and config.candidates == "revisions":
         raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
     for key, set_, taken in (
@@ -74,9 +74,7 @@ def check(config: SelectConfig) -> None:
     ):
         if set_ and not taken:
             more = " with references as the chosen side" if config.chosen == "references" else ""
-            raise ConfigError(
-                f"select.{key} has no meaning for select.strategy {strategy}{more}; leave it out"
-            )
+            raise ConfigError(f"select.{key} is not used by select.strategy {strategy}{more}; leave it out")
 
 
 def _singles(group: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:

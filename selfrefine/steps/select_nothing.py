@@ -164,8 +164,8 @@ def _rewards(
         yield Cause(rows, said, (*star, *more, *graded), sure, lower)
     elif flat:
         alone = max(Counter(row.task.id for row in scored).values()) == 1
-        said = f"{count(flat, 'prompt')} {'has' if flat == 1 else 'have'} answers of one reward only"
-        said += " (each has one answer)" if alone else f" (all {high:g})" if min(values) == high else ""
+        said = f"all answers to {count(flat, 'prompt')} have the same reward"
+        said += " (one answer per prompt)" if alone else f" (all {high:g})" if min(values) == high else ""
         other = ("harder tasks",) if min(values) == 1.0 and not alone else more
         yield Cause(rows, said, (*other, *graded), sure, lower if mark is None else None)
     elif counts.get("unpaired", 0):

@@ -112,7 +112,7 @@ def test_why_nothing_can_be_learnt_is_said_and_leaves_no_file(verb: str, tmp_pat
     cases = {
         "no row has a reward": jsonl(answer("a", reward=None), answer("b", reward=None)),
         "cut off at max_new_tokens": jsonl(answer("a", reward=1, finish_reason="length")),
-        "of one reward only": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
+        "have the same reward": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
     }
     for words, data in cases.items():
         done = selfrefine(verb, "-o", "out", stdin=data, cwd=tmp_path)

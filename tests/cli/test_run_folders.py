@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 
@@ -100,6 +101,20 @@ def test_the_same_command_again_continues_and_changes_nothing(mine: Path) -> Non
     more = selfrefine("cycle", "--run", "run-001", "--rounds", "2", cwd=mine)
     assert more.code == 0 and (mine / "runs/run-001/round-002/round.json").is_file()
     assert "run-002" not in " ".join(tree(mine))
+
+
+def test_what_a_cycle_says_to_type_next_works(mine: Path, ran: tuple[Path, Result]) -> None:
+    """`try it` left out --model, and asked the embedded one to take another model's adapter."""
+    told = {line.partition(": ")[0]: line.partition(": ")[2] for line in ran[1].err.splitlines()}
+    commands = [told["try it"], *told["next"].split(" · ")]
+    assert commands[1:] == [
+        "selfrefine runs show run-001",
+        "selfrefine cycle --run run-001 --rounds 2",
+    ]
+    for command in commands:
+        done = selfrefine(*shlex.split(command)[1:], cwd=mine)
+        assert done.code == 0, (command, done.err)
+    assert (mine / "runs/run-001/round-002/round.json").is_file()
 
 
 def test_other_settings_are_drift_and_named(mine: Path) -> None:

@@ -111,13 +111,13 @@ def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None
     assert "gain on 1,000 test tasks, paired: +0.150 [+0.050, +0.250]" in text
     assert "train.lr = 0.0003" in text and "reward.numeric.tolerance = 0.5" in text
     assert "train.rank" not in text  # a default nobody chose
-    assert "round 1: 12,345 tokens sampled, of them 2,000 to measure, 678 trained on" in text
+    assert "round 1: 12,345 tokens sampled (2,000 to measure), 678 trained on" in text
     assert "0.290 beats 0.285" in text and "rolled back" in text
     assert "\x1b]8" not in text
 
 
 def test_a_run_without_a_round_says_so() -> None:
-    assert "no round is committed yet" in shown(tables.run_view(manifest(), []))
+    assert "no committed round yet" in shown(tables.run_view(manifest(), []))
 
 
 def test_a_round_of_an_older_version_can_be_shown() -> None:

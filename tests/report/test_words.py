@@ -55,6 +55,13 @@ def test_the_line_of_the_design() -> None:
     assert line == "generate: 512 samples of 64 tasks · 3 truncated · 504 tok/s"
 
 
+def test_one_is_singular() -> None:
+    told = {"stage": "x", "samples": 1, "tasks": 1, "prompts_selected": 1, "trained_tokens": 1, "unscored": 1}
+    assert summary_line(told) == (
+        "x: 1 sample of 1 task · 1 prompt selected · 1 trained token · 1 unscored"  # "1 samples of 1 tasks"
+    )
+
+
 def test_no_truncation_is_silent_but_no_unscored_row_is_news() -> None:
     line = summary_line({"stage": "reward", "rows": 8, "truncated": 0, "unscored": 0, "seconds": 61.0})
     assert line == "reward: 8 rows · 0 unscored · 1 min 01 s"

@@ -312,7 +312,11 @@ def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) ->
     for verb in ("generate", "reward"):
         assert selfrefine(verb, "--run", "r", cwd=folder).code == 0
     done = selfrefine("select", "--run", "r", cwd=folder)
-    assert done.code == 8 and "round 1: nothing to learn from 8 answers: 4 prompts have" in done.err
+    assert (
+        done.code == 8
+        and "round 1: nothing to learn from 8 answers: all answers to 4 prompts have the same reward"
+        in done.err
+    )
     advice = done.err.splitlines()[-1]
     assert advice.startswith("try --set select.min_reward=0.5 --allow-drift in this run, or a new run with ")
     again = selfrefine("select", "--run", "r", *advice.split()[1:4], cwd=folder)

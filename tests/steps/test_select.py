@@ -159,9 +159,9 @@ def test_each_cause_has_its_own_way_out() -> None:
     assert "all answers failed" in why([row("a", 0, None, error="no room")])[0]
     assert "a higher generate.max_new_tokens" in why([row("a", 0, 1.0, finish_reason="length")])[1]
     causes, tries = why(group("a", 1.0, 1.0))
-    assert "1 prompt has answers of one reward only (all 1)" in causes
+    assert "all answers to 1 prompt have the same reward (all 1)" in causes
     assert tries.startswith("try --min-reward 1, or harder tasks")  # it advised easier ones
-    assert "(each has one answer)" in why(group("a", 1.0) + group("b", 0.0))[0]
+    assert "(one answer per prompt)" in why(group("a", 1.0) + group("b", 0.0))[0]
     causes, tries = why(group("a", 0.1, 0.2999), min_reward=0.9)
     assert "none of 2 complete answers reaches reward 0.9 (the best has 0.300)" in causes
     assert "--min-reward 0.299" in tries  # rounded down: 0.3 would select nothing again

@@ -124,7 +124,7 @@ def test_a_group_is_learnt_whole_the_cut_off_and_the_equal_included() -> None:
     assert found.counts["prompts_without_spread"] == 1
     flat, config = group("b", 0.5, 0.5), SelectConfig(strategy="groups")
     said = why_nothing(flat, config, select(flat, config).counts)
-    assert "of one reward only" in said and "min_reward" not in said  # groups have no such threshold
+    assert "have the same reward" in said and "min_reward" not in said  # groups have no such threshold
 
 
 def test_the_band_leaves_out_what_is_mastered_and_what_is_out_of_reach() -> None:
