@@ -70,7 +70,7 @@ def test_groups_and_those_without_spread(objective: str, tiny_model_dir: Path, t
     """Rows written by hand have no logprobs: they are computed, so the first ratio is exactly one."""
     summary, log, said = trained(objective, groups(), tiny_model_dir, tmp_path)
     assert (summary["rows"], summary["groups_without_spread"]) == (3, 1)
-    assert "groups without spread" in said.replace("_", " ")
+    assert "1 group without spread" in said.replace("_", " ")
     first = log[0]["metrics"]
     assert first["ratio_max"] == pytest.approx(1.0, abs=1e-5) and "entropy" in first
     assert first["kl"] == pytest.approx(0.0, abs=1e-4)  # from what sampled, which the policy still is

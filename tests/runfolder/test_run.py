@@ -103,7 +103,7 @@ def test_what_is_no_run_is_named_with_what_is_missing(run: Run) -> None:
         locate(runs, "notes")
     with pytest.raises(RunFolderError, match=r"did you mean demo\?"):
         locate(runs, "dmeo")
-    with pytest.raises(RunFolderError, match=r"there is no run at \.\./x"):
+    with pytest.raises(RunFolderError, match=r"no run at \.\./x"):
         locate(runs, "../x")
     with pytest.raises(RunFolderError):
         locate(runs, "x/" + "y" * 5000)
