@@ -77,7 +77,7 @@ def _refuse(run: Run, differs: list[str]) -> None:
         return
     shown = differs[:8] + ([f"and {count(len(differs) - 8, 'other')}"] if len(differs) > 8 else [])
     threads = any(line.startswith("threads: ") for line in differs)
-    ways = f"set OMP_NUM_THREADS={run.manifest.threads}, " if threads else "use the run's own, "
+    ways = f"set OMP_NUM_THREADS={run.manifest.threads}, " if threads else "use the run's settings, "
     raise RunFolderError(
         f"{run.path} was made with other settings:\n"
         + "".join(f"  {line}\n" for line in shown)

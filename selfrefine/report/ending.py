@@ -70,7 +70,9 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     table = round_table([*rows, final] if final else rows, measure=measure_name(run.manifest.config))
     own = stored(run.manifest.config)
     gain = test_gain(run)
-    lines = [f"ended: {ended.why.partition(chr(10))[0]}"]
+    # What it could not learn from is the error that follows.
+    nothing = f"nothing to learn in round {len(ended.summaries)}" if ended.nothing_to_learn else None
+    lines = [f"ended: {nothing or ended.why}"]
     if gain is not None:
         what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
         lines.append(

@@ -70,16 +70,27 @@ def summary_line(summary: Mapping[str, Any]) -> str:
 
 
 _FIRST = ("samples", "tasks", "rows", "drafts", "revisions", "mean", "drawn")
+_SAID_AT_ZERO = frozenset({"unscored", "selected", "samples", "rows"})
 _LAST = ("prompts_selected", "selected", "replayed", "first_loss", "last_loss", "tokens", "entropy")
 
 
 def stage_line(name: str, told: Mapping[str, Any]) -> str:
     """A stored summary, whose keys are sorted, as it reads: what went in, what fell out of it, what came out.
     A count of 0 is left out: what the stage looked for and did not find stands in its file."""
-    nothing = {key for key, value in told.items() if type(value) is int and not value} - {"unscored"}
-    middle = [key for key in told if key not in nothing and key not in (*_FIRST, *_LAST)]
-    shown = {key: told[key] for key in (*_FIRST, *middle, *_LAST) if key in told}
-    return summary_line({"stage": name} | shown)
+    told = _without_zeros(told)
+    middle = [key for key in told if key not in (*_FIRST, *_LAST)]
+    return summary_line(
+        {"stage": name} | {key: told[key] for key in (*_FIRST, *middle, *_LAST) if key in told}
+    )
+
+
+def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Nor with the costs of a part, which `runs show` has by round."""
+    return {
+        key: _without_zeros(value) if isinstance(value, Mapping) and "mean" not in value else value
+        for key, value in told.items()
+        if key != "cost" and (type(value) is not int or value or key in _SAID_AT_ZERO)
+    }
 
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:

@@ -52,13 +52,16 @@ def why_nothing(
     said = f"nothing to learn from {count(n, 'answer')}: {first.said}"
     if others:
         said += f"; also {'; '.join(cause.said for cause in others)}"
-    tries = list(dict.fromkeys(one for cause in (first, *others) for one in cause.tries))
+    # Where one cause is plain, what would help against the others is no use yet.
+    apply = [first] if first.sure > 1 else [first, *others]
+    tries = list(dict.fromkeys(one for cause in apply for one in cause.tries))
+    marks = [one.here for one in apply if one.here]
     if not in_run:
-        tries = [f"--min-reward {one.here:g}" for one in found if one.here] + tries
-        return f"{said}\ntry {', or '.join(tries)}" if tries else said
-    frozen = [f"a new run with {', or '.join(tries)}"] if tries else []
-    here = [f"--set select.min_reward={one.here:g} --allow-drift in this run" for one in found if one.here]
-    return f"{said}\ntry {', or '.join(here + frozen)}" if here or frozen else said
+        ways = [f"--min-reward {mark:g}" for mark in marks] + tries
+    else:
+        ways = [f"--set select.min_reward={mark:g} --allow-drift in this run" for mark in marks]
+        ways += [f"a new run with {', or '.join(tries)}"] if tries else []
+    return f"{said}\ntry {', or '.join(ways)}" if ways else said
 
 
 def _sampling(
@@ -148,7 +151,8 @@ def _rewards(
     values = [row.reward or 0.0 for row in scored]
     rows, sure = len(values), 4 * len(values) > len(samples) or len(values) >= _ENOUGH
     high, flat, mark = max(values), counts.get("prompts_without_spread", 0), _mark(config)
-    n = count(rows, "answer" if config.strategy == "groups" else "complete answer")
+    what = "answer" if config.strategy == "groups" else "complete answer"
+    n = count(rows, what)
     referenced = not hinted and any(row.task.references for row in scored)
     star = ("--recipe star" if in_run else "`selfrefine cycle --recipe star`",) if referenced else ()
     more = ("more samples per prompt (-n)",)
@@ -157,7 +161,11 @@ def _rewards(
     # Rounded down, since a threshold that nothing reaches would not help.
     lower = math.floor(high * 1000) / 1000 if config.strategy in ("best-of-n", "threshold", "all") else None
     if high == 0.0:
-        said = f"none of {n} is right (every reward is 0)"
+        said = (
+            f"none of {n} is right (every reward is 0)"
+            if rows > 1
+            else f"the only {what} is wrong (reward 0)"
+        )
         yield Cause(rows, said, (*star, *more, *graded, "easier tasks"), sure)
     elif mark is not None and high < mark:
         said = f"none of {n} reaches reward {mark:g} (the best has {high:.3f})"
