@@ -79,7 +79,8 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     from selfrefine.errors import NothingToLearnError, UsageError
     from selfrefine.objectives.fit import check_rows
     from selfrefine.report.words import summary_line
-    from selfrefine.steps.select import select, why_nothing
+    from selfrefine.steps.select import select
+    from selfrefine.steps.select_nothing import why_nothing
 
     try:
         rows = list(read_lessons(asked.source, asked.reporter.say))
@@ -100,7 +101,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     chosen = select(rows, config.select)
     asked.reporter.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
-        raise NothingToLearnError(why_nothing(chosen.counts))
+        raise NothingToLearnError(why_nothing(rows, config.select, chosen.counts))
     return chosen.rows, chosen.counts
 
 

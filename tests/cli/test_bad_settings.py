@@ -141,8 +141,8 @@ CYCLES: dict[str, tuple[list[str], int, list[str]]] = {
         ["--model nowhere"],
     ),
     "a path upwards as the name": (["-r", "numeric", "--run", "../x"], 5, ["'../x'", "'..'"]),
-    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is no run name"]),
-    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is no run name"]),
+    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is not a valid run name"]),
+    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is not a valid run name"]),
     "a folder that is no run": (["-r", "numeric", "--run", "./taken"], 5, ["taken", "manifest.json"]),
     "too few tasks": (["-r", "numeric", "--set", "tasks.train=50"], 4, ["20", "50"]),
 }
@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_trained_is_refused_before_the_first_sample(folde
 @pytest.mark.parametrize("verb", ["generate", "critique", "reward", "select", "finetune", "evaluate", "gate"])
 def test_a_verb_in_a_folder_that_is_no_run(verb: str, folder: Path) -> None:
     (folder / "taken").mkdir()
-    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "no run folder", "manifest.json")
+    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "not a run folder", "manifest.json")
     refused(selfrefine(verb, "--run", "nowhere", cwd=folder), 5, "nowhere", "runs ls")
     assert tree(folder) == ["t.jsonl", "taken"]
 
