@@ -50,19 +50,3 @@ def outputs(*paths: str | None) -> None:
         code = errno.EISDIR if target.is_dir() else 0 if target.parent.is_dir() else errno.ENOENT
         if code:
             raise RunFolderError(f"cannot write {path}: {os.strerror(code)}")
-
-
-def new_run(config: Config) -> None:
-    """Of `cycle`: loading a model and reading tasks may take minutes. Raises: ConfigError, EngineError."""
-    from selfrefine.objectives.fit import check_rows
-    from selfrefine.stages.prepare import task_options
-    from selfrefine.stages.settings import check_method
-    from selfrefine.steps.scoring import check_named
-    from selfrefine.tasks import load
-
-    check_rows(config.objective.name, config.select)
-    check_method(config)
-    check_named(config)
-    settings(config)
-    for source in filter(None, (config.tasks.source, config.tasks.gate_file, config.tasks.test_file)):
-        load(source, task_options(config, whole=source != config.tasks.source))  # nothing is read yet

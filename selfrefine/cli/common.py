@@ -139,7 +139,13 @@ def settings(
                     "reward that measures with --measure"
                 )
     layers += [("file", file), ("flag", said)]
-    return resolve(layers)
+    resolved = resolve(layers)
+    if resolved.notes:
+        from selfrefine.report.console import make_console, say
+
+        for note in resolved.notes:
+            say(make_console(), note)
+    return resolved
 
 
 def config_path(name: str) -> Path:
@@ -250,7 +256,10 @@ def show(view: RenderableType) -> None:
 
     page = _Page()
     make_console(page).print(view)
-    write_stdout(page.getvalue().encode(errors="replace"))
+    printed = page.getvalue()
+    if not on_terminal():  # in a file, what pads a line to the screen's width is in the way
+        printed = "".join(f"{line.rstrip()}\n" for line in printed.split("\n")[:-1])
+    write_stdout(printed.encode(errors="replace"))
 
 
 def print_json(value: object) -> None:

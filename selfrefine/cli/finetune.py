@@ -75,14 +75,15 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     """The rows to learn from, and the counts of their selection."""
     from msgspec import UNSET
 
-    from selfrefine.cli.stream import NoRows, read_samples
+    from selfrefine.cli.stream import NoRows, read_lessons
     from selfrefine.errors import NothingToLearnError, UsageError
     from selfrefine.objectives.fit import check_rows
     from selfrefine.report.words import summary_line
-    from selfrefine.steps.select import select, why_nothing
+    from selfrefine.steps.select import select
+    from selfrefine.steps.select_nothing import why_nothing
 
     try:
-        rows = list(read_samples(asked.source))
+        rows = list(read_lessons(asked.source, asked.reporter.say))
     except NoRows:
         if asked.source == "-":  # the ordinary end of a pipe whose filter let nothing through
             raise NothingToLearnError("stdin is empty: no row to learn from came through the pipe") from None
@@ -100,7 +101,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     chosen = select(rows, config.select)
     asked.reporter.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
-        raise NothingToLearnError(why_nothing(chosen.counts))
+        raise NothingToLearnError(why_nothing(rows, config.select, chosen.counts))
     return chosen.rows, chosen.counts
 
 

@@ -30,7 +30,7 @@ from selfrefine.config import Sampling
 from selfrefine.engines import EngineKind, LoadOptions
 from selfrefine.engines.base import Capability, Completion, Engine, Request
 from selfrefine.errors import ConfigError
-from selfrefine.records import Message
+from selfrefine.records import UNDECODABLE, Message, why_undecodable
 from selfrefine.runfolder.jsonl import lines
 
 END = 256
@@ -83,8 +83,8 @@ class Scripted(Engine):
         for where, line in lines(BytesIO(text), str(path)):
             try:
                 rule = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{where}: broken JSON line: {error}") from None
+            except UNDECODABLE as error:
+                raise ConfigError(f"{where}: {why_undecodable(line, error)}") from None
             rules.append(_checked(rule, where))
         return cls(rules, context_tokens, name=str(path))
 

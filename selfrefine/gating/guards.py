@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from selfrefine.config import GuardsConfig
 from selfrefine.records import Sample, groups
 from selfrefine.rewards.scripts import unspaced
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import Comparison, spearman
+from selfrefine.thresholds import GuardsConfig
 
 MANY = 20
 """Tasks of a source from which on a fall in it may veto: fewer are too noisy for that."""

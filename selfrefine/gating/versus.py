@@ -117,10 +117,12 @@ def _pair(
 
 
 def _ended(run: Run) -> list[Sample]:
-    if not (run.final.path / "summary.json").is_file():
+    if not run.final_file.is_file():
+        if not run.tasks("test"):
+            raise RunFolderError(f"{run.path} has no test tasks (tasks.test 0): there is nothing to compare")
         raise RunFolderError(
-            f"{run.path} has no final measurement: run `selfrefine cycle --run {run.name}` or "
-            f"`selfrefine gate --run {run.name} --final`"
+            f"{run.path} has no final measurement: run `selfrefine cycle --run {run.called}` or "
+            f"`selfrefine gate --run {run.called} --final`"
         )
     return list(run.final.samples("test"))
 

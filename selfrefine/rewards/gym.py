@@ -1,6 +1,7 @@
 """gym: reasoning-gym's own scorer for the task's dataset.
 
-The task carries `meta.gym = {"dataset": NAME, "entry": {...}}`. Most of these scorers want the bare answer,
+The task carries `meta.gym = {"dataset": NAME, "entry": {...}}`; what the entry leaves out of question, answer
+and metadata is the prompt, the first reference and {}. Most of these scorers want the bare answer,
 so where the entry's answer is a number the last number of the text is handed over, else the stripped text.
 
 Trap: their common fallback gives len(oracle)/len(answer) where the oracle is a substring, meant for a right
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from typing import Any, cast
 
 from selfrefine.errors import ConfigError
-from selfrefine.records import Reward, Sample
+from selfrefine.records import Reward, Sample, Task
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
 from selfrefine.rewards.numbers import last_number
 from selfrefine.tasks.gym_import import register
@@ -34,13 +35,19 @@ def _score(sample: Sample) -> Reward:
         return unscored(
             "gym", "the task has no meta.gym.dataset; make tasks with `selfrefine tasks gym:NAME`"
         )
-    entry = gym.get("entry")
-    if not isinstance(entry, dict) or not isinstance(entry.get("answer"), str):
-        return unscored("gym", "the task has no meta.gym.entry with an answer")
+    entry = {**_of_task(sample.task), **given} if isinstance(given := gym.get("entry", {}), dict) else {}
+    if not isinstance(entry.get("answer"), str):
+        return unscored("gym", "the task has no answer: no reference, and none in meta.gym.entry")
     scorer, signature = _scorer(gym["dataset"])
     if scorer is None:
         return unscored("gym", f"reasoning-gym has no dataset {gym['dataset']!r}", signature)
     return _judge(sample.text.strip(), entry, scorer, signature)
+
+
+def _of_task(task: Task) -> dict[str, Any]:
+    """What every entry has and the task holds already."""
+    entry: dict[str, Any] = {"question": task.prompt[-1].content if task.prompt else "", "metadata": {}}
+    return entry | ({"answer": task.references[0]} if task.references else {})
 
 
 def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) -> Reward:

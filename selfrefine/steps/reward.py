@@ -22,7 +22,7 @@ from msgspec import Struct
 from selfrefine.boundary import escaped
 from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
+from selfrefine.records import UNDECODABLE, Critique, Message, Reward, Sample, Task, groups, why_undecodable
 from selfrefine.registry import BUILT_IN, outside_code, split
 from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
@@ -336,8 +336,8 @@ def selftest_rows(stream: Iterable[bytes], source: str = "selftest") -> list[Sel
     for where, line in lines(stream, source):
         try:
             row = msgspec.json.decode(line, type=SelfTestRow)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{where}: {error}") from None
+        except UNDECODABLE as error:
+            raise DataError(f"{where}: {why_undecodable(line, error)}") from None
         rows.append(msgspec.structs.replace(row, where=where))
     return rows
 

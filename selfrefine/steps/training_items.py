@@ -28,7 +28,7 @@ def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
         if not completion or tokeniser.decode(completion) != row.text:
             edited += bool(completion)
             completion, logprobs = tokeniser.encode_answer(row.text), None
-        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.messages or row.task.prompt)
+        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.context)
         made.append(
             Item(
                 id=row.id,

@@ -34,6 +34,10 @@ CONFIG: dict[str, tuple[list[str], int, list[str]]] = {
     "out of range": (["-n", "0"], 3, ["generate.n", ">= 1"]),
     "a negative temperature": (["--temperature", "-1"], 3, ["generate.temperature", ">= 0"]),
     # An empty stop string ends every answer before its first character.
+    "nested 5,000 deep": (["--set", "generate.n=" + "[" * 5000], 3, ["generate.n", "nested too deeply"]),
+    # An argument that is not UTF-8 arrives with half surrogate pairs in it, which no row can hold.
+    "bytes that are no text": (["--system", "caf\udce9"], 3, ["generate.system", "not UTF-8"]),
+    "a packed name that is not written": (["-o", "out.parquet"], 2, ["-o out.parquet", ".jsonl.gz"]),
     "an empty stop string": (["--stop", ""], 3, ["generate.stop", "length >= 1"]),
     "a missing folder for the output": (["-o", "no/out"], 5, ["cannot write no/out"]),
     "a folder as output": (["-o", "."], 5, ["cannot write .", "directory"]),
@@ -99,6 +103,7 @@ TOML: dict[str, tuple[str, list[str]]] = {
     "another type": ("[generate]\nn = 'eight'\n", ["generate.n", "`int`"]),
     "a rate of zero": ("[train]\nlr = 0.0\n", ["train.lr", "> 0"]),
     "not UTF-8": ("# caf\udce9\n", ["c.toml"]),
+    "nested 5,000 deep": ("a = " + "[" * 5000, ["c.toml", "nested too deeply"]),
 }
 
 
@@ -136,8 +141,8 @@ CYCLES: dict[str, tuple[list[str], int, list[str]]] = {
         ["--model nowhere"],
     ),
     "a path upwards as the name": (["-r", "numeric", "--run", "../x"], 5, ["'../x'", "'..'"]),
-    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is no run name"]),
-    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is no run name"]),
+    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is not a valid run name"]),
+    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is not a valid run name"]),
     "a folder that is no run": (["-r", "numeric", "--run", "./taken"], 5, ["taken", "manifest.json"]),
     "too few tasks": (["-r", "numeric", "--set", "tasks.train=50"], 4, ["20", "50"]),
 }
@@ -164,7 +169,7 @@ def test_a_model_that_cannot_be_trained_is_refused_before_the_first_sample(folde
 @pytest.mark.parametrize("verb", ["generate", "critique", "reward", "select", "finetune", "evaluate", "gate"])
 def test_a_verb_in_a_folder_that_is_no_run(verb: str, folder: Path) -> None:
     (folder / "taken").mkdir()
-    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "no run folder", "manifest.json")
+    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "not a run folder", "manifest.json")
     refused(selfrefine(verb, "--run", "nowhere", cwd=folder), 5, "nowhere", "runs ls")
     assert tree(folder) == ["t.jsonl", "taken"]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from selfrefine.config import GuardsConfig
 from selfrefine.engines.scripted import OFF_SCRIPT, Scripted
 from selfrefine.gating import gate, guards, probe
 from selfrefine.records import Message, Sample, Task
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import compare
+from selfrefine.thresholds import GuardsConfig
 
 SETTINGS = GuardsConfig()
 

@@ -57,7 +57,10 @@ def test_a_text_answer_goes_to_the_scorer_as_it_is() -> None:
 
 def test_what_cannot_be_scored_says_why() -> None:
     assert "meta.gym" in str(judge("4", {}).error)
-    assert "meta.gym.entry" in str(judge("4", {"gym": {"dataset": "chain_sum"}}).error)
+    assert "no reference, and none in meta.gym.entry" in str(
+        judge("4", {"gym": {"dataset": "chain_sum"}}).error
+    )
+    assert "no reference" in str(judge("4", {"gym": {"dataset": "chain_sum", "entry": "4"}}).error)
     unknown = {"gym": {"dataset": "nope", "entry": {"answer": "4"}}}
     assert judge("4", unknown).error == "reasoning-gym has no dataset 'nope'"
 
