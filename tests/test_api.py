@@ -79,7 +79,7 @@ def test_a_run_is_read_round_by_round(path: Path) -> None:
     assert run.final is None and run.manifest.device == "cpu"
     assert [event["kind"] for event in run.events] == ["gate", "end"]
     assert run.tasks("train") == [TASK]
-    with pytest.raises(RunFolderError, match="has no rows of 'reward'; there are: generate"):
+    with pytest.raises(RunFolderError, match="has no rows of 'reward'; available: generate"):
         run.rounds[1].samples()
 
 

@@ -13,18 +13,21 @@ from selfrefine.report.words import number
 
 def command(
     source: Annotated[
-        str, typer.Argument(help="A file, or KIND:NAME; without one the kinds are listed.")
+        str, typer.Argument(help="A file, or KIND:NAME. Without one, the kinds are listed.")
     ] = "",
     output: Output = "-",
-    n: Annotated[int | None, typer.Option("-n", help="How many tasks at most.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Maximum number of tasks.")] = None,
     seed: SeedOption = None,
     template: Annotated[
-        str | None, typer.Option("--template", help="The prompt, with {source} where the text goes.")
+        str | None,
+        typer.Option("--template", help="Template of each prompt; {source} is replaced by the task's text."),
     ] = None,
-    suffix: Annotated[str, typer.Option("--suffix", help="Text after each prompt.")] = "",
-    prompt_field: Annotated[str | None, typer.Option("--prompt-field", help="A row's prompt column.")] = None,
+    suffix: Annotated[str, typer.Option("--suffix", help="Text appended to each prompt.")] = "",
+    prompt_field: Annotated[
+        str | None, typer.Option("--prompt-field", help="Column that holds the prompt.")
+    ] = None,
     reference_field: Annotated[
-        str | None, typer.Option("--reference-field", help="A row's reference column.")
+        str | None, typer.Option("--reference-field", help="Column that holds the reference.")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -32,7 +35,7 @@ def command(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tasks from a source, as JSON Lines: the beginning of the pipe.
+    """Print tasks from a source as JSON Lines, the start of a pipe.
 
     \b
       selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64

@@ -60,9 +60,9 @@ def located(source: str, options: TaskOptions, stream: Iterable[bytes] | None = 
         if text != text.encode(errors="ignore").decode():
             raise ConfigError(f"{text!r}: template, suffix and system message must be UTF-8 text")
     if options.template is not None and PLACEHOLDER not in options.template:
-        raise ConfigError(f"the template has no {PLACEHOLDER}, where the source's text would stand")
+        raise ConfigError(f"the template has no {PLACEHOLDER}, which the task's text replaces")
     if source == "-" and stream is None:
-        raise UsageError("'-' reads tasks from a pipe, and there is none here")
+        raise UsageError("'-' reads tasks from a pipe, and stdin is not one")
     name, rest = _parse(source) if stream is None else ("-", "stdin" if source == "-" else source)
     kind = SOURCES.get(name)
     options = msgspec.structs.replace(checked_options(kind, source, options), stream=stream)
@@ -92,7 +92,7 @@ def _parse(source: str) -> tuple[str, str]:
         return "jsonl", source
     meant = near(name, SOURCES)
     spellings = ", ".join(kind.spelling for kind in listing())
-    hint = f"did you mean {meant}:{rest}?" if meant else f"there are {spellings}"
+    hint = f"did you mean {meant}:{rest}?" if meant else f"known: {spellings}"
     raise ConfigError(f"{source}: no such file or task source; {hint}")
 
 
@@ -113,4 +113,4 @@ def _identified(source: str, found: Iterator[Located]) -> Iterator[Located]:
             ids.check(identity, where)
         yield where, msgspec.structs.replace(task, id=identity)
     if number == 0:
-        raise DataError(f"{'stdin' if source == '-' else source}: there are no tasks in it")
+        raise DataError(f"{'stdin' if source == '-' else source}: no tasks in it")
