@@ -14,12 +14,13 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from selfrefine.config import Config
-from selfrefine.errors import RunFolderError, UsageError
+from selfrefine.errors import DataError, RunFolderError, UsageError
 from selfrefine.layers import flatten, resolve
 from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
 from selfrefine.runfolder.summaries import FinalSummary, GateDecision, RoundSummary, RunManifest
+from selfrefine.words import count
 
 T = TypeVar("T")
 RUNS_DIR = Path("runs")
@@ -104,7 +105,7 @@ class OpenedRun:
         self.name = self._run.name
 
     def __repr__(self) -> str:
-        return f"OpenedRun({str(self.path)!r}, {self._run.next_round()} rounds)"
+        return f"OpenedRun({str(self.path)!r}, {count(max(0, self._run.next_round() - 1), 'round')})"
 
     @property
     def manifest(self) -> RunManifest:
@@ -186,11 +187,18 @@ def reward(name: str, samples: Iterable[Sample | Mapping[str, Any]], **settings:
         raise UsageError("reward() takes a name; name your own function by its file: mine.py:function")
     spec = parse_spec(name)
     scorers = build([spec], RewardOptions(settings={spec.name: settings} if settings else {}))
-    rows = [
-        row if isinstance(row, Sample) else decode_sample(msgspec.json.encode(row), f"samples:{number}")
-        for number, row in enumerate(samples, 1)
-    ]
+    rows = [_sample(row, f"samples:{number}") for number, row in enumerate(samples, 1)]
     return [row.rewards[-1] for row in score(rows, scorers)]
+
+
+def _sample(row: Sample | Mapping[str, Any], where: str) -> Sample:
+    if isinstance(row, Sample):
+        return row
+    try:
+        line = msgspec.json.encode(row)
+    except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair is a ValueError
+        raise DataError(f"{where}: cannot be written as JSON: {error}") from None
+    return decode_sample(line, where)
 
 
 def _samples(folder: RoundDir, stage: str) -> Rows[Sample]:

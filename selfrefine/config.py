@@ -223,6 +223,29 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = None
     invert: Annotated[bool, says("Train on 1 - reward: the control of the recipe `sabotage`.")] = False
+    timeout_s: Annotated[
+        PositiveFloat | None,
+        says(
+            "Time limit in seconds for one call of a reward of your own or of a plugin. A call scores one "
+            "row, or a prompt's rows for a group reward; beyond the limit these are unscored. Without "
+            "`isolate` it cannot interrupt a C function that never returns to Python."
+        ),
+    ] = None
+    isolate: Annotated[
+        bool,
+        says(
+            "Run rewards of your own and of plugins in a separate process. A crash there leaves the rows of "
+            "one call unscored, and the run goes on."
+        ),
+    ] = False
+    isolate_memory_gib: Annotated[
+        PositiveFloat,
+        says(
+            "With `isolate`: address space of that process in GiB. Beyond it the row is unscored "
+            "(MemoryError). A reward that loads torch needs more than the default."
+        ),
+    ] = 4.0
+    isolate_cpu_s: Annotated[PositiveFloat, says("With `isolate`: CPU time of one call, in seconds.")] = 60.0
     settings: Annotated[
         dict[str, dict[str, Any]],
         says("A table for each reward, such as `reward.numeric.tolerance=0.01`."),

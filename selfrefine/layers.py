@@ -19,7 +19,7 @@ from msgspec import Struct
 from selfrefine.config import Config, ObjectiveConfig
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
-from selfrefine.registry import converted, refusal, registry, split
+from selfrefine.registry import converted, outside_code, refusal, registry, require_finite, split
 from selfrefine.words import near, nearest
 
 Layer = tuple[str, Mapping[str, Any]]
@@ -48,6 +48,7 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
         check_key(given, origin)
+        require_finite(given, value)
         if isinstance(value, str) and not value.isascii() and value != value.encode(errors="ignore").decode():
             raise ConfigError(f"{_said(origin)}: {given}: not UTF-8 text")
         key = _in_full(given, objective, origin, value)
@@ -139,7 +140,8 @@ def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
     """
     own, kind = config.objective, registry("objective").get(config.objective.name)
     settings = objective_settings(own)
-    unread = dict(kind.unread(settings))
+    with outside_code("objective", kind.name, kind.origin):
+        unread = dict(kind.unread(settings))
     if not kind.needs_reference:
         unread["reference"] = f"{own.name} does not use it"
     for key, why in unread.items():

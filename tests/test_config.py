@@ -124,6 +124,25 @@ def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        # a range with one end lets infinity pass, one without ends nan; a manifest can hold neither
+        ("train.lr", float("inf")),
+        ("train.epochs", float("nan")),
+        ("guards.length_warn", float("inf")),
+        ("alarms.kl", float("inf")),
+        ("objective.kl", float("nan")),
+        ("reward.numeric.tolerance", float("inf")),
+        ("select.band", [0.1, float("nan")]),
+        ("tasks.settings.p", float("-inf")),
+    ],
+)
+def test_a_number_is_finite(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"setting {key.replace('.', '[.]')}: .* is not a finite number"):
+        resolve([("flag", {"objective.name": "grpo", key: value})])
+
+
+@pytest.mark.parametrize(
     ("key", "given", "said"),
     [
         (

@@ -18,6 +18,7 @@ from selfrefine.cli import (
     gate,
     generate,
     kinds,
+    model,
     recipes,
     reward,
     runs,
@@ -25,15 +26,11 @@ from selfrefine.cli import (
     show,
     tasks,
 )
+from selfrefine.cli.help import CONTEXT, App
 from selfrefine.runfolder.jsonl import write_stdout
 
-app = typer.Typer(
-    name="selfrefine",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = App(name="selfrefine", pretty_exceptions_enable=False, context_settings=CONTEXT)
+LOOP, RUNS, NAMES = "The loop", "Runs and adapters", "Lists and checks"
 
 
 def _version(wanted: bool) -> None:
@@ -64,16 +61,17 @@ def root(
     """
 
 
-app.command("tasks")(tasks.command)
+app.command("tasks", rich_help_panel=LOOP)(tasks.command)
 for verb in (generate, critique, reward, select, finetune, evaluate):
-    app.command(verb.VERB.name)(verb.VERB.command())
-app.command("show")(show.command)
-app.command("gate")(gate.command)
-app.command("cycle")(cycle.command)
-app.command("compare")(compare.command)
-app.command("doctor")(doctor.command)
-app.add_typer(runs.app, name="runs")
-app.add_typer(recipes.app, name="recipes")
-app.add_typer(kinds.rewards, name="rewards")
-app.add_typer(kinds.objectives, name="objectives")
-app.add_typer(adapter.app, name="adapter")
+    app.command(verb.VERB.name, rich_help_panel=LOOP)(verb.VERB.command())
+app.command("gate", rich_help_panel=LOOP)(gate.command)
+app.command("cycle", rich_help_panel=LOOP)(cycle.command)
+app.add_typer(runs.app, name="runs", rich_help_panel=RUNS)
+app.command("show", rich_help_panel=RUNS)(show.command)
+app.command("compare", rich_help_panel=RUNS)(compare.command)
+app.add_typer(adapter.app, name="adapter", rich_help_panel=RUNS)
+app.add_typer(model.app, name="model", rich_help_panel=RUNS)
+app.add_typer(recipes.app, name="recipes", rich_help_panel=NAMES)
+app.add_typer(kinds.rewards, name="rewards", rich_help_panel=NAMES)
+app.add_typer(kinds.objectives, name="objectives", rich_help_panel=NAMES)
+app.command("doctor", rich_help_panel=NAMES)(doctor.command)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine import recipes
+from selfrefine import recipes, streams
+from selfrefine.cli import complete
 from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.cli.help import MODEL, OUTPUT, RUN
 from selfrefine.compute import plain
 from selfrefine.errors import ConfigError, UsageError
 from selfrefine.layers import Settings, flatten, parse_set, read_toml, resolve
@@ -27,36 +29,82 @@ if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession, Session
 
 RUNS_DIR = Path("runs")
+CONFIGS = Path(__file__).parent.parent / "configs"
 
-Input = Annotated[str, typer.Argument(help="JSON Lines file, - for stdin.")]
-Output = Annotated[str, typer.Option("-o", "--output", help="Where the rows go, - for stdout.")]
+Input = Annotated[str, typer.Argument(help="A JSON Lines file, or - for stdin.")]
+Output = Annotated[
+    str,
+    typer.Option(
+        "-o", "--output", help="Write the rows to this file, or - for stdout.", rich_help_panel=OUTPUT
+    ),
+]
 RunOption = Annotated[
     str | None,
-    typer.Option("--run", help="Read and write the first uncommitted round of this run (name or folder)."),
+    typer.Option(
+        "--run",
+        help="Do this stage of the next round of a run, given by name or folder.",
+        rich_help_panel=RUN,
+        autocompletion=complete.runs,
+    ),
 ]
 ConfigOption = Annotated[
-    str | None, typer.Option("--config", help="A TOML file, or a shipped one: demo, demo-text.")
+    str | None,
+    typer.Option(
+        "--config",
+        help="Read settings from a TOML file, or a shipped one: demo, demo-text.",
+        autocompletion=complete.configs,
+    ),
 ]
 RecipeOption = Annotated[
-    str | None, typer.Option("--recipe", help="The method: a name of `selfrefine recipes ls`, or a file.")
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Use this method: a name from `selfrefine recipes ls`, or a file.",
+        autocompletion=complete.recipes,
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting, such as train.lr=1e-4. Repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any other setting, such as train.lr=1e-4. Repeatable.",
+        autocompletion=complete.settings,
+    ),
 ]
-MODEL_HELP = "smollm2 (embedded), a folder, a hub id, or scripted[:rules.jsonl]."
-SEED_HELP = "Everything random follows from it. [0]"
-ModelOption = Annotated[str | None, typer.Option("--model", help=MODEL_HELP)]
+MODEL_HELP = "The embedded model smollm2, a folder, a hub id, or scripted[:rules.jsonl]. [smollm2]"
+SEED_HELP = "Seed of everything random. [0]"
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help=MODEL_HELP, rich_help_panel=MODEL, autocompletion=complete.models),
+]
 SeedOption = Annotated[int | None, typer.Option("--seed", help=SEED_HELP)]
 SummaryOption = Annotated[
-    str | None, typer.Option("--summary-json", metavar="FILE", help="The summary as one JSON object.")
+    str | None,
+    typer.Option(
+        "--summary-json",
+        metavar="FILE",
+        help="Write the summary to this file as JSON.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 DriftOption = Annotated[
-    bool, typer.Option("--allow-drift", help="Go on although settings differ from the run's; recorded.")
+    bool,
+    typer.Option(
+        "--allow-drift",
+        help="Continue although settings differ from the run's. The run records it.",
+        rich_help_panel=RUN,
+    ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="JSON Lines even where stdout is a terminal.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON Lines on a terminal, too.", rich_help_panel=OUTPUT),
+]
 TrustOption = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run Python code that the model's repository ships.")
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run Python code from the model's repository.", rich_help_panel=MODEL
+    ),
 ]
 
 
@@ -87,7 +135,8 @@ def settings(
         for layer in (flatten(file), flatten(said)):
             if own is not None and list(layer.get("reward.use", own)) != own:
                 raise ConfigError(
-                    f"recipe {name} trains on {', '.join(own)}: name what measures with --measure, not -r"
+                    f"recipe {name} trains on {', '.join(own)}, not on another reward: drop -r, and name the "
+                    "reward that measures with --measure"
                 )
     layers += [("file", file), ("flag", said)]
     resolved = resolve(layers)
@@ -104,20 +153,23 @@ def config_path(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    folder = Path(__file__).parent.parent / "configs"
-    shipped = folder / f"{name}.toml"
+    shipped = CONFIGS / f"{name}.toml"
     if path.name == name and shipped.is_file():
         return shipped
-    names = ", ".join(sorted(p.stem for p in folder.glob("*.toml")))
-    hint = f" (--recipe {name} is a method)" if name in recipes.names() else ""
-    raise ConfigError(f"--config {name}: there is no such file, and the shipped ones are: {names}{hint}")
+    names = ", ".join(shipped_configs())
+    hint = f"; did you mean --recipe {name}?" if name in recipes.names() else ""
+    raise ConfigError(f"--config {name}: no such file{hint} (shipped ones: {names})")
+
+
+def shipped_configs() -> list[str]:
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
 def need_input(ctx: typer.Context, source: str) -> None:
     """With nothing on stdin and a terminal there is nothing to wait for: show the help."""
     if source == "-" and sys.stdin is not None and sys.stdin.isatty():
         sys.stderr.write(ctx.get_help() + "\n")
-        raise UsageError("nothing to read: give a file, a pipe, or --run")
+        raise UsageError("nothing to read: name a file, pipe rows in, or use --run")
 
 
 def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
@@ -186,7 +238,8 @@ def run_session(run: Run, settings: Settings, reporter: ConsoleReporter, like: S
 
 def on_terminal() -> bool:
     """Whether somebody reads stdout as it comes."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    stdout = streams.writing()
+    return stdout is not None and stdout.isatty()
 
 
 class _Page(io.StringIO):
@@ -221,8 +274,9 @@ def print_json(value: object) -> None:
 
 
 @contextmanager
-def reporting() -> Iterator[ConsoleReporter]:
-    with stoppable() as stop:
+def reporting(name: str = "") -> Iterator[ConsoleReporter]:
+    """`name`: the command's, for what is said after a signal."""
+    with stoppable(name) as stop:
         yield ConsoleReporter(stop)
 
 

@@ -32,11 +32,11 @@ VERB = Verb(
     name="critique",
     about="""The model criticises its answers and revises them; the summary says whether that helped.
 
-    Right after revision stands beside right after fresh samples at the same token cost, and every pass counts
-    wrong→right and right→wrong. Revisions are rows of their own (`parent_id`).
+    It compares revised answers with fresh samples of the same token cost, and counts wrong→right and
+    right→wrong for each pass. Revisions are rows of their own (`parent_id`).
 
     \b
-      selfrefine critique samples.jsonl -r coverage --feedback rewards > revised.jsonl
+      selfrefine critique in.jsonl -r coverage --feedback rewards > revised.jsonl
     """,
     flags=(
         Flag(
@@ -47,7 +47,7 @@ VERB = Verb(
         ),
         Flag("critique.passes", "Critique and revise this often, until ok. [1]"),
         Flag("critique.feedback", "rewards: the critic sees what the rewards found missing. [none]"),
-        Flag("critique.critic_model", "A bigger critic; the policy itself without."),
+        Flag("critique.critic_model", "Model that criticises. Not set: the policy itself."),
         Flag("critique.critique_prompt", "critique, rubric, or a template file."),
         Flag("critique.revise_prompt", "revise, or a template file."),
         Flag(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import checks, common, complete
 from selfrefine.cli.common import (
     ConfigOption,
     DriftOption,
@@ -18,30 +18,76 @@ from selfrefine.cli.common import (
     SummaryOption,
     TrustOption,
 )
+from selfrefine.cli.help import OUTPUT, RUN
 
 Name = Annotated[
-    str | None, typer.Option("--run", help="Name or folder: continued where it exists, else made.")
+    str | None,
+    typer.Option(
+        "--run",
+        help="Name or folder of the run: continued if it exists, made if not.",
+        rich_help_panel=RUN,
+        autocompletion=complete.runs,
+    ),
 ]
-Tasks = Annotated[str | None, typer.Option("--tasks", help="The source; see `selfrefine tasks`.")]
+Tasks = Annotated[
+    str | None,
+    typer.Option(
+        "--tasks", help="Where the tasks come from: a file, or KIND:NAME.", autocompletion=complete.sources
+    ),
+]
 Rewards = Annotated[
     list[str] | None,
-    typer.Option("-r", "--reward", metavar="NAME[:W]", help="What is trained on. Repeatable."),
+    typer.Option(
+        "-r",
+        "--reward",
+        metavar="NAME[:W]",
+        help="Train on this reward. Repeatable.",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Measures = Annotated[
-    list[str] | None, typer.Option("--measure", metavar="NAME", help="What measures, if something else.")
+    list[str] | None,
+    typer.Option(
+        "--measure",
+        metavar="NAME",
+        help="Measure by this reward. [those trained on]",
+        autocompletion=complete.kinds("reward"),
+    ),
 ]
 Rounds = Annotated[int | None, typer.Option(help="Stop after this many rounds. [3]")]
-Until = Annotated[float | None, typer.Option(help="Stop when the gate tasks reach this.")]
-MaxMinutes = Annotated[float | None, typer.Option(help="Begin no round after this time.")]
+Until = Annotated[
+    float | None, typer.Option(help="Stop when the mean reward on the gate tasks reaches this.")
+]
+MaxMinutes = Annotated[float | None, typer.Option(help="Start no new round after this many minutes.")]
 Samples = Annotated[int | None, typer.Option("-n", help="Samples per prompt. [8]")]
 Gate = Annotated[
-    str | None, typer.Option("--gate", help="strict, significant, or off: keep every round. [significant]")
+    str | None,
+    typer.Option(
+        "--gate",
+        help="How strict the gate is: strict, significant, or off (keep every round). [significant]",
+        autocompletion=complete.values("gate.mode"),
+    ),
 ]
-Critique = Annotated[int | None, typer.Option("--critique", help="Critique passes; 0 is off. [0]")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the plan; load and write nothing.")]
-Require = Annotated[bool, typer.Option("--require-improvement", help="Exit with 9 when no round was kept.")]
+Critique = Annotated[
+    int | None, typer.Option("--critique", help="Critique and revise each answer this often. [0]")
+]
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Print the plan, and neither load a model nor write a file.", rich_help_panel=OUTPUT
+    ),
+]
+Require = Annotated[
+    bool,
+    typer.Option(
+        "--require-improvement", help="Exit with code 9 if no round is kept.", rich_help_panel=OUTPUT
+    ),
+]
 OrNew = Annotated[
-    bool, typer.Option("--or-new", help="Where the run was made otherwise, make NAME-2 instead.")
+    bool,
+    typer.Option(
+        "--or-new", help="If the settings differ from the run's, start NAME-2.", rich_help_panel=RUN
+    ),
 ]
 
 
@@ -92,13 +138,14 @@ def command(
         critique__passes=critique,
         gate__mode=gate,
     )
+    checks.outputs(summary_json)
     if dry_run:
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
 
         write_stdout(plan(common.settings(config, set_, given).config).encode())
         return
-    with common.reporting() as reporter:
+    with common.reporting("cycle") as reporter:
         summary = loop(
             run, config, set_, given, reporter, or_new=or_new, drift=allow_drift, trust=trust_remote_code
         )
@@ -128,37 +175,43 @@ def loop(
     trust: bool,
 ) -> dict[str, Any]:
     """Make the run or go on with it, until one of its ends; returns the summary of its end."""
-    from selfrefine.cli.open_run import come_back, create_run, recorded, run_path, same_or_free
+    from selfrefine.cli import open_run
     from selfrefine.report.ending import ending, summary
     from selfrefine.runfolder.manifest import redacted
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
 
-    path = run_path(name or new_name(common.RUNS_DIR))
+    path = open_run.run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
+    if old and not or_new:
+        open_run.check_settings(old, resolved, allow_drift=drift)
+    else:
+        open_run.check_names(resolved)
     asked = common.session(resolved, reporter, trust=trust)
-    if old and or_new and (other := same_or_free(path, resolved, asked)) != path:
+    if old and or_new and (other := open_run.same_or_free(path, resolved, asked)) != path:
         reporter.say(f"{path} was made with other settings or versions")
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
         asked = common.session(resolved, reporter, trust=trust)  # of another model and critic, perhaps
-    if resolved.config.cycle.rounds:
-        asked.engine.trainer()  # refused now, not when the first round is to learn
-    run = old or create_run(str(path), resolved, asked)
+    trains = resolved.config.cycle.rounds > 0
+    if old and trains:
+        asked.engine.trainer()  # refused now, not when the next round is to learn
+    run = old or open_run.create_run(str(path), resolved, asked, trains=trains)
     if name is None:  # the same command again would make another run
-        reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
+        reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.called}"
     reporter.say(f"{'continuing' if old else 'new run'} {run.path}")
     with run.lock():
         session = common.run_session(run, resolved, reporter, asked)
         if old:
-            come_back(session, resolved, allow_drift=drift)  # refused, it leaves the run as it was
-        with recorded(run):
+            open_run.come_back(session, resolved, allow_drift=drift)  # refused, it leaves the run as it was
+        with open_run.recorded(run):
             run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
             session.follow_budgets()
             ended = cycle(session)
             run.events.append("end", why=ended.why)
-    reporter.console.print(ending(run, ended, session.self_measured))
+    # Unwrapped: its commands are copied, and a line break within one would end it.
+    reporter.console.print(ending(run, ended, session.self_measured), soft_wrap=True)
     told: dict[str, Any] = summary(run, ended)
     return told

@@ -10,20 +10,26 @@ from selfrefine.cli import common
 from selfrefine.cli.verb import Asked, Flag, Verb
 
 if TYPE_CHECKING:
+    from selfrefine.config import Config
     from selfrefine.stages.session import RunSession
+
+
+def _check(config: Config) -> None:
+    from selfrefine.errors import UsageError
+    from selfrefine.steps.scoring import measuring_specs
+
+    if not config.evaluate.measure:
+        raise UsageError("no measure: name a reward, such as -m numeric (`selfrefine rewards ls`)")
+    measuring_specs(config)
 
 
 def _filter(asked: Asked) -> dict[str, Any]:
     import msgspec
 
     from selfrefine.cli.stream import filtered, read_tasks
-    from selfrefine.errors import UsageError
     from selfrefine.report.words import with_interval
     from selfrefine.stages.measure import Measure, Measured, MeasureSummary
     from selfrefine.stats import interval
-
-    if not asked.settings.config.evaluate.measure:
-        raise UsageError("say what measures: -m numeric, -m gym, …")
 
     class Alone(Measure):
         def summary(self, total: Measured) -> MeasureSummary:
@@ -66,7 +72,8 @@ VERB = Verb(
     With --run: the candidate of the first uncommitted round on the run's gate tasks.
 
     \b
-      selfrefine tasks gym:chain_sum --seed 1 -n 200 | selfrefine evaluate -m gym --adapter adapter
+      selfrefine tasks gym:chain_sum --seed 1 -n 200 |
+          selfrefine evaluate -m gym --adapter adapter
     """,
     flags=(
         Flag(
@@ -78,9 +85,10 @@ VERB = Verb(
         Flag("evaluate.n", names=("-n",)),
         Flag("evaluate.temperature"),
         Flag("evaluate.max_new_tokens", "Longest answer. [128]"),
-        Flag("generate.system"),
+        Flag("generate.system", metavar="TEXT"),
     ),
     filter=_filter,
+    check=_check,
     in_run=_in_run,
     output=Annotated[str | None, typer.Option("-o", "--output", help="The scored answers.")],
     output_default=None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli.select import CHOOSING
+from selfrefine.cli.select import CHOOSING, check
 from selfrefine.cli.verb import Asked, Flag, Verb
 
 if TYPE_CHECKING:
@@ -29,16 +29,18 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.cli.common import table
     from selfrefine.report.words import summary_line
     from selfrefine.stages.finetune import Finetune, FolderPlace
-    from selfrefine.steps.finetune import Policies
+    from selfrefine.steps.finetune import Policies, check_fit
 
     config, reporter, out = asked.settings.config, asked.reporter, Path(asked.output or "adapter")
     reporter.stop.way_on = "no adapter was written"
     _check(asked, out)
     rows, selection = _chosen(asked)
+    reporter.check()
     adapter = Path(config.adapter) if config.adapter else None
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
     )
+    check_fit(rows, config.objective)
     stage = Finetune(asked.session)
 
     def ring(alarms: Any) -> None:
@@ -77,7 +79,8 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     from selfrefine.errors import NothingToLearnError, UsageError
     from selfrefine.objectives.fit import check_rows
     from selfrefine.report.words import summary_line
-    from selfrefine.steps.select import select, why_nothing
+    from selfrefine.steps.select import select
+    from selfrefine.steps.select_nothing import why_nothing
 
     try:
         rows = list(read_lessons(asked.source, asked.reporter.say))
@@ -98,7 +101,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     chosen = select(rows, config.select)
     asked.reporter.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
-        raise NothingToLearnError(why_nothing(chosen.counts))
+        raise NothingToLearnError(why_nothing(rows, config.select, chosen.counts))
     return chosen.rows, chosen.counts
 
 
@@ -119,7 +122,7 @@ VERB = Verb(
     a row a step. LoRA rank and targets, token budget, warm-up and the rest: --set train.lora.r=8 …
 
     \b
-      selfrefine finetune scored.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
+      selfrefine finetune in.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
     """,
     flags=(
         *CHOOSING,
@@ -134,6 +137,7 @@ VERB = Verb(
         Flag("train.start", "base: a fresh adapter; adapter: continue --adapter."),
     ),
     filter=_filter,
+    check=check,
     in_run=_in_run,
     output=Annotated[str, typer.Option("-o", "--output", help="The adapter's folder.")],
     output_default="adapter",

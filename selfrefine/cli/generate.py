@@ -41,7 +41,8 @@ VERB = Verb(
     Prompts are computed once for all their samples. A sample depends on seed, task id and index only.
 
     \b
-      selfrefine tasks gym:chain_sum -n 16 | selfrefine generate -n 8 --max-new-tokens 24 > samples.jsonl
+      selfrefine tasks gym:chain_sum -n 16 |
+          selfrefine generate -n 8 --max-new-tokens 24 > samples.jsonl
     """,
     flags=(
         Flag("generate.n", names=("-n",)),
@@ -51,8 +52,8 @@ VERB = Verb(
         Flag("generate.min_p"),
         Flag("generate.repetition_penalty"),
         Flag("generate.max_new_tokens"),
-        Flag("generate.stop"),
-        Flag("generate.system"),
+        Flag("generate.stop", metavar="TEXT"),
+        Flag("generate.system", metavar="TEXT"),
     ),
     filter=_filter,
 )

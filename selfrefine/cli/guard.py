@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +15,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from selfrefine import streams
 from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.runfolder.jsonl import StdoutClosed
+
+GRACE_S = 0.5
 
 
 def guarded(app: Callable[[], Any]) -> int:
@@ -22,7 +27,8 @@ def guarded(app: Callable[[], Any]) -> int:
     if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        app()
+        with streams.held():
+            app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StdoutClosed as closed:
@@ -61,35 +67,91 @@ def _report_bug() -> None:
 
 
 class Stop:
-    """A signal that arrived; `check` raises it between batches."""
+    """A signal that arrived; `check` raises it between batches. `name`: the command's, for its messages."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
         self.signum = 0
         self.way_on = "run the same command again to continue"
+        self._prefix = f"{name}: " if name else ""
+        self._unsaid = [True]
+
+    def answer(self, signum: int) -> None:
+        """Say, once, that the signal was noticed. From the handler or from the watching thread."""
+        with suppress(IndexError, OSError):  # said already (a pop is atomic), or nobody may be listening
+            self._unsaid.pop()
+            again = "press Ctrl-C" if signum == signal.SIGINT else "send SIGTERM"
+            note = f"\n{self._prefix}finishing the running batch; {again} again to stop at once\n"
+            os.write(2, note.encode())
 
     def check(self) -> None:
         if self.signum:
             name = signal.Signals(self.signum).name
-            raise Interrupted(f"stopped by {name} after the running batch; {self.way_on}", self.signum)
+            raise Interrupted(
+                f"{self._prefix}stopped by {name} after the running batch; {self.way_on}", self.signum
+            )
 
 
 @contextmanager
-def stoppable() -> Iterator[Stop]:
+def stoppable(name: str = "") -> Iterator[Stop]:
     """Inside, the first SIGINT or SIGTERM lets the batch finish; a second one stops at once."""
-    stop = Stop()
+    stop = Stop(name)
 
     def handle(signum: int, _frame: FrameType | None) -> None:
         if stop.signum:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         stop.signum = signum
-        note = "\nfinishing the running batch; once more to stop at once\n"
-        with suppress(OSError):  # nobody may be listening
-            os.write(2, note.encode())
+        stop.answer(signum)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield stop
+        with _watched(stop):
+            yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(stop: Stop) -> Iterator[None]:
+    """Signals are answered by a thread too: Python runs a handler between two steps of the interpreter, and a
+    matrix product or a backward pass may be one step for a minute."""
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    before = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, args=(reads, stop), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writes)  # ends the thread
+        watcher.join()
+        os.close(reads)
+
+
+def watch(
+    reads: int,
+    stop: Stop,
+    sleep: Callable[[float], object] = time.sleep,
+    end: Callable[[int], object] = os._exit,
+) -> None:
+    """Answer the first signal whose number arrives on `reads`, end the process at the second."""
+    seen = False
+    while number := os.read(reads, 1):
+        if number[0] not in (signal.SIGINT, signal.SIGTERM):
+            continue
+        if seen:
+            sleep(GRACE_S)  # the handler ends it as the shell expects, where it gets to run
+            end(128 + number[0])
+        seen = True
+        stop.answer(number[0])
+
+
+def _deaf() -> None:
+    """A forked child must not write its signals into its parent's pipe: one Ctrl-C would count as two."""
+    with suppress(ValueError):
+        signal.set_wakeup_fd(-1)
+
+
+os.register_at_fork(after_in_child=_deaf)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete
 from selfrefine.cli.common import JsonOption
+from selfrefine.cli.help import App
 
 
 def _group(what: str, example: str) -> typer.Typer:
-    app = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, help=f"List and show the {what}s there are."
-    )
+    app = App(help=f"List and show the {what}s there are.")
 
     @app.command("ls", help=f"The {what}s, one a line.\n\n\b\n  selfrefine {what}s ls")
     def ls(json_: JsonOption = False) -> None:
@@ -32,7 +31,9 @@ def _group(what: str, example: str) -> typer.Typer:
         help=f"What it needs, its settings, what its file says.\n\n\b\n  selfrefine {what}s show {example}",
     )
     def show(
-        name: Annotated[str, typer.Argument(help="A name that `ls` lists, or path/to/file.py:name.")],
+        name: str = typer.Argument(
+            help="A name that `ls` lists, or path/to/file.py:name.", autocompletion=complete.kinds(what)
+        ),
         json_: JsonOption = False,
     ) -> None:
         from selfrefine.cli.reference_kinds import everything

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import common, complete
 from selfrefine.cli.common import JsonOption
+from selfrefine.cli.help import App
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List and show the shipped methods.")
+app = App(help="List and show the shipped methods.")
 
 
 @app.command("ls")
@@ -32,7 +33,11 @@ def ls(json_: JsonOption = False) -> None:
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="A recipe's name, or a file of your own.")]) -> None:
+def show(
+    name: Annotated[
+        str, typer.Argument(help="A recipe's name, or a file of your own.", autocompletion=complete.recipes)
+    ],
+) -> None:
     """The file itself: the paper, what is like it and what is not, and the settings.
 
     \b

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
+
+if TYPE_CHECKING:
+    from selfrefine.config import Config
 
 CHOOSING = (
     Flag(
@@ -18,6 +21,12 @@ CHOOSING = (
     Flag("select.learn", "answers, revisions, critiques or both turns. [answers]"),
 )
 """`finetune` has them too: it selects first."""
+
+
+def check(config: Config) -> None:
+    from selfrefine.steps import select
+
+    select.check(config.select)
 
 
 def _filter(asked: Asked) -> Any:
@@ -41,8 +50,8 @@ VERB = Verb(
     through, truncated ones only with the groups of a policy gradient. Each row says what it teaches.
 
     \b
-      selfrefine select scored.jsonl --min-reward 1 --max-per-prompt 2 > chosen.jsonl
-      selfrefine select scored.jsonl --select pairs --set select.margin=0.2 > pairs.jsonl
+      selfrefine select in.jsonl --min-reward 1 --max-per-prompt 2 > out.jsonl
+      selfrefine select in.jsonl --select pairs --set select.margin=0.2 > p.jsonl
     """,
     flags=(
         *CHOOSING,
@@ -53,5 +62,6 @@ VERB = Verb(
         ),
     ),
     filter=_filter,
+    check=check,
     asks_model=False,
 )

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET, Struct
@@ -109,8 +110,18 @@ def filtered(
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
     reporter.stop.way_on = "the rows written so far are complete"
-    units = units_of(stage, rows)  # before the bar, whose clock is that of the work
+    counted = _Counted(rows)
+    units = units_of(stage, counted)  # before the bar, whose clock is that of the work
+    reporter.check()
+    if total is None and (lines := _lines_of(asked.source)):
+        total = stage.expected(range(lines))  # type: ignore[arg-type]  # a number of rows is all it takes
     with reporter.stage(stage.title, total) as bar:
+
+        def know_total() -> None:
+            if counted.ended:
+                bar.total = stage.expected(range(counted.rows))  # type: ignore[arg-type]
+
+        know_total()
         with rows_to(output) as write:
 
             def emit(made: list[Sample]) -> None:
@@ -123,6 +134,7 @@ def filtered(
                     reporter.stop.way_on = (
                         "nothing was written: the output file is made when all rows are done"
                     )
+                know_total()
                 reporter.check()
 
             summary = as_stream(stage, units, emit, reporter, bar)
@@ -130,6 +142,29 @@ def filtered(
     if readable:
         view(shown)
     return summary
+
+
+class _Counted:
+    """Rows as they pass, counted: at the end of a stream its length is known before the work is done."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        self._iterator = iter(rows)
+        self.rows, self.ended = 0, False
+
+    def __iter__(self) -> Iterator[Any]:
+        for row in self._iterator:
+            self.rows += 1
+            yield row
+        self.ended = True
+
+
+def _lines_of(source: str) -> int | None:
+    """How many rows a JSON Lines file has, give or take its blank lines; None for anything else."""
+    path = Path(source)
+    if path.suffix != ".jsonl" or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
 
 
 @contextmanager

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
-from selfrefine.report.words import number
 
 
 def command(
     source: Annotated[
-        str, typer.Argument(help="A file, or KIND:NAME. Without one, the kinds are listed.")
+        str,
+        typer.Argument(
+            help="A file, or KIND:NAME. Without one, the kinds are listed.", autocompletion=complete.sources
+        ),
     ] = "",
     output: Output = "-",
     n: Annotated[int | None, typer.Option("-n", help="Maximum number of tasks.")] = None,
@@ -71,4 +74,4 @@ def command(
             show(task_view(task))
         return
     count = write_tasks(found, output)
-    sys.stderr.write(f"tasks: {number(count)} task{'' if count == 1 else 's'} from {source}\n")
+    sys.stderr.write(f"tasks: {count:,} task{'' if count == 1 else 's'} from {source}\n")

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import checks, common, complete, help
 from selfrefine.errors import NothingSelectedError
 from selfrefine.layers import Settings, describe
 
 if TYPE_CHECKING:
+    from selfrefine.config import Config
     from selfrefine.stages.session import RunSession, Session
 
 
@@ -37,6 +38,7 @@ class Flag:
     config: bool = True
     also: str = ""
     """A second key that the same value sets."""
+    panel: str | None = None
 
     @property
     def parameter(self) -> str:
@@ -45,7 +47,13 @@ class Flag:
 
     def option(self) -> inspect.Parameter:
         names = self.names or ("--" + self.key.rpartition(".")[2].replace("_", "-"),)
-        option = typer.Option(*names, help=self.help or self._defined(), metavar=self.metavar)
+        option = typer.Option(
+            *names,
+            help=self.help or self._defined(),
+            metavar=self.metavar,
+            rich_help_panel=self.panel,
+            autocompletion=complete.values(self.key) if self.config else None,
+        )
         declared: Any = Annotated[self._kind() | None, option]
         return inspect.Parameter(
             self.parameter, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=declared
@@ -64,8 +72,8 @@ class Flag:
         return f"{setting.help}{more}{default}"
 
 
-MODEL = Flag("model", common.MODEL_HELP)
-ADAPTER = Flag("adapter", "A LoRA adapter folder on top of it.")
+MODEL = Flag("model", common.MODEL_HELP, panel=help.MODEL)
+ADAPTER = Flag("adapter", "Put this LoRA adapter on the model.", metavar="FOLDER", panel=help.MODEL)
 SEED = Flag("seed", common.SEED_HELP)
 _ALWAYS: dict[str, tuple[Any, Any]] = {
     "set_": (common.SetOption, None),
@@ -106,6 +114,8 @@ class Verb:
     output_default: str | None = "-"
     asks_model: bool = True
     json: bool = True
+    check: Callable[[Config], object] | None = None
+    """Refuses settings that the verb cannot work with, before a row is read."""
 
     def command(self) -> Callable[..., None]:
         """For typer: it reads the signature, which is made here."""
@@ -163,7 +173,11 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
-        with common.reporting() as reporter:
+        checks.settings(settings.config)
+        checks.outputs(typed["summary_json"], None if self.output_default == "adapter" else typed["output"])
+        if self.check is not None:
+            self.check(settings.config)
+        with common.reporting(self.name) as reporter:
             asked = Asked(
                 settings,
                 typed["source"],

@@ -1,16 +1,19 @@
 """The diagnostics side of a command: one console on stderr, one line per stage.
 
 On a terminal a stage shows a bar with rate, time left, running reward mean and a sample now and then, and
-the bar is gone when the line is printed. With NO_COLOR, TERM=dumb or no terminal the line is all there is.
+the bar is gone when the line is printed. Elsewhere (a log file, NO_COLOR, TERM=dumb) a plain line every 30
+seconds says how far it is. So do the verbs of a pipe: their bars would overwrite each other.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
 from selfrefine.report.safe_text import text
@@ -20,12 +23,22 @@ if TYPE_CHECKING:  # rich is loaded by the first console, not by `selfrefine --h
     from rich.console import Console, RenderableType
 
 EXAMPLE_EVERY_S = 3.0
+FIRST_UPDATE_S, UPDATE_EVERY_S = 10.0, 30.0
 _EXAMPLE_CHARACTERS = 200
 
 
 def is_lively(stream: TextIO) -> bool:
     """Whether colour and animation are welcome on `stream`. See https://no-color.org."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def in_a_pipe() -> bool:
+    """Whether another program reads our rows or writes those we read: it may draw on the same terminal."""
+    for stream in (sys.stdin, sys.stdout):
+        with suppress(AttributeError, OSError, ValueError):  # closed, or no file at all
+            if stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+                return True
+    return False
 
 
 def make_console(stream: TextIO | None = None) -> Console:
@@ -49,13 +62,14 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
 
     def __init__(self, name: str, total: int | None, done: int, clock: Callable[[], float]) -> None:
         self.name, self.total, self.done = name, total, done
+        self.noun = "rows"
         self.tokens = 0
         self.example: str | None = None
         self._resumed = done
         self._reward_sum, self._reward_count = 0.0, 0
         self._line: str | None = None
         self._clock = clock
-        self._began = clock()
+        self._began = self._advanced = clock()
         self._example_at = -EXAMPLE_EVERY_S
 
     def advance(
@@ -68,6 +82,7 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
         """Rows and tokens of a batch; reward as (sum, count) of its scored rows; a text worth showing."""
         self.done += rows
         self.tokens += tokens
+        self._advanced = self._clock()
         if reward is not None:
             self._reward_sum += reward[0]
             self._reward_count += reward[1]
@@ -75,7 +90,7 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
             self.example, self._example_at = example, self.elapsed_s
 
     def finish(self, line: str) -> None:
-        """The line printed when the stage ends, instead of the one made from the counts."""
+        """The line printed when the stage ends, instead of the one made from the counts; "" prints none."""
         self._line = line
 
     @property
@@ -83,25 +98,44 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
         return self._clock() - self._began
 
     @property
+    def _worked_s(self) -> float:
+        """Up to the last batch: a rate does not fall while the next one is under way, or after the last."""
+        return self._advanced - self._began
+
+    @property
     def left_s(self) -> float | None:
         """Seconds to go at this process's own pace: rows found done at a resume cost it nothing."""
         made = self.done - self._resumed
         if self.total is None or made <= 0:
             return None
-        return self.elapsed_s * max(self.total - self.done, 0) / made
+        left = self._worked_s * (self.total - self.done) / made - (self._clock() - self._advanced)
+        return left if left > 0 else None
 
     @property
     def reward_mean(self) -> float | None:
         return self._reward_sum / self._reward_count if self._reward_count else None
 
     def figures(self) -> list[str]:
-        """Rate, reward and time, as far as there is something to say."""
+        """Rate and reward, as far as there is something to say."""
         parts: list[str] = []
-        if self.tokens and self.elapsed_s > 0:
-            parts.append(f"{number(self.tokens / self.elapsed_s)} tok/s")
+        if self.tokens and self._worked_s > 0:
+            parts.append(f"{number(self.tokens / self._worked_s)} tok/s")
         if self.reward_mean is not None:
             parts.append(f"reward {self.reward_mean:.3f}")
         return parts
+
+    def update(self) -> str:
+        """How far the stage is, in one line, for where no bar is shown."""
+        made, parts = self.done - self._resumed, []
+        if self.done or self.total:
+            of = "" if self.total is None else f" of {number(self.total)}"
+            parts.append(f"{number(self.done)}{of} {self.noun}")
+        if not self.tokens and made > 0 and self._worked_s > 0:
+            parts.append(f"{number(float(made / self._worked_s))} {self.noun}/s")
+        left = "" if self.left_s is None else f", about {duration(self.left_s)} left"
+        return f"{self.name}: " + " · ".join(
+            [*parts, *self.figures(), f"{duration(self.elapsed_s)} so far{left}"]
+        )
 
     def line(self) -> str:
         """The stage in one line."""
@@ -109,7 +143,7 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
             return self._line
         of = "" if self.total in (None, self.done) else f" of {number(self.total or 0)}"
         return f"{self.name}: " + " · ".join(
-            [f"{number(self.done)}{of} rows", *self.figures(), duration(self.elapsed_s)]
+            [f"{number(self.done)}{of} {self.noun}", *self.figures(), duration(self.elapsed_s)]
         )
 
     def __rich__(self) -> RenderableType:
@@ -149,20 +183,46 @@ def stage(
     Its line is printed when the block ends well; after an exception the error is the only word.
     """
     progress = Progress(name, total, done, clock)
-    if console.is_terminal:
-        from rich.live import Live
-
-        # Redirection would send rows written to sys.stdout to this console, which is stderr: data lost
-        # from the pipe exactly when somebody watches.
-        with Live(
-            progress,
-            console=console,
-            transient=True,
-            refresh_per_second=4,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        ):
-            yield progress
-    else:
+    with (_bar if console.is_terminal and not in_a_pipe() else _lines)(console, progress):
         yield progress
-    console.print(text(progress.line()), soft_wrap=True)
+    if line := progress.line():
+        console.print(text(line), soft_wrap=True)
+
+
+@contextmanager
+def _bar(console: Console, progress: Progress) -> Iterator[None]:
+    from rich.live import Live
+
+    # Redirection would send rows written to sys.stdout to this console, which is stderr: data lost
+    # from the pipe exactly when somebody watches.
+    with Live(
+        progress,
+        console=console,
+        transient=True,
+        refresh_per_second=4,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ):
+        yield
+
+
+@contextmanager
+def _lines(console: Console, progress: Progress) -> Iterator[None]:
+    """In a thread: a batch that takes minutes calls nothing of ours in between."""
+    ended = threading.Event()
+    teller = threading.Thread(target=updates, args=(console, progress, ended.wait), daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def updates(console: Console, progress: Progress, wait: Callable[[float], bool]) -> None:
+    """A line after 10 seconds, then every 30, until `wait(seconds)` is true."""
+    pause = FIRST_UPDATE_S
+    while not wait(pause):
+        with suppress(OSError):  # nobody may be reading stderr, and the work goes on
+            console.print(text(progress.update()), soft_wrap=True)
+        pause = UPDATE_EVERY_S

@@ -19,7 +19,8 @@ from typing import Any, cast
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
-from selfrefine.rewards.numeric import last_number_text
+from selfrefine.rewards.numbers import last_number
+from selfrefine.tasks.gym_import import register
 
 GymScorer = Callable[..., float]
 
@@ -51,12 +52,15 @@ def _of_task(task: Task) -> dict[str, Any]:
 
 def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) -> Reward:
     oracle = entry["answer"].strip().replace(",", "")
-    numeric = last_number_text(oracle) == oracle.removeprefix("+")
+    wanted = last_number(oracle)
+    numeric = wanted is not None and wanted.text == oracle.removeprefix("+") and wanted.value is not None
     if numeric:
-        found = last_number_text(text)
+        found = last_number(text)
         if found is None:
             return checked("gym", 0.0, "no number in the answer", signature)
-        text = found
+        if found.value is None:
+            return unscored("gym", f"cannot read the number in the answer: {found.why}", signature)
+        text = found.text
     try:
         value = float(scorer(answer=text, entry=entry))
     except Exception as error:  # noqa: BLE001  outside code on model text: the row fails, not the run
@@ -70,18 +74,19 @@ def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) 
 @cache
 def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
     try:
-        import reasoning_gym  # takes over a second, so only when a row needs it
+        register(dataset)
+        from reasoning_gym.factory import get_score_answer_fn
     except ImportError as error:
         raise ConfigError(f"reward gym needs the package reasoning-gym: {error}") from None
-    signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number"
+    signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number|v:2"
     try:
-        return cast(GymScorer, reasoning_gym.get_score_answer_fn(dataset)), signature
+        return cast(GymScorer, get_score_answer_fn(dataset)), signature
     except ValueError:
         return None, signature
 
 
 REWARD = RewardKind(
     name="gym",
-    about="the reasoning-gym dataset's own scorer",
+    about="the score of the task's own reasoning-gym scorer",
     make=make,
 )

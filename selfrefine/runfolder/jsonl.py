@@ -10,13 +10,13 @@ import errno
 import functools
 import hashlib
 import os
-import sys
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from selfrefine import streams
 from selfrefine.errors import DataError, RunFolderError, SelfrefineError
 from selfrefine.runfolder import formats
 from selfrefine.runfolder.failpoints import failpoint, torn
@@ -41,10 +41,11 @@ class StdoutClosed(SelfrefineError):
 @contextmanager
 def open_input(path: str) -> Iterator[Iterable[bytes]]:
     """The lines of a file, unpacked by its ending, or of stdin for `-`. Raises: DataError, ConfigError."""
-    if path == "-":
-        if sys.stdin is None:
+    if path in streams.STDIN:
+        stdin = streams.reading()
+        if stdin is None:
             raise DataError("cannot read stdin: it is closed")
-        yield sys.stdin.buffer
+        yield stdin.buffer
         return
     with ExitStack() as opened:  # the errors of the `with` body are not ours to translate
         try:
@@ -195,18 +196,19 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def write_stdout(data: bytes) -> None:
     """Write and flush. Raises: StdoutClosed (quiet), RunFolderError (a full disk behind `>`)."""
-    if sys.stdout is None:
+    stdout = streams.writing()
+    if stdout is None:
         raise RunFolderError("cannot write to stdout: it is closed")
     try:
         view = memoryview(data)
         while view:  # with PYTHONUNBUFFERED the buffer is the bare file, whose writes may be short
-            view = view[sys.stdout.buffer.write(view) or 0 :]
-        sys.stdout.buffer.flush()
+            view = view[stdout.buffer.write(view) or 0 :]
+        stdout.buffer.flush()
     except OSError as error:
         # What stays in the buffer is flushed again when the interpreter ends, with a traceback of its own.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, stdout.fileno())
             os.close(null)
         if isinstance(error, BrokenPipeError):
             raise StdoutClosed("") from None
@@ -221,7 +223,7 @@ def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
     Raises: RunFolderError, StdoutClosed; UsageError for an ending that is not written.
     """
     formats.check_output(path)
-    if path == "-":
+    if path in streams.STDOUT:
         yield write_stdout
         return
     target = Path(path)

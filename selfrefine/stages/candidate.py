@@ -122,10 +122,13 @@ def _probe(session: RunSession, k: int, adapter: Path | None) -> Matrix:
         for folder in map(session.run.round, range(1, k + 1))
         if folder.has("selected")
     }
-    found = probe.lessons(session.engine, earlier, session.config.seed)
-    for name, cell in _answered_again(session, earlier).items():
-        found[name] = found.get(name, {}) | cell
-    return {"general": probe.general(session.engine)} | found
+    with session.reporter.stage(f"round {k} probe", None) as bar:
+        found = probe.lessons(session.engine, earlier, session.config.seed)
+        for name, cell in _answered_again(session, earlier).items():
+            found[name] = found.get(name, {}) | cell
+        general = probe.general(session.engine)
+        bar.finish("")
+    return {"general": general} | found
 
 
 def _answered_again(session: RunSession, earlier: Mapping[str, list[Sample]]) -> Matrix:

@@ -90,7 +90,7 @@ class FolderPlace:
         if kept.exists():
             shutil.rmtree(kept)
         self.parent.put_directory(kept.name, save)
-        self.say(f"the adapter as it was when its loss was last a number is in {kept}")
+        self.say(f"the last adapter with a finite loss is in {kept}")
 
 
 class Finetune:
@@ -117,7 +117,7 @@ class Finetune:
         rung: set[str] = set()
 
         def on_step(row: Any, total: int) -> None:
-            bar.total = total
+            bar.total, bar.noun = total, "steps"
             bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
             found = alarms.of_step(row.step, row.grad_norm, row.metrics, own.alarms)
             ring([one for one in found if one.name not in rung])  # once each, not at every step

@@ -11,9 +11,10 @@ from selfrefine.records import Sample
 
 
 class Bar(Protocol):
-    """The progress of one stage."""
+    """The progress of one stage. `noun` is what it counts, in the plural."""
 
     total: int | None
+    noun: str
 
     def advance(
         self,
@@ -23,7 +24,8 @@ class Bar(Protocol):
         example: str | None = None,
     ) -> None: ...
 
-    def finish(self, line: str) -> None: ...
+    def finish(self, line: str) -> None:
+        """The line at its end; "" for none."""
 
 
 class Reporter(Protocol):
@@ -38,6 +40,7 @@ class Reporter(Protocol):
 
 class _SilentBar:
     total: int | None = None
+    noun = "rows"
 
     def advance(
         self,

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
-from selfrefine.records import Task
-from selfrefine.registry import Registry, outside_code, split
+from selfrefine.records import Task, encode
+from selfrefine.registry import BUILT_IN, Registry, outside_code, split
 from selfrefine.runfolder.formats import bare
 from selfrefine.runfolder.jsonl import IdIndex
 from selfrefine.tasks.base import PLACEHOLDER, Located, SourceKind, TaskOptions, checked_options, content_id
@@ -76,7 +76,18 @@ def _read(kind: SourceKind, rest: str, options: TaskOptions) -> Iterator[Located
         with outside_code("task source", kind.name, kind.origin):
             if (one := next(found, None)) is None:
                 return
+            if kind.origin != BUILT_IN:
+                one = _checked(one)
         yield one
+
+
+def _checked(found: object) -> Located:
+    """What a plugin or a file yields. Raises: TypeError, UnicodeEncodeError."""
+    match found:
+        case (str() as where, Task() as task):
+            msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            return where, task
+    raise TypeError(f"a source yields (where, Task), not {type(found).__name__}")
 
 
 def _parse(source: str) -> tuple[str, str]:

@@ -17,11 +17,13 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Task
 from selfrefine.seeds import derive
 from selfrefine.tasks.base import GENERATED, Located, SourceKind, TaskOptions, ask
+from selfrefine.tasks.gym_import import register
 from selfrefine.words import near, nearest
 
 
 def names() -> list[str]:
     """All datasets of the installed reasoning-gym."""
+    import reasoning_gym  # noqa: F401  # registers them
     from reasoning_gym.factory import DATASETS
 
     return sorted(DATASETS)
@@ -97,8 +99,8 @@ def _words_of_scorer(dataset: type) -> frozenset[str]:
 
 
 def _create(name: str, where: str, options: TaskOptions) -> Any:
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS
+    register(name)
+    from reasoning_gym.factory import DATASETS, create_dataset
 
     if name not in DATASETS:
         meant = near(name, DATASETS)
@@ -109,7 +111,7 @@ def _create(name: str, where: str, options: TaskOptions) -> Any:
     try:
         # The library draws task i from Random(seed + i): with the plain seed, runs with seeds 0 and 1 would
         # share all tasks but one.
-        return reasoning_gym.create_dataset(
+        return create_dataset(
             name,
             size=GENERATED if options.n is None else options.n,
             seed=derive(options.seed, "tasks", "gym", name) % 2**31,

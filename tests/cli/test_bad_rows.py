@@ -132,14 +132,14 @@ def test_finetune_on_nothing_is_nothing_to_learn_when_a_pipe_let_nothing_through
 @pytest.mark.parametrize("verb", ["select", "finetune"])
 def test_why_nothing_can_be_learnt_is_said_and_leaves_no_file(verb: str, tmp_path: Path) -> None:
     cases = {
-        "could be scored": jsonl(answer("a", reward=None), answer("b", reward=None)),
+        "no row has a reward": jsonl(answer("a", reward=None), answer("b", reward=None)),
         "cut off at max_new_tokens": jsonl(answer("a", reward=1, finish_reason="length")),
-        "of one reward only": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
+        "have the same reward": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
     }
     for words, data in cases.items():
         done = selfrefine(verb, "-o", "out", stdin=data, cwd=tmp_path)
-        counts, why = done.err.splitlines()
-        assert done.code == 8 and words in why
+        counts, why, tries = done.err.splitlines()
+        assert done.code == 8 and words in why and tries.startswith("try ")
         assert counts.startswith("select: ") and counts.endswith("0 selected")
         assert tree(tmp_path) == []
 

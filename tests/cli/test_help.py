@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from harness import answer, jsonl, selfrefine
+from harness import answer, jsonl, refused, selfrefine
 
 from selfrefine.cli import app
 
@@ -79,6 +82,108 @@ def test_with_a_keyboard_and_nothing_piped_the_help_is_shown(verb: str, tmp_path
     done = selfrefine(verb, stdin=None, cwd=tmp_path)
     assert done.code == 2 and done.out == b""
     assert "Usage: " in done.err and done.err.splitlines()[-1].startswith("error: nothing to read")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_examples_fit_on_80_columns(name: str) -> None:
+    """A line that the terminal breaks cannot be read, and pasted it is two commands."""
+    lines = inspect.cleandoc(COMMANDS[name].help).splitlines()
+    assert all(len(line) + 2 <= 80 for line in lines if line.startswith("  ")), lines
+
+
+def test_options_stand_in_groups_as_wide_as_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "132")
+    shown = selfrefine("generate", "--help", cwd=tmp_path).out.decode()
+    groups = re.split(r"\n\n(\w+):\n", shown)[1:]
+    inside = {
+        title: re.findall(r"^  (?:-o, )?(-\S+)", text, re.M)
+        for title, text in zip(groups[::2], groups[1::2], strict=True)
+    }
+    assert list(inside) == ["Arguments", "Options", "Model", "Output", "Run"]
+    assert inside["Options"][0] == "-n" and "--set" in inside["Options"]
+    assert inside["Model"] == ["--model", "--adapter", "--trust-remote-code"]
+    assert inside["Output"] == ["--output", "--summary-json", "--json"]
+    assert inside["Run"] == ["--run", "--allow-drift"]
+    assert 100 < max(map(len, shown.splitlines())) <= 130
+
+
+def test_the_front_page_says_of_each_command_a_whole_sentence(tmp_path: Path) -> None:
+    # Trap: "Versions, device, free disk and memory, the embedded model,..."
+    shown = selfrefine("--help", cwd=tmp_path).out.decode()
+    assert "..." not in shown.partition("The loop:")[2]
+
+
+USAGE = {
+    "genrate": ["no command 'genrate'", "did you mean generate?", "usage: selfrefine --help"],
+    "runs shw": ["runs: there is no command 'shw'", "did you mean show?", "usage: selfrefine runs --help"],
+    "generate --tempature 1": [
+        "no option --tempature",
+        "did you mean --temperature?",
+        "selfrefine generate --help",
+    ],
+    "generate --nope": ["no option --nope\nusage:"],
+    "generate --n 3": ["no option --n", "did you mean -n?"],
+    "generate -n x": ["generate: -n must be a whole number"],
+    "generate --top-p x": ["generate: --top-p must be a number"],
+    "recipes show": ["recipes show: name is missing"],
+    "gate": ["gate: --run is missing"],
+    "generate a b": ["generate: unexpected argument: b"],
+    "cycle --rounds": ["--rounds needs a value"],
+}
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_a_usage_error_is_a_sentence_like_any_other(words: str, tmp_path: Path) -> None:
+    """typer's own are five lines with "Error:" in front, and pydantic's grammar in them."""
+    refused(selfrefine(*words.split(), cwd=tmp_path), 2, *USAGE[words])
+
+
+TAB = {
+    "cycle --recipe st": ["star"],
+    "cycle --config dem": ["demo", "demo-text"],
+    "cycle --gate s": ["significant", "strict"],
+    "cycle --run s": ["sums"],
+    "cycle --set train.lo": [
+        "train.lora.r=",
+        "train.lora.alpha=",
+        "train.lora.dropout=",
+        "train.lora.targets=",
+    ],
+    "cycle -r ex": ["exact"],
+    "reward --gate-on ex": ["exact"],
+    "evaluate -m ex": ["exact"],
+    "finetune --objective gr": ["grpo"],
+    "select --select gr": ["groups"],
+    "objectives show gr": ["grpo"],
+    "recipes show st": ["star"],
+    "runs show s": ["sums"],
+    "compare sums s": ["sums"],
+    "tasks gy": ["gym:"],
+    "generate --model s": ["smollm2", "scripted"],
+}
+
+
+@pytest.mark.parametrize("typed", TAB)
+def test_the_tab_key_offers_names(typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "sums").mkdir(parents=True)
+    (tmp_path / "runs" / "sums" / "manifest.json").touch()
+    words = {"COMP_WORDS": f"selfrefine {typed}", "COMP_CWORD": str(len(typed.split()))}
+    for name, value in (words | {"_SELFREFINE_COMPLETE": "complete_bash"}).items():
+        monkeypatch.setenv(name, value)
+    assert selfrefine(cwd=tmp_path).out.decode().split() == TAB[typed]
+
+
+def test_the_tab_key_waits_for_no_long_import() -> None:
+    code = (
+        "import sys, selfrefine.cli.complete as c; from selfrefine.layers import keys; "
+        "[f('') for f in (c.recipes, c.configs, c.runs, c.settings, c.sources, c.models)]; "
+        "c.values('reward.use')(''); c.values('objective.name')(''); "
+        "print([m for m in ('numpy', 'torch', 'rich', 'scipy', 'sacrebleu') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_tasks_alone_lists_the_sources_and_their_examples_parse(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_second_signal_stops_at_once(world: World) -> None:
     case = world.case("twice")
     at = world.at("generate 1", "part.before-data")
     assert world.run(case.cycle(at=at, signal="SIGINT", again=at + 1)) == [-signal.SIGINT]
-    assert case.said.count("once more to stop at once") == 1
+    assert case.said.count("again to stop at once") == 1
     part = case.run / "round-001" / "generate.jsonl.part"
     assert part.stat().st_size and not part.with_name(part.name + ".idx").read_bytes()  # in mid-batch
     assert world.run(case.cycle()) == [0], case.said

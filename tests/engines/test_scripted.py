@@ -102,6 +102,8 @@ def test_rules_from_a_file_and_their_errors(tmp_path: Path) -> None:
     assert engine.policy != Scripted([{"match": "a", "answers": ["1"]}]).policy
     for line, reason in [
         ('{"match": "a"', "broken JSON"),
+        ("[" * 1100 + "]" * 1100, "nested too deeply"),
+        ('{"match": "\\ud800", "answers": ["1"]}', "lone surrogate"),
         ('{"match": "(", "answers": ["1"]}', "not a rule"),
         ('{"match": "a", "answers": []}', "at least one answer"),
         ('{"match": "a", "answer": ["1"]}', "answer"),

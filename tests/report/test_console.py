@@ -1,13 +1,14 @@
 """One line per stage where nobody watches, a bar where somebody does, and never a row lost to it."""
 
 import io
+import os
 import re
 import subprocess
 import sys
 
 import pytest
 
-from selfrefine.report.console import Progress, is_lively, make_console, say, stage
+from selfrefine.report.console import Progress, is_lively, make_console, say, stage, updates
 
 
 class Terminal(io.StringIO):
@@ -97,6 +98,83 @@ def test_time_left_after_a_resume_is_paced_by_this_process_alone() -> None:
     clock.now += 20
     bar.advance(rows=5)
     assert bar.left_s == pytest.approx(20.0)
+
+
+def test_a_rate_does_not_fall_and_the_time_left_goes_on_while_a_batch_is_under_way() -> None:
+    # Trap: a bar that waits for a slow reader after its last batch showed 500, 250, 125 tok/s.
+    clock = Clock()
+    bar = Progress("generate", 64, 0, clock)
+    clock.now += 10
+    bar.advance(rows=32, tokens=5_000)
+    clock.now += 4
+    assert bar.figures() == ["500 tok/s"] and bar.left_s == pytest.approx(6.0)
+    clock.now += 20  # longer than thought: no number is better than a wrong one
+    assert bar.figures() == ["500 tok/s"] and bar.left_s is None
+    bar.advance(rows=32, tokens=5_000)
+    clock.now += 60
+    assert bar.figures() == [f"{10_000 / 34:.0f} tok/s"] and bar.left_s is None
+
+
+class Waits:
+    """Stands in for `Event.wait`: time passes, a batch may be done meanwhile, and after the last it ends."""
+
+    def __init__(self, clock: Clock, *batches: dict[str, int]) -> None:
+        self.clock, self.batches, self.pauses = clock, list(batches), list[float]()
+        self.bar: Progress | None = None
+
+    def __call__(self, seconds: float) -> bool:
+        self.pauses.append(seconds)
+        if not self.batches:
+            return True
+        self.clock.now += seconds
+        assert self.bar is not None
+        if batch := self.batches.pop(0):
+            self.bar.advance(**batch)
+        return False
+
+
+def test_a_long_stage_in_a_log_file_says_every_30_seconds_how_far_it_is() -> None:
+    # Trap: twenty minutes of fine-tuning without a word under nohup.
+    clock, out = Clock(), io.StringIO()
+    waits = Waits(clock, {}, {"rows": 4, "tokens": 2_000}, {})
+    waits.bar = Progress("finetune", 16, 0, clock)
+    waits.bar.noun = "steps"
+    updates(make_console(out), waits.bar, waits)
+    assert waits.pauses == [10, 30, 30, 30]
+    # By hand: 4 steps and 2,000 tokens in 40 s; 12 steps are 120 s, 30 have passed at the third line.
+    assert out.getvalue().splitlines() == [
+        "finetune: 0 of 16 steps · 10 s so far",
+        "finetune: 4 of 16 steps · 50 tok/s · 40 s so far, about 2 min 00 s left",
+        "finetune: 4 of 16 steps · 50 tok/s · 1 min 10 s so far, about 1 min 30 s left",
+    ]
+
+
+def test_an_update_without_tokens_counts_rows_and_without_a_total_promises_nothing() -> None:
+    clock = Clock()
+    bar = Progress("reward", None, 0, clock)
+    clock.now += 10
+    assert bar.update() == "reward: 10 s so far"
+    bar.advance(rows=25, reward=(10.0, 20))
+    assert bar.update() == "reward: 25 rows · 2.5 rows/s · reward 0.500 · 10 s so far"
+
+
+@pytest.mark.parametrize("end", ["stdin", "stdout"])
+def test_in_a_pipe_verbs_share_the_terminal_so_none_draws_a_bar(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Trap: four bars on one terminal, each erasing a line of another.
+    reads, writes = os.pipe()
+    with os.fdopen(reads) as first, os.fdopen(writes, "w") as last:
+        monkeypatch.setattr(sys, end, first if end == "stdin" else last)
+        seen = run_a_stage(Terminal())
+    assert seen == "generate: 16 rows · 300 tok/s · reward 0.500 · 4.0 s\n"
+
+
+def test_a_stage_may_end_without_a_line() -> None:
+    out = io.StringIO()
+    with stage(make_console(out), "round 1 probe") as bar:
+        bar.finish("")
+    assert out.getvalue() == ""
 
 
 def test_unscored_rows_do_not_count_in_the_running_mean() -> None:

@@ -268,6 +268,25 @@ def test_every_source_is_listed_and_every_example_names_a_source_that_exists() -
     assert all(kind.example.count("selfrefine tasks ") == 1 for kind in listing())
 
 
+def test_one_gym_dataset_does_not_import_the_hundred_others() -> None:
+    """They bring matplotlib and sympy. Whoever imports the library afterwards gets all of it."""
+    code = (
+        "import sys\n"
+        "from selfrefine.tasks import load\n"
+        "from selfrefine.tasks.base import TaskOptions\n"
+        "from selfrefine.rewards.gym import _scorer\n"
+        "alone = list(load('gym:chain_sum', TaskOptions(n=3)))\n"
+        "assert _scorer('chain_sum')[0] and _scorer('spell_backward')[0]\n"
+        "print(sorted({'matplotlib', 'sympy'} & set(sys.modules)))\n"
+        "import reasoning_gym\n"
+        "print(reasoning_gym.arithmetic.ChainSumDataset is reasoning_gym.factory.DATASETS['chain_sum'][0])\n"
+        "print(reasoning_gym.arithmetic.chain_sum.__name__, len(reasoning_gym.factory.DATASETS) > 90)\n"
+        "print(alone == list(load('gym:chain_sum', TaskOptions(n=3))))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\nTrue\nreasoning_gym.arithmetic.chain_sum True\nTrue\n"
+
+
 def test_reading_a_file_imports_neither_reasoning_gym_nor_torch() -> None:
     """reasoning-gym costs more than a second, and a pipe of five filters would pay it five times."""
     code = (
