@@ -105,7 +105,10 @@ def _gate_is_gone(gate: object, tables: Sequence[Layer], given_in: int) -> bool:
     if not any(key in table for _, table in tables[given_in + 1 :] for key in keys):
         return False
     merged = {key: table[key] for _, table in tables for key in keys if key in table}
-    return not any(f"{one}:".startswith(f"{gate}:") for names in merged.values() for one in names)
+    lists = [
+        names for names in merged.values() if isinstance(names, list | tuple)
+    ]  # others are refused later
+    return not any(f"{one}:".startswith(f"{gate}:") for names in lists for one in names)
 
 
 def stored(table: Mapping[str, Any]) -> Config:

@@ -147,4 +147,6 @@ def test_a_mapping_that_json_cannot_hold_is_named(what: str) -> None:
         deep = [deep]
     value = {"half a pair": "\ud83d", "an object": object(), "a deep list": deep}[what]
     with pytest.raises(DataError, match="samples:1: cannot be written as JSON"):
-        selfrefine.reward("exact", [{"id": "a", "task": {"id": "a", "prompt": []}, "text": "4", "mine": value}])
+        selfrefine.reward(
+            "exact", [{"id": "a", "task": {"id": "a", "prompt": []}, "text": "4"} | {"x": value}]
+        )

@@ -369,5 +369,7 @@ def test_a_gate_reward_goes_with_the_rewards_it_was_one_of() -> None:
     assert gone.notes == ("reward.gate_on ignored: the reward it names is not used",)
     for kept in ({}, {"reward.use": ["exact"]}, {"evaluate.measure": ["sentence:2", "exact"]}):
         assert resolve([("file", file), ("flag", kept)]).config.reward.gate_on == "sentence"
+    with pytest.raises(ConfigError, match=r"reward\.use"):  # a number instead of a list is no bug
+        resolve([("file", file), ("flag", {"reward.use": 5})])
     # Given together with the rewards, a name that is none of them is a mistake, and refused later.
     assert resolve([("flag", {**flags, "reward.gate_on": "sentence"})]).config.reward.gate_on == "sentence"
