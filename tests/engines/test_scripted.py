@@ -102,7 +102,7 @@ def test_rules_from_a_file_and_their_errors(tmp_path: Path) -> None:
     assert engine.policy != Scripted([{"match": "a", "answers": ["1"]}]).policy
     for line, reason in [
         ('{"match": "a"', "broken JSON"),
-        ('{"match": "(", "answers": ["1"]}', "not a rule"),
+        ('{"match": "(", "answers": ["1"]}', "not a valid script rule"),
         ('{"match": "a", "answers": []}', "at least one answer"),
         ('{"match": "a", "answer": ["1"]}', "answer"),
     ]:
