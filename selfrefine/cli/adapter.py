@@ -31,7 +31,7 @@ def merge(
 
     out = Path(output)
     if out.exists():
-        raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
+        raise RunFolderError(f"{out} already exists: choose another -o, or delete it")
     resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))
     engine = common.load(resolved.config.model, Path(adapter), trust=False)
     RoundDir(out.resolve().parent).put_directory(out.name, engine.save_merged)

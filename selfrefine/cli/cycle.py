@@ -114,10 +114,9 @@ def command(
     allow_drift: DriftOption = False,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """The whole loop, in one process: generate, critique, reward, select, finetune, measure, decide.
+    """Run the whole loop: generate, critique, reward, select, finetune, measure, decide.
 
-    The same command again continues: a run can be killed at any instant. A finished run is extended by a
-    higher --rounds.
+    A run can be killed at any time; the same command continues it. A higher --rounds extends a finished run.
 
     \b
       selfrefine cycle --config demo --run demo
@@ -160,7 +159,7 @@ def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:
     if summary["nothing_to_learn"]:
         raise NothingToLearnError(summary["nothing_to_learn"])
     if require_improvement and not summary["accepted_round"]:
-        raise GateNotMetError("no round was kept: none was measured better than the start")
+        raise GateNotMetError("no round was kept: no candidate measured better than the starting policy")
 
 
 def loop(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfrefine.cli import complete
 from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
 
 if TYPE_CHECKING:
@@ -13,18 +14,21 @@ if TYPE_CHECKING:
 
 
 def command(
-    run: Annotated[str, typer.Option("--run", help="The run: a name or a folder.")],
+    run: Annotated[
+        str, typer.Option("--run", help="Name or folder of the run.", autocompletion=complete.runs)
+    ],
     final: Annotated[
-        bool, typer.Option("--final", help="No candidate: measure the accepted policy on the test tasks.")
+        bool,
+        typer.Option("--final", help="Measure the accepted policy on the test tasks, and decide nothing."),
     ] = False,
     require_improvement: Annotated[
-        bool, typer.Option("--require-improvement", help="Exit with 9 unless the candidate is kept.")
+        bool, typer.Option("--require-improvement", help="Exit with code 9 unless the candidate is kept.")
     ] = False,
     set_: SetOption = None,
     summary_json: SummaryOption = None,
     allow_drift: DriftOption = False,
 ) -> None:
-    """Measure the candidate on the gate tasks, decide (keep, undecided, roll back), commit the round.
+    """Measure a candidate on the gate tasks, decide whether to keep it, and commit the round.
 
     \b
       selfrefine gate --run mine

@@ -86,7 +86,10 @@ def test_a_candidate_that_is_not_better_is_rolled_back_and_can_be_exit_9(
     folder = workshop(tmp_path, tiny_model_dir)
     done = selfrefine("cycle", "--config", "c.toml", "--run", "x", "--require-improvement", cwd=folder)
     assert done.code == 9
-    assert done.err.splitlines()[-1] == "error: no round was kept: none was measured better than the start"
+    assert (
+        done.err.splitlines()[-1]
+        == "error: no round was kept: no candidate measured better than the starting policy"
+    )
     assert "rolled back: 0.500 → 0.500" in done.err
     assert not (folder / "runs/x/adapter").exists()
     # Without the flag that is an ordinary end.
@@ -243,7 +246,7 @@ def test_a_merged_model_answers_as_model_and_adapter_do(
 
     merged = answers("--model", "merged")
     assert len(merged) == 8 and merged == answers("--model", tiny_model_dir, "--adapter", adapter)
-    refused(selfrefine(*words, "-o", "merged", cwd=tmp_path), 5, "merged is there already")
+    refused(selfrefine(*words, "-o", "merged", cwd=tmp_path), 5, "merged already exists")
     words = ["adapter", "merge", adapter, "--model", "scripted"]
     refused(selfrefine(*words, "-o", "other", cwd=tmp_path), 3, "scripted")
 
