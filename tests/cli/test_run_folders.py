@@ -290,7 +290,7 @@ def test_what_is_selected_already_cannot_be_selected_by_flags(tmp_path: Path) ->
     chosen = selfrefine("select", "s.jsonl", "--select", "all", "-o", "c.jsonl", cwd=tmp_path)
     assert chosen.code == 0, chosen.err
     done = selfrefine("finetune", "c.jsonl", "--min-reward", "1", "-o", "adapter", cwd=tmp_path)
-    assert done.code == 2 and "selected already" in done.err
+    assert done.code == 2 and "already selected" in done.err
     assert not (tmp_path / "adapter").exists()
 
 
