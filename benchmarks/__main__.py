@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         context.begin(name)
         context.say(f"{at} of {len(names)}, {time.perf_counter() - begun:.0f} s so far")
         if context.out_of_time:
-            context.say(f"not run: {flags.minutes:g} minutes are used up; name it with --only")
+            context.say(f"not run: {flags.minutes:g} minutes are over; use --only to run it")
             found = results.without(found, name)
             continue
         section = benchmark(context)
@@ -73,22 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "--only", action="append", choices=sorted(BENCHMARKS), help="this part; may be repeated"
+        "--only", action="append", choices=sorted(BENCHMARKS), help="run this part; may be repeated"
     )
     parser.add_argument(
-        "--quick", action="store_true", help="tiny jobs, to see that it runs; RESULTS.md stays"
+        "--quick", action="store_true", help="tiny jobs, to check that it runs; RESULTS.md is not changed"
     )
     parser.add_argument(
-        "--search", action="store_true", help="try the peers' batch sizes first: minutes more (see --minutes)"
+        "--search",
+        action="store_true",
+        help="try all batch sizes of the peers first; takes minutes longer (see --minutes)",
     )
     parser.add_argument(
         "--model", default="smollm2", help="embedded model, folder or hub id in the local cache"
     )
-    parser.add_argument("--threads", type=int, default=2, help="of both sides (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of both sides (default: 2)")
     parser.add_argument(
-        "--minutes", type=float, default=14.0, help="begin nothing new after this long (default: 14)"
+        "--minutes", type=float, default=14.0, help="start no part after this many minutes (default: 14)"
     )
-    parser.add_argument("-o", "--output", type=Path, help="also write the page shown at the end here")
+    parser.add_argument("-o", "--output", type=Path, help="also write the final page to this file")
     return parser
 
 

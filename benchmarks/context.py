@@ -17,7 +17,7 @@ from selfrefine.engines.local import LocalEngine
 
 T = TypeVar("T")
 
-QUICK = " (not this: a tiny job, to see that it runs)"
+QUICK = " (test run of a tiny job instead)"
 
 FLOPS_SAMPLED, FLOPS_TRAINED = 2, 4
 """Per parameter and useful token: forward only; forward and the gradients of activations."""
@@ -122,8 +122,8 @@ class Context:
             share_aim=goal.share_aim,
             ratio=compared.ratio,
             repeats=len(compared.ours),
-            ours=f"{compared.our_rate:.0f} tokens/s",
-            peer=f"{compared.peer_rate:.0f} tokens/s",
+            ours=f"{compared.our_rate:,.0f} tokens/s",
+            peer=f"{compared.peer_rate:,.0f} tokens/s",
             share=share,
             peer_share=peer_share,
             packed_share=self.packed_share(share),

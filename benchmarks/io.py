@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from selfrefine import records
 from selfrefine.cli.stream import read_samples
-from selfrefine.config import Config, GateConfig, RewardConfig, Sampling, SelectConfig
+from selfrefine.config import Config, RewardConfig, Sampling, SelectConfig
 from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
 from selfrefine.records import Message, Reward, Sample, Task
@@ -37,6 +37,7 @@ from selfrefine.stages.gate import baseline, gate
 from selfrefine.stages.progress import Silent
 from selfrefine.stages.session import RunSession
 from selfrefine.stats import Interval
+from selfrefine.thresholds import GateConfig
 
 ROWS, UNIT, BIG, RUNS = 8_192, 1_024, 100_000, 200
 

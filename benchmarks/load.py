@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from benchmarks import training, work
 from benchmarks.compare import Timed
 from benchmarks.context import FLOPS_TRAINED, Context
-from benchmarks.records import Section, Table
+from benchmarks.records import Section, Table, percent
 from benchmarks.work import never_stopping
 from selfrefine.config import Sampling
 from selfrefine.engines.base import Request
@@ -44,12 +44,12 @@ def sampling_load(context: Context) -> Section:
             timed = _sample(context, count, length, new)
             cells.append(_cell(timed))
             context.say(f"{count} rows, prompts of {length}: {timed.rate:.0f} tokens/s")
-        body.append((str(length), *cells))
+        body.append((f"{length:,}", *cells))
     table = Table(
         title="Sampling against load",
-        text=f"Sampled tokens per second (milliseconds per token). {new} new tokens a row, prompts of random "
-        f"ids that share no beginning, {SAMPLES} samples a prompt (1 row: 1 prompt), their prefill included "
-        f"in the time. {NOT_RUN}: not run, over {MOST_PROMPT_TOKENS:,} prompt tokens or out of time.",
+        text=f"Sampled tokens per second (milliseconds per token). {new} new tokens per row, prompts of "
+        f"random ids without common beginnings, {SAMPLES} samples per prompt (1 row: 1 prompt); the time "
+        f"includes prefill. {NOT_RUN}: not run, over {MOST_PROMPT_TOKENS:,} prompt tokens or out of time.",
         head=("prompt tokens", *(f"{count} row{'s' * (count > 1)}" for count in rows_axis)),
         rows=tuple(body),
     )
@@ -92,15 +92,15 @@ def training_load(context: Context) -> Section:
                 continue
             timed = _train(context, prompt, completion, n, tokens)
             share = context.share(timed.rate, FLOPS_TRAINED)
-            cells.append(f"{_cell(timed)} {share:.0%}")
+            cells.append(f"{_cell(timed)} {percent(share)}")
             context.say(f"{prompt} + {completion} tokens, {n} per prompt: {timed.rate:.0f} tokens/s")
         body.append((f"{prompt} + {completion}", *cells))
     table = Table(
         title="Training against load",
-        text="Prompt + completion tokens per second, every row counted by itself (milliseconds per token), "
-        "and the useful FLOPs as a share of the matrix-product rate. One optimizer step over about "
-        f"{tokens:,} such tokens, the attaching of the adapter included; prompts of random ids that share no "
-        "beginning.",
+        text="Prompt + completion tokens of all rows per second (milliseconds per token), and the useful "
+        "FLOPs as a share of the matrix-product rate. One optimizer step over about "
+        f"{tokens:,} such tokens, including attaching the adapter; prompts of random ids without common "
+        "beginnings.",
         head=("prompt + completion", *(f"{n} per prompt" for n in completions)),
         rows=tuple(body),
     )

@@ -65,10 +65,10 @@ def peak_memory(context: Context) -> Section:
     passes = len(by_budget(pairs, budget))
     equal = training.Setting(rows=round(len(pairs) / passes), padding_free=False)
     found = []
-    for cut, why in ((best, "its fastest"), (equal, "as many rows a pass as ours has in the mean")):
+    for cut, why in ((best, "its fastest"), (equal, "as many rows per pass as ours on average")):
         theirs = run_child(msgspec.structs.replace(other, cut=cut))
         context.say(f"SFTTrainer, {cut}: {theirs.peak / GIB:.2f} GiB")
-        note = f"Our token budget is {budget:,} a forward pass: {passes} passes for {len(pairs)} rows."
+        note = f"Our token budget is {budget:,} per forward pass: {passes} passes for {len(pairs)} rows."
         what = "peak memory of that last epoch"
         found.append(_row(context, what, f"the same: {cut}, {why}", ours, theirs, note))
     return context.section(tuple(found))
@@ -87,7 +87,7 @@ def _row(context: Context, what: str, against: str, ours: Peak, theirs: Peak, no
         ours=f"{ours.peak / GIB:.2f} GiB",
         peer=f"{theirs.peak / GIB:.2f} GiB",
         notes=(
-            "VmHWM, a process of its own each, nothing subtracted. Over what it held with the model loaded "
+            "VmHWM, each side in its own process, nothing subtracted. Above the memory with the model loaded "
             f"({ours.loaded / GIB:.2f} and {theirs.loaded / GIB:.2f} GiB): {over / GIB:.2f} and "
             f"{their_over / GIB:.2f} GiB, ratio {their_over / over:.2f}.",
             note,

@@ -10,7 +10,7 @@ import msgspec
 
 from benchmarks import rows, sampling, training, work
 from benchmarks.context import Context
-from benchmarks.records import Section, Table
+from benchmarks.records import Section, Table, percent
 from benchmarks.sampling import Job
 
 KINDS = ("matrix products", "attention", "head", "elementwise and copies", "Python and the rest")
@@ -43,13 +43,13 @@ def profiles(context: Context) -> Section:
     sampled = profile(sample, vocabulary)
     trained = profile(lambda start, stop: training.second_step(engine, step, start, stop), vocabulary)
     context.say("both profiled")
-    body = tuple((kind, f"{sampled[0][kind]:.0%}", f"{trained[0][kind]:.0%}") for kind in KINDS)
+    body = tuple((kind, percent(sampled[0][kind]), percent(trained[0][kind])) for kind in KINDS)
     shares = Table(
         title="Where the time goes",
         text=f"Shares of wall time: {len(prompts)} prompts × {job.n} samples, {job.max_new_tokens} new "
         f"tokens each, and one training step of {len(step)} completions, 8 per prompt. Operators are timed "
-        "by torch's profiler; what no operator accounts for in the time the same work takes without the "
-        f"profiler is Python and the rest. Without it: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: "
+        "by torch's profiler; the rest of the time that the same work takes without the profiler counts as "
+        f"Python and the rest. Without the profiler: {sampled[1]:.2f} s and {trained[1]:.2f} s; with it: "
         f"{sampled[2]:.2f} s and {trained[2]:.2f} s.",
         head=("kind", "sampling", "training step"),
         rows=body,
@@ -148,8 +148,8 @@ def _top(*profiles_: list[Spent]) -> Table:
         columns.append([f"`{name.partition('<')[0][:64]}` {seconds:.2f} s" for name, seconds in top])
     height = min(map(len, columns))
     return Table(
-        title="The operators that take longest",
-        text="Self time, the profiler's cost included.",
+        title="Slowest operators",
+        text="Self time, including the profiler's overhead.",
         head=("sampling", "training step"),
         rows=tuple(tuple(column[i] for column in columns) for i in range(height)),
     )

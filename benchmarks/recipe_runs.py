@@ -112,7 +112,7 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
     try:
         run = Run.open(path)
     except RunFolderError:
-        return Result(recipe=recipe, seed=seed, ended="not begun", finished=False)
+        return Result(recipe=recipe, seed=seed, ended="not started", finished=False)
     summaries = [folder.summary() for folder in run.rounds()]
     # A round that found nothing to learn has sampled for that.
     cost = sum((one.cost for one in summaries), start=run.round(len(summaries)).cost())
@@ -184,4 +184,4 @@ def rivals(plan: Plan, found: Sequence[Result]) -> list[str]:
 def results(plan: Plan, names: Sequence[str]) -> list[Result]:
     """By name and seed: the first seed's in any case, the others' where they were begun."""
     every = [result(plan, name, seed) for name in names for seed in plan.seeds]
-    return [one for one in every if one.seed == plan.seeds[0] or one.ended != "not begun"]
+    return [one for one in every if one.seed == plan.seeds[0] or one.ended != "not started"]

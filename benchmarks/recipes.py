@@ -1,10 +1,10 @@
-"""Every recipe on the demo task at one budget of tokens: `make bench-recipes`.
+"""Run every recipe on the demo task with the same token budget: `make bench-recipes`.
 
-Each (recipe, seed) is an ordinary run folder, so all of it can be stopped anywhere: finished runs are
+Each (recipe, seed) is an ordinary run folder, so this can be stopped at any time: finished runs are
 skipped, the running one is interrupted when the minutes are over and continued by the next call, and
 RECIPES.md is written from the folders alone. First all recipes with seed 0; then the best four and the
-placebo with seeds 1 and 2; then what beat the demo's recipe, at the demo's own size. Nothing is left out
-of the table: what failed, and what could learn nothing, stands in it with why.
+placebo with seeds 1 and 2; then those that beat the demo's recipe, at the demo's own size. The table
+lists all runs; those that failed or learnt nothing have the reason.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
     try:
         command = [sys.executable, "-m", "selfrefine", *plan.command(recipe, seed)]
     except RunFolderError as error:
-        failed.write_text(f"not begun: {error}\n")
+        failed.write_text(f"not started: {error}\n")
         return True
     with log.open("ab") as out:
         # A session of its own: Ctrl-C here would reach it twice, and twice means at once.
@@ -97,7 +97,7 @@ def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
         return False
     if code not in (0, 8):  # 8: nothing to learn, which is a result, and measured
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-        reason = f"failed with exit code {code}: {said[-1].removeprefix('error: ') if said else 'no word'}"
+        reason = f"failed with exit code {code}: {said[-1].removeprefix('error: ') if said else 'no message'}"
         failed.write_text(reason + "\n")
     return True
 
@@ -118,14 +118,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = f"make bench-recipes{' with ' + ' '.join(given) if given else ''}"
     while (left := end - time.monotonic()) > 0 and (waiting := todo(plan)):
         recipe, seed = waiting[0][1:]
-        print(f"{recipe}, seed {seed}: {left / 60:.0f} minutes are left", file=sys.stderr, flush=True)
+        print(f"{recipe}, seed {seed}: {left / 60:.0f} minutes left", file=sys.stderr, flush=True)
         in_time = go(*waiting[0], left)
         flags.output.write_text(page(plan, command), encoding="utf-8")
         if not in_time:
             break
     flags.output.write_text(page(plan, command), encoding="utf-8")
     rest = len(todo(plan))
-    print(f"{flags.output}; {rest or 'no'} runs are left" + (": call again" if rest else ""), file=sys.stderr)
+    words = "run left" if rest == 1 else "runs left"
+    print(f"{flags.output} written; {rest} {words}" + (": call again" if rest else ""), file=sys.stderr)
     return 0
 
 
@@ -138,8 +139,10 @@ def flags_that_matter(flags: argparse.Namespace) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=50, help="interrupt after so many (default: 50)")
-    parser.add_argument("--budget", type=int, default=100_000, help="tokens a run, sampled and trained")
+    parser.add_argument(
+        "--minutes", type=float, default=50, help="interrupt after this many minutes (default: 50)"
+    )
+    parser.add_argument("--budget", type=int, default=100_000, help="tokens per run, sampled and trained")
     parser.add_argument(
         "--only", action="append", choices=[*recipes.names(), ON_TEXT, *CHAINED], help="repeatable"
     )

@@ -8,6 +8,10 @@ from benchmarks.compare import Ratio
 from benchmarks.machine import Machine
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 class Row(Struct, frozen=True, kw_only=True):
     """A line of the table of comparisons. share: useful FLOPs over the measured matrix-product rate;
     packed_share: over that of the same product through oneDNN."""

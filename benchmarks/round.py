@@ -110,15 +110,14 @@ def grpo_round(context: Context) -> Section:
         ours=f"{(first.seconds + second.seconds) / 2:.1f} s",
         peer=f"{theirs.seconds:.1f} s",
         notes=(
-            "Sampling, rewards and learning as one; our rounds stand before and after the trainer's, which "
-            "is made once.",
-            f"Sampled tokens {first.sampled_tokens}, {second.sampled_tokens} and {theirs.sampled_tokens} "
-            f"(trainer), completions learnt from {first.learnt}, {second.learnt} and {theirs.learnt}, steps "
-            f"{first.steps}, {second.steps} and {theirs.steps}.",
-            f"`GRPOTrainer`: {size.rows_a_pass} completions a forward pass, {size.batch_size} sampled before "
-            "each step (its default: no extra pass for old logprobs), beta 0, no gradient checkpointing. "
-            f"Ours: {SETTINGS.token_budget:,} tokens a forward pass. With the tool's default token budget, "
-            f"smaller to save memory, our round takes {usual.seconds:.1f} s: "
+            "Sampling, rewards and training together; our two rounds run before and after the trainer's one.",
+            f"Sampled tokens {first.sampled_tokens:,}, {second.sampled_tokens:,} and "
+            f"{theirs.sampled_tokens:,} (trainer), completions trained on {first.learnt}, "
+            f"{second.learnt} and {theirs.learnt}, steps {first.steps}, {second.steps} and {theirs.steps}.",
+            f"`GRPOTrainer`: {size.rows_a_pass} completions per forward pass, {size.batch_size} sampled "
+            "before each step (its default: no extra pass for old logprobs), beta 0, no gradient "
+            f"checkpointing. Ours: {SETTINGS.token_budget:,} tokens per forward pass. With our default token "
+            f"budget, smaller to save memory, our round takes {usual.seconds:.1f} s: "
             f"{theirs.seconds / usual.seconds:.2f}×, one run.",
         ),
     )

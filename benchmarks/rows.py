@@ -101,7 +101,7 @@ def _choices(context: Context, settings: Sequence[S]) -> Sequence[S]:
 
 def _tried(rates: Mapping[str, float]) -> str:
     shown = ", ".join(f"{name}: {rate:.0f} tokens/s" for name, rate in rates.items())
-    return f"tried {shown}" if shown else "the fastest of those in docs/performance-log.md"
+    return f"tried {shown}" if shown else "the fastest in docs/performance-log.md"
 
 
 def _mean(compared: Compared, rows: int) -> tuple[float, float]:
@@ -176,7 +176,8 @@ def _train(context: Context, goal: Goal, n: int, budget_s: float) -> Section:
     answer_tokens = sum(len(row.token_ids) for row in rows) / len(rows)
     notes = (
         f"{len(rows)} rows: prompts of {prompt_tokens:.0f} tokens, completions of {answer_tokens:.1f} on "
-        f"average, {settings.batch_size} completions a step, the same rows in the same steps on both sides.",
+        f"average, {settings.batch_size} completions per step, the same rows in the same steps on both "
+        "sides.",
         f"`SFTTrainer`: {best}; {_tried(rates)}; no gradient checkpointing, no evaluation, no logging, no "
         "saving.",
         f"Both sides: {agreed}.",

@@ -28,13 +28,13 @@ class Job(Struct, frozen=True, kw_only=True):
 
 
 class Setting(Struct, frozen=True, kw_only=True):
-    """How `model.generate` is called: rows a call, kind of cache ("dynamic" or "static")."""
+    """How `model.generate` is called: rows per call, kind of cache ("dynamic" or "static")."""
 
     rows: int
     cache: str
 
     def __str__(self) -> str:
-        return f"{self.rows} rows a call, {self.cache} cache"
+        return f"{self.rows} rows per call, {self.cache} cache"
 
 
 def ours(engine: LocalEngine, prompts: Sequence[Prompt], job: Job, run: int) -> Timed:

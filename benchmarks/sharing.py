@@ -44,9 +44,9 @@ def shared_against_plain(context: Context) -> Section:
             context.say(f"{n} x {tokens}: {found.median:.2f}")
     context.measure_product()
     table = Table(
-        title="Shared rows against rows of their own",
-        text=f"How many times faster one forward and backward pass is over completions of one prompt of "
-        f"{PROMPT} tokens that share it than over as many padded rows; {REPEATS} pairs, in turn.",
+        title="Shared rows against separate rows",
+        text=f"Speed of one forward and backward pass over completions that share one prompt of {PROMPT} "
+        f"tokens, relative to as many padded rows; {REPEATS} pairs, in turn.",
         head=("completions × tokens", "faster", "pairs"),
         rows=tuple(body),
     )

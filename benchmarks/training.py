@@ -43,7 +43,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     padding_free: bool
 
     def __str__(self) -> str:
-        return f"{self.rows} rows a forward pass, {'padding-free' if self.padding_free else 'padded'}"
+        return f"{self.rows} rows per forward pass, {'padding-free' if self.padding_free else 'padded'}"
 
 
 class Run(Struct, frozen=True, kw_only=True):
@@ -131,7 +131,7 @@ class Peer:
         own = self.settings
         accumulate, rest = divmod(own.batch_size, setting.rows)
         if rest:
-            raise ValueError(f"{setting.rows} rows a forward pass do not divide a step of {own.batch_size}")
+            raise ValueError(f"{setting.rows} rows per forward pass do not divide a step of {own.batch_size}")
         return SFTConfig(
             output_dir=str(scratch),
             use_cpu=True,

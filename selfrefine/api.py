@@ -20,6 +20,7 @@ from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, locate, new_name
 from selfrefine.runfolder.summaries import FinalSummary, GateDecision, RoundSummary, RunManifest
+from selfrefine.words import count
 
 T = TypeVar("T")
 RUNS_DIR = Path("runs")
@@ -104,7 +105,7 @@ class OpenedRun:
         self.name = self._run.name
 
     def __repr__(self) -> str:
-        return f"OpenedRun({str(self.path)!r}, {self._run.next_round()} rounds)"
+        return f"OpenedRun({str(self.path)!r}, {count(max(0, self._run.next_round() - 1), 'round')})"
 
     @property
     def manifest(self) -> RunManifest:

@@ -1,13 +1,22 @@
-"""What a settings struct says of its own fields: their kind in words, default, choices and meaning."""
+"""What a settings struct says of its fields: their kind in words, default, choices, meaning; and ranges."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct, inspect
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+OpenShare = Annotated[float, Meta(gt=0.0, le=1.0)]
+BelowOne = Annotated[float, Meta(ge=0.0, lt=1.0)]
+PositiveFloat = Annotated[float, Meta(gt=0.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+Factor = Annotated[float, Meta(ge=1.0)]
 
 BAR = r"\|"
 """A bar within a cell of a Markdown table."""

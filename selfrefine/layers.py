@@ -19,8 +19,11 @@ from msgspec import Struct
 from selfrefine.config import Config, ObjectiveConfig
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
-from selfrefine.registry import converted, refusal, registry, split
+from selfrefine.registry import converted, outside_code, refusal, registry, require_finite, split
 from selfrefine.words import near, nearest
+
+Layer = tuple[str, Mapping[str, Any]]
+"""(origin, dotted keys to values)."""
 
 
 class Settings(Struct, frozen=True):
@@ -28,13 +31,16 @@ class Settings(Struct, frozen=True):
 
     config: Config
     origins: dict[str, str]
+    notes: tuple[str, ...] = ()
+    """What was ignored, since it belongs to a name that a later layer replaced."""
 
 
 def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     """Later layers win; each is (origin, nested or dotted table). Raises: ConfigError naming the key."""
     merged: dict[str, Any] = {}
     origins = dict.fromkeys(keys(), "default")
-    flat = [(origin, key, value) for origin, table in layers for key, value in flatten(table).items()]
+    tables, notes = _of_replaced_names([(origin, flatten(table)) for origin, table in layers])
+    flat = [(origin, key, value) for origin, table in tables for key, value in table.items()]
     # A short key, `objective.beta`, is about the objective that is chosen in the end.
     named = (value for _, key, value in reversed(flat) if key == "objective.name")
     objective = next(named, ObjectiveConfig().name)
@@ -42,6 +48,9 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         raise ConfigError(f"setting objective.name: no objective {objective!r}{nearest(objective, known)}")
     for origin, given, value in flat:
         check_key(given, origin)
+        require_finite(given, value)
+        if isinstance(value, str) and not value.isascii() and value != value.encode(errors="ignore").decode():
+            raise ConfigError(f"{_said(origin)}: {given}: not UTF-8 text")
         key = _in_full(given, objective, origin, value)
         if key is not None:
             _put(merged, key, value)
@@ -50,7 +59,53 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
         config = msgspec.convert(merged, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigError(refusal(error, keys())) from None
-    return Settings(_with_objective(config, origins), origins)
+    return Settings(_with_objective(config, origins), origins, notes)
+
+
+_OF_ONE_SOURCE = ("tasks.settings",)
+_OF_ONE_KIND = ("tasks.prompt_field", "tasks.reference_field", "tasks.gate_file", "tasks.test_file")
+
+
+def _of_replaced_names(tables: Sequence[Layer]) -> tuple[list[Layer], tuple[str, ...]]:
+    """The tables without what belongs to a name that a later table replaced, and a note for each key.
+
+    A source's settings belong to it alone; columns and held-out files to sources of its kind (two files, two
+    gym datasets); `reward.gate_on` to the rewards it is one of.
+    """
+    sources: list[object] = [""]
+    for _, table in tables:
+        sources.append(table.get("tasks.source", sources[-1]))
+    chosen = sources[-1]
+    gate = next((i for i in reversed(range(len(tables))) if "reward.gate_on" in tables[i][1]), None)
+    kept: list[Layer] = []
+    dropped: dict[str, str] = {}
+    for i, (origin, table) in enumerate(tables):
+        of, own = sources[i + 1], dict(table)
+        for key, value in table.items():
+            stale = bool(of) and (
+                (key.startswith(_OF_ONE_SOURCE) and of != chosen)
+                or (key in _OF_ONE_KIND and _source_kind(of) != _source_kind(chosen))
+            )
+            if stale or (i == gate and key == "reward.gate_on" and _gate_is_gone(value, tables, i)):
+                del own[key]
+                if value not in ({}, None):
+                    dropped[key] = f"belongs to {of}" if stale else "names a reward that is not used"
+        kept.append((origin, own))
+    return kept, tuple(f"{key} {why}: ignored" for key, why in dropped.items())
+
+
+def _source_kind(source: object) -> str:
+    kind, colon, _ = str(source).partition(":")
+    return kind if colon else "a file"
+
+
+def _gate_is_gone(gate: object, tables: Sequence[Layer], given_in: int) -> bool:
+    """Whether the rewards were chosen anew after `reward.gate_on` was given, and it is none of them."""
+    keys = ("reward.use", "evaluate.measure")
+    if not any(key in table for _, table in tables[given_in + 1 :] for key in keys):
+        return False
+    merged = {key: table[key] for _, table in tables for key in keys if key in table}
+    return not any(f"{one}:".startswith(f"{gate}:") for names in merged.values() for one in names)
 
 
 def stored(table: Mapping[str, Any]) -> Config:
@@ -85,7 +140,8 @@ def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
     """
     own, kind = config.objective, registry("objective").get(config.objective.name)
     settings = objective_settings(own)
-    unread = dict(kind.unread(settings))
+    with outside_code("objective", kind.name, kind.origin):
+        unread = dict(kind.unread(settings))
     if not kind.needs_reference:
         unread["reference"] = f"{own.name} does not read it"
     for key, why in unread.items():
@@ -136,6 +192,8 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
 
 
 def parse_set(text: str) -> tuple[str, Any]:
@@ -147,6 +205,8 @@ def parse_set(text: str) -> tuple[str, Any]:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return key.strip(), value
+    except RecursionError:
+        raise ConfigError(f"--set {key.strip()}: nested too deeply") from None
 
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -41,8 +41,8 @@ class PlanChange(Struct, frozen=True, kw_only=True):
 
     def sentence(self) -> str:
         return (
-            f"out of memory while {self.work}: at most {self.after:,} tokens at once from now on, not "
-            f"{self.before:,}, and what was under way begins again ({self.why})"
+            f"out of memory while {self.work}: token budget lowered from {self.before:,} to {self.after:,}; "
+            f"the current work starts again ({self.why})"
         )
 
 
@@ -66,7 +66,7 @@ class Memory:
         while after and cut(after) == cut(before):
             after //= 2
         if not after:
-            raise EngineError(f"out of memory while {work}, and no smaller piece is left ({why})\n{mend}")
+            raise EngineError(f"out of memory while {work}, even with the smallest batch ({why})\n{mend}")
         self.budgets[work] = after
         release()
         self.on_change(PlanChange(work=work, before=before, after=after, why=why))

@@ -136,12 +136,12 @@ def principles_text(name_or_path: str | Path) -> str:
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: these principles are not UTF-8") from None
     if not principles(text):
-        raise ConfigError(f"{path}: there is no principle in it; write one a line")
+        raise ConfigError(f"{path}: no principles found; write one per line")
     return text
 
 
 def principles(text: str) -> tuple[str, ...]:
-    """A principle a line; empty lines and lines that begin with # are none."""
+    """One principle per line; empty lines and lines that begin with # are none."""
     lines = (line.strip() for line in text.splitlines())
     return tuple(line for line in lines if line and not line.startswith("#"))
 
@@ -157,7 +157,7 @@ def shipped_dir() -> Path:
     # Beside an installed package lies site-packages, where a foreign `prompts` may be: ask for pyproject too.
     if (package.parent / "pyproject.toml").is_file() and (package.parent / "prompts").is_dir():
         return package.parent / "prompts"
-    raise ConfigError(f"the shipped prompts are missing beside {package}; install selfrefine again")
+    raise ConfigError(f"the shipped prompts are missing beside {package}; reinstall selfrefine")
 
 
 def shipped_names() -> list[str]:

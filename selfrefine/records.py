@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -47,18 +48,18 @@ class Task(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Critique(Struct, frozen=True, kw_only=True, gc=False):
-    messages: tuple[Message, ...] = ()
-    prompt_token_ids: tuple[int, ...] = ()
-    token_ids: tuple[int, ...] = ()
-    finish_reason: FinishReason = "stop"
-    logprobs: tuple[float, ...] | None = None
-    pass_index: Count = 0
-    critic: str = ""
-    prompt_sha256: str = ""
     text: str = ""
     score: UnitInterval | None = None
     verdict: Verdict | None = None
+    finish_reason: FinishReason = "stop"
     error: str | None = None
+    pass_index: Count = 0
+    critic: str = ""
+    prompt_sha256: str = ""
+    messages: tuple[Message, ...] = ()
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] | None = None
 
 
 class Reward(Struct, frozen=True, kw_only=True, gc=False):
@@ -81,37 +82,53 @@ class Lesson(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Sample(Struct, frozen=True, kw_only=True, gc=False):
+    """In the order of a row: what a person reads first, ids and logprobs last."""
+
     v: int = SCHEMA_VERSION
     id: str
     task: Task
-    messages: tuple[Message, ...] = ()
-    """The context as rendered: system prompt, draft, critique and hint included."""
-    prompt_token_ids: tuple[int, ...] = ()
+    messages: tuple[Message, ...] | UnsetType | None = UNSET
+    """Where the context is another than the task's prompt: with a system message, a draft, a critique. Read
+    it by `context`."""
     round: Count = 0
     index: Count = 0
     parent_id: str | None = None
     text: str = ""
     finish_reason: FinishReason = "stop"
-    token_ids: tuple[int, ...] = ()
-    """The stop token included; `text` is without it."""
-    logprobs: tuple[float, ...] | None = None
-    """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
-    the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
-    seed: Seed = 0
-    policy: str = ""
-    engine: str = ""
     critiques: tuple[Critique, ...] = ()
     rewards: tuple[Reward, ...] = ()
     reward: UnitInterval | None = None
     error: str | None = None
     lesson: Lesson | UnsetType = UNSET
+    seed: Seed = 0
+    policy: str = ""
+    engine: str = ""
+    prompt_token_ids: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    """The stop token included; `text` is without it."""
+    logprobs: tuple[float, ...] | None = None
+    """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
+    the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
     extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
+
+    @property
+    def context(self) -> tuple[Message, ...]:
+        """The messages that `text` answers."""
+        return self.messages or self.task.prompt
+
+
+def unless_prompt(messages: tuple[Message, ...], task: Task) -> tuple[Message, ...] | UnsetType:
+    """A row's `messages`: UNSET where they are the task's prompt, which the row holds already."""
+    return UNSET if messages == task.prompt else messages
 
 
 Row = TypeVar("Row", Task, Sample)
+_OF_TASKS = {"prompt", "messages", "conversations", "question", "instruction", "chosen"}
 
 _TASK_FIELDS = frozenset(Task.__struct_fields__) - {"extra"}
 _SAMPLE_FIELDS = frozenset(Sample.__struct_fields__) - {"extra"}
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding a line of somebody's JSON may raise; `why_undecodable` says it in words."""
 _decode_raw = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_sample = msgspec.json.Decoder(Sample).decode
 _decode_task = msgspec.json.Decoder(Task).decode
@@ -119,21 +136,21 @@ _decode_task = msgspec.json.Decoder(Task).decode
 
 def decode_sample(line: bytes, where: str) -> Sample:
     """One JSON line to a Sample. Raises: DataError naming `where` (file:line) and the field's path."""
-    raw = _parse(line, where)
+    raw = parse_row(line, where)
     version = raw.get("v")
     if version is not None and bytes(version) != str(SCHEMA_VERSION).encode():
         raise DataError(
             f"{where}: schema version {bytes(version).decode(errors='replace')[:20]} is not known "
             f"(this selfrefine reads version {SCHEMA_VERSION})"
         )
-    if "text" not in raw and "prompt" in raw and "task" not in raw:
+    if _is_task(raw):
         raise DataError(f"{where}: this is a task, not an answer; run `selfrefine generate` on it first")
     if not {"id", "task", "text"} <= raw.keys():
         missing = ", ".join(sorted({"id", "task", "text"} - raw.keys()))
         raise DataError(f"{where}: not a sample row, it has no {missing}")
     try:
         sample = _decode_sample(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"{where}: {why_undecodable(line, error)}") from None
     extra = {k: v for k, v in raw.items() if k not in _SAMPLE_FIELDS}
     task_extra = {k: v for k, v in _decode_raw(raw["task"]).items() if k not in _TASK_FIELDS}
@@ -145,25 +162,28 @@ def decode_sample(line: bytes, where: str) -> Sample:
 
 def decode_task(line: bytes, where: str) -> Task:
     """One JSON line in the project's own task schema. Raises: DataError."""
-    raw = _parse(line, where)
+    raw = parse_row(line, where)
     try:
         task = _decode_task(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"{where}: {why_undecodable(line, error)}") from None
     extra = {k: v for k, v in raw.items() if k not in _TASK_FIELDS}
     return msgspec.structs.replace(task, extra=extra) if extra else task
 
 
-def _parse(line: bytes, where: str) -> dict[str, Raw]:
+def parse_row(line: bytes, where: str) -> dict[str, Raw]:
+    """The columns of one JSON line, unread. Raises: DataError."""
     try:
         line.decode()  # foreign columns are passed on unread: what is not UTF-8 there would break the output
         return _decode_raw(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise DataError(f"{where}: {why_undecodable(line, error)}") from None
 
 
 def why_undecodable(line: bytes, error: Exception) -> str:
     """What is wrong with a JSON line, in words: msgspec calls a lone surrogate "truncated"."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply (more than about 1,000 levels)"
     try:
         text = line.decode()
         value = json.loads(text, parse_constant=_no_number)
@@ -171,7 +191,7 @@ def why_undecodable(line: bytes, error: Exception) -> str:
     except UnicodeDecodeError as utf8:
         return f"not UTF-8 ({utf8.reason} at byte {utf8.start + 1})"
     except UnicodeEncodeError:
-        return "a lone surrogate (half of a \\ud83d\\ude00 pair) in a string"
+        return "a lone surrogate (half of a \\ud83d\\ude00 pair) in a string: replace it, such as by \\ufffd"
     except DataError as constant:
         return str(constant)
     except (ValueError, RecursionError):
@@ -183,15 +203,47 @@ def _no_number(name: str) -> None:
     raise DataError(f"{name} is no JSON number; a value that could not be computed is null")
 
 
+def is_answered(line: bytes) -> bool:
+    """Whether this line holds an answer by another program, in a shape of `tasks.rows`, to learn as it is.
+
+    A task of ours with references is none: piped into `finetune`, it was meant for `generate`.
+    """
+    try:
+        raw = _decode_raw(line.removeprefix(BOM_UTF8))
+    except UNDECODABLE:
+        return False
+    return _is_task(raw) and "references" not in raw and bool(_ANSWERED & raw.keys())
+
+
+_ANSWERED = {"chosen", "completion", "messages", "conversations", "instruction", "question"}
+
+
+def _is_task(raw: dict[str, Raw]) -> bool:
+    return not {"text", "task"} & raw.keys() and bool(_OF_TASKS & raw.keys())
+
+
 def encode(row: Task | Sample) -> bytes:
-    """A row as one JSON line without the newline; foreign columns follow ours, byte for byte."""
+    """A row as one JSON line without the newline; foreign columns follow ours, byte for byte.
+
+    Raises: DataError for half a surrogate pair (an argument that was not UTF-8), and for `meta` nested more
+    deeply than it could be read back.
+    """
+    try:
+        return _encode(row)
+    except RecursionError:
+        raise DataError(f"row {row.id}: nested too deeply (more than about 1,000 levels)") from None
+    except UnicodeEncodeError as error:
+        raise DataError(f"row {row.id}: not UTF-8 text ({error.object[error.start]!r} in it)") from None
+
+
+def _encode(row: Task | Sample) -> bytes:
     task_extra = row.task.extra if isinstance(row, Sample) else UNSET
     if row.extra is UNSET and task_extra is UNSET:
         return msgspec.json.encode(row)
     own = ((name, getattr(row, name)) for name in row.__struct_fields__ if name != "extra")
     fields = {name: value for name, value in own if value is not UNSET}
     if task_extra is not UNSET and isinstance(row, Sample):
-        fields["task"] = Raw(encode(row.task))
+        fields["task"] = Raw(_encode(row.task))
     if row.extra is not UNSET:
         fields |= row.extra
     return msgspec.json.encode(fields)

@@ -10,8 +10,8 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import math
 import pkgutil
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import msgspec
 from msgspec import Struct
 
-from selfrefine.errors import ConfigError, SelfrefineError
+from selfrefine.boundary import Failed, behind
+from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
+from selfrefine.own_code import files_read, load_file
 from selfrefine.words import nearest
 
 if TYPE_CHECKING:  # it alone would be a quarter of the start-up
@@ -112,11 +114,11 @@ class Registry(Generic[T]):
             raise ConfigError(f"no {self.what} {name!r}{nearest(name, self)}")
         origin = Origin(plugin=self.plugin(name), signature=f"plugin:{self.plugin(name)}|name:{name}")
         try:
-            with quiet_stdout():
+            with behind(f"the plugin {origin.plugin}"):
                 value = self._entries[name].load()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  foreign code, its reason is passed on
+        except Failed as error:
             raise ConfigError(
-                f"{self.what} {name}: the plugin {origin.plugin} does not import: {why(error)}"
+                f"{self.what} {name}: the plugin {origin.plugin} does not import: {error}"
             ) from None
         return self._adopted(name, value, origin, f"the plugin {origin.plugin}")
 
@@ -127,8 +129,8 @@ class Registry(Generic[T]):
         except ConfigError as error:
             raise ConfigError(f"{self.what} {spec}: {error}") from None
         if not hasattr(module, name):
-            there = ", ".join(self._offered(module)) or "nothing that could be one"
-            raise ConfigError(f"{self.what} {spec}: {file} has nothing called {name} (it has: {there})")
+            there = ", ".join(self._offered(module)) or "nothing usable"
+            raise ConfigError(f"{self.what} {spec}: {file} has no {name} (it has: {there})")
         origin = Origin(sha256=sha256, signature=f"file:{Path(file).name}|sha256:{sha256[:12]}|fn:{name}")
         return self._adopted(spec, getattr(module, name), origin, file)
 
@@ -150,8 +152,8 @@ class Registry(Generic[T]):
             made = pkgutil.resolve_name(self.adopt)(name, value, origin)
         if made is None:
             raise ConfigError(
-                f"{self.what} {name}: what {where} offers there is a {type(value).__name__}, "
-                f"which describes no {self.what}"
+                f"{self.what} {name}: {where} defines it as a {type(value).__name__}, "
+                f"which is not a {self.what}"
             )
         adopted: T = made
         return adopted
@@ -161,6 +163,19 @@ class Registry(Generic[T]):
         if name in self.built_in or ".py:" in name or name not in self._entries:
             return ""
         return _distribution(self._entries[name])
+
+    def edition(self, name: str) -> str:
+        """`plugin`, and the sha256 of its sources where they are files: a version may outlive an edit."""
+        plugin = self.plugin(name)
+        if not plugin or name not in self._entries:
+            return plugin
+        spec = importlib.util.find_spec(self._entries[name].module.partition(".")[0])
+        if spec is None or spec.origin is None:
+            return plugin
+        file = Path(spec.origin)
+        files = sorted(file.parent.rglob("*.py")) if spec.submodule_search_locations else [file]
+        digest = hashlib.sha256(b"".join(hashlib.sha256(one.read_bytes()).digest() for one in files))
+        return f"{plugin}, sources {digest.hexdigest()[:12]}"
 
     @functools.cached_property
     def _entries(self) -> dict[str, metadata.EntryPoint]:
@@ -177,7 +192,7 @@ class Registry(Generic[T]):
                 other = "selfrefine itself"
             if other and other != _distribution(entry):
                 raise ConfigError(
-                    f"{self.what} {entry.name!r} comes from {_distribution(entry)} and from {other}: "
+                    f"{self.what} {entry.name!r} is defined by both {_distribution(entry)} and {other}: "
                     "uninstall one of them"
                 )
             entries[entry.name] = entry
@@ -191,41 +206,6 @@ def split(text: str, by: str = ":") -> tuple[str, str, str]:
     return (f"{path}.py:{name}" if is_file else name), found, rest
 
 
-_FILES: dict[tuple[Path, str], ModuleType] = {}
-
-
-def load_file(path: Path) -> tuple[ModuleType, str]:
-    """A file of the user's as a module, and its sha256. The same content is executed once a process.
-
-    Raises: ConfigError where it cannot be read or imported.
-    """
-    try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    sha256 = hashlib.sha256(source).hexdigest()
-    key = path.resolve(), sha256
-    if key not in _FILES:
-        name = f"selfrefine_file_{hashlib.sha256(str(key).encode()).hexdigest()[:16]}"
-        spec = importlib.util.spec_from_file_location(name, key[0])
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module  # dataclasses and pickles look their module up by name
-        try:
-            with quiet_stdout():
-                exec(compile(source, str(path), "exec"), module.__dict__)  # these bytes, which were hashed
-        except (Exception, SystemExit) as error:  # noqa: BLE001  the user's code, its reason is passed on
-            del sys.modules[name]
-            raise ConfigError(f"{path} does not import: {why(error)}") from None
-        _FILES[key] = module
-    return _FILES[key], sha256
-
-
-def quiet_stdout() -> contextlib.redirect_stdout[Any]:
-    """While outside code runs: stdout is for data, and what it prints goes to stderr."""
-    return contextlib.redirect_stdout(sys.stderr)
-
-
 @contextlib.contextmanager
 def outside_code(what: str, name: str, origin: Origin) -> Iterator[None]:
     """Around what a plugin or a file does besides scoring: its mistakes are its own, and no bug of ours.
@@ -236,13 +216,11 @@ def outside_code(what: str, name: str, origin: Origin) -> Iterator[None]:
         yield
         return
     try:
-        with quiet_stdout():
+        with behind(f"{what} {name}"):
             yield
-    except SelfrefineError:
-        raise
-    except (Exception, SystemExit) as error:
+    except Failed as error:
         where = f"the plugin {origin.plugin}" if origin.plugin else "its file"
-        raise ConfigError(f"{what} {name}: {where} failed: {why(error)}") from error
+        raise ConfigError(f"{what} {name}: {where} failed: {error}") from error
 
 
 def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: bool = True) -> S:
@@ -251,11 +229,27 @@ def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: 
     for key in table:
         if f"{where}.{key}" not in known:
             names = [one.removeprefix(f"{where}.") for one in known]
-            raise ConfigError(f"setting {where}.{key}: there is no such setting{nearest(key, names)}")
+            raise ConfigError(f"setting {where}.{key}: no such setting{nearest(key, names)}")
+        require_finite(f"{where}.{key}", table[key])
     try:
         return msgspec.convert(table, struct, strict=strict)
     except msgspec.ValidationError as error:
         raise ConfigError(refusal(error, known, where)) from None
+
+
+def require_finite(key: str, value: object) -> None:
+    """A range with one end lets infinity pass, one without ends nan, and a manifest can hold neither.
+
+    Raises: ConfigError naming the key.
+    """
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            require_finite(f"{key}.{name}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            require_finite(key, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"setting {key}: {value} is not a finite number")
 
 
 def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where: str = "") -> str:
@@ -269,25 +263,23 @@ def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where:
     return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
 
 
-def why(error: BaseException) -> str:
-    """What foreign code raised, in one line."""
-    return f"{type(error).__name__}: {error}"
-
-
 def _distribution(entry: metadata.EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "a distribution without a name"
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unnamed distribution"
 
 
 def plugins_used(config: Any) -> dict[str, str]:
-    """ "reward shout" and the like to distribution and version, for what a `Config` names."""
-    found = {f"{what} {name}": registry(what).plugin(name) for what, name in _names(config)}
+    """ "reward shout" and the like to the plugin's edition, for what a `Config` names."""
+    found = {f"{what} {name}": registry(what).edition(name) for what, name in _names(config)}
     return {name: plugin for name, plugin in found.items() if plugin}
 
 
 def files_used(config: Any) -> dict[str, str]:
-    """`path/to/file.py` to sha256, for the user's code that a `Config` names. Raises: ConfigError."""
+    """The user's files that a `Config` names, and what those import from their folder, with sha256.
+
+    Raises: ConfigError.
+    """
     paths = sorted({name.rpartition(":")[0] for _, name in _names(config) if ".py:" in name})
-    return {path: load_file(Path(path))[1] for path in paths}
+    return {file: sha256 for path in paths for file, sha256 in files_read(Path(path)).items()}
 
 
 def _names(config: Any) -> list[tuple[str, str]]:

@@ -359,7 +359,7 @@ def _graded(
     if np.ptp(data) <= _SAME and len(data) >= fewest(level):
         return _constant(float(data[0]), len(data), level, least), "constant-exact"
     if telling < fewest(level):
-        return (None, None), f"none: {telling} of {len(data)} tell, {fewest(level)} must"
+        return (None, None), f"none: {telling} of {len(data)} values usable, {fewest(level)} needed"
     return _bootstrap(data, seed, level), f"bootstrap-{RESAMPLES}"
 
 

@@ -1,14 +1,34 @@
-"""What an error says of a name that is not there."""
+"""How a message counts things, and what an error says of a name that is not there."""
 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """ "1 round", "2 rounds", "43,189 tokens"."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
-    """The known name that was probably meant, if one is close."""
-    return next(iter(difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)), None)
+    """The known name that was probably meant, if one is close.
+
+    Of dotted keys by the last part first (`train.learning_rate` is lr, `train.lora_r` is train.lora.r), of
+    several the one in the nearest table; by spelling otherwise.
+    """
+    choices = sorted(known)
+    table, dot, last = word.casefold().rpartition(".")
+    ranks = {one: rank for one in choices if (rank := _means(table, last, one.casefold()))}
+    best = [one for one, rank in ranks.items() if rank == min(ranks.values())]
+    if best:
+        return max(best, key=lambda one: (_alike(table, one.rpartition(".")[0]), _USUAL.get(one, 0)))
+    beside = [one for one in choices if dot and one.rpartition(".")[0] == table]
+    by_last = difflib.get_close_matches(last, [one.rpartition(".")[2] for one in beside], n=1, cutoff=0.6)
+    if by_last:
+        return f"{table}.{by_last[0]}"
+    return next(iter(difflib.get_close_matches(word, choices, n=1, cutoff=0.75 if dot else 0.5)), None)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -16,3 +36,61 @@ def nearest(word: str, known: Iterable[str]) -> str:
     choices = sorted(known)
     meant = near(word, choices)
     return f"{f'; did you mean {meant!r}?' if meant else ''} (known: {', '.join(choices) or 'none'})"
+
+
+_ALIASES = {
+    "num_samples": "n",
+    "samples": "n",
+    "num_generations": "n",
+    "max_tokens": "max_new_tokens",
+    "max_length": "max_new_tokens",
+    "max_completion_length": "max_new_tokens",
+    "temp": "temperature",
+    "stop_strings": "stop",
+    "num_train_epochs": "epochs",
+    "num_epochs": "epochs",
+    "max_steps": "steps",
+    "per_device_train_batch_size": "batch_size",
+    "max_grad_norm": "clip",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "lr_scheduler_type": "schedule",
+    "lr_scheduler": "schedule",
+    "scheduler": "schedule",
+    "rank": "r",
+    "target_modules": "targets",
+    "threshold": "min_reward",
+    "num_rounds": "rounds",
+    "iterations": "rounds",
+    "num_iterations": "rounds",
+    "loss_type": "name",
+    "system_prompt": "system",
+}
+"""What other trainers call a setting, to the last part of its name here."""
+
+
+_USUAL = {"generate.n": 1, "generate.temperature": 1, "generate.max_new_tokens": 1, "generate.stop": 1}
+"""Of equally near settings, those that most people mean."""
+
+
+def _alike(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
+
+
+def _means(of: str, last: str, known: str) -> int | None:
+    """How `of`.`last` may stand for a key: 1 by name or alias, 2 by parts run together, 3 by initials."""
+    table, _, own = known.rpartition(".")
+    if not table or not last:
+        return None
+    squeezed, initials = re.sub(r"[^a-z0-9]", "", last), _initials(last)
+    if own in (last, _ALIASES.get(last)):
+        return 1
+    if squeezed in (table.rpartition(".")[2] + own, own.replace("_", "")) and len(squeezed) > 2:
+        return 2
+    return 3 if own == initials or (of == table and last == _initials(own)) else None
+
+
+def _initials(name: str) -> str | None:
+    """Of a name of several words."""
+    parts = [part for part in re.split(r"[_-]", name) if part]
+    return "".join(part[0] for part in parts) if len(parts) > 1 else None

@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
                 )
             )
     run.events.append("gate", round=1)
-    run.events.append("end", place="final", why="1 rounds are done")
+    run.events.append("end", place="final", why="1 round done")
     return run.path
 
 
@@ -67,7 +67,7 @@ def test_importing_selfrefine_loads_nothing_and_its_names_are_there() -> None:
 
 def test_a_run_is_read_round_by_round(path: Path) -> None:
     run = selfrefine.open_run(path)
-    assert repr(run) == f"OpenedRun({str(path)!r}, 2 rounds)"
+    assert repr(run) == f"OpenedRun({str(path)!r}, 1 round)"
     assert [(one.index, one.summary.accepted_round, one.stages) for one in run.rounds] == [
         (0, 0, ["generate"]),
         (1, 1, ["generate"]),
@@ -99,7 +99,7 @@ def test_rows_become_tables_with_foreign_columns_and_values_of_several_kinds(pat
     mixed = Rows([{"round": 1}, {"round": "final"}, {"seconds": 0.5}]).to_arrow()  # as in events.jsonl
     assert mixed.column("round").to_pylist() == ["1", '"final"', None]
     frame = selfrefine.open_run(path).events.to_pandas()
-    assert isinstance(frame, pandas.DataFrame) and list(frame["why"])[1] == "1 rounds are done"
+    assert isinstance(frame, pandas.DataFrame) and list(frame["why"])[1] == "1 round done"
 
 
 def test_a_table_library_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -124,6 +124,25 @@ def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        # a range with one end lets infinity pass, one without ends nan; a manifest can hold neither
+        ("train.lr", float("inf")),
+        ("train.epochs", float("nan")),
+        ("guards.length_warn", float("inf")),
+        ("alarms.kl", float("inf")),
+        ("objective.kl", float("nan")),
+        ("reward.numeric.tolerance", float("inf")),
+        ("select.band", [0.1, float("nan")]),
+        ("tasks.settings.p", float("-inf")),
+    ],
+)
+def test_a_number_is_finite(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"setting {key.replace('.', '[.]')}: .* is not a finite number"):
+        resolve([("flag", {"objective.name": "grpo", key: value})])
+
+
+@pytest.mark.parametrize(
     ("key", "given", "said"),
     [
         (
@@ -171,7 +190,7 @@ def test_a_setting_says_what_it_takes() -> None:
 
 
 def test_the_help_of_a_setting_is_its_first_sentence_as_plain_text() -> None:
-    assert describe("tasks.source").help == "A file or KIND:NAME."
+    assert describe("tasks.source").help == "Source of the tasks: a file or KIND:NAME."
     assert describe("tasks.gate_file").help == "File or source of gate tasks, instead of tasks.gate."
 
 
@@ -302,3 +321,53 @@ def test_resolving_loads_no_torch() -> None:
         "assert not {'torch', 'transformers', 'peft', 'scipy'} & sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SUMS = {"tasks": {"source": "gym:chain_sum", "settings": {"min_terms": 2}, "suffix": " Just the number."}}
+QUESTIONS = {"tasks": {"source": "q.jsonl", "prompt_field": "q", "gate_file": "gate.jsonl"}}
+
+
+def test_settings_of_a_source_leave_with_it() -> None:
+    """`--tasks gym:OTHER` on top of a file ended in "no setting 'min_terms'" of the other dataset."""
+    found = resolve([("file", SUMS), ("flag", {"tasks.source": "gym:basic_arithmetic"})])
+    assert found.config.tasks.settings == {}
+    assert found.config.tasks.suffix == " Just the number."  # how an answer is asked for is nobody's own
+    assert found.notes == ("tasks.settings belongs to gym:chain_sum: ignored",)
+    assert found.origins["tasks.settings"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ({"tasks.source": "gym:chain_sum"}, {"min_terms": 2}),  # the same source, said again
+        ({"tasks.settings.max_terms": 3}, {"min_terms": 2, "max_terms": 3}),
+        ({"tasks.settings.max_terms": 3, "tasks.source": "gym:basic_arithmetic"}, {"max_terms": 3}),
+    ],
+)
+def test_settings_stay_with_the_source_they_were_given_for(
+    flags: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    assert resolve([("file", SUMS), ("flag", flags)]).config.tasks.settings == settings
+    own = {"tasks.settings": {"verbs": 1}}  # a file without a source: for whatever the flag names
+    assert resolve([("file", own), ("flag", {"tasks.source": "concepts:4"})]).config.tasks.settings
+
+
+def test_columns_and_held_out_files_go_with_another_kind_of_source() -> None:
+    """Measured on one file's gate tasks, a round of sums would always be undecided."""
+    other = resolve([("file", QUESTIONS), ("flag", {"tasks.source": "gym:chain_sum"})])
+    assert (other.config.tasks.prompt_field, other.config.tasks.gate_file) == (None, None)
+    assert [note.split()[0] for note in other.notes] == ["tasks.prompt_field", "tasks.gate_file"]
+    alike = resolve([("file", QUESTIONS), ("flag", {"tasks.source": "more.jsonl"})])
+    assert (alike.config.tasks.gate_file, alike.notes) == ("gate.jsonl", ())
+
+
+def test_a_gate_reward_goes_with_the_rewards_it_was_one_of() -> None:
+    file = {"reward": {"gate_on": "sentence"}, "evaluate": {"measure": ["coverage", "sentence"]}}
+    flags = {"reward.use": ["exact"], "evaluate.measure": ["exact"]}
+    gone = resolve([("file", file), ("flag", flags)])
+    assert gone.config.reward.gate_on is None
+    assert gone.notes == ("reward.gate_on names a reward that is not used: ignored",)
+    for kept in ({}, {"reward.use": ["exact"]}, {"evaluate.measure": ["sentence:2", "exact"]}):
+        assert resolve([("file", file), ("flag", kept)]).config.reward.gate_on == "sentence"
+    # Given together with the rewards, a name that is none of them is a mistake, and refused later.
+    assert resolve([("flag", {**flags, "reward.gate_on": "sentence"})]).config.reward.gate_on == "sentence"

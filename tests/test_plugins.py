@@ -102,6 +102,18 @@ def test_a_plugin_is_listed_with_its_distribution_and_version(site: Path, tmp_pa
     ]
 
 
+def test_an_edited_plugin_is_another_edition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a plugin installed in place the version stays the same, and a run went on with other rewards."""
+    with zipfile.ZipFile(wheel(tmp_path, BAD, "it = 1", "broken")) as archive:
+        archive.extractall(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    fresh: Registry[RewardKind] = Registry("reward", "selfrefine.rewards", REWARDS.kind, {}, REWARDS.adopt)
+    first = fresh.edition("bad")
+    (tmp_path / "broken.py").write_text("it = 2")
+    assert first.startswith("broken 1.2, sources ") and fresh.edition("bad") != first
+    assert fresh.edition("numeric") == ""
+
+
 def test_a_plugins_reward_scores_under_its_name_and_says_where_it_is_from(site: Path, tmp_path: Path) -> None:
     words = ["reward", "-r", "shout", "-r", "long:3", "--set", "reward.shout.half=0.25"]
     code, rows, said = run(site, tmp_path, *words, stdin=ROWS)
@@ -145,7 +157,7 @@ def test_a_file_is_as_good_for_all_four_kinds(tiny_model_dir: Path, tmp_path: Pa
     [row] = map(json.loads, (tmp_path / "ad/train.jsonl").read_text().splitlines())
     assert row["lr"] == 0.5 and row["loss"] > 1.0
     done = selfrefine("reward", "-r", "mine.py:counted", stdin=answers.out, cwd=tmp_path)
-    refused(done, 3, "mine.py:counted", "SourceKind", "describes no reward")
+    refused(done, 3, "mine.py:counted", "SourceKind", "is not a reward")
     assert selfrefine("rewards", "show", "mine.py:shout", cwd=tmp_path).rows[0]["about"] == "is it shouted"
 
 
@@ -158,9 +170,9 @@ BAD = "[selfrefine.rewards]\nbad = broken:it\n"
         (BAD, "raise OSError('no licence')", "broken 1.2 does not import: OSError: no licence"),
         (BAD, "raise SystemExit(3)", "broken 1.2 does not import: SystemExit: 3"),
         (BAD, "", "broken 1.2 does not import: AttributeError"),
-        (BAD, "it = [1]", "broken 1.2 offers there is a list, which describes no reward"),
-        (BAD + "numeric = broken:it\n", "", "'numeric' comes from broken 1.2 and from selfrefine itself"),
-        (BAD + "shout = broken:it\n", "", "'shout' comes from echoing 1.2 and from broken 1.2"),
+        (BAD, "it = [1]", "the plugin broken 1.2 defines it as a list, which is not a reward"),
+        (BAD + "numeric = broken:it\n", "", "'numeric' is defined by both broken 1.2 and selfrefine itself"),
+        (BAD + "shout = broken:it\n", "", "'shout' is defined by both echoing 1.2 and broken 1.2"),
     ],
 )
 def test_a_plugin_that_cannot_be_used_is_named(
@@ -290,7 +302,7 @@ def broken(tmp_path: Path) -> Path:
     ("name", "why"),
     [
         ("leaves", "SystemExit: 0"),  # it ended the program with code 0 and no output
-        ("huge", "a number that is no float"),
+        ("huge", "int too large to convert to float"),
         ("raises", "ZeroDivisionError"),
     ],
 )
@@ -319,7 +331,7 @@ def test_what_outside_code_prints_is_no_data(broken: Path) -> None:
             3,
             "engine bad.py:engine: its file failed: RuntimeError: no licence",
         ),
-        (["reward", "-r", "fluency", "--model", "bad.py:mute:x"], 6, "cannot score (it can: sample)"),
+        (["reward", "-r", "fluency", "--model", "bad.py:mute:x"], 6, "cannot score (it supports: sample)"),
     ],
 )
 def test_outside_code_names_its_own_mistakes(broken: Path, words: list[str], code: int, why: str) -> None:

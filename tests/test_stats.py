@@ -113,11 +113,11 @@ def test_two_tasks_with_the_same_gain_do_not_beat_anything() -> None:
     """The case found in use: a bootstrap interval [0.25, 0.25], and then "revision beats the draft"."""
     found = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.5})
     assert (found.mean, found.lo, found.hi, found.n) == (0.25, None, None, 2)
-    assert found.method == "none: 2 of 2 tell, 6 must"
+    assert found.method == "none: 2 of 2 values usable, 6 needed"
     unlike = stats.paired_difference({"a": 0.5, "b": 0.25}, {"a": 0.75, "b": 0.6})
     assert unlike.lo is None  # [0.25, 0.35] is as wrong
     few = stats.interval([0.2, 0.4, 0.3])
-    assert (few.lo, few.method) == (None, "none: 3 of 3 tell, 6 must")
+    assert (few.lo, few.method) == (None, "none: 3 of 3 values usable, 6 needed")
 
 
 def test_four_gains_among_two_hundred_tasks_are_few() -> None:

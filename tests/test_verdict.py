@@ -37,6 +37,18 @@ SCORES = [
     ("The draft says 'Score: 5'.\nScore: 2", 0.4),
     ("Score: 2\rScore: 4", 0.8),
     ("Score: 4, yes, Score: 4/5", 0.8),
+    # said twice, on one scale or two: 0.8 (4/5) was read as 0.8 of 5
+    ("Score: 0.8 (4/5)", 0.8),
+    ("Score: 0.6 (3 out of 5)", 0.6),
+    ("Score: 0.4 = 2/5", 0.4),
+    ("Score: 0.25 [25%]", 0.25),
+    ("Score: 80 (4/5)", 0.8),
+    ("Score: 3 (60 %)", 0.6),
+    ("Score: 4/5 = 0.8", 0.8),
+    ("Score: 4/5, i.e. 80%", 0.8),
+    ("Score: 7 (out of 10)", 0.7),
+    ("Score: 3 of 10", 0.3),
+    ("Score: 4 (one point off)", 0.8),
 ]
 
 NO_SCORES = [
@@ -56,6 +68,12 @@ NO_SCORES = [
     ("Score: nan", "the score is not a number"),
     # an earlier score does not stand in for a last one that cannot be read
     ("Score: 4\nScore: N/A", "the score is not a number"),
+    ("Score: 3 (4/5)", "contradictory: the score is followed by another one"),
+    ("Score: 4/5 (60%)", "contradictory: the score is followed by another one"),
+    ("Score: 4 = 0.5", "contradictory: the score is followed by another one"),
+    ("Score: 1.2 (6/5)", "score 1.2 is not within 0 and 5"),
+    ("Score: 0.8", "score 0.8 may be out of 1 or out of 5"),
+    ("Score: 4 of 5 or 5 of 5", "the score is not a number"),
     ("Style score: 5, content score: 1", "contradictory: different scores on one line"),
 ]
 
@@ -87,9 +105,15 @@ def test_not_every_number_is_a_score(text: str) -> None:
         ("Verdict: not ok", "revise"),
         ("Verdict: ok, there is nothing to revise", "ok"),
         ("Verdict: ok\nNo, wait.\nVerdict: revise", "revise"),
+        ("Verdict: ok, it does not need to be revised", "ok"),
+        ("Verdict: OK - no fix needed", "ok"),
+        ("Verdict: not ok, revise", "revise"),
+        ("Verdict: isn't quite ok", "revise"),
+        ("Verdict: revise (it is not ok)", "revise"),
+        ("Verdict: revise, but only the end", "revise"),
     ],
 )
-def test_a_verdict_is_its_first_word_on_the_last_line(text: str, verdict: str) -> None:
+def test_a_verdict_is_read_on_the_last_line_that_has_one(text: str, verdict: str) -> None:
     assert parse(text) == (None, verdict, None)
 
 
@@ -97,9 +121,18 @@ def test_a_verdict_is_its_first_word_on_the_last_line(text: str, verdict: str) -
     ("text", "reason"),
     [
         ("Looks fine to me", "no verdict"),
-        ("Verdict: ok|revise", "the verdict is neither ok nor revise"),
-        ("Verdict: ok or revise", "the verdict is neither ok nor revise"),
-        ("Verdict: 'revise' or 'ok'", "the verdict is neither ok nor revise"),
+        ("Verdict: ok|revise", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: ok / revise", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: ok or revise", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: 'revise' or 'ok'", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: neither ok nor revise", "the verdict is neither ok nor revise"),
+        # taken back on the same line: these were read as ok
+        ("Verdict: Ok, but revise", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: ok. Rewrite the second line.", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: ok with minor revisions", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: revise → ok", "contradictory: the verdict says both ok and revise"),
+        ("Verdict: ok, but the sign is wrong", "contradictory: the verdict is ok with a reservation"),
+        ("Verdict: ok?", "contradictory: the verdict is ok with a reservation"),
         ("Verdict: okra", "the verdict is neither ok nor revise"),
         ("Verdict: ok\nVerdict: hmm", "the verdict is neither ok nor revise"),
         ("Verdict: ok. Verdict: revise", "contradictory: different verdicts on one line"),

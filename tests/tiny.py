@@ -6,6 +6,7 @@ The end-of-turn is eos and pad at once, as in many chat models: a trainer that m
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,49 @@ def tokenizer(template: str | None = CHATML, *, bos: bool = False) -> Any:
         eos_token="<|im_end|>",
         pad_token="<|im_end|>",
         bos_token="<|endoftext|>" if bos else None,
+    )
+    made.chat_template = template
+    return made
+
+
+def sentencepiece(scheme: str, template: str | None = CHATML) -> Any:
+    """As Llama's and Gemma's: BPE with byte fallback and `▁` for spaces.
+
+    `scheme`: who puts a `▁` before a text: "first" (the pre-tokenizer, at the very beginning), "always" (the
+    same, behind every special token too) or "legacy" (the normalizer). Decoding takes one space away again.
+    """
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    if scheme == "legacy":
+        backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme, split=False)
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    names = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=[*names, *every_byte],
+        initial_alphabet=["▁", *"abcdefghijklmnopqrstuvwxyz<>|_.?+="],
+        max_token_length=8,
+        show_progress=False,
+    )
+    backend.train_from_iterator(CORPUS.split("so"), trainer)
+    said = json.loads(backend.to_str())
+    said["added_tokens"] = [token for token in said["added_tokens"] if token["content"] in names]
+    backend = Tokenizer.from_str(json.dumps(said))
+    backend.add_special_tokens([AddedToken(name, normalized=False) for name in names])
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="<|im_end|>", bos_token="<s>", unk_token="<unk>"
     )
     made.chat_template = template
     return made

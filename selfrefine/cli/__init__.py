@@ -18,10 +18,12 @@ from selfrefine.cli import (
     gate,
     generate,
     kinds,
+    model,
     recipes,
     reward,
     runs,
     select,
+    show,
     tasks,
 )
 from selfrefine.cli.help import CONTEXT, App
@@ -65,8 +67,10 @@ for verb in (generate, critique, reward, select, finetune, evaluate):
 app.command("gate", rich_help_panel=LOOP)(gate.command)
 app.command("cycle", rich_help_panel=LOOP)(cycle.command)
 app.add_typer(runs.app, name="runs", rich_help_panel=RUNS)
+app.command("show", rich_help_panel=RUNS)(show.command)
 app.command("compare", rich_help_panel=RUNS)(compare.command)
 app.add_typer(adapter.app, name="adapter", rich_help_panel=RUNS)
+app.add_typer(model.app, name="model", rich_help_panel=RUNS)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=NAMES)
 app.add_typer(kinds.rewards, name="rewards", rich_help_panel=NAMES)
 app.add_typer(kinds.objectives, name="objectives", rich_help_panel=NAMES)

@@ -6,12 +6,23 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.cli import common
-from selfrefine.cli.open_run import come_back, recorded
+from selfrefine.cli.open_run import check_settings, come_back, recorded
 from selfrefine.report.words import summary_line
 from selfrefine.runfolder.run import Run, locate
 
 if TYPE_CHECKING:
+    from selfrefine.config import Config
+    from selfrefine.runfolder.round import RoundDir
     from selfrefine.stages.session import RunSession
+
+
+def require_before(verb: str, config: Config, folder: RoundDir) -> None:
+    """What a verb reads must be there; looked at before a model is loaded. Raises: RunFolderError."""
+    answers = "critique" if config.critique.passes else "generate"
+    reads = {"critique": "generate", "reward": answers, "select": "reward", "finetune": "reward"}
+    reads |= dict.fromkeys(("evaluate", "gate"), "adapter")
+    if verb in reads and not (verb == "finetune" and folder.has("selected")):
+        folder.require(reads[verb])
 
 
 def one_stage(
@@ -30,6 +41,8 @@ def one_stage(
 
     run = Run.open(locate(common.RUNS_DIR, name))
     resolved = common.settings(None, sets, given, run=run.manifest.config)
+    check_settings(run, resolved, allow_drift=allow_drift)
+    require_before(verb, resolved.config, run.round(max(1, run.next_round())))
     with common.reporting(verb) as reporter, run.lock():
         reporter.stop.way_on = "run the same command again to continue"
         asked = common.session(resolved, reporter, trust=trust)

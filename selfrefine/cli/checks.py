@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from selfrefine.config import Config
@@ -14,26 +13,13 @@ from selfrefine.errors import ConfigError, RunFolderError
 
 def settings(config: Config) -> None:
     """The rewards, models and adapter that a verb's settings name. Raises: ConfigError, EngineError."""
-    gold = [config.guards.gold] if config.guards.gold is not None else []
-    rewards(config, [*config.reward.use, *config.evaluate.measure, *gold])
+    if config.reward.use or config.evaluate.measure or config.guards.gold is not None:
+        from selfrefine.steps.scoring import check_asked
+
+        check_asked(config)
     for name in (config.model, config.critique.critic_model):
         if name is not None:
             model(name, config.adapter if name == config.model else None)
-
-
-def rewards(config: Config, specs: Sequence[str]) -> None:
-    """Raises: ConfigError for a reward that does not exist, or is given settings it does not take."""
-    if not specs:
-        return
-    from selfrefine.steps.reward import needs_engine, parse_spec
-    from selfrefine.steps.scoring import build_rewards
-    from selfrefine.words import nearest
-
-    if modelless := [text for text in specs if not needs_engine([parse_spec(text)])]:
-        build_rewards(config, modelless, None)
-    gate, names = config.reward.gate_on, {parse_spec(text).name for text in specs}
-    if gate is not None and gate not in names:
-        raise ConfigError(f"--gate-on {gate}: not among the rewards scored{nearest(gate, names)}")
 
 
 def model(name: str, adapter: str | None = None) -> None:
@@ -64,19 +50,3 @@ def outputs(*paths: str | None) -> None:
         code = errno.EISDIR if target.is_dir() else 0 if target.parent.is_dir() else errno.ENOENT
         if code:
             raise RunFolderError(f"cannot write {path}: {os.strerror(code)}")
-
-
-def new_run(config: Config) -> None:
-    """Of `cycle`: loading a model and reading tasks may take minutes. Raises: ConfigError, EngineError."""
-    from selfrefine.objectives.fit import check_rows
-    from selfrefine.stages.prepare import task_options
-    from selfrefine.stages.settings import check_method
-    from selfrefine.steps.scoring import check_named
-    from selfrefine.tasks import load
-
-    check_rows(config.objective.name, config.select)
-    check_method(config)
-    check_named(config)
-    settings(config)
-    for source in filter(None, (config.tasks.source, config.tasks.gate_file, config.tasks.test_file)):
-        load(source, task_options(config, whole=source != config.tasks.source))  # nothing is read yet

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine import recipes
+from selfrefine import recipes, streams
 from selfrefine.cli import complete
 from selfrefine.cli.guard import Stop, stoppable
 from selfrefine.cli.help import MODEL, OUTPUT, RUN
@@ -139,7 +139,13 @@ def settings(
                     "reward that measures with --measure"
                 )
     layers += [("file", file), ("flag", said)]
-    return resolve(layers)
+    resolved = resolve(layers)
+    if resolved.notes:
+        from selfrefine.report.console import make_console, say
+
+        for note in resolved.notes:
+            say(make_console(), note)
+    return resolved
 
 
 def config_path(name: str) -> Path:
@@ -232,7 +238,8 @@ def run_session(run: Run, settings: Settings, reporter: ConsoleReporter, like: S
 
 def on_terminal() -> bool:
     """Whether somebody reads stdout as it comes."""
-    return sys.stdout is not None and sys.stdout.isatty()
+    stdout = streams.writing()
+    return stdout is not None and stdout.isatty()
 
 
 class _Page(io.StringIO):
@@ -249,7 +256,10 @@ def show(view: RenderableType) -> None:
 
     page = _Page()
     make_console(page).print(view)
-    write_stdout(page.getvalue().encode(errors="replace"))
+    printed = page.getvalue()
+    if not on_terminal():  # in a file, what pads a line to the screen's width is in the way
+        printed = "".join(f"{line.rstrip()}\n" for line in printed.split("\n")[:-1])
+    write_stdout(printed.encode(errors="replace"))
 
 
 def print_json(value: object) -> None:

@@ -13,15 +13,17 @@ from selfrefine.cli.common import JsonOption
 def command(
     runs: Annotated[
         list[str],
-        typer.Argument(help="Finished runs; the first is the yardstick.", autocompletion=complete.runs),
+        typer.Argument(
+            help="Finished runs; the others are compared with the first.", autocompletion=complete.runs
+        ),
     ],
     json_: JsonOption = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown tables.")] = False,
 ) -> None:
-    """Compare finished runs on their test tasks: difference, interval, p-value, paired by task.
+    """Compare finished runs on their test tasks, paired by task: difference, interval and p-value.
 
-    Every run against its own start, and every other run against the first. One JSON object where stdout is no
-    terminal.
+    Each run is compared with its own start, and every other run with the first. Prints one JSON object when
+    stdout is not a terminal.
 
     \b
       selfrefine compare placebo mine

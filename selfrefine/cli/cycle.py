@@ -174,39 +174,43 @@ def loop(
     trust: bool,
 ) -> dict[str, Any]:
     """Make the run or go on with it, until one of its ends; returns the summary of its end."""
-    from selfrefine.cli.open_run import come_back, create_run, recorded, run_path, same_or_free
+    from selfrefine.cli import open_run
     from selfrefine.report.ending import ending, summary
     from selfrefine.runfolder.manifest import redacted
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
 
-    path = run_path(name or new_name(common.RUNS_DIR))
+    path = open_run.run_path(name or new_name(common.RUNS_DIR))
     old = Run.open(path) if path.exists() else None
     # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
     resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
-    if not old:
-        checks.new_run(resolved.config)
+    if old and not or_new:
+        open_run.check_settings(old, resolved, allow_drift=drift)
+    else:
+        open_run.check_names(resolved)
     asked = common.session(resolved, reporter, trust=trust)
-    if old and or_new and (other := same_or_free(path, resolved, asked)) != path:
+    if old and or_new and (other := open_run.same_or_free(path, resolved, asked)) != path:
         reporter.say(f"{path} was made with other settings or versions")
         path, old = other, Run.open(other) if other.exists() else None
         resolved = common.settings(config, sets, given)
         asked = common.session(resolved, reporter, trust=trust)  # of another model and critic, perhaps
-    if resolved.config.cycle.rounds:
-        asked.engine.trainer()  # refused now, not when the first round is to learn
-    run = old or create_run(str(path), resolved, asked)
+    trains = resolved.config.cycle.rounds > 0
+    if old and trains:
+        asked.engine.trainer()  # refused now, not when the next round is to learn
+    run = old or open_run.create_run(str(path), resolved, asked, trains=trains)
     if name is None:  # the same command again would make another run
-        reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.name}"
+        reporter.stop.way_on = f"continue with: selfrefine cycle --run {run.called}"
     reporter.say(f"{'continuing' if old else 'new run'} {run.path}")
     with run.lock():
         session = common.run_session(run, resolved, reporter, asked)
         if old:
-            come_back(session, resolved, allow_drift=drift)  # refused, it leaves the run as it was
-        with recorded(run):
+            open_run.come_back(session, resolved, allow_drift=drift)  # refused, it leaves the run as it was
+        with open_run.recorded(run):
             run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
             session.follow_budgets()
             ended = cycle(session)
             run.events.append("end", why=ended.why)
-    reporter.console.print(ending(run, ended, session.self_measured))
+    # Unwrapped: its commands are copied, and a line break within one would end it.
+    reporter.console.print(ending(run, ended, session.self_measured), soft_wrap=True)
     told: dict[str, Any] = summary(run, ended)
     return told

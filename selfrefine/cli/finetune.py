@@ -29,7 +29,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.cli.common import table
     from selfrefine.report.words import summary_line
     from selfrefine.stages.finetune import Finetune, FolderPlace
-    from selfrefine.steps.finetune import Policies
+    from selfrefine.steps.finetune import Policies, check_fit
 
     config, reporter, out = asked.settings.config, asked.reporter, Path(asked.output or "adapter")
     reporter.stop.way_on = "no adapter was written"
@@ -40,6 +40,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     policies = Policies(
         start=adapter if config.train.start == "adapter" else None, sampler=adapter, reference=adapter
     )
+    check_fit(rows, config.objective)
     stage = Finetune(asked.session)
 
     def ring(alarms: Any) -> None:
@@ -74,14 +75,15 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     """The rows to learn from, and the counts of their selection."""
     from msgspec import UNSET
 
-    from selfrefine.cli.stream import NoRows, read_samples
+    from selfrefine.cli.stream import NoRows, read_lessons
     from selfrefine.errors import NothingToLearnError, UsageError
     from selfrefine.objectives.fit import check_rows
     from selfrefine.report.words import summary_line
-    from selfrefine.steps.select import select, why_nothing
+    from selfrefine.steps.select import select
+    from selfrefine.steps.select_nothing import why_nothing
 
     try:
-        rows = list(read_samples(asked.source))
+        rows = list(read_lessons(asked.source, asked.reporter.say))
     except NoRows:
         if asked.source == "-":  # the ordinary end of a pipe whose filter let nothing through
             raise NothingToLearnError("stdin is empty: no row came through the pipe") from None
@@ -101,7 +103,7 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
     chosen = select(rows, config.select)
     asked.reporter.say(summary_line({"stage": "select", **chosen.counts}))
     if not chosen.rows:
-        raise NothingToLearnError(why_nothing(chosen.counts))
+        raise NothingToLearnError(why_nothing(rows, config.select, chosen.counts))
     return chosen.rows, chosen.counts
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from selfrefine import streams
 from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.runfolder.jsonl import StdoutClosed
 
@@ -26,7 +27,8 @@ def guarded(app: Callable[[], Any]) -> int:
     if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        app()
+        with streams.held():
+            app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StdoutClosed as closed:

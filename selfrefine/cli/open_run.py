@@ -10,18 +10,20 @@ from typing import Any
 
 import msgspec
 
+from selfrefine.cli import checks
 from selfrefine.cli.common import RUNS_DIR
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
 from selfrefine.layers import Settings
 from selfrefine.objectives.fit import check_rows
 from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest
-from selfrefine.runfolder.run import Run, new_path, sha256_texts
+from selfrefine.runfolder.run import Run, check_free, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_rewards
+from selfrefine.steps.scoring import check_named, check_rewards
+from selfrefine.words import count
 
 
 def run_path(name: str) -> Path:
@@ -34,14 +36,56 @@ def run_path(name: str) -> Path:
     return new_path(path.parent, path.name)
 
 
-def create_run(name: str, settings: Settings, session: Session) -> Run:
-    """Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …)."""
-    path = run_path(name)
+def check_names(settings: Settings) -> None:
+    """What needs neither a model nor tasks: names of rewards, settings that contradict each other.
+
+    Raises: ConfigError.
+    """
     check_rows(settings.config.objective.name, settings.config.select)
     check_method(settings.config)
+    check_named(settings.config)
+    checks.settings(settings.config)
+
+
+def create_run(name: str, settings: Settings, session: Session, *, trains: bool = False) -> Run:
+    """What is cheap to refuse is refused first, the tasks are read, and the model is loaded last.
+
+    Raises: RunFolderError (exists), DataError (tasks), ConfigError (source, rewards, objective …);
+    EngineError where it `trains` and the model cannot be trained.
+    """
+    path = run_path(name)
+    check_free(path)
+    check_names(settings)
+    splits = make_splits(settings.config, session.reporter.say)
+    prompts = run_prompts(settings.config)
+    if trains:
+        session.engine.trainer()
     check_rewards(settings.config, session.engine)  # refused now, not when the first stage finds no way on
-    splits = make_splits(settings.config)
-    return Run.create(path, _manifest(path.name, settings, session), splits, run_prompts(settings.config))
+    return Run.create(path, _manifest(path.name, settings, session), splits, prompts)
+
+
+def check_settings(run: Run, settings: Settings, *, allow_drift: bool) -> None:
+    """The same for a run that is there: also that the settings are its own, before its model is loaded.
+
+    Raises: RunFolderError naming each key with the run's value and this command's; ConfigError.
+    """
+    check_names(settings)
+    if not allow_drift:
+        asked = msgspec.structs.replace(run.manifest, config=msgspec.to_builtins(settings.config))
+        _refuse(run, audit.drift(run.manifest, asked))
+
+
+def _refuse(run: Run, differs: list[str]) -> None:
+    if not differs:
+        return
+    shown = differs[:8] + ([f"and {count(len(differs) - 8, 'other')}"] if len(differs) > 8 else [])
+    threads = any(line.startswith("threads: ") for line in differs)
+    ways = f"set OMP_NUM_THREADS={run.manifest.threads}, " if threads else "use the run's settings, "
+    raise RunFolderError(
+        f"{run.path} was made with other settings:\n"
+        + "".join(f"  {line}\n" for line in shown)
+        + f"{ways}start another run, or continue with --allow-drift (recorded)"
+    )
 
 
 def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> None:
@@ -50,23 +94,18 @@ def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> 
     Raises: RunFolderError naming what differs; ConfigError for settings that contradict each other.
     """
     run = session.run
-    check_method(settings.config)
     check_rewards(settings.config, session.engine)
     differs = differences(run, settings, session)
     if not differs:
         return
     if not allow_drift:
-        shown = "\n".join(f"  {line}" for line in differs[:8])
-        raise RunFolderError(
-            f"{run.path} was made otherwise:\n{shown}\n"
-            "use the settings of the run, start another run, or go on all the same with --allow-drift"
-        )
+        _refuse(run, differs)
     run.events.append("drift", differs=differs)
 
 
 def differences(run: Run, settings: Settings, session: Session) -> list[str]:
     """A sentence for each thing that this command would do otherwise than the run was made."""
-    now = _manifest(run.manifest.name, settings, session)
+    now = _manifest(run.manifest.name, settings, session, run.manifest)
     # The frozen tasks are the run's own and not made again.
     own: dict[str, Any] = {
         "tasks": run.manifest.tasks,
@@ -85,10 +124,16 @@ def same_or_free(path: Path, settings: Settings, session: Session) -> Path:
     return candidate
 
 
-def _manifest(name: str, settings: Settings, session: Session) -> RunManifest:
-    """What decides the outcome, but for tasks and prompts, which `Run.create` adds."""
+def _manifest(name: str, settings: Settings, session: Session, old: RunManifest | None = None) -> RunManifest:
+    """What decides the outcome, but for tasks and prompts, which `Run.create` adds.
+
+    Models take over the date of an `old` manifest, where their templates have one: a run keeps its date.
+    """
     own = settings.config
     apart = own.critique.passes > 0 and session.critic is not session.engine
+    session.engine.keep_date(old.model.get("template_date") if old else None)
+    if apart:
+        session.critic.keep_date(old.critic.get("template_date") if old else None)
     return manifest.build(
         name,
         sys.argv,

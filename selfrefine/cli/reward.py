@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
     from selfrefine.stages.reward import Reward
+    from selfrefine.steps.scoring import trained_specs
 
+    trained_specs(asked.settings.config)  # without any, no row is read
     if asked.own["selftest"] is not None:
         return _selftest(asked, asked.own["selftest"])
     return filtered(asked, Reward(asked.session), read_samples(asked.source))
@@ -29,8 +31,8 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
         rows = selftest_rows(stream, path)
     problems = selftest(rows, asked.session.scorers, asked.settings.config.reward.gate_on)
     if problems:
-        raise DataError("the rewards fail their self-test:\n" + "\n".join(problems[:20]))
-    sys.stderr.write(f"selftest: {len(rows)} rows, every good answer scores above every bad one\n")
+        raise DataError("self-test failed:\n" + "\n".join(problems[:20]))
+    sys.stderr.write(f"selftest: {len(rows):,} rows, every good answer scores higher than every bad one\n")
     return {"rows": len(rows)}
 
 
@@ -42,7 +44,7 @@ def _check(config: Config) -> None:
 
 VERB = Verb(
     name="reward",
-    about="""Answers get scores: each in [0, 1], higher is better, null with a reason where there is none.
+    about="""Score answers: in [0, 1], higher is better, and null with a reason where there is no score.
 
     \b
       selfrefine reward samples.jsonl -r numeric > scored.jsonl
@@ -52,14 +54,14 @@ VERB = Verb(
     flags=(
         Flag(
             "reward.use",
-            "A name of `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
+            "A name from `selfrefine rewards ls`, or path/to/file.py:function. Repeatable.",
             ("-r", "--reward"),
             metavar="NAME[:WEIGHT]",
         ),
-        Flag("reward.gate_on", "The others count only where this reward passes.", metavar="NAME"),
+        Flag("reward.gate_on", "Count the other rewards only where this one passes.", metavar="NAME"),
         Flag(
             "selftest",
-            'Rows with "label": good or bad; fails when good is not above bad.',
+            'Rows with "label": good or bad. Fails unless good answers score higher.',
             metavar="FILE",
             config=False,
         ),

@@ -26,36 +26,46 @@ def new(
     seed: SeedOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Make a run folder: settings, splits and templates frozen, nothing computed yet.
+    """Make a run folder: settings, splits and templates are frozen, and nothing is computed yet.
 
     \b
       selfrefine runs new mine --config demo
     """
-    from selfrefine.cli.open_run import create_run
+    from selfrefine.cli.open_run import create_run, run_path
+    from selfrefine.errors import EngineError
+    from selfrefine.runfolder.run import check_free
 
+    check_free(run_path(name))
     resolved = common.settings(config, set_, common.flags(model=model, seed=seed, recipe=recipe))
     with common.reporting() as reporter:
-        run = create_run(name, resolved, common.session(resolved, reporter, trust=False))
-    sys.stderr.write(f"made {run.path}; next: selfrefine cycle --run {run.name}, or stage by stage\n")
+        session = common.session(resolved, reporter, trust=False)
+        run = create_run(name, resolved, session)
+    begin = f"selfrefine generate --run {run.called}"
+    try:
+        session.engine.trainer()
+        ways = f"selfrefine cycle --run {run.called}, or stage by stage: {begin}"
+    except EngineError:  # it can answer and be scored, not learn
+        ways = begin
+    sys.stderr.write(f"made {run.path}; next: {ways}\n")
 
 
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
-    """The runs in ./runs: rounds, accepted policy, its gate score, and how each stands.
+    """List the runs in ./runs: rounds, the round that was kept, its gate score, test gain and state.
 
-    A run is new, running (a process holds its lock), by hand (a verb with --run was last), interrupted (its
-    command goes on), failed (with exit code and reason), or ended (with why).
+    States: new; running (locked by a process); by hand (the last command was one stage); interrupted (the
+    same command continues it); failed, with exit code and reason; ended, with the reason.
 
     \b
       selfrefine runs ls
     """
     from selfrefine.report.tables import runs_table
-    from selfrefine.runfolder.audit import list_runs
+    from selfrefine.runfolder.audit import line, list_runs
 
     found = list_runs(common.RUNS_DIR)
     if json_ or not common.on_terminal():
         for info in found:
-            common.print_json(info)
+            common.print_json(line(info))
         return
     common.show(runs_table(found))
 
@@ -65,36 +75,42 @@ def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
     json_: JsonOption = False,
 ) -> None:
-    """What was asked, and what each round measured and decided.
+    """Show a run's settings, what each round measured and decided, and the gain on test tasks.
 
     \b
       selfrefine runs show demo
     """
-    from selfrefine.report.ending import final_row, round_seconds
+    from selfrefine.report.ending import final_row, round_seconds, test_gain
     from selfrefine.report.tables import run_view
     from selfrefine.runfolder.run import Run, locate
 
     run = Run.open(locate(common.RUNS_DIR, name))
     summaries = [folder.summary() for folder in run.rounds()]
+    gain = test_gain(run)
     if json_:
-        common.print_json({"manifest": run.manifest, "rounds": summaries, "final": final_row(run)})
+        told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run), "test_gain": gain}
+        common.print_json(told)
         return
     stages = {folder.index: _stage_lines(folder) for folder in run.rounds()}
-    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages))
+    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages, gain))
+
+
+ORDER = ("generate", "critique", "reward", "resampled", "rationalised", "selected", "train", "gate", "test")
+"""A round's stages as they follow each other."""
 
 
 def _stage_lines(folder: RoundDir) -> list[str]:
     """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
     import msgspec
 
-    from selfrefine.report.words import summary_line
+    from selfrefine.report.words import stage_line, summary_line
     from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
 
     lines = []
-    for name in (*folder.stages(), TRAINING_LOG):
-        if (path := folder.summary_file(name)).is_file():
-            told = common.figures(msgspec.json.decode(path.read_bytes()))
-            lines.append(summary_line({"stage": name, **told}))
+    names = {*folder.stages(), TRAINING_LOG}
+    for name in (*ORDER, *sorted(names - {*ORDER})):
+        if name in names and (path := folder.summary_file(name)).is_file():
+            lines.append(stage_line(name, common.figures(msgspec.json.decode(path.read_bytes()))))
     counts = msgspec.json.decode((folder.path / ROUND_FILE).read_bytes()).get("counts")
     return [*lines, summary_line({"stage": "counts", **counts})] if counts else lines
 
@@ -112,12 +128,14 @@ def verify(
     from selfrefine.runfolder.audit import in_progress
     from selfrefine.runfolder.audit import verify as check
     from selfrefine.runfolder.run import Run, locate
+    from selfrefine.words import count
 
     run = Run.open(locate(common.RUNS_DIR, name))
     for path in in_progress(run):
         sys.stderr.write(f"in progress: {path}\n")
     if run.plan():
-        sys.stderr.write("plan.json: memory ran out on the way, so this run is outside byte identity\n")
+        sys.stderr.write("plan.json: memory ran out in this run, so a repeat may differ in the last digits\n")
     if problems := check(run):
         raise RunFolderError("\n".join(problems))
-    sys.stderr.write(f"verify: {run.path} is whole, rounds committed: {run.next_round()}\n")
+    rounds = count(max(0, run.next_round() - 1), "committed round")
+    sys.stderr.write(f"verify: {run.path} is whole: {rounds}\n")

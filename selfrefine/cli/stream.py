@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from selfrefine import records
 from selfrefine.cli.common import on_terminal, show, table
 from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
+from selfrefine.runfolder.formats import check_output
 from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
 
 if TYPE_CHECKING:
     from selfrefine.cli.verb import Asked
     from selfrefine.stages.base import Stage
+    from selfrefine.tasks.base import TaskOptions
 
 T = TypeVar("T")
 
@@ -28,26 +33,61 @@ class NoRows(DataError):
 
 def read_samples(source: str) -> Iterator[Sample]:
     """Rows of a file or stdin; ids unique. Raises: NoRows, DataError (broken, a duplicate id)."""
-    index = IdIndex()
-    name = "stdin" if source == "-" else source
-    empty = True
     with open_input(source) as stream:
-        for where, line in lines(stream, name):
-            row = records.decode_sample(line, where)
-            index.check(row.id, where)
-            empty = False
-            yield row
+        yield from _decoded(stream, _name(source))
+
+
+def read_lessons(source: str, say: Callable[[str], object]) -> Iterator[Sample]:
+    """As `read_samples`; of tasks that were answered elsewhere, what they hold to learn (`tasks.lessons`)."""
+    from selfrefine.tasks import located
+    from selfrefine.tasks.base import TaskOptions
+    from selfrefine.tasks.lessons import rows_of
+
+    with open_input(source) as stream:
+        rows, ahead = iter(stream), list[bytes]()
+        for line in rows:
+            ahead.append(line)
+            if line.strip():
+                break
+        whole = chain(ahead, rows)
+        if not ahead or not records.is_answered(ahead[-1]):
+            yield from _decoded(whole, _name(source))
+            return
+        taught: Counter[str] = Counter()
+        for where, task in located(source, TaskOptions(say=say), whole):
+            for row in rows_of(task, where):
+                role = "learn" if row.lesson is UNSET else row.lesson.role
+                taught["answers" if role == "learn" else role] += 1
+                yield row
+        say(f"{_name(source)}: " + " · ".join(f"{n:,} {role}" for role, n in taught.items()))
+
+
+def _decoded(stream: Iterable[bytes], name: str) -> Iterator[Sample]:
+    index = IdIndex()
+    empty = True
+    for where, line in lines(stream, name):
+        row = records.decode_sample(line, where)
+        index.check(row.id, where)
+        empty = False
+        yield row
     if empty:
         raise NoRows(f"{name} is empty: it has no row")
 
 
-def read_tasks(source: str) -> Iterator[Task]:
+def _name(source: str) -> str:
+    return "stdin" if source == "-" else source
+
+
+def read_tasks(source: str, options: TaskOptions | None = None) -> Iterator[Task]:
     """Tasks of any source, or of stdin. Raises: ConfigError, DataError."""
+    from selfrefine.report.console import make_console, say
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 
-    with open_input(source if source == "-" else "/dev/null") as stream:
-        yield from load(source, TaskOptions(), stream)
+    options = options or TaskOptions()
+    options = replace(options, say=lambda line: say(make_console(), line))
+    with open_input("-") if source == "-" else nullcontext() as stream:
+        yield from load(source, options, stream)
 
 
 def filtered(
@@ -65,6 +105,7 @@ def filtered(
     from selfrefine.report.words import summary_line
     from selfrefine.stages.as_stream import as_stream, units_of
 
+    check_output(asked.output or "")
     reporter, output = asked.reporter, asked.output or "/dev/null"
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []

@@ -9,6 +9,7 @@ import typer
 
 from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
+from selfrefine.report.words import number
 
 
 def command(
@@ -42,10 +43,11 @@ def command(
       selfrefine tasks parallel:val.en,val.fr -n 100
       selfrefine tasks questions.jsonl --prompt-field q --reference-field a
     """
-    from selfrefine.cli.stream import write_tasks
+    from selfrefine.cli.stream import read_tasks, write_tasks
     from selfrefine.layers import parse_set
-    from selfrefine.runfolder.jsonl import open_input, write_stdout
-    from selfrefine.tasks import listing, load
+    from selfrefine.runfolder.formats import check_output
+    from selfrefine.runfolder.jsonl import write_stdout
+    from selfrefine.tasks import listing
     from selfrefine.tasks.base import TaskOptions
 
     if not source:
@@ -61,13 +63,13 @@ def command(
         reference_field=reference_field,
         settings=dict(parse_set(text) for text in set_ or []),
     )
-    with open_input(source if source == "-" else "/dev/null") as stream:
-        found = load(source, options, stream)
-        if output == "-" and not json_ and on_terminal():
-            from selfrefine.report.tables import task_view
+    check_output(output)
+    found = read_tasks(source, options)
+    if output == "-" and not json_ and on_terminal():
+        from selfrefine.report.tables import task_view
 
-            for task in found:
-                show(task_view(task))
-            return
-        count = write_tasks(found, output)
-    sys.stderr.write(f"tasks: {count} tasks of {source}\n")
+        for task in found:
+            show(task_view(task))
+        return
+    count = write_tasks(found, output)
+    sys.stderr.write(f"tasks: {number(count)} task{'' if count == 1 else 's'} from {source}\n")

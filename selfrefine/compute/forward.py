@@ -28,7 +28,7 @@ def completion_logprobs(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     Raises: EngineError for an empty prompt.
     """
     if any(not prompt for prompt, _ in pairs):
-        raise EngineError("an empty prompt gives its completion no logprobs")
+        raise EngineError("the prompt is empty, so its completion has no logprobs")
     padded = len(pairs) * max((len(prompt) + len(answer) for prompt, answer in pairs), default=0)
     fewer = laid_tokens(pairs) < padded
     return _shared_rows(model, pairs) if fewer and shares_rows(model, pairs) else _padded_rows(model, pairs)
@@ -47,7 +47,7 @@ def _shared_rows(model: Any, pairs: Sequence[Pair]) -> list[Tensor]:
     with packed(model, layout):
         found = _at(model, torch.zeros_like(columns_N), columns_N, pairs, inputs, picks)
     if layout.calls != model.config.get_text_config().num_hidden_layers:
-        raise EngineError("the model's attention passed over the packed rows")
+        raise EngineError("the model's attention ignored the packed rows")
     return found
 
 

@@ -129,7 +129,7 @@ def output_head(model: Any) -> Any:
     """The model's output embeddings. Raises: EngineError where it has none."""
     head = model.get_output_embeddings()
     if head is None:
-        raise EngineError(f"{type(model).__name__} has no output head to read logprobs from")
+        raise EngineError(f"{type(model).__name__} has no output head, so logprobs cannot be computed")
     return head
 
 

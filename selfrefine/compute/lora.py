@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
@@ -49,9 +50,12 @@ _PLAIN = {
     "exclude_modules",
     "layers_to_transform",
     "layers_pattern",
+    "megatron_core",
+    "eva_config",  # of the initialisation
 }
 """Settings that leave an adapter W + alpha/r * B A. What else departs from peft's default (DoRA, a trained
 bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
+_MATRIX = re.compile(r"\.lora_[AB]\.weight$")
 _HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
 
 
@@ -70,7 +74,7 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     torch.manual_seed(seed)
     try:
         wrapped = peft.get_peft_model(model, config)
-        _refuse_shared(wrapped)
+        _refuse_layers(wrapped)
     except ValueError as error:
         detach_leftovers(model)
         raise ConfigError(f"train.lora.targets {list(settings.targets)}: {error}") from None
@@ -78,16 +82,19 @@ def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
     return wrapped
 
 
-def _refuse_shared(wrapped: Any) -> None:
-    """Raises: ValueError for a layer whose weight is another module's too, as a head tied to the embeddings.
+def _refuse_layers(wrapped: Any) -> None:
+    """Raises: ValueError for embeddings, and for a layer whose weight is another module's too, as a head tied
+    to the embeddings.
 
-    Trained, the adapter changes one of the two; merged, it would change both: another policy.
+    Trained, such an adapter changes one of the two; merged, it would change both: another policy.
     """
     base = wrapped.get_base_model()
     owners: dict[int, list[str]] = {}
     for name, parameter in base.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), []).append(name)
     for name, module in base.named_modules():
+        if isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), torch.nn.Embedding):
+            raise ValueError(f"{name} is an embedding; only linear layers can have an adapter")
         if isinstance(module, LoraLayer) and len(owners[id(module.get_base_layer().weight)]) > 1:
             raise ValueError(
                 f"{name} shares its weight with another layer and cannot have an adapter of its own"
@@ -100,12 +107,12 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
     config.inference_mode = not trainable
     try:
         wrapped = peft.get_peft_model(model, config)
-        _refuse_shared(wrapped)
+        _refuse_layers(wrapped)
         placed = set_peft_model_state_dict(wrapped, load_file(folder / WEIGHTS))
         odd = [*placed.unexpected_keys, *(key for key in placed.missing_keys if "lora_" in key)]
         if odd:
-            raise ValueError(f"its weights and the model's layers differ, such as {odd[0]}")
-    except (RuntimeError, ValueError, SafetensorError) as error:
+            raise ValueError(f"its tensors do not match the model's layers, such as {odd[0]}")
+    except (RuntimeError, ValueError, TypeError, ZeroDivisionError, SafetensorError) as error:
         detach_leftovers(model)
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
@@ -140,35 +147,71 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise ConfigError(f"{folder}: not an adapter folder, it has no {name}")
-    sidecar = folder / SIDECAR
-    if sidecar.is_file():
-        try:
-            trained_on = json.loads(sidecar.read_text())
-        except ValueError as error:
-            raise ConfigError(f"{sidecar}: {error}") from None
-        if trained_on.get("weights_sha256") != weights_sha256:
-            raise ConfigError(
-                f"{folder}: this adapter was trained on {trained_on.get('base')} "
-                f"(weights {str(trained_on.get('weights_sha256'))[:12]}…), not on the model given "
-                f"(weights {weights_sha256[:12]}…); pass that model with --model"
-            )
+    known = _sidecar(folder)
+    if known and known.get("weights_sha256") != weights_sha256:
+        raise ConfigError(
+            f"{folder}: this adapter was trained on {known.get('base')} "
+            f"(weights {str(known.get('weights_sha256'))[:12]}…), not on the model given "
+            f"(weights {weights_sha256[:12]}…); pass that model with --model"
+        )
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
     if not isinstance(config, peft.LoraConfig):
-        raise ConfigError(f"{folder}: an adapter of kind {config.peft_type}; only LoRA adapters can be used")
-    default = peft.LoraConfig()
-    odd = [
-        field.name
-        for field in dataclasses.fields(config)
-        if field.name not in _PLAIN and getattr(config, field.name) != getattr(default, field.name)
-    ]
-    if "init_lora_weights" in odd and config.init_lora_weights in _HARMLESS_INITS:
-        odd.remove("init_lora_weights")
-    if odd:
-        raise ConfigError(f"{folder}: a LoRA with {odd[0]} cannot be used, only a plain one")
+        raise ConfigError(f"{folder}: adapters of type {config.peft_type} are not supported, only LoRA")
+    _refuse_odd_settings(config, folder)
+    _refuse_odd_tensors(folder)
     return config
+
+
+def _sidecar(folder: Path) -> dict[str, Any]:
+    """The base an adapter was trained on; empty for one that we did not write. Raises: ConfigError."""
+    file = folder / SIDECAR
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return found if isinstance(found, dict) else {}
+
+
+def unchecked(folder: Path) -> str:
+    """A sentence where nothing says which base an adapter was trained on: its shapes fit others too."""
+    if _sidecar(folder).get("weights_sha256"):
+        return ""
+    named = json.loads((folder / CONFIG).read_text()).get("base_model_name_or_path")
+    trained_on = f"; it names {named} as its base" if named else ""
+    return f"{folder} has no {SIDECAR}, so it is not checked that it was trained on this model{trained_on}"
+
+
+def _refuse_odd_settings(config: Any, folder: Path) -> None:
+    """Empty values are set to peft's defaults: other versions write null, false or [] for "not used"."""
+    default = peft.LoraConfig()
+    for name in (field.name for field in dataclasses.fields(config) if field.name not in _PLAIN):
+        value = getattr(config, name)
+        if name == "init_lora_weights" and value in _HARMLESS_INITS:
+            continue
+        if not value:
+            setattr(config, name, getattr(default, name))
+        elif value != getattr(default, name):
+            raise ConfigError(f"{folder}: LoRA adapters with {name} are not supported, only plain ones")
+
+
+def _refuse_odd_tensors(folder: Path) -> None:
+    """Whatever else is in the file, peft would load over the base's own weights, and nothing undoes that."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            odd = sorted(name for name in file.keys() if not _MATRIX.search(name))  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
+    if odd:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise ConfigError(
+            f"{folder / WEIGHTS} holds {odd[0]}{more}, which would change the base: only LoRA matrices of "
+            "linear layers are supported (in peft: save_pretrained(…, save_embedding_layers=False))"
+        )
 
 
 def detach_leftovers(model: Any) -> None:
@@ -215,10 +258,13 @@ class Merge:
             self.model.get_submodule(name).weight.data = tensor
 
 
-def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> None:
+def save(
+    wrapped: Any, folder: Path, name: str, weights_sha256: str, base: tuple[str, str | None] | None = None
+) -> None:
     """Write the adapter as peft does, without its model card and with lists in a fixed order.
 
-    peft keeps target_modules in a set, whose order changes from process to process.
+    peft keeps target_modules in a set, whose order changes from process to process. `name` is the user's for
+    the base; plain peft finds it by `base`, a folder or a hub id, and a revision.
     """
     folder.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
@@ -226,18 +272,29 @@ def save(wrapped: Any, folder: Path, base_name: str, weights_sha256: str) -> Non
     # Not save_file: on a full disk that raises an error of its own, which nobody would take for one.
     (folder / WEIGHTS).write_bytes(to_bytes(tensors, metadata={"format": "pt"}))
     config = wrapped.peft_config["default"].to_dict()
-    config["base_model_name_or_path"] = base_name
+    config["base_model_name_or_path"], config["revision"] = base or (name, None)
     config["inference_mode"] = True
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    (folder / CONFIG).write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
-    sidecar = {"base": base_name, "weights_sha256": weights_sha256}
+    (folder / CONFIG).write_text(_written(plain))
+    sidecar = {"base": name, "weights_sha256": weights_sha256}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
 
 
+def _written(config: dict[str, Any]) -> str:
+    return json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
+
+
 def adapter_sha256(folder: Path) -> str:
-    """Hash of what decides the policy: the adapter's weights and its configuration."""
+    """Hash of what decides the policy: the adapter's weights and its configuration.
+
+    Where the base lies does not: of an adapter of ours, the base's name stands in the configuration instead.
+    """
     digest = hashlib.sha256()
-    for name in (WEIGHTS, CONFIG):
-        data = (folder / name).read_bytes()
+    config = (folder / CONFIG).read_bytes()
+    if (name := _sidecar(folder).get("base")) is not None:
+        said = json.loads(config)
+        if said.get("base_model_name_or_path") != name:
+            config = _written(said | {"base_model_name_or_path": name, "revision": None}).encode()
+    for data in ((folder / WEIGHTS).read_bytes(), config):
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()

@@ -277,18 +277,18 @@ def why_not(model: Any, longest: int) -> str | None:
         return f"the fast path is off (compute.plain, {VARIABLE})"
     config = model.config.get_text_config()
     if known(model) is False:
-        return "it computes its attention by itself"
+        return "the model has its own way to compute attention"
     if not getattr(model, "_supports_attention_backend", False):
-        return "its attention cannot be exchanged"
+        return "the model's attention cannot be replaced"
     if getattr(config, "attn_logit_softcapping", None):
-        return "its attention scores are soft-capped"
+        return "the model's attention scores are soft-capped"
     window = getattr(config, "sliding_window", None)
     # Models without layer_types (Mistral) slide in every layer as soon as they have a window.
     kinds = set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"])
     if "sliding_attention" in kinds and window and window < longest:
-        return f"its sliding window of {window} tokens is shorter than a row of {longest}"
+        return f"the model's sliding window ({window:,} tokens) is shorter than the longest row ({longest:,})"
     if kinds - {"full_attention", "sliding_attention"}:
-        return f"it has layers of kind {', '.join(sorted(kinds))}"
+        return f"the model has layers of kind {', '.join(sorted(kinds))}"
     if model.training and _drops(model, config):
         return "dropout is on"
     return None

@@ -34,7 +34,7 @@ def choose(wanted: bool) -> None:
     global _asked
     said = os.environ.get(VARIABLE, "").lower()
     if said not in _WORDS:
-        raise ConfigError(f"{VARIABLE}={said}: write 1 or 0")
+        raise ConfigError(f"{VARIABLE}={said}: use 1 or 0")
     _asked = wanted or _WORDS[said]
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LoadOptions(Struct, frozen=True, kw_only=True):
-    """How a model is loaded. `say` is told of long waits."""
+    """How a model is loaded. `say` is told of long waits and of what a user should know."""
 
     trust_remote_code: bool = False
     say: Callable[[str], object] = lambda line: None

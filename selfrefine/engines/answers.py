@@ -34,11 +34,7 @@ def completion(
     at = min((p for s in stop if (p := text.find(s)) >= 0), default=-1)
     if at >= 0:
         text, reason = text[:at], "stop"
-        keep = _tokens_within(ids, text, tokeniser)
-        # Where a token straddles the boundary its part before it is encoded anew; such tokens and the
-        # end-of-turn were not sampled and have no logprob.
-        tail = tokeniser.encode_text(text[len(tokeniser.decode(ids[:keep])) :])
-        ids, logprobs = [*ids[:keep], *tail, tokeniser.end_id], logprobs[:keep]
+        ids, logprobs = _cut(ids, logprobs, text, tokeniser)
     return Completion(
         request=row.request,
         index=row.index,
@@ -49,9 +45,19 @@ def completion(
     )
 
 
-def _tokens_within(ids: Sequence[int], text: str, tokeniser: Tokeniser) -> int:
-    """How many leading tokens decode to a beginning of `text`."""
-    return max(k for k in range(len(ids) + 1) if text.startswith(tokeniser.decode(ids[:k])))
+def _cut(
+    ids: Sequence[int], logprobs: Sequence[float], text: str, tokeniser: LocalTokeniser
+) -> tuple[list[int], list[float]]:
+    """Ids that decode to `text`, a beginning of what `ids` say, and the logprobs of those that were sampled.
+
+    Where a token straddles the end its part before it is encoded anew; such tokens and the end-of-turn were
+    not sampled and have no logprob.
+    """
+    keep = max(k for k in range(len(ids) + 1) if text.startswith(tokeniser.decode(ids[:k])))
+    tail = tokeniser.continued(ids[:keep], text[len(tokeniser.decode(ids[:keep])) :])
+    if tail is None:  # as bytes of a character may be
+        return list(tokeniser.encode_answer(text)), []
+    return [*ids[:keep], *tail, tokeniser.end_id], list(logprobs[:keep])
 
 
 def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) -> list[Completion]:
@@ -59,11 +65,11 @@ def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) ->
     length = len(request.prompt_token_ids)
     if length and length + new_tokens <= context_tokens:
         return []
-    why = "the prompt is empty: not a single token to go on from"
+    why = "the prompt is empty"
     if length:
         why = (
-            f"the prompt has {length} tokens and {new_tokens} new ones were asked for, "
-            f"the model's context has {context_tokens}"
+            f"the prompt has {length:,} tokens and max_new_tokens is {new_tokens:,}, "
+            f"but the model's context holds {context_tokens:,}"
         )
     return [
         Completion(request=at, index=i, text="", token_ids=(), logprobs=(), finish_reason="error", error=why)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
@@ -60,6 +60,13 @@ class Identity(Struct, frozen=True, kw_only=True):
     weights_sha256: str
 
 
+class Place(NamedTuple):
+    """By what plain transformers and peft find a model: a folder, or a hub id and its revision."""
+
+    path: str
+    revision: str | None = None
+
+
 class Request(Struct, frozen=True, kw_only=True):
     """One prompt and the seeds of the completions wanted for it: the prompt is computed once."""
 
@@ -84,7 +91,7 @@ def require(engine: Engine, capability: Capability, why: str) -> None:
     """Raises: EngineError where the engine cannot do what is asked of it; `why` begins the sentence."""
     if capability not in engine.capabilities:
         can = ", ".join(sorted(engine.capabilities)) or "nothing"
-        raise EngineError(f"{why}, and {engine.facts().model['id']} cannot {capability} (it can: {can})")
+        raise EngineError(f"{why}, but {engine.facts().model['id']} cannot {capability} (it supports: {can})")
 
 
 class Tokeniser(Protocol):
@@ -173,15 +180,22 @@ class Engine(Tokeniser, Protocol):
         Raises: ConfigError for an adapter of another model, EngineError where there are no adapters.
         """
         if folder is not None:
-            raise EngineError(f"{self.facts().model['id']}: this engine takes no adapters")
+            raise EngineError(f"{self.facts().model['id']}: this engine does not support adapters")
 
     def trainer(self) -> Trainer:
         """What trains these weights. Raises: EngineError for an engine that only answers."""
         raise EngineError(f"{self.facts().model['id']}: this engine cannot be trained; use --model smollm2")
 
-    def save_merged(self, folder: Path) -> None:
-        """Write model + adapter as a plain model. Raises: EngineError where there are no weights to do it."""
-        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge into")
+    def keep_date(self, date: str | None) -> None:
+        """The day that a chat template with a date is given (ISO 8601, as in `facts`); None: today."""
+        return
+
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
+        """Write model + adapter as a plain model, in `dtype` if one is given.
+
+        Raises: EngineError where there are no weights to do it.
+        """
+        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge")
 
 
 class Trainer(Protocol):

@@ -50,14 +50,14 @@ def gguf_path() -> Path:
             path = Path(str(distribution.locate_file(file)))
             if path.is_file():
                 return path
-    raise EngineError(f"{PACKAGE} is installed but {GGUF_FILE} is not in it; reinstall it: {INSTALL}")
+    raise EngineError(f"{PACKAGE} is installed but lacks {GGUF_FILE}; reinstall it: {INSTALL}")
 
 
 def status() -> str:
     """One line for `selfrefine doctor`."""
     if (converted_dir() / SIDECAR).is_file():
         return f"converted: {converted_dir()}"
-    return f"not converted yet (done at first use, about 20 s): {gguf_path()}"
+    return f"not converted yet (done on first use, about 20 s): {gguf_path()}"
 
 
 def ensure(say: Callable[[str], object] = lambda line: None) -> Path:
@@ -69,13 +69,13 @@ def ensure(say: Callable[[str], object] = lambda line: None) -> Path:
     if (target / SIDECAR).is_file():
         return target
     source = gguf_path()
-    say(f"{NAME}: converting the embedded model, this once (about 20 s)")
+    say(f"{NAME}: converting the embedded model (only once, about 20 s)")
     try:
         _build_once(source, target)
     except OSError as error:
         raise EngineError(
             f"cannot convert the embedded model into {target.parent}: {error.strerror or error}; "
-            "SELFREFINE_CACHE names another place"
+            "set SELFREFINE_CACHE to use another folder"
         ) from None
     return target
 
@@ -117,6 +117,8 @@ def _convert(source: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from selfrefine.engines.weights import readable
+
     folder, name = str(source.parent), source.name
     tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, local_files_only=True)
     with no_gguf_bar():
@@ -130,6 +132,7 @@ def _convert(source: Path, target: Path) -> None:
     model.config._name_or_path = NAME
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    readable(target)
 
 
 def _seal(folder: Path) -> None:

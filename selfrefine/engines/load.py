@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
-from selfrefine.engines.base import Engine, Identity
+from selfrefine.engines.base import Engine, Identity, Place
+from selfrefine.engines.outside import behind_boundary
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
-from selfrefine.registry import outside_code, split
+from selfrefine.registry import BUILT_IN, outside_code, split
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
 
+_ADAPTER = "adapter_config.json"
 _PATTERNS = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 
 
@@ -41,12 +43,13 @@ def load_engine(
         kind, rest = "local", name
     found = ENGINES.get(kind)
     with outside_code("engine", kind, found.origin):
-        return found.load(rest, adapter, options)
+        engine = found.load(rest, adapter, options)
+    return engine if found.origin == BUILT_IN else behind_boundary(engine, kind, found.origin)
 
 
 def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:
     folder, revision = resolve(name, options.say)
-    engine = _load_local(name, folder, revision, options.trust_remote_code)
+    engine = _load_local(name, folder, revision, options)
     engine.use_adapter(adapter)
     return engine
 
@@ -54,7 +57,7 @@ def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine
 LOCAL = EngineKind(
     name="local",
     spelling="smollm2 (embedded), a folder, a hub id such as org/name",
-    about="a causal language model by transformers, on CPU, CUDA or MPS; smollm2 is embedded",
+    about="a causal language model, run with transformers on CPU, CUDA or MPS; smollm2 is embedded",
     load=_local,
 )
 
@@ -65,11 +68,15 @@ def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tupl
         return embedded.ensure(say), embedded.GGUF_SHA256[:12]
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
-        return folder, ""
+        return _without_adapter(name, folder), ""
+    if (folder / _ADAPTER).is_file():
+        raise EngineError(
+            f"--model {name}: that is an adapter; use it with --adapter, and its base with --model"
+        )
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise EngineError(
             f"--model {name}: no model there (a model folder has a config.json); "
-            f"there are {'; '.join(kind.spelling for kind in ENGINES.usable())}"
+            f"use one of: {'; '.join(kind.spelling for kind in ENGINES.usable())}"
         )
     return _from_hub(name)
 
@@ -85,13 +92,23 @@ def _from_hub(name: str) -> tuple[Path, str]:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise EngineError(
-            f"--model {name}: not in the local hub cache and the hub gave no answer ({first})\n"
+            f"--model {name}: not in the local hub cache, and the hub did not answer ({first})\n"
             f"without a network, use a folder or the embedded model: --model {embedded.NAME}"
         ) from None
-    return folder, folder.name
+    return _without_adapter(name, folder), folder.name
 
 
-def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool) -> LocalEngine:
+def _without_adapter(name: str, folder: Path) -> Path:
+    """transformers applies an adapter that lies beside the model and says nothing; --adapter replaces it."""
+    if (folder / _ADAPTER).is_file():
+        raise EngineError(
+            f"--model {name}: the folder holds an adapter too, so it is not clear which model is meant\n"
+            f"move {_ADAPTER} and adapter_model.safetensors to another folder and use that with --adapter"
+        )
+    return folder
+
+
+def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> LocalEngine:
     quiet_transformers()
     import torch
     from safetensors import SafetensorError
@@ -99,13 +116,14 @@ def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool)
 
     from selfrefine.engines.local import LocalEngine
 
-    if not list(folder.glob("*.safetensors")):
+    if not weight_files(folder):
         raise EngineError(
-            f"{folder}: no *.safetensors there; pickled weights are not loaded, convert them first"
+            f"{folder}: no model.safetensors and no index of shards; pickled weights are not loaded, "
+            "convert them first"
         )
     device = pick_device()
     dtype = torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
-    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": how.trust_remote_code}
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
         model, report = AutoModelForCausalLM.from_pretrained(
@@ -117,11 +135,18 @@ def _load_local(name: str, folder: Path, revision: str, trust_remote_code: bool)
     if report["missing_keys"]:
         # transformers fills them with random numbers and goes on.
         raise EngineError(
-            f"--model {name}: its weights lack {len(report['missing_keys'])} tensors of a causal language "
+            f"--model {name}: the weights lack {len(report['missing_keys']):,} tensors of a causal language "
             f"model, such as {min(report['missing_keys'])}"
         )
     _refuse_recurrent(model, name)
-    return LocalEngine(model.to(device), tokenizer, identity(name, folder, revision))
+    from_hub = bool(revision) and name != embedded.NAME
+    return LocalEngine(
+        model.to(device),
+        tokenizer,
+        identity(name, folder, revision),
+        place=Place(name, revision) if from_hub else Place(str(folder.resolve())),
+        say=lambda line: how.say(f"{name}: {line}"),
+    )
 
 
 def _refuse_recurrent(model: Any, name: str) -> None:
@@ -143,12 +168,38 @@ def pick_device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers loads: what else lies there is not part of the model."""
+    named = _read_json(folder / "config.json").get("transformers_weights")
+    index = folder / "model.safetensors.index.json"
+    if named is None and (folder / "model.safetensors").is_file():
+        return [folder / "model.safetensors"]
+    if isinstance(named, str):
+        index = folder / named
+    if index.name.endswith(".safetensors"):
+        return [index]
+    shards = (
+        _read_json(index).get("weight_map", {}).values()
+        if index.name.endswith(".safetensors.index.json")
+        else ()
+    )
+    return sorted(folder / str(shard) for shard in set(shards))
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Empty where it cannot be read: whoever needs it says so."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(file.read_text())
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
 def identity(name: str, folder: Path, revision: str) -> Identity:
     """Name, revision and weights hash of a model folder; the hash is cached by size and mtime."""
     if folder == embedded.converted_dir():  # elsewhere a sidecar may outlive the weights it speaks of
         known = json.loads((folder / embedded.SIDECAR).read_text())
         return Identity(name=known["name"], revision=revision, weights_sha256=known["weights_sha256"])
-    files = sorted(folder.glob("*.safetensors"))
+    files = weight_files(folder)
     key = json.dumps([[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files])
     note = embedded.cache_dir() / "hashes" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     if note.is_file():

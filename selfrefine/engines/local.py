@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from selfrefine.compute.forward import cut, scored
 from selfrefine.compute.plain import plain
 from selfrefine.config import Sampling
 from selfrefine.engines.answers import at_stop_text, completion, refusals
-from selfrefine.engines.base import Capability, Completion, Engine, Identity, Request, make_signature
+from selfrefine.engines.base import Capability, Completion, Engine, Identity, Place, Request, make_signature
 from selfrefine.engines.tokeniser import LocalTokeniser
 from selfrefine.engines.weights import LocalTrainer, Weights
 from selfrefine.memory import Memory, out_of_memory
@@ -40,10 +40,18 @@ class LocalEngine(Engine):
 
     capabilities = frozenset[Capability]({"sample", "logprobs", "score", "adapters", "train"})
 
-    def __init__(self, model: Any, tokenizer: Any, identity: Identity) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        identity: Identity,
+        place: Place | None = None,
+        say: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        """`place`: how plain peft finds the model, else by its name. `say` tells what a user should know."""
         self.model, self.tokenizer, self.identity = model, tokenizer, identity
-        self.weights = Weights(model, identity)
-        self.tokeniser = LocalTokeniser(model, tokenizer)
+        self.weights = Weights(model, identity, place, say)
+        self.tokeniser = LocalTokeniser(model, tokenizer, say)
         self.stop_ids, self.end_id = self.tokeniser.stop_ids, self.tokeniser.end_id
         self.budget = BUDGETS[self.device]
         self._memory = Memory()
@@ -51,9 +59,15 @@ class LocalEngine(Engine):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        if self.tokeniser.chat.template is not None:
-            return ()
-        return ("no chat template, so prompts go in as plain text and the model just goes on from there",)
+        chat = self.tokeniser.chat
+        if chat.template is None:
+            return ("no chat template: prompts are given as plain text, which the model continues",)
+        if chat.reads_clock:
+            return (
+                f"the chat template writes the date into prompts ({chat.date}): the same seed gives other "
+                "samples on another day; a run keeps the date it began with",
+            )
+        return ()
 
     @property
     def memory(self) -> Memory:
@@ -91,15 +105,23 @@ class LocalEngine(Engine):
         return UNIT_TOKENS[self.device]
 
     def facts(self) -> EngineFacts:
-        model = msgspec.structs.asdict(self.identity)
+        model, chat = msgspec.structs.asdict(self.identity), self.tokeniser.chat
         return EngineFacts(
-            model={"id": model.pop("name"), **model, **({"kernels": "plain"} if plain() else {})},
-            chat_template_sha256=self.tokeniser.chat.template_sha256,
+            model={
+                "id": model.pop("name"),
+                **model,
+                **({"kernels": "plain"} if plain() else {}),
+                **({"template_date": chat.date.isoformat()} if chat.reads_clock else {}),
+            },
+            chat_template_sha256=chat.template_sha256,
             device=self.device,
             dtype=self.dtype,
             threads=torch.get_num_threads(),
             unit_tokens=self.unit_tokens,
         )
+
+    def keep_date(self, date: str | None) -> None:
+        self.tokeniser.chat.keep_date(date)
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
         return self.tokeniser.encode_chat(messages)
@@ -119,9 +141,9 @@ class LocalEngine(Engine):
     def trainer(self) -> LocalTrainer:
         return self._trainer
 
-    def save_merged(self, folder: Path) -> None:
-        self.weights.save_merged(folder)
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
         self.tokenizer.save_pretrained(folder)
+        self.weights.save_merged(folder, dtype)
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         jobs, refused = [], list[Completion]()
@@ -160,8 +182,8 @@ class LocalEngine(Engine):
             self.budget.tokens,
             lambda tokens: max(1, min(most, tokens // columns)),
             why,
-            f"one answer of {new_tokens} tokens to a prompt of {longest} does not fit: lower "
-            "generate.max_new_tokens, leave out the longest prompts, or take a smaller --model",
+            f"a single answer of {new_tokens:,} tokens to a prompt of {longest:,} does not fit: lower "
+            "generate.max_new_tokens, drop the longest prompts, or use a smaller --model",
         )
 
     def score(
@@ -185,5 +207,5 @@ class LocalEngine(Engine):
                 constant,
                 partial(cut, self.model, pairs),
                 why,
-                "one prompt with its answer does not fit: leave out the longest, or take a smaller --model",
+                "a single prompt and its answer do not fit: drop the longest, or use a smaller --model",
             )

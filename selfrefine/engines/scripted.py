@@ -30,7 +30,7 @@ from selfrefine.config import Sampling
 from selfrefine.engines import EngineKind, LoadOptions
 from selfrefine.engines.base import Capability, Completion, Engine, Request
 from selfrefine.errors import ConfigError
-from selfrefine.records import Message
+from selfrefine.records import UNDECODABLE, Message, why_undecodable
 from selfrefine.runfolder.jsonl import lines
 
 END = 256
@@ -83,8 +83,8 @@ class Scripted(Engine):
         for where, line in lines(BytesIO(text), str(path)):
             try:
                 rule = msgspec.json.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{where}: broken JSON line: {error}") from None
+            except UNDECODABLE as error:
+                raise ConfigError(f"{where}: {why_undecodable(line, error)}") from None
             rules.append(_checked(rule, where))
         return cls(rules, context_tokens, name=str(path))
 
@@ -152,7 +152,7 @@ class Scripted(Engine):
     ) -> Completion:
         room = self._context_tokens - len(prompt)
         if room <= 0:
-            why = f"the prompt has {len(prompt)} tokens, the context {self._context_tokens}"
+            why = f"the prompt has {len(prompt):,} tokens, but the context holds {self._context_tokens:,}"
             return Completion(
                 request=request,
                 index=index,
@@ -183,7 +183,7 @@ def _checked(rule: object, where: str) -> Rule:
         checked = rule if isinstance(rule, Rule) else msgspec.convert(rule, Rule)
         re.compile(checked.match)
     except (msgspec.ValidationError, re.error) as error:
-        raise ConfigError(f"{where}: not a rule of a script: {error}") from None
+        raise ConfigError(f"{where}: not a valid script rule: {error}") from None
     if not checked.answers:
         raise ConfigError(f"{where}: a rule needs at least one answer")
     return checked
@@ -270,6 +270,6 @@ def _load(rules: str, adapter: Path | None, _options: LoadOptions) -> Scripted:
 SCRIPTED = EngineKind(
     name="scripted",
     spelling="scripted[:rules.jsonl]",
-    about="no model: a script says what it answers; for dry runs, teaching and exact tests",
+    about="no model: answers come from a script; for dry runs, teaching and exact tests",
     load=_load,
 )

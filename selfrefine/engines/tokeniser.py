@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from selfrefine.engines.chat import ChatEncoder
@@ -13,8 +13,8 @@ from selfrefine.records import Message
 class LocalTokeniser:
     """Implements engines.base.Tokeniser. Raises: EngineError where no token ends an answer."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
-        self.tokenizer, self.chat = tokenizer, ChatEncoder(tokenizer)
+    def __init__(self, model: Any, tokenizer: Any, say: Callable[[str], object] = lambda line: None) -> None:
+        self.tokenizer, self.chat = tokenizer, ChatEncoder(tokenizer, say)
         self.stop_ids = _stop_ids(model, tokenizer)
         self.end_id = _end_of_turn(tokenizer, self.stop_ids)
 
@@ -22,13 +22,19 @@ class LocalTokeniser:
         return self.chat.encode(messages)
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        return tuple(self.chat.encode_text(text))
+        return tuple(self.chat.text.encode(text))
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
-        return (*self.chat.encode_text(text), self.end_id)
+        return (*self.chat.text.answer(text), self.end_id)
+
+    def continued(self, token_ids: Sequence[int], text: str) -> list[int] | None:
+        """Ids to put after these for a further text; None where no ids would decode to both together."""
+        return self.chat.text.continued(token_ids, text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
+        # The stop token is none of the text, also where it is an ordinary token such as a line break.
+        ended = bool(token_ids) and token_ids[-1] in self.stop_ids
+        return self.chat.text.decode(token_ids[:-1] if ended else token_ids)
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -40,7 +46,7 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     ids |= {tokenizer.eos_token_id, _template_end(tokenizer)}
     stop = frozenset(i for i in ids if i is not None)
     if not stop:
-        raise EngineError("the model names no end-of-sequence token, so an answer would never end")
+        raise EngineError("the model defines no end-of-sequence token, so answers would never end")
     return stop
 
 

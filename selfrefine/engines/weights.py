@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import torch
 
 from selfrefine.compute import products
 from selfrefine.config import LoraConfig
-from selfrefine.engines.base import Identity, Tokeniser
+from selfrefine.engines.base import Identity, Place, Tokeniser
 from selfrefine.errors import EngineError
 from selfrefine.memory import Memory
 
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 class Weights:
     """The model, and which policy it computes as. The base's weights stay bit-identical."""
 
-    def __init__(self, model: Any, identity: Identity) -> None:
-        self.model, self.identity = model, identity
+    def __init__(
+        self,
+        model: Any,
+        identity: Identity,
+        place: Place | None = None,
+        say: Callable[[str], object] = lambda line: None,
+    ) -> None:
+        self.model, self.identity, self.place, self._say = model, identity, place, say
+        self._said = set[str]()
         # As after a training: weights that want gradients take other kernels, in inference mode too, and a
         # resumed process would sample logprobs that are off by a bit from one that went through.
         model.eval().requires_grad_(False)
@@ -59,6 +67,14 @@ class Weights:
             self._peft = wrapped
         self.model.eval()
         self._adapter_sha256 = lora.adapter_sha256(folder)
+        self.say_unchecked(folder)
+
+    def say_unchecked(self, folder: Path) -> None:
+        from selfrefine.compute import lora
+
+        if (line := lora.unchecked(folder)) and line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
     def drop(self) -> None:
         """Compute as the bare base."""
@@ -85,12 +101,38 @@ class Weights:
             if self._merge is not None:
                 self._merge.redo()
 
-    def save_merged(self, folder: Path) -> None:
-        """Write base + adapter as a plain model. Raises: EngineError where the base is not float32."""
+    def save_merged(self, folder: Path, dtype: str | None = None) -> None:
+        """Write base + adapter as a plain model, rounded to `dtype` once merged.
+
+        Raises: EngineError where the base is not float32, or a weight is too large for `dtype`.
+        """
         if self._peft is not None:
             dtype = str(self.model.dtype).removeprefix("torch.")
-            raise EngineError(f"merging into {dtype} rounds the adapter away; merge on a CPU, in float32")
-        self.model.save_pretrained(folder)
+            raise EngineError(
+                f"merging into {dtype} would round the adapter away; merge on a CPU, in float32"
+            )
+        self.model.save_pretrained(folder, state_dict=self._rounded(dtype) if dtype else None)
+        if dtype:
+            file = folder / "config.json"
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"dtype": dtype}, indent=2) + "\n")
+        readable(folder)
+
+    def _rounded(self, dtype: str) -> dict[str, torch.Tensor]:
+        """The model's tensors in another precision. Tied ones stay one: they are saved once."""
+        made: dict[int, torch.Tensor] = {}
+        state = self.model.state_dict()
+        for name, tensor in state.items():
+            if tensor.is_floating_point() and tensor.data_ptr() not in made:
+                made[tensor.data_ptr()] = tensor.to(getattr(torch, dtype))
+                if not made[tensor.data_ptr()].isfinite().all():
+                    raise EngineError(f"{name} has values too large for {dtype}; use --dtype bfloat16")
+        return {name: made.get(tensor.data_ptr(), tensor) for name, tensor in state.items()}
+
+
+def readable(folder: Path) -> None:
+    """Give files the permissions that the umask gave their folder: safetensors writes them as 0600."""
+    for file in folder.iterdir():
+        file.chmod(folder.stat().st_mode & 0o666)
 
 
 class LocalTrainer:
@@ -113,6 +155,7 @@ class LocalTrainer:
             wrapped = lora.attach_new(own.model, settings, seed)
         else:
             wrapped = lora.attach(own.model, start, own.identity.weights_sha256, trainable=True)
+            own.say_unchecked(start)
         try:
             yield wrapped
         finally:
@@ -127,7 +170,8 @@ class LocalTrainer:
     def save(self, opened: Any, folder: Path) -> None:
         from selfrefine.compute import lora
 
-        lora.save(opened, folder, self.weights.identity.name, self.weights.identity.weights_sha256)
+        own = self.weights
+        lora.save(opened, folder, own.identity.name, own.identity.weights_sha256, own.place)
 
 
 def _unwrap(wrapped: Any) -> None:

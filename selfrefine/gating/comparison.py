@@ -56,8 +56,9 @@ def check_signatures(before: Sequence[Sample], after: Sequence[Sample]) -> None:
         for name in ours.keys() & theirs.keys():
             if ours[name] != theirs[name]:
                 raise DataError(
-                    f"task {row.task.id}: {name} was computed in two ways ({'|'.join(theirs[name])} and "
-                    f"{'|'.join(ours[name])}), so the two policies cannot be compared; start another run"
+                    f"task {row.task.id}: {name} was computed in two different ways "
+                    f"({'|'.join(theirs[name])} and {'|'.join(ours[name])}), "
+                    "so the two policies cannot be compared; start another run"
                 )
 
 

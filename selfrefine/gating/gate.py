@@ -76,14 +76,17 @@ def _outcome(
     if found.difference <= 0:
         return "reject", ", not better"
     if found.p_value > alpha:
-        return "undecided", f", better but p is above {alpha:.4f}: training goes on from it"
+        return "undecided", f", better, but p is above {alpha:.4f}: training continues from this candidate"
     if mode == "strict":
         if found.lo is None:
-            return "undecided", f", better but too few tasks changed for a {1 - alpha:.1%} interval (strict)"
+            return (
+                "undecided",
+                f", better, but too few tasks changed for a {100 * (1 - alpha):.1f} % interval (strict)",
+            )
         if found.lo <= 0:
-            return "undecided", f", better but the {1 - alpha:.1%} interval reaches zero (strict)"
+            return "undecided", f", better, but the {100 * (1 - alpha):.1f} % interval includes zero (strict)"
         if warned := [g.reason for g in guards if g.state == "warn" and g.name.split()[0] in VETOING]:
-            return "undecided", f", better but with a warning (strict): {'; '.join(filter(None, warned))}"
+            return "undecided", f", better, but with a warning (strict): {'; '.join(filter(None, warned))}"
     return "accept", f", better (p at most {alpha:.4f})"
 
 
@@ -94,7 +97,7 @@ def _in_words(found: Comparison) -> str:
     between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
     p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
     return (
-        f"{found.before:.3f} → {found.after:.3f} on {found.n} gate tasks "
+        f"{found.before:.3f} → {found.after:.3f} on {found.n:,} gate tasks "
         f"(paired difference {found.difference:+.3f}{between}, {p_value})"
     )
 
@@ -110,12 +113,13 @@ def error_after(looks: int, n: int, alpha: float) -> float:
 
 
 def worn(looks: int, n: int, alpha: float, limit: float) -> str | None:
-    """A sentence once the gate tasks have been looked at more often than they bear."""
+    """A warning once the gate tasks have been used too often to be trusted."""
     if not n or not looks or (error := error_after(looks, n, alpha)) <= limit:
         return None
+    used = "once" if looks == 1 else f"{looks:,} times"
     return (
-        f"the {n} gate tasks have decided {looks} times and may by now flatter a policy by up to {error:.2f} "
-        f"(gate.wear {limit:g}): more gate tasks bear more rounds; the test split is untouched"
+        f"the {n:,} gate tasks have been used {used}: results on them may be up to {error:.2f} too high "
+        f"(gate.wear is {limit:g}). Use more gate tasks; the test split is not affected"
     )
 
 
@@ -133,14 +137,14 @@ def opening(
     each = spends(alpha, 1, planned)
     least = smallest_detectable(scored, each / 2 if mode == "strict" else each)
     if corpus:
-        shows = f"which gain of {corpus} over all of them would show is not known beforehand"
+        shows = f"the power for {corpus} over all of them is not known in advance"
     elif min(scored) == 1.0:
-        shows = "all are right from the start, so no gain can show"
+        shows = "all are right at the start, so no gain is possible"
     elif least is not None:
-        shows = f"a true gain of {least:.2f} would be kept 4 times in 5, smaller ones more rarely"
+        shows = f"80 % power to detect +{least:.2f}"
     else:
-        shows = "too few to show any gain that is possible, or too much alike to tell"
+        shows = "too few, or scores too alike, to detect any possible gain"
     rounds = "1 round" if planned <= 1 else f"{planned} rounds"
     few = "only " if len(scored) < 100 else ""
-    tasks = f"{few}{len(scored)} gate tasks"
+    tasks = f"{few}{len(scored):,} gate tasks"
     return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {tasks}: {shows}"

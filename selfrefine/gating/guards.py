@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from selfrefine.config import GuardsConfig
 from selfrefine.records import Sample, groups
+from selfrefine.rewards.scripts import unspaced
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import Comparison, spearman
+from selfrefine.thresholds import GuardsConfig
 
 MANY = 20
 """Tasks of a source from which on a fall in it may veto: fewer are too noisy for that."""
@@ -56,7 +57,7 @@ def grew(
         lambda a, b: a / b if b else 1.0,
         (warn, veto),
         math.inf,
-        "is {:.1f} times what it was",
+        "is {:.1f} times as high",
     )
 
 
@@ -97,7 +98,7 @@ def answers(held: Sequence[Sample], start: Mapping[str, float | None], settings:
     rows = [row for row in held if row.finish_reason != "error"]
     length, again, cut = (_mean(f(row) for row in rows) for f in (_tokens, _repeated, _truncated))
     return [
-        drifted("length", "tokens an answer", length, start.get("length"), settings.length_warn),
+        drifted("length", "tokens per answer", length, start.get("length"), settings.length_warn),
         rose(
             "repetition",
             "share of repeated 3-grams",
@@ -124,7 +125,7 @@ def drawn(
     return [
         lost(
             "distinct",
-            "different answers to a prompt",
+            "distinct answers per prompt",
             distinct,
             first.get("distinct"),
             settings.distinct_warn,
@@ -178,7 +179,7 @@ def forgetting(now: Row, start: Row, accepted: Row, settings: GuardsConfig) -> l
         found.append(
             grew(
                 "perplexity",
-                "on general prompts",
+                "perplexity on general prompts",
                 ours.get("perplexity"),
                 theirs.get("perplexity"),
                 *limits,
@@ -211,7 +212,7 @@ def gold(name: str, found: Comparison, settings: GuardsConfig) -> Guard:
     """A reward that nothing is trained on, candidate against accepted policy. It vetoes only where its whole
     interval lies below zero: noise must not."""
     if found.difference is None:
-        said = f"gold: {name} could be computed on no gate task, so it guards nothing"
+        said = f"gold: {name} could not be computed on any gate task, so this guard is off"
         return Guard(name="gold", value=None, state="warn", reason=said)
     guard = fell("gold", name, found.after, found.before, settings.gold_warn, settings.gold_veto)
     if guard.state == "veto" and (found.hi is None or found.hi >= 0):
@@ -228,7 +229,8 @@ def _truncated(row: Sample) -> int:
 
 
 def _repeated(row: Sample) -> float:
-    words = row.text.casefold().split()
+    text = row.text.casefold()
+    words = list(text) if unspaced(text) else text.split()
     total = len(words) - _N_GRAM + 1
     if total < 1:
         return 0.0

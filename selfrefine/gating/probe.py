@@ -56,7 +56,7 @@ GENERAL = (
 
 def general(engine: Engine) -> dict[str, float | None]:
     """`accuracy` over the items with alternatives, and `perplexity`, under the engine's policy."""
-    require(engine, "score", "guards.probe asks for logprobs (guards.probe=false turns it off)")
+    require(engine, "score", "guards.probe needs logprobs (guards.probe=false turns it off)")
     asked = [(item, text) for item in GENERAL for text in (item.answer, *item.others)]
     scored = engine.score(
         [engine.encode_text(item.prompt) for item, _ in asked],

@@ -61,7 +61,7 @@ def versus(runs: Sequence[Run]) -> Versuses:
         ours, first = _answered_and_scored(config, wanted[0]), _answered_and_scored(configs[0], wanted[0])
         if other := [key for key in first if ours[key] != first[key]]:
             raise DataError(
-                f"{name} was measured with another {other[0]} than {names[0]}: "
+                f"{name} and {names[0]} were measured with different {other[0]}: "
                 "their figures cannot be compared"
             )
     corpus = len(wanted[0]) == 1 and _has_corpus_figure(wanted[0][0])
@@ -107,9 +107,9 @@ def _pair(
     prompts = [{row.task.id: prompt_key(row.task.prompt) for row in rows} for rows in (ours, theirs)]
     shared = prompts[0].keys() & prompts[1].keys()
     if other := sorted(key for key in shared if prompts[0][key] != prompts[1][key]):
-        raise DataError(f"test task {other[0]!r} is one question in {name} and another in {against}")
+        raise DataError(f"test task {other[0]!r} has different prompts in {name} and {against}")
     if not shared:
-        raise DataError(f"{name} and {against} have no test task in common: nothing can be paired")
+        raise DataError(f"{name} and {against} have no test task in common, so they cannot be compared")
     after, before = ([row for row in rows if row.task.id in shared] for rows in (ours, theirs))
     found = compared(before, after, measures, seed=0)
     unshared = len(prompts[0].keys() | prompts[1].keys()) - len(shared)
@@ -117,10 +117,12 @@ def _pair(
 
 
 def _ended(run: Run) -> list[Sample]:
-    if not (run.final.path / "summary.json").is_file():
+    if not run.final_file.is_file():
+        if not run.tasks("test"):
+            raise RunFolderError(f"{run.path} has no test tasks (tasks.test 0): there is nothing to compare")
         raise RunFolderError(
-            f"{run.path} has no final measurement: `selfrefine cycle --run {run.name}` ends it, or "
-            f"`selfrefine gate --run {run.name} --final`"
+            f"{run.path} has no final measurement: run `selfrefine cycle --run {run.called}` or "
+            f"`selfrefine gate --run {run.called} --final`"
         )
     return list(run.final.samples("test"))
 

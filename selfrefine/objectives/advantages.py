@@ -56,4 +56,4 @@ def _return(item: Item, kl: float) -> float:
 
 def unread(own: Any) -> dict[str, str]:
     """`ObjectiveKind.unread` of a policy gradient."""
-    return {} if own.kl else {"reference": "there is none while objective.kl is 0"}
+    return {} if own.kl else {"reference": "objective.kl is 0, so no reference is used"}

@@ -125,8 +125,8 @@ class ObjectiveKind(Struct, frozen=True, kw_only=True):
         return self.needs_reference(own) if callable(self.needs_reference) else self.needs_reference
 
 
-ClipLow = Annotated[float, Meta(gt=0.0, le=1.0, description="A ratio below 1 minus this is clipped.")]
-ClipHigh = Annotated[float, Meta(gt=0.0, description="A ratio above 1 plus this is clipped.")]
+ClipLow = Annotated[float, Meta(gt=0.0, le=1.0, description="Ratios are clipped below 1 minus this.")]
+ClipHigh = Annotated[float, Meta(gt=0.0, description="Ratios are clipped above 1 plus this.")]
 
 
 def add_metrics(total: dict[str, float], part: dict[str, float]) -> None:

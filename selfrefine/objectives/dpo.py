@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 
 class PreferenceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     beta: Annotated[
-        float, Meta(gt=0.0, description="How strongly the reference binds; `ipo` calls it tau.")
+        float,
+        Meta(gt=0.0, description="Strength of the pull towards the reference; the IPO paper calls it tau."),
     ] = 0.1
     nll: Annotated[
         float,
-        Meta(ge=0.0, description="Weight of the chosen answers' likelihood on top; iterative RPO takes 1."),
+        Meta(
+            ge=0.0,
+            description="Weight of an added likelihood term on the chosen answers; iterative RPO uses 1.",
+        ),
     ] = 0.0
 
 
@@ -105,4 +109,6 @@ DPO = ObjectiveKind(
     needs_reference=True,
     source="Rafailov et al. 2023",
 )
-IPO = replace(DPO, name="ipo", about="as `dpo`, towards a fixed margin", loss=ipo, source="Azar et al. 2023")
+IPO = replace(
+    DPO, name="ipo", about="like `dpo`, with a fixed target margin", loss=ipo, source="Azar et al. 2023"
+)

@@ -11,6 +11,7 @@ from selfrefine.errors import ConfigError, DataError
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.advantages import groups, has_spread
 from selfrefine.objectives.base import STRATEGIES, Item, ObjectiveKind, Rows
+from selfrefine.registry import outside_code
 
 
 def check_rows(name: str, select: SelectConfig) -> None:
@@ -26,12 +27,12 @@ def check_rows(name: str, select: SelectConfig) -> None:
     if rows == "answers":
         fitting = ", ".join(other.name for other in OBJECTIVES.usable() if other.rows == strategy)
         raise ConfigError(
-            f"objective {name} learns from good answers, select.strategy {strategy} is for {fitting}: "
-            "set objective.name, or another strategy"
+            f"objective {name} learns from good answers, but select.strategy {strategy} is for {fitting}: "
+            "choose another objective or strategy"
         )
     raise ConfigError(
-        f"objective {name} learns from {'good answers and bad' if likelihood else rows}, "
-        f"select.strategy is {strategy}: set select.strategy={rows}"
+        f"objective {name} learns from {'all scored answers' if likelihood else rows}, "
+        f"but select.strategy is {strategy}: set select.strategy={rows}"
     )
 
 
@@ -40,12 +41,18 @@ def fit(items: Sequence[Item], kind: ObjectiveKind, own: Any) -> tuple[list[Item
 
     Raises: DataError where the rows are of another kind than the objective's altogether.
     """
-    kept, counts = _ROWS[kind.rows](items, kind.name)
+    kept, counts = fit_rows(items, kind)
     if kind.fit is not None:
-        found = kind.fit(kept, own)
+        with outside_code("objective", kind.name, kind.origin):
+            found = kind.fit(kept, own)
         counts |= _counted(weightless=len(kept) - len(found))
         kept = found
     return kept, counts
+
+
+def fit_rows(items: Sequence[Item], kind: ObjectiveKind) -> tuple[list[Item], dict[str, int]]:
+    """`fit` as far as it is known without token ids. Raises: DataError."""
+    return _ROWS[kind.rows](items, kind.name)
 
 
 def _answers(items: Sequence[Item], _name: str) -> tuple[list[Item], dict[str, int]]:
@@ -63,7 +70,9 @@ def _all(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int]]:
 def _labelled(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int]]:
     kept = [item for item in items if item.role != "learn"]
     if items and not kept:
-        raise DataError(f"{name} learns from rows marked chosen or rejected, and none is: select labels")
+        raise DataError(
+            f"{name} needs rows marked chosen or rejected, and there are none: use --select labels"
+        )
     return kept, _counted(unlabelled=len(items) - len(kept))
 
 
@@ -73,13 +82,13 @@ def _paired(items: Sequence[Item], name: str) -> tuple[list[Item], dict[str, int
         if item.pair is not None:
             sides.setdefault(item.pair, Counter())[item.role] += 1
     if items and not sides:
-        raise DataError(f"{name} learns from pairs, and no row belongs to one: select pairs")
+        raise DataError(f"{name} needs pairs, and no row belongs to one: use --select pairs")
     whole = {pair for pair, roles in sides.items() if roles == Counter(chosen=1, rejected=1)}
     kept = [item for item in items if item.pair in whole]
     prompts = {item.pair: item.prompt_token_ids for item in kept}
     for item in kept:
         if prompts[item.pair] != item.prompt_token_ids:
-            raise DataError(f"pair {item.pair}: its two rows do not answer the same prompt (row {item.id})")
+            raise DataError(f"pair {item.pair}: its rows answer different prompts (row {item.id})")
     return kept, _counted(unpaired=len(items) - len(kept))
 
 

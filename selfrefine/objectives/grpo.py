@@ -52,14 +52,14 @@ class GrpoSettings(Struct, frozen=True, forbid_unknown_fields=True):
     normalise: Annotated[
         Literal["tokens", "sequences"],
         Meta(
-            description="The loss is a mean over the step's tokens, or of each answer's mean over sequences."
+            description="`tokens`: mean over all tokens of a step; `sequences`: mean of each answer's mean."
         ),
     ] = "tokens"
     divide_by_std: Annotated[
-        bool, Meta(description="Advantages are divided by the group's standard deviation.")
+        bool, Meta(description="Divide advantages by the group's standard deviation.")
     ] = True
     kl: Annotated[
-        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the loss.")
+        float, Meta(ge=0.0, description="Weight of the KL divergence from the reference, added to the loss.")
     ] = 0.0
 
 
@@ -94,7 +94,7 @@ def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
 
 GRPO = ObjectiveKind(
     name="grpo",
-    about="groups: all answers to a prompt, by how they differ from each other",
+    about="all answers to a prompt, compared with each other",
     rows="groups",
     loss=grpo,
     settings=GrpoSettings,

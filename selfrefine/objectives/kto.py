@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class KtoSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    beta: Annotated[float, Meta(gt=0.0, description="How strongly the reference binds.")] = 0.1
-    desirable_weight: Annotated[float, Meta(ge=0.0, description="Of good answers.")] = 1.0
-    undesirable_weight: Annotated[float, Meta(ge=0.0, description="Of bad answers.")] = 1.0
+    beta: Annotated[float, Meta(gt=0.0, description="Strength of the pull towards the reference.")] = 0.1
+    desirable_weight: Annotated[float, Meta(ge=0.0, description="Weight of good answers.")] = 1.0
+    undesirable_weight: Annotated[float, Meta(ge=0.0, description="Weight of bad answers.")] = 1.0
 
 
 def kto(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -71,7 +71,7 @@ def unrelated(items: Sequence[Item]) -> list[tuple[int, ...]]:
 
 KTO = ObjectiveKind(
     name="kto",
-    about="answers that are each labelled good or bad",
+    about="answers, each labelled good or bad",
     rows="labels",
     loss=kto,
     settings=KtoSettings,

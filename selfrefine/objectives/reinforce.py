@@ -31,9 +31,14 @@ if TYPE_CHECKING:
 
 
 class ReinforceSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    clip_high: Annotated[float, Meta(gt=0.0, description="Weights are cut at 1 plus this.")] = 0.28
+    clip_high: Annotated[float, Meta(gt=0.0, description="Importance weights are capped at 1 plus this.")] = (
+        0.28
+    )
     kl: Annotated[
-        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
+        float,
+        Meta(
+            ge=0.0, description="Weight of the KL divergence from the reference, subtracted from the rewards."
+        ),
     ] = 0.0
 
 
@@ -55,7 +60,7 @@ def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
 
 REINFORCE = ObjectiveKind(
     name="reinforce",
-    about="groups: all answers to a prompt, by how they differ from each other",
+    about="all answers to a prompt, compared with each other",
     rows="groups",
     loss=reinforce,
     settings=ReinforceSettings,

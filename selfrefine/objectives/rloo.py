@@ -33,7 +33,10 @@ class RlooSettings(Struct, frozen=True, forbid_unknown_fields=True):
     clip_low: ClipLow = 0.2
     clip_high: ClipHigh = 0.28
     kl: Annotated[
-        float, Meta(ge=0.0, description="Weight of the divergence from the reference, in the rewards.")
+        float,
+        Meta(
+            ge=0.0, description="Weight of the KL divergence from the reference, subtracted from the rewards."
+        ),
     ] = 0.0
 
 
@@ -60,7 +63,7 @@ def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
 
 RLOO = ObjectiveKind(
     name="rloo",
-    about="groups: all answers to a prompt, by how they differ from each other",
+    about="all answers to a prompt, compared with each other",
     rows="groups",
     loss=rloo,
     settings=RlooSettings,

@@ -29,7 +29,7 @@ def sft(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
 
 SFT = ObjectiveKind(
     name="sft",
-    about="good answers, each alike",
+    about="good answers, all weighted equally",
     rows="answers",
     loss=sft,
     learning_rate=2e-4,

@@ -44,12 +44,12 @@ class WeightedSettings(Struct, frozen=True, forbid_unknown_fields=True):
     weights: Annotated[
         Literal["reward", "exponential", "filter"],
         Meta(
-            description="The `reward` itself, `exponential` in its distance from the group's mean, or "
-            "`filter`: only what lies above that mean."
+            description="`reward`: the reward itself; `exponential`: exp of the reward's distance from the "
+            "group's mean; `filter`: 1 above that mean, else 0."
         ),
     ] = "reward"
     weight_temperature: Annotated[
-        float, Meta(gt=0.0, description="Of `exponential`: smaller is greedier.")
+        float, Meta(gt=0.0, description="Temperature of `exponential`: lower favours the best answers more.")
     ] = 1.0
 
 

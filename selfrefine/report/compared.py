@@ -10,8 +10,9 @@ from rich.table import Table
 
 from selfrefine.gating.versus import Versus, Versuses
 from selfrefine.report.safe_text import safe_text, text
-from selfrefine.report.words import with_interval
+from selfrefine.report.words import number, with_interval
 from selfrefine.stats import Difference
+from selfrefine.words import count
 
 _HEADINGS = ("run", "before → after", "difference [95 %]", "p", "n", "ties", "unscored")
 
@@ -44,9 +45,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def _tables(found: Versuses) -> list[tuple[str, list[list[str]]]]:
     measure = " + ".join(found.measure)
-    tables = [(f"test split, {measure}: each run's end against its start", [_cells(v) for v in found.gains])]
+    tables = [(f"test split, {measure}: end against start of each run", [_cells(v) for v in found.gains])]
     if found.pairs:
-        title = f"test split, {measure}: ends against that of {found.pairs[0].against}"
+        title = f"test split, {measure}: end against the end of {found.pairs[0].against}"
         tables.append((title, [_cells(v) for v in found.pairs]))
     return tables
 
@@ -54,22 +55,22 @@ def _tables(found: Versuses) -> list[tuple[str, list[list[str]]]]:
 def _cells(one: Versus) -> list[str]:
     found = one.found
     if found.before is None or found.after is None or found.p_value is None:
-        return [one.run, "–", "–", "–", str(found.n), str(found.ties), str(found.unscored)]
+        return [one.run, "–", "–", "–", *map(number, (found.n, found.ties, found.unscored))]
     change = Difference(mean=found.difference, lo=found.lo, hi=found.hi, n=found.n)
     p_value = "<0.0001" if found.p_value < 1e-4 else f"{found.p_value:.4f}"
     means = f"{found.before:.3f} → {found.after:.3f}"
-    counts = map(str, (found.n, found.ties, found.unscored))
+    counts = map(number, (found.n, found.ties, found.unscored))
     return [one.run, means, with_interval(change), p_value, *counts]
 
 
 def _notes(found: Versuses) -> list[str]:
     tests = sorted({one.found.test for one in (*found.gains, *found.pairs)})
     notes = [
-        "paired by task; p is two-sided and not corrected for the number of rows",
+        "paired by task; p is two-sided, not corrected for the number of rows",
         f"test: {', '.join(tests)}",
     ]
     notes += [
-        f"{one.run}: {one.unshared} test tasks are of one of the two runs only and were not compared"
+        f"{one.run}: {count(one.unshared, 'test task')} in only one of the two runs, not compared"
         for one in found.pairs
         if one.unshared
     ]

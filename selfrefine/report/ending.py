@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Group, RenderableType
 
+from selfrefine.config import Config, CycleConfig
+from selfrefine.layers import stored
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
 from selfrefine.report.words import revised_lines, with_interval
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
-from selfrefine.stages.cycle import Ended
+from selfrefine.runfolder.summaries import RoundSummary
+from selfrefine.stages.cycle import Ended, accepted_gate, stop
 from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Difference, paired_difference
 from selfrefine.steps.evaluate import per_task
+from selfrefine.words import count
 
 
 def round_seconds(run: Run) -> dict[int, float]:
@@ -60,34 +68,64 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     rows = round_rows(ended.summaries, round_seconds(run))
     final = final_row(run)
     table = round_table([*rows, final] if final else rows, measure=measure_name(run.manifest.config))
+    own = stored(run.manifest.config)
     gain = test_gain(run)
-    lines = [f"ended: {ended.why}"]
+    # What it could not learn from is the error that follows.
+    nothing = f"nothing to learn in round {len(ended.summaries)}" if ended.nothing_to_learn else None
+    lines = [f"ended: {nothing or ended.why}"]
     if gain is not None:
         what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
         lines.append(
-            f"{what} on {gain.n} test tasks, paired: {with_interval(gain)} "
-            f"(the test split was read {run.test_reads()} times)"
+            f"{what} on {count(gain.n, 'test task')}, paired: {with_interval(gain)} "
+            f"(test split read {count(run.test_reads(), 'time')})"
         )
     if told := revised(run.final):
         lines += revised_lines(told)
     if shown := examples(run):
-        lines += ["the same test tasks, start and end:", *shown]
+        lines += ["test answers, start and end:", *shown]
     lines.append(f"run folder: {run.path}")
     adapter = run.path / "adapter"
     if adapter.exists():
-        lines.append(f"try it: selfrefine generate {run.path}/tasks/test.jsonl --adapter {adapter}")
+        tasks, folder = (shlex.quote(str(path)) for path in (run.path / "tasks" / "test.jsonl", adapter))
+        model = "" if own.model == Config().model else f" --model {shlex.quote(own.model)}"
+        lines.append(f"try it: selfrefine generate {tasks} --adapter {folder}{model}")
     last = ended.summaries[-1] if ended.summaries else None
     if last is not None and last.undecided_round is not None:
         lines.append(
-            f"round {last.index} is undecided: more rounds go on from it, the accepted policy is "
-            + (f"round {last.accepted_round}'s" if last.accepted_round else "the start")
+            f"round {last.index} is undecided: further rounds continue from it; the accepted policy is "
+            + (f"that of round {last.accepted_round}" if last.accepted_round else "the starting one")
         )
-    # From what is done, not from what the manifest asked for: the run may have been extended before.
-    more = max(run.manifest.config["cycle"]["rounds"], len(ended.summaries) + 1)
-    lines.append(f"next: selfrefine runs show {run.name} · selfrefine cycle --run {run.name} --rounds {more}")
+    more = None if ended.nothing_to_learn else going_on(own.cycle, ended.summaries)
+    extend = "" if more is None else " ".join([f" · selfrefine cycle --run {run.called}", *more])
+    lines.append(f"next: selfrefine runs show {run.called}{extend}")
     parts = part_table(run)
     tables = [table] if parts is None else [table, parts]
     return Group(*tables, *(text(line, newlines=True) for line in lines))
+
+
+def going_on(settings: CycleConfig, done: Sequence[RoundSummary]) -> list[str] | None:
+    """The flags with which `cycle --run` begins another round; None where no flag makes it.
+
+    `settings` are those of the manifest: what an earlier command was given beside them does not last.
+    """
+    words: list[str] = []
+    if not settings.rounds:  # made to measure only, perhaps with a model that cannot be trained
+        return None
+    while (ends := stop(settings, done)) is not None:
+        if ends.kind == "rounds":
+            settings = replace(settings, rounds=len(done))
+            words += ["--rounds", str(settings.rounds)]
+        elif ends.kind == "until" and (reached := accepted_gate(done) or 0.0) < 1.0:
+            # Half of the way that is left, rounded up: above what is reached.
+            settings = replace(settings, until=math.ceil((reached + 1.0) * 50) / 100)
+            words += ["--until", f"{settings.until:g}"]
+        elif ends.kind == "max_tokens":
+            spent = sum(one.cost.spent for one in done)
+            settings = replace(settings, max_tokens=spent + (settings.max_tokens or 0))
+            words += ["--set", f"cycle.max_tokens={settings.max_tokens}"]
+        else:  # patience is frozen, and nothing is above 1
+            return None
+    return words
 
 
 def summary(run: Run, ended: Ended) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from selfrefine.report.safe_text import text
+from selfrefine.report.words import number
 from selfrefine.runfolder.summaries import RoundSummary
 
 _STYLES = {"ok": "", "warn": "yellow", "veto": "bold red"}
@@ -17,7 +18,7 @@ _STYLES = {"ok": "", "warn": "yellow", "veto": "bold red"}
 def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
     """Both tables and the warnings, as far as there is something to show."""
     matrix = _matrix(summaries)
-    parts: list[RenderableType] = [] if matrix is None else [matrix]
+    parts: list[RenderableType] = [] if matrix is None else [matrix, text(_LEGEND, "dim", newlines=True)]
     figures = _figures(summaries)
     if figures is not None:
         parts.append(figures)
@@ -29,6 +30,12 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
     return parts
 
 
+_LEGEND = (
+    "general: 24 general texts · round-NNN: what it learnt · source: gate tasks\n"
+    "accuracy, mean reward: higher is better · perplexity: lower is better"
+)
+
+
 def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
     """A line per round; what its policy makes of general prompts, of task sources and of earlier lessons."""
     columns: dict[str, dict[str, None]] = {}
@@ -37,7 +44,7 @@ def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
             columns.setdefault(name, {})[key] = None
     if not columns:
         return None
-    table = _table("still known: accuracy or mean of each set, perplexity of its answers")
+    table = _table("retention")
     table.add_column("round")
     for name, keys in columns.items():
         table.add_column("\n".join((name, *keys)), justify="right", overflow="fold")
@@ -58,7 +65,7 @@ def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
     names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
     if not names:
         return None
-    table = _table("beside the measure")
+    table = _table("guards")
     table.add_column("round")
     for summary in shown:
         table.add_column(str(summary.index), justify="right")
@@ -77,7 +84,7 @@ _IN_MATRIX = ("forgetting", "perplexity", "lessons")
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+    return "–" if value is None else number(value)
 
 
 def _table(title: str) -> Table:

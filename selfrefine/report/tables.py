@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -24,10 +24,11 @@ from selfrefine.report.safe_text import text
 from selfrefine.report.words import compact, number, with_interval
 from selfrefine.runfolder.audit import RunInfo
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest
-from selfrefine.stats import Interval
+from selfrefine.stats import Difference, Interval
+from selfrefine.words import count
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-_PROMPT_CHARACTERS, _ANSWER_CHARACTERS = 600, 4_000
+_PROMPT_CHARACTERS, _ANSWER_CHARACTERS, _STATE_CHARACTERS = 600, 4_000, 90
 
 
 class RoundRow(Struct, frozen=True, kw_only=True):
@@ -99,20 +100,22 @@ def _clock(seconds: float) -> str:
 def runs_table(runs: Sequence[RunInfo]) -> Table:
     """`runs ls`: a line per run, damaged ones with what is wrong."""
     table = _table()
-    for name in ("run", "rounds", "accepted", "gate"):
-        table.add_column(name, justify="right" if name in {"rounds", "accepted"} else "left", overflow="fold")
+    for name in ("run", "rounds", "kept", "gate", "test gain"):
+        table.add_column(
+            name,
+            justify="left" if name in {"run", "gate"} else "right",
+            overflow="fold",
+            no_wrap=name == "gate",
+        )
     table.add_column("state")
     for run in runs:
         if run.problem is not None:
-            table.add_row(text(run.name), text(""), text(""), text(""), text(run.problem, "bold red"))
+            table.add_row(text(run.name), *[text("")] * 4, text(run.problem, "bold red"))
             continue
-        last = run.last
-        gate = last.gate if last else None
-        score = with_interval(last.measures.get("gate")) if last else "–"
-        if gate is not None and not gate.accepted:  # the measure is the rejected candidate's
-            score = "–" if gate.before is None else f"{gate.before:.3f}"
-        accepted = str(last.accepted_round) if last else ""
-        table.add_row(*map(text, (run.name, str(run.rounds), accepted, score, run.state)))
+        kept = "" if run.last is None else str(run.last.accepted_round or "start")
+        gain = "" if run.gain is None else f"{run.gain:+.3f}"
+        cells = (run.name, str(run.rounds), kept, with_interval(run.gate), gain)
+        table.add_row(*map(text, cells), text(run.state, "", _STATE_CHARACTERS))
     return table
 
 
@@ -122,10 +125,11 @@ def run_view(
     seconds: Mapping[int, float] | None = None,
     final: RoundRow | None = None,
     stages: Mapping[int, Sequence[str]] | None = None,
+    gain: Difference | None = None,
 ) -> Group:
     """`runs show`: what was asked (with who decided it, defaults left out), then what each round measured.
 
-    `stages`: of each round, a line for each of its stages.
+    `stages`: of each round, a line for each of its stages; `gain`: on the test tasks, from start to end.
     """
     head = Table.grid(padding=(0, 2))
     model = " ".join(manifest.model[key] for key in ("id", "revision") if manifest.model.get(key))
@@ -143,15 +147,17 @@ def run_view(
             head.add_row(text(origin, "dim"), text(f"{key} = {_setting(manifest.config, key)}"))
     parts: list[RenderableType] = [head, text("")]
     if not summaries:
-        return Group(*parts, text("no round is committed yet"))
+        return Group(*parts, text("no committed round yet"))
     rows = round_rows(summaries, seconds)
     parts.append(round_table([*rows, final] if final else rows, measure_name(manifest.config)))
+    if gain is not None:
+        parts.append(text(f"gain on {count(gain.n, 'test task')}, paired: {with_interval(gain)}"))
     for summary in summaries:
         own = summary.cost
         parts.append(
             text(
-                f"round {summary.index}: {number(own.tokens)} tokens sampled, of them "
-                f"{number(own.measured_tokens)} to measure, {number(own.trained_tokens)} trained on"
+                f"round {summary.index}: {count(own.tokens, 'token')} sampled "
+                f"({number(own.measured_tokens)} to measure), {number(own.trained_tokens)} trained on"
             )
         )
         lines = (stages or {}).get(summary.index, ())
@@ -232,6 +238,10 @@ def _headline(sample: Sample) -> Text:
         words.append({"length": "truncated", "error": "failed"}[sample.finish_reason])
     if sample.parent_id is not None:
         words.append(f"revises {sample.parent_id}")
+    if sample.lesson is not UNSET:
+        lesson = sample.lesson
+        words.append(lesson.role if lesson.role != "learn" else f"learnt as {lesson.teaches}")
+        words += [f"pair {lesson.pair}"] if lesson.pair else []
     return text(" · ".join(words), "cyan")
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.report.safe_text import safe_text
-from selfrefine.stats import Difference, Interval
+from selfrefine.words import count
 
-if TYPE_CHECKING:  # `runs` reads no stage
+if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no numpy
     from selfrefine.stages.revisions import RevisionSummary
+    from selfrefine.stats import Difference, Interval
     from selfrefine.steps.critique_outcome import CritiqueSummary
 
 _QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
@@ -43,6 +44,8 @@ def duration(seconds: float) -> str:
 
 def with_interval(measured: Interval | Difference | None) -> str:
     """ "0.285 [0.243, 0.331]", the mean alone where there is no interval, "–" where there is no mean."""
+    from selfrefine.stats import Difference
+
     if measured is None or measured.mean is None:
         return "–"
     sign = "+" if isinstance(measured, Difference) else ""
@@ -59,12 +62,37 @@ def summary_line(summary: Mapping[str, Any]) -> str:
     """
     rest = {key: value for key, value in summary.items() if key != "stage"}
     if "samples" in rest and "tasks" in rest:
-        of = f"{_scalar(rest.pop('samples'))} samples of {_scalar(rest.pop('tasks'))} tasks"
+        samples, tasks = rest.pop("samples"), rest.pop("tasks")
+        of = f"{_scalar(samples)} {_noun(samples, 'samples')} of {_scalar(tasks)} {_noun(tasks, 'tasks')}"
         parts = [of, *_parts(rest)]
     else:
         parts = list(_parts(rest))
     name = summary.get("stage")
     return safe_text((f"{name}: " if name else "") + " · ".join(parts))
+
+
+_FIRST = ("samples", "tasks", "rows", "drafts", "revisions", "mean", "drawn")
+_SAID_AT_ZERO = frozenset({"unscored", "selected", "samples", "rows"})
+_LAST = ("prompts_selected", "selected", "replayed", "first_loss", "last_loss", "tokens", "entropy")
+
+
+def stage_line(name: str, told: Mapping[str, Any]) -> str:
+    """A stored summary, whose keys are sorted, as it reads: what went in, what fell out of it, what came out.
+    A count of 0 is left out: what the stage looked for and did not find stands in its file."""
+    told = _without_zeros(told)
+    middle = [key for key in told if key not in (*_FIRST, *_LAST)]
+    return summary_line(
+        {"stage": name} | {key: told[key] for key in (*_FIRST, *middle, *_LAST) if key in told}
+    )
+
+
+def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Nor with the costs of a part, which `runs show` has by round."""
+    return {
+        key: _without_zeros(value) if isinstance(value, Mapping) and "mean" not in value else value
+        for key, value in told.items()
+        if key != "cost" and (type(value) is not int or value or key in _SAID_AT_ZERO)
+    }
 
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
@@ -78,6 +106,8 @@ def _parts(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
     if "mean" in value:
+        from selfrefine.stats import Interval
+
         measured = Interval(mean=value["mean"], lo=value.get("lo"), hi=value.get("hi"), n=value.get("n") or 0)
         unscored = value.get("unscored")
         yield f"{words} {with_interval(measured)}" + (f" ({number(unscored)} unscored)" if unscored else "")
@@ -91,7 +121,7 @@ def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
 def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
     if isinstance(value, int) and not isinstance(value, bool):
         if value or key not in _QUIET_AT_ZERO:
-            yield f"{number(value)} {words}"
+            yield f"{number(value)} {_noun(value, words)}"
     elif value is None or not isinstance(value, float):
         yield f"{words} {_scalar(value)}"
     elif key == "tokens_per_s":
@@ -104,6 +134,17 @@ def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
         yield f"{words} {number(value)}"
 
 
+_NOUNS = frozenset(
+    {"samples", "tasks", "rows", "tokens", "steps", "drafts", "revisions", "critiques", "prompts", "groups"}
+    | {"errors", "duplicates"}
+)
+
+
+def _noun(n: Any, words: str) -> str:
+    """ "samples", and of one "sample"; `words` are a key's: "prompts selected", "trained tokens"."""
+    return words if n != 1 else " ".join(one[:-1] if one in _NOUNS else one for one in words.split())
+
+
 def _scalar(value: Any) -> str:
     if value is None:
         return "–"
@@ -113,14 +154,14 @@ def _scalar(value: Any) -> str:
 def critique_line(found: CritiqueSummary) -> str:
     """What critique came to, with the comparison that decides whether it was worth its tokens."""
     compared = found.comparison
-    parts = [f"{number(found.drafts)} drafts, {number(found.revisions)} revisions"]
+    parts = [f"{count(found.drafts, 'draft')}, {count(found.revisions, 'revision')}"]
     if found.unparsed_share is not None:
         parts.append(f"{found.unparsed_share:.0%} of verdicts unparsed")
     for i, one in enumerate(found.passes, start=1):
         if one.unscored < one.revisions:  # without rewards nobody knows
             parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
         if one.unscored:
-            parts.append(f"pass {i} {number(one.unscored)} revisions unscored")
+            parts.append(f"pass {i} {count(one.unscored, 'revision')} unscored")
     if compared.compared:
         right = {arm: getattr(compared.right, arm) for arm in ("draft", "revision", "fresh")}
         arms = ", ".join(f"{arm} {rate:.3f}" for arm, rate in right.items() if isinstance(rate, float))
@@ -146,8 +187,8 @@ def revised_lines(told: RevisionSummary) -> list[str]:
         (told.revision_minus_fresh, "asking again for the same tokens"),
     ):
         if (won := outcome(gain.lo, gain.hi)) is None:
-            few = f"too few of {number(gain.n)} tasks changed to tell"
+            few = f"too few of {count(gain.n, 'task')} changed to tell"
             lines.append(f"revision against {words}: {few if gain.n else 'nothing to compare'}")
             continue
-        lines.append(f"revision {won} {words}: {with_interval(gain)}, paired, {number(gain.n)} tasks")
+        lines.append(f"revision {won} {words}: {with_interval(gain)}, paired, {count(gain.n, 'task')}")
     return lines

@@ -17,6 +17,7 @@ REWARDS: Registry[RewardKind] = Registry(
     {
         "exact": "selfrefine.rewards.exact:REWARD",
         "numeric": "selfrefine.rewards.numeric:REWARD",
+        "math": "selfrefine.rewards.math:REWARD",
         "regex": "selfrefine.rewards.regex:REWARD",
         "coverage": "selfrefine.rewards.coverage:REWARD",
         "sentence": "selfrefine.rewards.sentence:REWARD",

@@ -36,15 +36,28 @@ class RewardSpec(Struct, frozen=True, kw_only=True):
     weight: float = 1.0
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What a process that scores may take."""
+
+    memory_gib: float
+    """Address space."""
+    cpu_s: float
+    """CPU time of one call, of all its threads together."""
+
+
 class RewardOptions(Struct, frozen=True, kw_only=True):
     """What all rewards of a command share. `settings` is the [reward] table: reward to its own settings."""
 
     seed: int = 0
     settings: dict[str, dict[str, Any]] = {}
     reveal_references: bool = False
-    """Details may name references (concepts that stand only there); off unless the user asked."""
+    """Details may name references; off unless the user asked."""
     engine: Engine | None = None
     """The policy, for kinds with `needs_engine`; for the others there may be none."""
+    timeout_s: float | None = None
+    """How long one call of outside code may take; None: as long as it likes."""
+    isolate: Limits | None = None
+    """Outside code scores in a process of its own, with these limits."""
 
 
 class CorpusScore(Struct, frozen=True, kw_only=True):
@@ -106,18 +119,31 @@ class RewardKind(Struct, frozen=True, kw_only=True):
     origin: Origin = BUILT_IN
 
 
+class Each(Struct, frozen=True):
+    """A `RewardFn` as a `BatchRewardFn`, row by row."""
+
+    one: RewardFn
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Reward]:
+        return [self.one(sample) for sample in samples]
+
+
+class EachGroup(Struct, frozen=True):
+    """A `GroupRewardFn` as a `BatchRewardFn`: called once per task, its results in row order."""
+
+    group: GroupRewardFn
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Reward]:
+        by_task = {one[0].task.id: iter(_aligned(self.group(one), len(one))) for one in groups(samples)}
+        return [next(by_task[sample.task.id]) for sample in samples]
+
+
 def each(score: RewardFn) -> BatchRewardFn:
-    return lambda samples: [score(sample) for sample in samples]
+    return Each(score)
 
 
 def each_group(score: GroupRewardFn) -> BatchRewardFn:
-    """Runs `score` once per task and puts the results back into row order."""
-
-    def run(samples: Sequence[Sample]) -> list[Reward]:
-        by_task = {group[0].task.id: iter(_aligned(score(group), len(group))) for group in groups(samples)}
-        return [next(by_task[sample.task.id]) for sample in samples]
-
-    return run
+    return EachGroup(score)
 
 
 def _aligned(rewards: list[Reward], n: int) -> list[Reward]:
@@ -158,5 +184,5 @@ class PassAt(Struct, frozen=True):
     """What any reward's table may have besides its own settings."""
 
     pass_at: Annotated[
-        Share, Meta(description="From this value on it passes as a gate (`reward.gate_on`).")
+        Share, Meta(description="Lowest value that passes when it is the gate (`reward.gate_on`).")
     ] = 1.0

@@ -1,64 +1,62 @@
 """coverage: the share of the task's concepts that the answer uses, word forms included.
 
-Concepts come from `meta.concepts` (a list; part of the prompt, so the detail names the missing ones), else
-from the references, each a list separated by commas or white space; those the detail only counts, unless
-references may be revealed. A concept of several words must stand in one piece.
+Concepts are `meta.concepts`, a list. They are part of the prompt, so the detail names the missing ones. A
+concept of several words must stand in one piece. One in a script without spaces between words (Chinese,
+Japanese, Thai) is looked for anywhere in the answer.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
+from selfrefine.rewards.scripts import unspaced
 from selfrefine.rewards.words import forms, tokens
 
-SIGNATURE = "forms:en-rules|v:1"
+SIGNATURE = "forms:en-rules|v:2"
 
 
 class CoverageSettings(Struct, frozen=True, forbid_unknown_fields=True):
     word_forms: Annotated[
         bool,
-        Meta(description="Off: only the concept's own spelling counts (for other languages than English)."),
+        Meta(description="Accept other English forms of a word. Off: only its exact spelling counts."),
     ] = True
 
 
 def make(own: CoverageSettings, options: RewardOptions) -> Scorer:
-    signature = SIGNATURE if own.word_forms else "forms:none|v:1"
+    signature = SIGNATURE if own.word_forms else "forms:none|v:2"
 
     def score(sample: Sample) -> Reward:
         try:
-            concepts, public = _concepts(sample.task)
+            concepts = _concepts(sample.task)
         except ValueError as error:
             return unscored("coverage", str(error), signature)
         words = tokens(sample.text)
-        missing = [c for c in concepts if not _used(tokens(c), words, own.word_forms)]
-        if not missing:
-            detail = None
-        elif public or options.reveal_references:
-            detail = f"missing concepts: {', '.join(missing)}"
-        else:
-            detail = f"{len(missing)} of {len(concepts)} concepts missing"
+        text = unicodedata.normalize("NFC", sample.text)
+        missing = [
+            c for c in concepts if not (c in text if unspaced(c) else _used(tokens(c), words, own.word_forms))
+        ]
+        detail = f"missing concepts: {', '.join(missing)}" if missing else None
         return checked("coverage", 1 - len(missing) / len(concepts), detail, signature)
 
     return Scorer(name="coverage", score=each(score))
 
 
-def _concepts(task: Task) -> tuple[list[str], bool]:
-    """The task's distinct concepts and whether they may be named. Raises: ValueError with the reason."""
-    public = "concepts" in task.meta
-    if public:
-        concepts = task.meta["concepts"]
-        if not isinstance(concepts, list) or not all(isinstance(concept, str) for concept in concepts):
-            raise ValueError("meta.concepts is not a list of words")
-    else:
-        concepts = [c for r in task.references for c in (r.split(",") if "," in r else r.split())]
-    concepts = list(dict.fromkeys(concept.strip() for concept in concepts if tokens(concept)))
+def _concepts(task: Task) -> list[str]:
+    """The task's distinct concepts. Raises: ValueError with the reason."""
+    if "concepts" not in task.meta:
+        raise ValueError("the task has no meta.concepts; `selfrefine tasks concepts:4` makes tasks with them")
+    given = task.meta["concepts"]
+    if not isinstance(given, list) or not all(isinstance(concept, str) for concept in given):
+        raise ValueError("meta.concepts is not a list of words")
+    concepts = [unicodedata.normalize("NFC", concept.strip()) for concept in given if tokens(concept)]
     if not concepts:
-        raise ValueError("meta.concepts is empty" if public else "no meta.concepts and no references")
-    return concepts, public
+        raise ValueError("meta.concepts is empty")
+    return list(dict.fromkeys(concepts))
 
 
 def _used(concept: list[str], words: list[str], word_forms: bool) -> bool:
@@ -72,7 +70,7 @@ def _used(concept: list[str], words: list[str], word_forms: bool) -> bool:
 
 REWARD = RewardKind(
     name="coverage",
-    about="the share of `meta.concepts` that is used, word forms included",
+    about="share of `meta.concepts` that the answer uses, in any word form",
     make=make,
     settings=CoverageSettings,
 )

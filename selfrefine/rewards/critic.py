@@ -1,4 +1,4 @@
-"""critic: the score of the row's last critique, as `critique` parsed it.
+"""critic: score of the answer's last critique, as `critique` parsed it.
 
 A last critique without a score makes the row unscored: an earlier pass judged another stage of the work.
 """
@@ -25,7 +25,7 @@ def _score(sample: Sample) -> Reward:
 
 REWARD = RewardKind(
     name="critic",
-    about="the score of the row's last critique",
+    about="score of the answer's last critique",
     make=make,
     judge="policy",
     why_no_measure="held-out answers are not criticised, so `critic` cannot measure them",

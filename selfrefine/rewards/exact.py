@@ -1,7 +1,7 @@
 """exact: 1 when the answer is one of the references, character for character.
 
 Both sides are brought to Unicode NFC and runs of white space to one space, so that an invisible difference
-does not count; `ignore_case` compares case-folded.
+does not count; `ignore_case` compares case-folded. An empty reference is none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 
 class ExactSettings(Struct, frozen=True, forbid_unknown_fields=True):
-    ignore_case: Annotated[bool, Meta(description="Compare without regard to case.")] = False
+    ignore_case: Annotated[bool, Meta(description="Ignore case.")] = False
 
 
 def make(own: ExactSettings, options: RewardOptions) -> Scorer:
@@ -27,7 +27,7 @@ def make(own: ExactSettings, options: RewardOptions) -> Scorer:
         return text.casefold() if own.ignore_case else text
 
     def score(sample: Sample) -> Reward:
-        hit = normal(sample.text) in {normal(reference) for reference in sample.task.references}
+        hit = normal(sample.text) in {normal(reference) for reference in sample.task.references} - {""}
         return checked("exact", hit, None if hit else "not an exact match", signature)
 
     return Scorer(name="exact", score=each(score))
@@ -35,7 +35,7 @@ def make(own: ExactSettings, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="exact",
-    about="is the answer one of the references, white space evened out",
+    about="1 if the answer equals a reference, white space aside",
     make=make,
     settings=ExactSettings,
     needs_references=True,

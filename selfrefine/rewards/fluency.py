@@ -50,7 +50,7 @@ def _ids(sample: Sample, engine: Engine) -> tuple[tuple[int, ...], tuple[int, ..
     """The row's own ids where they still say its text in this model's vocabulary, else encoded anew."""
     if sample.token_ids and sample.prompt_token_ids and engine.decode(sample.token_ids) == sample.text:
         return sample.prompt_token_ids, sample.token_ids
-    prompt = engine.encode_chat(sample.messages or sample.task.prompt)
+    prompt = engine.encode_chat(sample.context)
     if sample.finish_reason == "length":
         return prompt, engine.encode_text(sample.text)
     return prompt, engine.encode_answer(sample.text)

@@ -1,6 +1,7 @@
 """gym: reasoning-gym's own scorer for the task's dataset.
 
-The task carries `meta.gym = {"dataset": NAME, "entry": {...}}`. Most of these scorers want the bare answer,
+The task carries `meta.gym = {"dataset": NAME, "entry": {...}}`; what the entry leaves out of question, answer
+and metadata is the prompt, the first reference and {}. Most of these scorers want the bare answer,
 so where the entry's answer is a number the last number of the text is handed over, else the stripped text.
 
 Trap: their common fallback gives len(oracle)/len(answer) where the oracle is a substring, meant for a right
@@ -16,9 +17,9 @@ from importlib.metadata import version
 from typing import Any, cast
 
 from selfrefine.errors import ConfigError
-from selfrefine.records import Reward, Sample
+from selfrefine.records import Reward, Sample, Task
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
-from selfrefine.rewards.numeric import last_number_text
+from selfrefine.rewards.numbers import last_number
 from selfrefine.tasks.gym_import import register
 
 GymScorer = Callable[..., float]
@@ -34,23 +35,32 @@ def _score(sample: Sample) -> Reward:
         return unscored(
             "gym", "the task has no meta.gym.dataset; make tasks with `selfrefine tasks gym:NAME`"
         )
-    entry = gym.get("entry")
-    if not isinstance(entry, dict) or not isinstance(entry.get("answer"), str):
-        return unscored("gym", "the task has no meta.gym.entry with an answer")
+    entry = {**_of_task(sample.task), **given} if isinstance(given := gym.get("entry", {}), dict) else {}
+    if not isinstance(entry.get("answer"), str):
+        return unscored("gym", "the task has no answer: no reference, and none in meta.gym.entry")
     scorer, signature = _scorer(gym["dataset"])
     if scorer is None:
         return unscored("gym", f"reasoning-gym has no dataset {gym['dataset']!r}", signature)
     return _judge(sample.text.strip(), entry, scorer, signature)
 
 
+def _of_task(task: Task) -> dict[str, Any]:
+    """What every entry has and the task holds already."""
+    entry: dict[str, Any] = {"question": task.prompt[-1].content if task.prompt else "", "metadata": {}}
+    return entry | ({"answer": task.references[0]} if task.references else {})
+
+
 def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) -> Reward:
     oracle = entry["answer"].strip().replace(",", "")
-    numeric = last_number_text(oracle) == oracle.removeprefix("+")
+    wanted = last_number(oracle)
+    numeric = wanted is not None and wanted.text == oracle.removeprefix("+") and wanted.value is not None
     if numeric:
-        found = last_number_text(text)
+        found = last_number(text)
         if found is None:
             return checked("gym", 0.0, "no number in the answer", signature)
-        text = found
+        if found.value is None:
+            return unscored("gym", f"cannot read the number in the answer: {found.why}", signature)
+        text = found.text
     try:
         value = float(scorer(answer=text, entry=entry))
     except Exception as error:  # noqa: BLE001  outside code on model text: the row fails, not the run
@@ -68,7 +78,7 @@ def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
         from reasoning_gym.factory import get_score_answer_fn
     except ImportError as error:
         raise ConfigError(f"reward gym needs the package reasoning-gym: {error}") from None
-    signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number"
+    signature = f"reasoning-gym:{version('reasoning-gym')}|dataset:{dataset}|extract:last-number|v:2"
     try:
         return cast(GymScorer, get_score_answer_fn(dataset)), signature
     except ValueError:
@@ -77,6 +87,6 @@ def _scorer(dataset: str) -> tuple[GymScorer | None, str]:
 
 REWARD = RewardKind(
     name="gym",
-    about="the reasoning-gym dataset's own scorer",
+    about="the score of the task's own reasoning-gym scorer",
     make=make,
 )

@@ -1,7 +1,8 @@
 """length: how well the answer keeps to a length, in words or characters.
 
 With `min`/`max`: 1 between them, falling in proportion outside (half of `min` is 0.5, half above `max` too).
-With `target`: 1 at the target, 0 at nothing and at twice the target, linear between.
+With `target`: 1 at the target, 0 at nothing and at twice the target, linear between. Words are what stands
+between spaces: an answer in a script without them is unscored where words are counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from msgspec import Meta, Struct
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Reward, Sample
-from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
+from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each, unscored
+from selfrefine.rewards.scripts import unspaced
 
 Positive = Annotated[int, Meta(ge=1)]
 
@@ -20,8 +22,8 @@ Positive = Annotated[int, Meta(ge=1)]
 class LengthSettings(Struct, frozen=True, forbid_unknown_fields=True):
     min: Annotated[Positive | None, Meta(description="Shortest length that gets 1.")] = None
     max: Annotated[Positive | None, Meta(description="Longest length that gets 1.")] = None
-    target: Annotated[Positive | None, Meta(description="The one length that gets 1.")] = None
-    unit: Annotated[Literal["words", "chars"], Meta(description="What is counted.")] = "words"
+    target: Annotated[Positive | None, Meta(description="Length that gets 1.")] = None
+    unit: Annotated[Literal["words", "chars"], Meta(description="Unit of the length.")] = "words"
 
 
 def make(own: LengthSettings, options: RewardOptions) -> Scorer:
@@ -33,6 +35,10 @@ def make(own: LengthSettings, options: RewardOptions) -> Scorer:
     wanted = "|".join(f"{k}:{getattr(own, k)}" for k in ("min", "max", "target") if getattr(own, k))
 
     def score(sample: Sample) -> Reward:
+        if unit == "words" and unspaced(sample.text):
+            return unscored(
+                "length", "the answer has no spaces between words; set reward.length.unit to chars"
+            )
         n = len(sample.text.split()) if unit == "words" else len(sample.text)
         if target is not None:
             value = max(0.0, 1 - abs(n - target) / target)
@@ -49,7 +55,7 @@ def make(own: LengthSettings, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="length",
-    about="how well it keeps to a length",
+    about="how close the answer is to the wanted length",
     make=make,
     settings=LengthSettings,
 )

@@ -1,9 +1,10 @@
 """majority: 1 when an answer agrees with most of the policy's own answers to its prompt. No references.
 
 Each finished answer of the group votes with what is extracted from it: the last number, or the whole text.
-An answer without a vote of its own is wrong where there is a majority. Where the first place is shared (all
-answers different, too) there is no majority, and the group is unscored: an arbitrary winner would be a lesson
-learnt wrongly. Answers that were cut off and revisions do not vote; they are judged like the others.
+An answer without a vote of its own is wrong where there is a majority; one whose number cannot be read is
+unscored. Where the first place is shared (all answers different, too) there is no majority, and the group is
+unscored: an arbitrary winner would teach nothing true. Answers that were cut off and revisions do not vote;
+they are judged like the others.
 
 Source: Zuo et al. 2025, "TTRL: Test-Time Reinforcement Learning", section 2 (majority voting reward); Wang et
 al. 2023, "Self-Consistency Improves Chain of Thought Reasoning".
@@ -20,7 +21,7 @@ from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, Share, checked, each_group, unscored
-from selfrefine.rewards.numeric import last_number
+from selfrefine.rewards.numbers import Number, last_number
 
 
 class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,19 +29,20 @@ class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["number", "text"],
         Meta(description="What must agree: the last number, or the whole text."),
     ] = "number"
-    min_share: Annotated[Share, Meta(description="Share of the votes that a majority needs.")] = 0.0
+    min_share: Annotated[Share, Meta(description="Smallest share of the votes that is a majority.")] = 0.0
 
 
 def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
     signature = f"extract:{own.extract}" + (f"|min-share:{own.min_share:g}" if own.min_share else "")
 
-    def vote(sample: Sample) -> Fraction | str | None:
+    def vote(sample: Sample) -> Number | str | None:
         if own.extract == "number":
             return last_number(sample.text)
         return " ".join(sample.text.casefold().split()) or None
 
     def score(group: Sequence[Sample]) -> list[Reward]:
-        voices = [vote(sample) for sample in group]
+        found = [vote(sample) for sample in group]
+        voices = [one.value if isinstance(one, Number) else one for one in found]
         votes = Counter(
             voice
             for sample, voice in zip(group, voices, strict=True)
@@ -51,17 +53,22 @@ def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
             return [unscored("majority", why, signature) for _ in group]
         [(winner, n)] = votes.most_common(1)
         detail = f"{n} of {votes.total()} answers agree"
-        return [checked("majority", voice == winner, detail, signature) for voice in voices]
+        return [
+            unscored("majority", f"cannot read the number in the answer: {one.why}", signature)
+            if isinstance(one, Number) and one.value is None
+            else checked("majority", voice == winner, detail, signature)
+            for one, voice in zip(found, voices, strict=True)
+        ]
 
     return Scorer(name="majority", score=each_group(score))
 
 
 def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None:
     if votes.total() < 2:
-        return f"{votes.total()} of the prompt's answers can vote; a majority needs 2"
+        return f"{votes.total()} of the prompt's answers can vote; 2 are needed"
     (_, first), *rest = votes.most_common(2)
     if rest and rest[0][1] == first:
-        return f"no majority: at least two answers have {first} of {votes.total()} votes"
+        return f"no majority: a tie at {first} of {votes.total()} votes"
     if first < min_share * votes.total():
         return f"no majority: {first} of {votes.total()} votes is below min_share"
     return None
@@ -69,10 +76,10 @@ def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None
 
 REWARD = RewardKind(
     name="majority",
-    about="does the answer agree with most of the policy's answers to the prompt; no references",
+    about="1 if the answer agrees with most of the policy's answers to the prompt; needs no references",
     make=make,
     settings=MajoritySettings,
     judge="policy",
-    why_no_measure="majority says how far the answers agree with each other, not whether they are right",
+    why_no_measure="majority measures whether answers agree, not whether they are right",
     source="Zuo et al. 2025, section 2",
 )

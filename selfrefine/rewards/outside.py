@@ -2,22 +2,33 @@
 
 Either is a `RewardKind`, or a plain function that takes a Sample and returns a Reward, a number in [0, 1] or
 None (no score). With the attribute `function.group = True` it takes the samples of one prompt and returns a
-list of as many. When it raises, its rows are unscored with the reason and the run goes on.
+list of as many, or yields them. It may be `async`. When it raises, its rows are unscored with the reason and
+the run goes on (`boundary.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import copy
+import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from decimal import Decimal
+from itertools import islice
 from numbers import Real
 from typing import Any
 
 import msgspec
 
+from selfrefine.boundary import Failed, behind, escaped, why
+from selfrefine.errors import SelfrefineError
 from selfrefine.records import Reward, Sample
-from selfrefine.registry import Origin, quiet_stdout, why
+from selfrefine.registry import BUILT_IN, Origin, outside_code
 from selfrefine.rewards.base import (
     BatchRewardFn,
+    CorpusFigure,
+    Each,
+    EachGroup,
     RewardKind,
     RewardOptions,
     Scorer,
@@ -33,71 +44,153 @@ def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
     if not callable(value):
         return None
     origin = msgspec.structs.replace(origin, module=getattr(value, "__module__", ""))
-    return RewardKind(name=name, about=_about(value), make=_of_function(name, value), origin=origin)
+    run: Callable[[Any], Any] = value
+    score = each_group(run) if getattr(run, "group", False) else each(run)
+    made = Scorer(name=name, score=score)
+    return RewardKind(name=name, about=_about(value), make=lambda *_: made, origin=origin)
 
 
 def _about(function: Any) -> str:
-    return next(iter((function.__doc__ or "").strip().splitlines()), "a function of one's own")
+    return next(iter((function.__doc__ or "").strip().splitlines()), "a function in a file")
+
+
+def make(kind: RewardKind, own: Any, options: RewardOptions) -> Scorer:
+    """The scorer of any kind; that of foreign code runs behind the boundary. Raises: ConfigError."""
+    with outside_code("reward", kind.name, kind.origin):
+        made = kind.make(own, options)
+        if not isinstance(made, Scorer) or bool(made.corpus) != kind.corpus:
+            raise TypeError("`make` must return a Scorer, with a corpus figure if `corpus` is set")
+    if kind.origin == BUILT_IN:
+        return made
+    corpus = made.corpus and _checked_corpus(kind, made.corpus)
+    return msgspec.structs.replace(made, score=checked_results(kind, made.score, options), corpus=corpus)
 
 
 def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptions) -> BatchRewardFn:
     """`score` of foreign code: its rewards go by the name it was asked for under, carry where they are from,
     and their details tell no reference unless the user asked for that."""
 
-    def run(samples: Sequence[Sample]) -> list[Reward]:
+    def call(samples: Sequence[Sample]) -> list[Reward]:
         try:
-            with quiet_stdout():
-                results: list[Any] = list(score(samples))
-            if len(results) != len(samples):
-                raise ValueError(f"{len(results)} values for {len(samples)} samples")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: its rows fail, not the run
-            results = [unscored(kind.name, why(error))] * len(samples)
-        pairs = zip(results, samples, strict=True)
-        return [_reward(kind.name, r, s, kind.origin.signature, options.reveal_references) for r, s in pairs]
+            with behind(f"reward {kind.name}", options.timeout_s):
+                own = [_copied(sample) for sample in samples]
+                found = [score.one(own[0])] if isinstance(score, Each) else _run(score, own)
+                pairs = zip(map(_awaited, found), samples, strict=True)
+                return [_reward(kind, result, sample, options.reveal_references) for result, sample in pairs]
+        except Failed as error:
+            reason = str(error)
+        except SelfrefineError as error:  # of ours, that it called
+            reason = why(error)
+        return [unscored(kind.name, reason, kind.origin.signature)] * len(samples)
 
-    return run
-
-
-def _of_function(name: str, run: Callable[[Any], Any]) -> Callable[[object, RewardOptions], Scorer]:
-    """A factory. What the function returns is looked at in `checked_results`."""
-
-    def one(sample: Sample) -> Any:
-        try:
-            return run(sample)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: the row fails, not the run
-            return unscored(name, why(error))
-
-    def group(samples: Sequence[Sample]) -> list[Any]:
-        try:
-            results = list(run(samples))
-            if len(results) != len(samples):
-                raise ValueError(f"{len(results)} values for {len(samples)} samples")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  outside code: the group fails, not the run
-            return [unscored(name, why(error))] * len(samples)
-        return results
-
-    score = each_group(group) if getattr(run, "group", False) else each(one)
-    return lambda _own, _options: Scorer(name=name, score=score)
+    return alike(score, call)
 
 
-def _reward(name: str, result: object, sample: Sample, signature: str, reveal: bool) -> Reward:
+def _copied(sample: Sample) -> Sample:
+    """With a `meta` of its own: what foreign code changes there must not reach the rows."""
+    if not sample.task.meta:
+        return sample
+    task = msgspec.structs.replace(sample.task, meta=copy.deepcopy(sample.task.meta))
+    return msgspec.structs.replace(sample, task=task)
+
+
+def alike(score: BatchRewardFn, call: BatchRewardFn) -> BatchRewardFn:
+    """`call` with as few rows at once as `score` allows, so that what goes wrong costs few rows."""
+    if isinstance(score, Each):
+        return Each(lambda sample: call([sample])[0])
+    return EachGroup(call) if isinstance(score, EachGroup) else call
+
+
+def _run(score: BatchRewardFn, samples: Sequence[Sample]) -> list[Any]:
+    """What several rows came to, as a list of that length. Raises: Failed."""
+    n = len(samples)
+    found: Any = _awaited((score.group if isinstance(score, EachGroup) else score)(samples))
+    if isinstance(found, str | bytes | Mapping | Set) or not isinstance(found, Iterable):
+        raise Failed(f"it returned {_kind(found)}, not a list of {n} values")
+    values = list(islice(found, n + 1))  # it may yield for ever
+    if len(values) != n:
+        more = "more than " if len(values) > n else ""
+        raise Failed(f"it returned {more}{min(n, len(values))} values for {n} samples")
+    return values
+
+
+def _awaited(value: Any) -> Any:
+    """What an `async def` comes to."""
+    if not inspect.isawaitable(value):
+        return value
+
+    async def run() -> Any:
+        return await value
+
+    waiting = run()
+    try:
+        return asyncio.run(waiting)
+    finally:  # where there is a loop already, it has not begun
+        waiting.close()
+        if inspect.iscoroutine(value):
+            value.close()
+
+
+def _reward(kind: RewardKind, result: Any, sample: Sample, reveal: bool) -> Reward:
+    try:
+        reward = _unchecked(kind, result)
+    except Exception as error:  # noqa: BLE001  foreign types: a number or a text that cannot be made
+        return unscored(kind.name, why(error), kind.origin.signature)
+    if reward.detail is not None and not reveal and _tells(reward.detail, sample.task.references):
+        return msgspec.structs.replace(reward, detail="(withheld: it contains a reference)")
+    return reward
+
+
+def _unchecked(kind: RewardKind, result: Any) -> Reward:
+    name, signature = kind.name, kind.origin.signature
     if result is None:
         return unscored(name, "the function returned None", signature)
-    if isinstance(result, Real):
-        try:
-            return checked(name, float(result), None, signature)
-        except OverflowError:  # an int with hundreds of digits
-            return unscored(name, "the function returned a number that is no float", signature)
     if not isinstance(result, Reward):
-        return unscored(name, f"the function returned {type(result).__name__}, not a number", signature)
-    signature = "|".join(filter(None, (signature, result.signature)))
+        value = _number(result)
+        if value is None:
+            return unscored(name, f"the function returned {_kind(result)}, not a number", signature)
+        return checked(name, value, None, signature)
+    signature = "|".join(filter(None, (signature, escaped(result.signature or ""))))
+    reason = None if result.error is None else escaped(result.error)
     if result.value is None:
-        return unscored(name, result.error or "no reason given", signature)
-    detail = None if result.detail is None else str(result.detail)
-    if detail is not None and not reveal and _tells(detail, sample.task.references):
-        detail = "(withheld: it contains a reference)"
-    reward = checked(name, result.value, detail, signature)
-    return msgspec.structs.replace(reward, error=reward.error or result.error)
+        return unscored(name, reason or "no reason given", signature)
+    value = _number(result.value)
+    if value is None:
+        return unscored(name, f"its value is {_kind(result.value)}, not a number", signature)
+    detail = None if result.detail is None else escaped(result.detail)
+    reward = checked(name, value, detail, signature)
+    return msgspec.structs.replace(reward, error=reward.error or reason)
+
+
+def _number(value: Any) -> float | None:
+    """Numbers of any library: bool, Decimal, Fraction, NumPy's, an array or a tensor of no dimension."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    return float(value) if isinstance(value, Real | Decimal) else None
+
+
+def _kind(value: object) -> str:
+    if inspect.isgenerator(value) or inspect.isasyncgen(value):
+        return "a generator"
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}{f' of shape {tuple(shape)}' if isinstance(shape, tuple) else ''}"
+
+
+def _checked_corpus(kind: RewardKind, corpus: Callable[[], CorpusFigure]) -> Callable[[], CorpusFigure]:
+    """A plugin's corpus figure; what fails there names the plugin."""
+
+    class Figure:
+        def __init__(self) -> None:
+            self._of = self._call(corpus)
+
+        def _call(self, function: Callable[..., Any], *given: Any) -> Any:
+            with outside_code("reward", kind.name, kind.origin):
+                return function(*given)
+
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            return lambda *given: self._call(getattr(self._of, name), *given)
+
+    return Figure
 
 
 def _tells(detail: str, references: Sequence[str]) -> bool:

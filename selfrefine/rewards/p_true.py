@@ -27,7 +27,7 @@ QUESTION = "Is the answer above right? Reply with one word, Yes or No."
 def make(_own: object, options: RewardOptions) -> Scorer:
     engine = options.engine
     assert engine is not None
-    yes, no = engine.encode_text("Yes")[:1], engine.encode_text("No")[:1]
+    yes, no = engine.encode_answer("Yes")[:1], engine.encode_answer("No")[:1]
     if not yes or not no or yes == no:
         raise EngineError("reward p-true: Yes and No begin with the same token in this model's vocabulary")
     return Scorer(name="p-true", score=lambda samples: _score(samples, engine, yes, no))
@@ -67,7 +67,7 @@ def _prompt(sample: Sample, engine: Engine) -> tuple[int, ...]:
 
 REWARD = RewardKind(
     name="p-true",
-    about='how probable the model finds "Yes" when asked whether the answer is right',
+    about='probability of "Yes" when the model is asked whether the answer is right',
     make=make,
     needs_engine=True,
     judge="policy",

@@ -21,6 +21,6 @@ def make(_own: object, options: RewardOptions) -> Scorer:
 
 REWARD = RewardKind(
     name="random",
-    about="the placebo: what also improves a model with this was not learnt from the reward",
+    about="placebo: random values; a gain from training on it does not come from the reward",
     make=make,
 )

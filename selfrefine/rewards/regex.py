@@ -18,12 +18,10 @@ from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, 
 
 class RegexSettings(Struct, frozen=True, forbid_unknown_fields=True):
     pattern: Annotated[
-        str | None, Meta(description="What to look for; without one each reference is a pattern.")
+        str | None, Meta(description="Regular expression to search for. Not set: each reference is one.")
     ] = None
-    ignore_case: Annotated[bool, Meta(description="Match without regard to case.")] = False
-    full: Annotated[bool, Meta(description="The whole answer must match, white space around it aside.")] = (
-        False
-    )
+    ignore_case: Annotated[bool, Meta(description="Ignore case.")] = False
+    full: Annotated[bool, Meta(description="Match the whole answer, ignoring white space around it.")] = False
 
 
 def make(own: RegexSettings, options: RewardOptions) -> Scorer:
@@ -36,21 +34,22 @@ def make(own: RegexSettings, options: RewardOptions) -> Scorer:
             raise ConfigError(f"reward.regex.pattern: {error}") from None
 
     def score(sample: Sample) -> Reward:
-        patterns = sample.task.references if own.pattern is None else (own.pattern,)
+        references = filter(str.strip, sample.task.references)  # an empty pattern would match anything
+        patterns = references if own.pattern is None else (own.pattern,)
         try:
             compiled = [re.compile(pattern, flags) for pattern in patterns]
         except re.error as error:
             return unscored("regex", f"a reference is not a regular expression: {error.msg}", signature)
         text = sample.text.strip()
         hit = any(p.fullmatch(text) if own.full else p.search(text) for p in compiled)
-        return checked("regex", hit, None if hit else "the pattern is not in the answer", signature)
+        return checked("regex", hit, None if hit else "the pattern does not match", signature)
 
     return Scorer(name="regex", score=each(score))
 
 
 REWARD = RewardKind(
     name="regex",
-    about="is the pattern, or else a reference as a pattern, found in the answer",
+    about="1 if the pattern, or a reference used as one, matches the answer",
     make=make,
     settings=RegexSettings,
     needs_references=lambda own: own.pattern is None,

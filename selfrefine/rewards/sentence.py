@@ -176,6 +176,6 @@ def _is_bare_noun(segment: list[str]) -> bool:
 
 REWARD = RewardKind(
     name="sentence",
-    about="is it one English sentence with a verb, and no list",
+    about="1 if the answer is one English sentence with a verb, and not a list",
     make=make,
 )

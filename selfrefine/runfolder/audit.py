@@ -14,7 +14,8 @@ from selfrefine.records import decode_sample
 from selfrefine.runfolder.jsonl import lines, sha256_file
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run, overlaps, run_names
-from selfrefine.runfolder.summaries import RoundSummary, RunManifest
+from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
+from selfrefine.stats import Interval
 
 UNCOMPARED = frozenset(
     {
@@ -26,10 +27,10 @@ UNCOMPARED = frozenset(
         "config.cycle.until",
         "config.cycle.max_minutes",
         "config.cycle.max_tokens",
-        "config.cycle.patience",
     }
 )
-"""What may differ between two commands on one run: extending a run is normal."""
+"""What may differ between two commands on one run: extending a run is normal. Every other setting is frozen,
+`cycle.patience` too: it decides which rounds there are."""
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
@@ -38,6 +39,7 @@ def drift(old: RunManifest, new: RunManifest) -> list[str]:
     before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
     return [
         f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
+        + (" (sums are rounded differently)" if key == "threads" else "")
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]
@@ -73,7 +75,7 @@ def verify(run: Run) -> list[str]:
             splits[name] = run.tasks(name)
         except (RunFolderError, DataError) as error:
             problems.append(str(error))
-    problems += [f"splits are not disjoint: {sentence}" for sentence in overlaps(splits)]
+    problems += [f"the splits overlap: {sentence}" for sentence in overlaps(splits)]
     problems += [f"prompts/{name}: {what}" for name, what in _changed(run.prompts_dir, run.manifest.prompts)]
     policies: dict[int, str] = {}
     accepted: str | None = None
@@ -93,7 +95,8 @@ def verify(run: Run) -> list[str]:
         adapter, link = run.accepted_adapter, run.path / "adapter"
         if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
             problems.append(
-                f"the adapter link is not round {run.accepted_round}'s: any writing command mends it"
+                f"the link adapter does not point to round {run.accepted_round}: any command that writes to "
+                "the run repairs it"
             )
     except RunFolderError as error:
         problems.append(str(error))
@@ -144,41 +147,110 @@ def _rows(folder: RoundDir, name: str, sampled: str | None = None, measured: str
 
 
 class RunInfo(Struct, frozen=True, kw_only=True):
-    """A line of `runs ls`."""
+    """What `runs ls` knows of a run."""
 
     name: str
     path: Path
     rounds: int = 0
-    """Committed ones, round 0 included."""
+    """Committed ones; the measurement of the starting policy, round 0, is none."""
     manifest: RunManifest | None = None
+    first: RoundSummary | None = None
+    """Round 0."""
     last: RoundSummary | None = None
+    final: FinalSummary | None = None
     state: str = ""
-    """running, new, interrupted, "ended: …" or "failed (exit N): …", as its lock and its events have it."""
+    """running, new, interrupted, by hand, "ended: …" or "failed (exit N): …", by its lock and its events."""
+    began: str | None = None
+    """Time of the first event, in UTC."""
+    changed: str | None = None
+    """Time of the last one."""
     problem: str | None = None
+
+    @property
+    def gate(self) -> Interval | None:
+        """The accepted policy on the gate tasks: not what a candidate measured that was not accepted."""
+        if self.last is None:
+            return None
+        decided = self.last.gate
+        if decided is None or decided.accepted:
+            return self.last.measures.get("gate")
+        return Interval(mean=decided.before, lo=None, hi=None, n=decided.n)
+
+    @property
+    def gain(self) -> float | None:
+        """From the starting to the accepted policy on the test tasks, once the run has ended."""
+        start = self.first.measures.get("test") if self.first else None
+        end = self.final.test if self.final else None
+        if start is None or end is None or start.mean is None or end.mean is None:
+            return None
+        return end.mean - start.mean
+
+
+class RunLine(Struct, frozen=True, kw_only=True):
+    """A line of `runs ls --json`: what a script asks of a run; null where it is not known."""
+
+    name: str
+    path: Path
+    state: str
+    rounds: int
+    accepted_round: int | None
+    gate: float | None
+    test: float | None
+    gain: float | None
+    began: str | None
+    changed: str | None
+    problem: str | None
+
+
+def line(info: RunInfo) -> RunLine:
+    return RunLine(
+        name=info.name,
+        path=info.path,
+        state=info.state,
+        rounds=info.rounds,
+        accepted_round=info.last.accepted_round if info.last else None,
+        gate=info.gate.mean if info.gate else None,
+        test=info.final.test.mean if info.final else None,
+        gain=info.gain,
+        began=info.began,
+        changed=info.changed,
+        problem=info.problem,
+    )
 
 
 def list_runs(runs_dir: Path) -> list[RunInfo]:
-    """Every run of a folder by name, damaged ones too. Reads the manifest and the last round.json only."""
+    """Every run of a folder by name, damaged ones too. Reads no rows."""
     found = []
     for name in run_names(runs_dir):
         path = runs_dir / name
         try:
             run = Run.open(path)
-            rounds = run.next_round()
-            last = run.summary(rounds - 1) if rounds else None
+            committed = run.next_round()
+            first = run.summary(0) if committed else None
+            began, changed = _times(run)
             found.append(
                 RunInfo(
                     name=name,
                     path=path,
-                    rounds=rounds,
+                    rounds=max(0, committed - 1),
                     manifest=run.manifest,
-                    last=last,
+                    first=first,
+                    last=run.summary(committed - 1) if committed > 1 else first,
+                    final=run.final_summary(),
                     state=state(run),
+                    began=began,
+                    changed=changed,
                 )
             )
         except RunFolderError as error:
             found.append(RunInfo(name=name, path=path, problem=str(error)))
     return found
+
+
+def _times(run: Run) -> tuple[str | None, str | None]:
+    first = next(run.events.read(), {})
+    last = next(reversed(run.events.tail()), first)
+    return first.get("time"), last.get("time")
 
 
 def state(run: Run) -> str:
@@ -190,7 +262,7 @@ def state(run: Run) -> str:
         return "interrupted" if run.next_round() else "new"
     last = told[-1]
     if last["kind"] == "end":
-        return f"ended: {last.get('why')}"
+        return f"ended: {str(last.get('why')).partition(chr(10))[0]}"
     if last["kind"] == "failed":
         return f"failed (exit {last.get('code')}): {str(last.get('why')).partition(chr(10))[0]}"
     return "interrupted" if last["kind"] in ("cycle", "stopped") else "by hand"

@@ -10,15 +10,15 @@ import errno
 import functools
 import hashlib
 import os
-import sys
 from array import array
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
+from selfrefine import streams
 from selfrefine.errors import DataError, RunFolderError, SelfrefineError
+from selfrefine.runfolder import formats
 from selfrefine.runfolder.failpoints import failpoint, torn
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -39,34 +39,41 @@ class StdoutClosed(SelfrefineError):
 
 
 @contextmanager
-def open_input(path: str) -> Iterator[BinaryIO]:
-    """A file, or stdin for `-`, as bytes. Raises: DataError when it cannot be read."""
-    if path == "-":
-        if sys.stdin is None:
+def open_input(path: str) -> Iterator[Iterable[bytes]]:
+    """The lines of a file, unpacked by its ending, or of stdin for `-`. Raises: DataError, ConfigError."""
+    if path in streams.STDIN:
+        stdin = streams.reading()
+        if stdin is None:
             raise DataError("cannot read stdin: it is closed")
-        yield sys.stdin.buffer
+        yield stdin.buffer
         return
-    try:
-        stream = Path(path).open("rb")  # noqa: SIM115 (the errors of the `with` body are not ours to translate)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    with stream:
-        yield stream
+    with ExitStack() as opened:  # the errors of the `with` body are not ours to translate
+        try:
+            stream = opened.enter_context(Path(path).open("rb"))
+            rows = formats.unpacked(path, stream)
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+        yield rows
 
 
 def lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[tuple[str, bytes]]:
     """('name:12', stripped line) for every line that is not blank, or with `blank` for all; counted from 1.
 
-    A byte order mark is dropped. A stream is split on the newline byte only: U+2028 inside a string ends no
-    row. One line in memory at a time. Raises: DataError when the stream cannot be read.
+    A byte order mark is dropped; what is no text at all is named. A stream is split on the newline byte only:
+    U+2028 inside a string ends no row. One line in memory at a time.
+
+    Raises: DataError when the stream cannot be read.
     """
     number = 0
     try:
         for number, line in enumerate(stream, 1):
+            if number == 1 and (what := formats.foreign(line)):
+                raise DataError(f"{name}: this is {what}; unpack or convert it first, or give it its ending")
             if (row := line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()) or blank:
                 yield f"{name}:{number}", row
-    except OSError as error:
-        raise DataError(f"cannot read {name} after line {number}: {error.strerror}") from None
+    except formats.UNREADABLE as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {name} after line {number}: {why}") from None
 
 
 class IdIndex:
@@ -187,18 +194,19 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 def write_stdout(data: bytes) -> None:
     """Write and flush. Raises: StdoutClosed (quiet), RunFolderError (a full disk behind `>`)."""
-    if sys.stdout is None:
+    stdout = streams.writing()
+    if stdout is None:
         raise RunFolderError("cannot write to stdout: it is closed")
     try:
         view = memoryview(data)
         while view:  # with PYTHONUNBUFFERED the buffer is the bare file, whose writes may be short
-            view = view[sys.stdout.buffer.write(view) or 0 :]
-        sys.stdout.buffer.flush()
+            view = view[stdout.buffer.write(view) or 0 :]
+        stdout.buffer.flush()
     except OSError as error:
         # What stays in the buffer is flushed again when the interpreter ends, with a traceback of its own.
         with suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, sys.stdout.fileno())
+            os.dup2(null, stdout.fileno())
             os.close(null)
         if isinstance(error, BrokenPipeError):
             raise StdoutClosed("") from None
@@ -207,11 +215,13 @@ def write_stdout(data: bytes) -> None:
 
 @contextmanager
 def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
-    """A function that writes bytes to a file, or to stdout for `-`. The file appears whole or not at all.
+    """A function that writes bytes to a file, or to stdout for `-`. The file appears whole or not at all, and
+    compressed where its ending says so.
 
-    Raises: RunFolderError, StdoutClosed.
+    Raises: RunFolderError, StdoutClosed; UsageError for an ending that is not written.
     """
-    if path == "-":
+    formats.check_output(path)
+    if path in streams.STDOUT:
         yield write_stdout
         return
     target = Path(path)
@@ -228,7 +238,8 @@ def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
 
     try:
         try:
-            yield write
+            with formats.packed(path, write) as packed:
+                yield packed
             if replace:
                 with write_errors(target, "nothing was written"):
                     os.fsync(fd)

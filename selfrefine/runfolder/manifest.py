@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import re
@@ -72,6 +73,10 @@ def git_state() -> dict[str, Any]:
 def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], capture_output=True, text=True, timeout=10, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
+
+
+NO_TEMPLATE = hashlib.sha256(b"plain").hexdigest()
+"""`chat_template_sha256` of a model without a chat template."""
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ or end in `.part`, `.part.idx`, `.ckpt`; they are no artifacts and are gone when
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from selfrefine.runfolder.jsonl import (
 )
 from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.summaries import Cost, RoundSummary, StageCost, decode_round
+from selfrefine.words import count
 
 U = TypeVar("U")
 S = TypeVar("S", bound=msgspec.Struct)
@@ -97,14 +99,27 @@ class RoundDir:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
 
+    def require(self, name: str) -> None:
+        """The stage's file, or the adapter, must be there. Raises: RunFolderError: what to run first."""
+        if self.has(name):
+            return
+        path = self.adapter if name == "adapter" else self.file(name)
+        if self.committed or name not in _MADE_BY:
+            raise RunFolderError(f"{path} is missing")
+        chain = ("generate", "critique") if name == "critique" else ("generate", "reward", name)
+        # finetune selects, too.
+        verb = next(_MADE_BY[one] for one in chain if not self.has(one))
+        raise RunFolderError(
+            f"{path} is missing: first run `selfrefine {verb} --run {called(self.path.parent)}`"
+        )
+
     def samples(self, name: str) -> Iterator[Sample]:
         """The rows of a finished stage, of a committed round only as they were committed.
 
         Raises: RunFolderError (missing, changed since), DataError (a row that does not decode).
         """
         path = self.file(name)
-        if not path.is_file():
-            raise RunFolderError(f"{path} is missing: the stage before has not finished here")
+        self.require(name)
         if self.committed and sha256_file(path) != self.summary().artifacts.get(path.name):
             raise RunFolderError(f"{path} was changed after its round was committed")
         with path.open("rb") as stream:
@@ -139,8 +154,8 @@ class RoundDir:
         with PartFile.open(final) as part:
             if part.batches > len(plan):
                 raise RunFolderError(
-                    f"{part.path} holds {part.batches} batches of a plan of {len(plan)}: it was made from "
-                    "other input or settings; delete it and its .idx to do this stage again"
+                    f"{part.path} has {count(part.batches, 'batch', 'batches')}, the plan {len(plan):,}: it "
+                    "was made from other input or settings; delete it and its .idx to redo the stage"
                 )
             if resumed:
                 resumed(part.rows())
@@ -247,11 +262,28 @@ class RoundDir:
 
     def _prepare(self) -> None:
         if self.committed:
-            raise RunFolderError(f"{self.path} is committed and does not change any more")
+            raise RunFolderError(f"{self.path} is committed and can no longer change")
         with write_errors(self.path):
             if not self.path.is_dir():
                 self.path.mkdir()
                 fsync_directory(self.path.parent)
+
+
+_MADE_BY = {
+    "generate": "generate",
+    "critique": "critique",
+    "reward": "reward",
+    "resampled": "reward",
+    "rationalised": "reward",
+    "selected": "select",
+    "adapter": "finetune",
+}
+"""A round's artifact to the verb that makes it."""
+
+
+def called(run: Path) -> str:
+    """How a run's folder is named on a command line: by name in ./runs, by path elsewhere."""
+    return run.name if run.parent == Path("runs") else shlex.quote(str(run))
 
 
 def round_name(index: int) -> str:

@@ -24,8 +24,9 @@ from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import Task, prompt_key
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
-from selfrefine.runfolder.round import RoundDir, point_adapter, round_name, sweep, sync_tree
+from selfrefine.runfolder.round import RoundDir, called, point_adapter, round_name, sweep, sync_tree
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
+from selfrefine.words import count
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
@@ -44,7 +45,8 @@ def new_path(runs_dir: Path, name: str) -> Path:
     """Where a new run of that name goes. Raises: RunFolderError for a name that could leave `runs_dir`."""
     if not valid_name(name):
         raise RunFolderError(
-            f"{name[:120]!r} is no run name: up to 100 of letters, digits, '._-', a letter or digit first"
+            f"{name[:120]!r} is not a valid run name: use up to 100 letters, digits, '.', '_' and '-', "
+            "beginning with a letter or digit"
         )
     return runs_dir / name
 
@@ -59,7 +61,7 @@ def locate(runs_dir: Path, name_or_path: str) -> Path:
         named = runs_dir / name_or_path
         if valid_name(name_or_path) and _is_run(named):
             if named.resolve().parent != runs_dir.resolve():
-                raise RunFolderError(f"{named} leads out of {runs_dir}; give its path instead")
+                raise RunFolderError(f"{named} is a link out of {runs_dir}; give its path instead")
             return named
         if not _is_run(path):
             new_path(runs_dir, name_or_path)
@@ -68,9 +70,9 @@ def locate(runs_dir: Path, name_or_path: str) -> Path:
     if _is_run(path):
         return path
     if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
-        raise RunFolderError(f"{path} is no run folder: it has no {MANIFEST}")
+        raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
     if os.sep in name_or_path:
-        raise RunFolderError(f"there is no run at {name_or_path[:200]}")
+        raise RunFolderError(f"no run at {name_or_path[:200]}")
     near = difflib.get_close_matches(path.name, run_names(runs_dir), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "`selfrefine runs ls` lists them"
     raise RunFolderError(f"no run {name_or_path[:120]!r} in {runs_dir}; {hint}")
@@ -123,6 +125,13 @@ def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
     """As the manifest's `tasks` and `prompts` have it."""
     data = {name: v.encode() if isinstance(v, str) else v for name, v in files.items()}
     return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
+
+
+def check_free(path: Path) -> None:
+    """Raises: RunFolderError where a run cannot be made because something is there."""
+    if path.exists() or path.is_symlink():
+        way = f"continue it with `selfrefine cycle --run {called(path)}`, or " if _is_run(path) else ""
+        raise RunFolderError(f"{path} already exists: {way}choose another name")
 
 
 # --- the run ---------------------------------------------------------------------------------------
@@ -194,16 +203,13 @@ class Run:
         """
         new_path(path.parent, path.name)
         if shared := overlaps(splits):
-            raise DataError(f"splits must be disjoint: {shared[0]} ({len(shared)} such)")
+            raise DataError(f"the splits overlap: {shared[0]} ({count(len(shared), 'case')})")
         files = task_files(splits)
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
             path.parent.mkdir(parents=True, exist_ok=True)
             with _only_one(path.parent):
-                if path.exists() or path.is_symlink():
-                    raise RunFolderError(
-                        f"{path} already exists: continue it with --run {path.name}, or choose another name"
-                    )
+                check_free(path)
                 building = path.with_name(f".{path.name}.building")
                 if building.exists():
                     shutil.rmtree(building)
@@ -237,13 +243,18 @@ class Run:
                 )
             return cls(path, msgspec.json.decode(data, type=RunManifest))
         except OSError as error:
-            raise RunFolderError(f"{path} is no run folder: {MANIFEST}: {error.strerror}") from None
+            raise RunFolderError(f"{path} is not a run folder: {MANIFEST}: {error.strerror}") from None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{file} is damaged: {error}") from None
 
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def called(self) -> str:
+        """How it is named on a command line given here."""
+        return called(self.path)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -366,7 +377,7 @@ class Run:
             return None
         adapter = self.round(accepted).adapter
         if not adapter.is_dir():
-            raise RunFolderError(f"{adapter} is missing: it is the accepted policy")
+            raise RunFolderError(f"{adapter} is missing: it is the accepted policy's adapter")
         return adapter
 
     @property
@@ -381,7 +392,7 @@ class Run:
             return self.accepted_adapter
         adapter = self.round(undecided).adapter
         if not adapter.is_dir():
-            raise RunFolderError(f"{adapter} is missing: the undecided policy that training goes on from")
+            raise RunFolderError(f"{adapter} is missing: training continues from this undecided candidate")
         return adapter
 
 

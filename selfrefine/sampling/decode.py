@@ -268,7 +268,7 @@ class _Decoder:
             zip(rows, drawn_B.tolist(), chosen_B.tolist(), strict=True), first
         ):
             if not math.isfinite(logprob):
-                raise EngineError("the model's output is not finite, so no token can be drawn from it")
+                raise EngineError("the model's output is not finite, so no token can be sampled")
             row.token_ids.append(token)
             row.logprobs.append(logprob)
             if token in stop_ids or len(row.token_ids) >= most or ends(row):

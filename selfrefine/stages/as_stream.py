@@ -8,6 +8,7 @@ from itertools import chain
 from msgspec import Struct
 
 from selfrefine.records import Sample
+from selfrefine.stages.alarms import Alarm
 from selfrefine.stages.base import In, Stage, Total
 from selfrefine.stages.progress import Bar, Reporter
 
@@ -33,10 +34,18 @@ def as_stream(
 ) -> Struct:
     """Each unit's rows go to `emit` as soon as they are there; returns what all units came to."""
     total: Total = stage.totals()  # type: ignore[assignment]
+    rung: set[str] = set()
+
+    def ring(found: list[Alarm]) -> None:
+        for one in found:
+            if one.name not in rung:
+                reporter.say(f"{stage.title} {one.reason}")
+        rung.update(one.name for one in found)
+
     for unit in units:
         made, part = stage.make(unit, bar)
         total += part
         emit(made)
-    for one in stage.alarms(total):
-        reporter.say(f"{stage.title} {one.reason}")
+        ring(stage.early(total))
+    ring(stage.alarms(total))
     return stage.summary(total)

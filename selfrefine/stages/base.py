@@ -55,6 +55,10 @@ class Stage(ABC, Generic[In, Total]):
     def alarms(self, total: Total) -> list[Alarm]:
         return []
 
+    def early(self, total: Total) -> list[Alarm]:
+        """Those that are plain before the end; asked after each unit, of the units of this process so far."""
+        return []
+
     def expected(self, rows: Sequence[In]) -> int | None:
         """Rows that its bar counts to."""
         return len(rows)

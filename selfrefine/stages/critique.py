@@ -32,7 +32,7 @@ class Critique(Stage[Sample, Outcome]):
 
     def inputs(self, session: RunSession) -> Sequence[Sample]:
         if not session.config.critique.passes:
-            raise ConfigError("critique.passes of this run is 0, so its rewards would not read the critiques")
+            raise ConfigError("this run has critique.passes = 0: its rewards would not read the critiques")
         return session.read(session.run.round(self.round), "generate")
 
     def units(self, rows: Iterable[Sample]) -> Iterator[list[Sample]]:

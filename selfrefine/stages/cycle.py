@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
+from selfrefine.config import CycleConfig
 from selfrefine.errors import NothingToLearnError
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.stages.critique import Critique
@@ -20,6 +22,7 @@ from selfrefine.stages.reward import Reward
 from selfrefine.stages.select import Select
 from selfrefine.stages.session import RunSession
 from selfrefine.stats import Interval
+from selfrefine.words import count
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -90,34 +93,48 @@ ROUND: tuple[Callable[[RunSession, int], object], ...] = (
 """A round: each returns at once where its artifact is there. `gate` measures, decides and commits."""
 
 
+class Stop(NamedTuple):
+    """A reason to begin no further round."""
+
+    kind: Literal["rounds", "until", "patience", "max_tokens", "max_minutes"]
+    """Whose setting it is."""
+    said: str
+
+
 def why_stop(session: RunSession, elapsed_s: float) -> str | None:
     """The reason to stop before the next round, or None.
 
     max_minutes counts this process's time and is looked at between rounds.
     """
-    settings = session.config.cycle
     summaries = [folder.summary() for folder in session.run.rounds()]
+    found = stop(session.config.cycle, summaries, elapsed_s)
+    return found.said if found else None
+
+
+def stop(settings: CycleConfig, summaries: Sequence[RoundSummary], elapsed_s: float = 0.0) -> Stop | None:
+    """The first reason to stop after these committed rounds, or None."""
     rejected = 0
     for summary in reversed(summaries[1:]):
         if summary.gate is None or summary.gate.outcome != "reject":
             break
         rejected += 1
     if len(summaries) > settings.rounds:
-        return f"{settings.rounds} rounds are done"
+        return Stop("rounds", f"{count(len(summaries) - 1, 'round')} done")
     reached = accepted_gate(summaries)
     if settings.until is not None and reached is not None and reached >= settings.until:
-        return f"the gate tasks are at {reached:.3f}, the target is {settings.until:g}"
+        return Stop("until", f"gate target reached: {reached:.3f} of {settings.until:g}")
     if rejected >= settings.patience:
-        return f"{rejected} rounds in a row were not better (patience {settings.patience})"
+        last = "the last round" if rejected == 1 else f"the last {count(rejected, 'round')}"
+        return Stop("patience", f"no improvement in {last} (patience {settings.patience})")
     spent = sum(one.cost.spent for one in summaries)
     if settings.max_tokens is not None and spent >= settings.max_tokens:
-        return f"{spent} tokens are sampled and trained, {settings.max_tokens} were to be"
+        return Stop("max_tokens", f"token budget reached: {spent:,} of {settings.max_tokens:,}")
     if settings.max_minutes is not None and elapsed_s > settings.max_minutes * 60:
-        return f"{settings.max_minutes:g} minutes are over"
+        return Stop("max_minutes", f"time limit reached: {settings.max_minutes:g} min")
     return None
 
 
-def accepted_gate(summaries: list[RoundSummary]) -> float | None:
+def accepted_gate(summaries: Sequence[RoundSummary]) -> float | None:
     """The accepted policy's mean on the gate tasks."""
     if not summaries:
         return None
@@ -131,6 +148,6 @@ def warn_if_self_measured(session: RunSession) -> None:
         return
     names = ", ".join(scorer.name for scorer in session.measures)
     session.reporter.say(
-        f"self-measured: held-out answers are judged by the model itself ({names}); a gain in that is "
-        "not a measured improvement (name another reward with --measure)"
+        f"self-measured: the model judges its own held-out answers ({names}), so a gain is no evidence of "
+        "improvement; start a run with another --measure for that"
     )

@@ -90,7 +90,7 @@ class FolderPlace:
         if kept.exists():
             shutil.rmtree(kept)
         self.parent.put_directory(kept.name, save)
-        self.say(f"the adapter as it was when its loss was last a number is in {kept}")
+        self.say(f"the last adapter with a finite loss is in {kept}")
 
 
 class Finetune:

@@ -51,8 +51,7 @@ def gate(session: RunSession, k: int) -> RoundSummary:
     """Measure the candidate on the gate tasks, decide, and commit the round."""
     run = session.run
     folder = run.round(k)
-    if not folder.has("adapter"):
-        raise RunFolderError(f"{folder.adapter} is missing: the stage before has not finished here")
+    folder.require("adapter")
     session.use_policy(run.current_adapter)
     policy_before = session.engine.policy
     measures = {"gate": measure(session, folder, "gate", folder.adapter)} if run.tasks("gate") else {}
@@ -86,6 +85,8 @@ def final(session: RunSession) -> Interval:
     A run that is extended keeps its earlier final measurement as final-after-NNN.
     """
     run = session.run
+    if not run.tasks("test"):
+        raise RunFolderError(f"{run.path} has no test tasks (tasks.test 0): there is nothing to measure")
     last = run.next_round() - 1
     earlier = run.final_summary()
     if earlier is not None and earlier.after_round != last:

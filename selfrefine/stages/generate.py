@@ -72,9 +72,14 @@ class Generate(Stage[Task, Drawn]):
             entropy=total.entropy,
         )
 
+    def early(self, total: Drawn) -> list[alarms.Alarm]:
+        return alarms.run_on_early(total, self.session.config.alarms, self.session.has_template)
+
     def alarms(self, total: Drawn) -> list[alarms.Alarm]:
         own = self.session.config
-        return alarms.of_drawn(total, own.alarms, own.generate.temperature)
+        return alarms.of_drawn(
+            total, own.alarms, own.generate.temperature, template=self.session.has_template
+        )
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n

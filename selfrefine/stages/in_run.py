@@ -11,6 +11,7 @@ from msgspec import Struct
 from selfrefine import records
 from selfrefine.errors import RunFolderError
 from selfrefine.runfolder.round import RoundDir
+from selfrefine.stages.alarms import Alarm
 from selfrefine.stages.base import In, Stage, Total
 from selfrefine.stages.session import Place, RunSession
 
@@ -29,9 +30,8 @@ def in_run(stage: Stage[In, Total], session: RunSession, folder: RoundDir) -> St
         _make(stage, session, folder)
     found = folder.stage_summary(stage.name, stage.summaries)
     if found is None:
-        raise RunFolderError(
-            f"{folder.summary_file(stage.name)} is missing: delete the .jsonl to do it again"
-        )
+        rows, told = folder.file(stage.name), folder.summary_file(stage.name)
+        raise RunFolderError(f"{told} is missing: delete {rows} to redo the stage")
     return found
 
 
@@ -41,13 +41,22 @@ def _make(stage: Stage[In, Total], session: RunSession, folder: RoundDir) -> Non
     where = place if place == "final" else f"round {place}"
     plan = list(stage.units(rows))
     total: list[Any] = []
+    so_far, rung = stage.totals(), set[str]()
+
+    def ring(found: list[Alarm]) -> None:
+        session.ring(place, stage.title, [one for one in found if one.name not in rung])
+        rung.update(one.name for one in found)
+
     with (
         session.timed(place, stage.title),
         reporter.stage(f"{where} {stage.title}", stage.expected(rows)) as bar,
     ):
 
         def work(unit: list[In]) -> tuple[list[bytes], bytes]:
+            nonlocal so_far
             made, part = stage.make(unit, bar)
+            so_far += part
+            ring(stage.early(so_far))  # type: ignore[arg-type]
             return [records.encode(row) for row in made], msgspec.json.encode(part)
 
         def summarise(notes: Sequence[bytes]) -> bytes:
@@ -66,7 +75,7 @@ def _make(stage: Stage[In, Total], session: RunSession, folder: RoundDir) -> Non
             ),
             summarise=summarise,
         )
-    session.ring(place, stage.title, stage.alarms(total[0]))
+    ring(stage.alarms(total[0]))
 
 
 def formatted(summary: msgspec.Struct) -> bytes:

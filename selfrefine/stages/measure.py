@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.errors import ConfigError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
@@ -87,6 +88,10 @@ class Measure(Stage[Task, Measured]):
         require_some_scored(found.rewards)
         return found
 
+    def early(self, total: Measured) -> list[alarms.Alarm]:
+        """A base model that does not end its answers is found out when round 0 is measured."""
+        return alarms.run_on_early(total.drawn, self.session.config.alarms, self.session.has_template)
+
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n
 
@@ -96,8 +101,8 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
 
     Raises: RunFolderError where the file is of another policy; ConfigError where nothing could be scored.
     """
-    if adapter is not None and not adapter.is_dir():
-        raise RunFolderError(f"{adapter} is missing: the stage before has not finished here")
+    if adapter is not None and adapter == folder.adapter:
+        folder.require("adapter")
     stage = Measure(session, split, adapter)
     if folder.has(split):
         session.use_policy(adapter)
@@ -106,5 +111,6 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
     assert isinstance(summary, MeasureSummary)
     found = summary.mean
     if found.mean is None:
-        raise ConfigError(f"{folder.file(split)}: no answer could be scored; choose another --measure")
+        errors = "; ".join(f"{name}: {one.first_error}" for name, one in summary.rewards.rewards.items())
+        raise ConfigError(f"{folder.file(split)}: no answer has a score for all of its rewards ({errors})")
     return found

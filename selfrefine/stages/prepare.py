@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
 from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
+from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
 from selfrefine.tasks.splits import check_disjoint, dedupe, split
@@ -24,14 +29,15 @@ def run_prompts(config: Config) -> dict[str, str]:
     return texts
 
 
-def make_splits(config: Config) -> dict[str, list[Task]]:
+def make_splits(config: Config, say: Callable[[str], object] | None = None) -> dict[str, list[Task]]:
     """train, gate and test, disjoint by id and by prompt. Raises: ConfigError, DataError."""
     own = config.tasks
     if not own.source:
         raise ConfigError("no tasks: name a source with --tasks (`selfrefine tasks` lists the kinds)")
     gate = 0 if own.gate_file else own.gate
     test = 0 if own.test_file else own.test
-    parts = split(load(own.source, task_options(config)), config.seed, gate, test, own.train)
+    options = replace(task_options(config), say=say or (lambda _: None))
+    parts = split(load(own.source, options), config.seed, gate, test, own.train)
     splits = {"train": list(parts.train), "gate": list(parts.gate), "test": list(parts.test)}
     for name, file in (("gate", own.gate_file), ("test", own.test_file)):
         if file:
@@ -39,6 +45,7 @@ def make_splits(config: Config) -> dict[str, list[Task]]:
     check_disjoint(splits["train"], splits["gate"], splits["test"])
     if not splits["gate"] and config.gate.mode != "off":
         raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")
+    check_tasks(config, splits)
     return splits
 
 

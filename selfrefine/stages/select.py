@@ -12,7 +12,8 @@ from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import right_mark
-from selfrefine.steps.select import replay, select, why_nothing
+from selfrefine.steps.select import replay, select
+from selfrefine.steps.select_nothing import why_nothing
 from selfrefine.sums import Sums
 
 
@@ -87,7 +88,15 @@ class Select(Stage[Sample, SelectCounts]):
         chosen = select(unit, own.select)
         if not chosen.rows:
             where = f"round {self.round}: " if self.round else ""
-            raise NothingSelectedError(f"{where}{why_nothing(chosen.counts)}", chosen.counts)
+            why = why_nothing(
+                unit,
+                own.select,
+                chosen.counts,
+                in_run=isinstance(self.session, RunSession),
+                hinted=own.rationalise.n > 0,
+                template=self.session.has_template,
+            )
+            raise NothingSelectedError(f"{where}{why}", chosen.counts)
         again = replay(
             chosen.rows,
             self.earlier,

@@ -20,6 +20,7 @@ from selfrefine.records import Sample
 from selfrefine.registry import files_used
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
+from selfrefine.runfolder.manifest import NO_TEMPLATE
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.alarms import Alarm
@@ -87,6 +88,17 @@ class Session:
         """Where a run keeps its own copies of the templates."""
         return None
 
+    @property
+    def has_template(self) -> bool | None:
+        """Has the model a chat template? None: not known, because no model is loaded or it is not asked."""
+        facts = self.engine.facts() if "engine" in vars(self) else None
+        return has_template(facts.chat_template_sha256 if facts else "")
+
+
+def has_template(sha256: str) -> bool | None:
+    """From what a manifest says of it; an engine that knows no templates says nothing."""
+    return sha256 != NO_TEMPLATE if sha256 else None
+
 
 _NOT_SET = Path("\0")
 """A path no adapter has: the first `use_policy` always sets the policy."""
@@ -104,6 +116,10 @@ class RunSession(Session):
     def prompts_dir(self) -> Path | None:
         return self.run.prompts_dir
 
+    @property
+    def has_template(self) -> bool | None:
+        return has_template(self.run.manifest.chat_template_sha256)
+
     def __post_init__(self) -> None:
         self._files = files_used(self.config)
 
@@ -112,7 +128,8 @@ class RunSession(Session):
         now = files_used(self.config)
         if edited := [path for path, sha256 in self._files.items() if now[path] != sha256]:
             raise RunFolderError(
-                f"{', '.join(edited)} was edited while the run was at work: give the command again"
+                f"{', '.join(edited)} was edited while the run was working: restore it and run the command "
+                "again, or start a new run"
             )
 
     @property
@@ -184,7 +201,8 @@ class RunSession(Session):
         if plan:
             shown = ", ".join(f"{work} {tokens:,}" for own in plan.values() for work, tokens in own.items())
             self.reporter.say(
-                f"memory ran out in this run before, tokens at once: {shown}; it is outside byte identity"
+                f"memory ran out earlier in this run: it continues with fewer tokens at once ({shown}), and "
+                "a repeat may differ in the last digits"
             )
 
         def changed(who: str, memory: Memory, change: PlanChange) -> None:

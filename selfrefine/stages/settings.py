@@ -43,11 +43,13 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
     )
     shows = "principle" in made.critique.uses
     if shows and own.principles is None:
-        raise ConfigError(f"critique.principles: {made.critique.name} asks for one; name a file of them")
+        raise ConfigError(
+            f"critique.principles: {made.critique.name} needs principles; name a file with one per line"
+        )
     if own.principles is not None and not shows:
         raise ConfigError(
-            f"critique.principles: {made.critique.name} shows no principle; "
-            "take critique.critique_prompt = constitutional-critique"
+            f"critique.principles: {made.critique.name} does not use a principle; "
+            "set critique.critique_prompt = constitutional-critique"
         )
     return made
 
@@ -55,7 +57,7 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
 def check_critique(config: Config) -> None:
     """Raises: ConfigError for settings of a critique that contradict each other, in a run or in a pipe."""
     if config.critique.passes > 1 and not config.critique.revise:
-        raise ConfigError("critique.passes counts revisions; with critique.revise = false it is 1")
+        raise ConfigError("critique.passes counts revisions; with critique.revise = false it must be 1")
     critique_templates(config)
     critique_settings(config)
 
@@ -75,8 +77,8 @@ def check_method(config: Config) -> None:
         if wanted and not revises:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
     if config.resample.groups and own.passes:
-        raise ConfigError("resample: further answers are not criticised; set critique.passes = 0")
+        raise ConfigError("resample does not work with critique: set critique.passes = 0")
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
-        raise ConfigError("resample is for select.strategy pairs and groups, which need rewards that differ")
+        raise ConfigError("resample needs select.strategy pairs or groups, which compare rewards")
     if config.rationalise.n and chosen.strategy == "groups":
-        raise ConfigError("rationalise: what a hint led to is no draw of the policy, as groups must be")
+        raise ConfigError("rationalise does not work with select.strategy groups, which need plain samples")

@@ -23,7 +23,7 @@ from selfrefine.config import Sampling
 from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
 from selfrefine.prompts import Template
-from selfrefine.records import Critique, Message, Sample
+from selfrefine.records import Critique, Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
 from selfrefine.steps.critique_outcome import Outcome, PassOutcome, comparison, n_fresh, transition
 
@@ -291,7 +291,7 @@ class _Run:
         return Sample(
             id=draft.id + suffix,
             task=draft.task,
-            messages=chat,
+            messages=unless_prompt(chat, draft.task),
             prompt_token_ids=prompt,
             round=draft.round,
             index=draft.index,
@@ -318,7 +318,7 @@ class _Context(NamedTuple):
 def _context(thread: _Thread) -> _Context:
     # The draft's own context and not the task's prompt: `generate --system` stands only there.
     draft = thread.rows[0]
-    messages = draft.messages or draft.task.prompt
+    messages = draft.context
     users = [i for i, message in enumerate(messages) if message.role == "user"]
     last = users[-1] if users else len(messages) - 1
     system = tuple(message for message in messages[:last] if message.role == "system")

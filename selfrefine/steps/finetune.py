@@ -18,7 +18,7 @@ from selfrefine.records import Sample
 from selfrefine.registry import outside_code
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.seeds import derive
-from selfrefine.steps.training_items import items
+from selfrefine.steps.training_items import items, lessons
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.training.loop import CheckpointStore, StepLog
@@ -110,7 +110,7 @@ def finetune(
         lines = [msgspec.json.encode(row) for row in log]
         keep(done, lines, lambda folder: trainer.save(wrapped, folder))
         plain = why_not(wrapped, longest_row(fixed))
-    return done, plain and f"finetune: each answer has its prompt computed anew, because {plain}"
+    return done, plain and f"finetune: prompts are computed again for each answer (slower), because {plain}"
 
 
 def _fixed(
@@ -125,17 +125,19 @@ def _fixed(
     from selfrefine.training.plan import longest_row, token_budget
     from selfrefine.training.precomputed import fix
 
-    return fix(
-        wrapped,
-        fitting,
-        OBJECTIVES.get(objective.name),
-        objective_settings(objective),
-        token_budget(config, wrapped.device.type, longest_row(fitting)),
-        lambda folder: trainer.as_policy(wrapped, folder),
-        sampler=policies.sampler,
-        reference=policies.reference,
-        memory=trainer.memory,
-    )
+    kind = OBJECTIVES.get(objective.name)
+    with outside_code("objective", kind.name, kind.origin):
+        return fix(
+            wrapped,
+            fitting,
+            kind,
+            objective_settings(objective),
+            token_budget(config, wrapped.device.type, longest_row(fitting)),
+            lambda folder: trainer.as_policy(wrapped, folder),
+            sampler=policies.sampler,
+            reference=policies.reference,
+            memory=trainer.memory,
+        )
 
 
 def _summary(log: Sequence[StepLog], rows: int, edited: int, dropped: dict[str, int]) -> FinetuneSummary:
@@ -162,7 +164,7 @@ def _learnable(
     from selfrefine.objectives.fit import fit
 
     if not samples:
-        raise NothingToLearnError("there is no row to learn from")
+        raise NothingToLearnError(_why_none(objective.name, 0, {}))
     given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     stale = 0
@@ -172,9 +174,26 @@ def _learnable(
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
-        why = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.items())
-        raise NothingToLearnError(f"{objective.name} can learn from none of {len(given)} rows: {why}")
+        raise NothingToLearnError(_why_none(objective.name, len(given), dropped))
     return fitting, edited, dropped
+
+
+def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:
+    """What can be said of the rows before a model is loaded. Raises: NothingToLearnError, DataError."""
+    from selfrefine.objectives.fit import fit_rows
+
+    fitting, dropped = fit_rows(lessons(samples), OBJECTIVES.get(objective.name))
+    if not fitting:
+        raise NothingToLearnError(_why_none(objective.name, len(samples), dropped))
+
+
+def _why_none(objective: str, rows: int, dropped: dict[str, int]) -> str:
+    if not rows:
+        return "there is no row to learn from"
+    if dropped == {"unscored": rows}:
+        return f"{objective} learns from rewards, and no row has one: run `selfrefine reward` first"
+    why = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items())
+    return f"{objective} can learn from none of {rows:,} rows: {why}"
 
 
 def _with_known_policy(samples: Sequence[Sample], given: list[Any]) -> tuple[list[Any], int]:

@@ -10,7 +10,8 @@ from selfrefine import seeds
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.errors import EngineError
-from selfrefine.records import Message, Sample, Task
+from selfrefine.records import Message, Sample, Task, unless_prompt
+from selfrefine.steps import run_on
 from selfrefine.steps.units import cut
 from selfrefine.sums import Sums
 
@@ -79,7 +80,7 @@ def _sample(
     return Sample(
         id=f"{task.id}.r{round_index}.s{answer.index}",
         task=task,
-        messages=messages,
+        messages=unless_prompt(messages, task),
         prompt_token_ids=request.prompt_token_ids,
         round=round_index,
         index=answer.index,
@@ -105,6 +106,8 @@ class Drawn(Sums, frozen=True, kw_only=True):
     nats: float = 0.0
     """-logprob over the `rated` tokens of samples that have logprobs."""
     rated: int = 0
+    ran_on: dict[str, int] = {}
+    """By stop text, the cut-off answers that went on after it (`run_on.passed`)."""
 
     @property
     def entropy(self) -> float | None:
@@ -124,4 +127,5 @@ def drawn(samples: Iterable[Sample]) -> Drawn:
         tokens=sum(len(row.token_ids) for row in rows),
         nats=-math.fsum(logprob for logprobs in rated for logprob in logprobs),
         rated=sum(map(len, rated)),
+        ran_on=run_on.passed(rows),
     )

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
-from selfrefine.records import Message, Sample, Task, groups
+from selfrefine.records import Message, Sample, Task, groups, unless_prompt
 from selfrefine.steps.generate import chat, generate
 
 RATIONALISED = "rationalised"
@@ -67,7 +67,7 @@ def rationalise(
                 row,
                 id=f"{row.task.id}.r{round_index}.h{row.index}",
                 task=by_id[row.task.id],
-                messages=plain[row.task.id],
+                messages=unless_prompt(plain[row.task.id], by_id[row.task.id]),
                 prompt_token_ids=prompts[row.task.id],
                 logprobs=None,
                 extra={RATIONALISED: Raw(b"true")},

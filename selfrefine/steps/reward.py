@@ -13,15 +13,16 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
+from selfrefine.boundary import escaped
 from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Critique, Message, Reward, Sample, Task, groups
+from selfrefine.records import UNDECODABLE, Critique, Message, Reward, Sample, Task, groups, why_undecodable
 from selfrefine.registry import BUILT_IN, outside_code, split
 from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
@@ -38,6 +39,9 @@ from selfrefine.runfolder.summaries import StageCost
 from selfrefine.sums import Sums
 from selfrefine.words import nearest
 
+NO_REFERENCES = "no references"
+WITHOUT_REFERENCES = "; choose a reward that needs none: length, regex with a pattern, file.py:function"
+
 
 def parse_spec(text: str) -> RewardSpec:
     """`NAME[:weight]` or `file.py:function[:weight]`. Raises: ConfigError.
@@ -45,6 +49,8 @@ def parse_spec(text: str) -> RewardSpec:
     A weight is finite and above 0: a reward to be kept away from is written as one that is high when the
     answer is good, so that every part and the composite stay in [0, 1].
     """
+    if escaped(text) != text:
+        raise ConfigError(f"reward {escaped(text)}: the name is not UTF-8; rename the file")
     name, has_weight, weight_text = split(text)
     if not name or name.endswith((":", ".py")):
         raise ConfigError(f"reward {text!r}: write NAME[:weight] or path/to/file.py:function[:weight]")
@@ -68,15 +74,21 @@ def build(specs: Sequence[RewardSpec], options: RewardOptions) -> tuple[Scorer, 
     Raises: ConfigError (unknown name or setting, a file or plugin that does not import, a model-based reward
     without an engine).
     """
+    check(specs, options.settings)
+    return tuple(_build_one(spec, options) for spec in specs)
+
+
+def check(specs: Sequence[RewardSpec], settings: Mapping[str, dict[str, Any]]) -> None:
+    """Names and settings, without making a scorer. Raises: ConfigError."""
     names = [spec.name for spec in specs]
     if not names:
-        raise ConfigError("no reward chosen; -r NAME chooses one")
+        raise ConfigError("no reward chosen: use -r NAME")
     for name in names:
         if names.count(name) > 1:
-            raise ConfigError(f"reward {name} is chosen twice; give it one weight")
-    for name, table in options.settings.items():
+            raise ConfigError(f"reward {name} is given twice: name it once, with a weight")
+        REWARDS.get(name)
+    for name, table in settings.items():
         own_settings(REWARDS.get(name), table)  # those that are not used now, too
-    return tuple(_build_one(spec, options) for spec in specs)
 
 
 def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
@@ -84,23 +96,23 @@ def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
     own, pass_at = own_settings(kind, options.settings.get(spec.name, {}))
     if kind.needs_engine:
         if options.engine is None:
-            raise ConfigError(f"reward {spec.name} asks a model and none was given")
-        require(options.engine, "score", f"reward {spec.name} asks for logprobs")
-    with outside_code("reward", spec.name, kind.origin):
-        made = kind.make(own, options)
-        if not isinstance(made, Scorer) or bool(made.corpus) != kind.corpus:
-            raise TypeError("`make` returns a Scorer, with a corpus figure where `corpus` is declared")
+            raise ConfigError(f"reward {spec.name} needs a model, and none was given")
+        require(options.engine, "score", f"reward {spec.name} needs logprobs")
+    made = outside.make(kind, own, options)
+    if options.isolate is not None and kind.origin != BUILT_IN:
+        from selfrefine.rewards.isolated import isolated
+
+        made = isolated(kind, made, options)
     wanted = kind.needs_references
-    scorer = msgspec.structs.replace(
+    with outside_code("reward", spec.name, kind.origin):
+        needs_references = bool(wanted(own) if callable(wanted) else wanted)
+    return msgspec.structs.replace(
         made,
         name=spec.name,
         weight=spec.weight,
         pass_at=pass_at,
-        needs_references=wanted(own) if callable(wanted) else wanted,
+        needs_references=needs_references,
     )
-    if kind.origin == BUILT_IN:
-        return scorer
-    return msgspec.structs.replace(scorer, score=outside.checked_results(kind, scorer.score, options))
 
 
 def score(
@@ -119,7 +131,7 @@ def score(
     Raises: ConfigError when `gate_on` is none of the scorers.
     """
     if gate_on is not None and gate_on not in (names := [scorer.name for scorer in scorers]):
-        raise ConfigError(f"--gate-on {gate_on}: not among the rewards scored{nearest(gate_on, names)}")
+        raise ConfigError(f"--gate-on {gate_on}: not among the rewards in use{nearest(gate_on, names)}")
     columns = [_column(samples, scorer) for scorer in scorers]
     scored = [
         _with_rewards(sample, [column[i] for column in columns], scorers, gate_on)
@@ -147,7 +159,7 @@ def _why_not(sample: Sample, scorer: Scorer) -> str | None:
     if sample.error is not None or sample.finish_reason == "error":
         return f"no answer: {sample.error or 'generation failed'}"
     if scorer.needs_references and not any(reference.strip() for reference in sample.task.references):
-        return "no references"
+        return NO_REFERENCES
     return None
 
 
@@ -299,8 +311,11 @@ def require_some_scored(found: RewardSummary) -> None:
     """Raises: DataError when there were rows and one of the rewards could be computed on none of them."""
     for name, mean in found.rewards.items():
         if mean.unscored and not mean.scored:
-            rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored} rows"
-            raise DataError(f"reward {name} could not be computed on {rows}: {mean.first_error}")
+            rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored:,} rows"
+            raise DataError(
+                f"reward {name} could not be computed on {rows}: {mean.first_error}"
+                f"{WITHOUT_REFERENCES if mean.first_error == NO_REFERENCES else ''}"
+            )
 
 
 class SelfTestRow(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -321,8 +336,8 @@ def selftest_rows(stream: Iterable[bytes], source: str = "selftest") -> list[Sel
     for where, line in lines(stream, source):
         try:
             row = msgspec.json.decode(line, type=SelfTestRow)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{where}: {error}") from None
+        except UNDECODABLE as error:
+            raise DataError(f"{where}: {why_undecodable(line, error)}") from None
         rows.append(msgspec.structs.replace(row, where=where))
     return rows
 
@@ -339,7 +354,7 @@ def selftest(rows: Sequence[SelfTestRow], scorers: Sequence[Scorer], gate_on: st
         by_prompt.setdefault(json.dumps(msgspec.to_builtins(row.prompt)), []).append(row)
     compared = [group for group in by_prompt.values() if len({row.label for row in group}) == 2]
     if not compared:
-        raise DataError("the selftest has no prompt with both a good and a bad answer: nothing to compare")
+        raise DataError("the self-test has no prompt with both a good and a bad answer")
     flat = [(i, row) for i, group in enumerate(compared) for row in group]
     scored = score([_selftest_sample(row, i) for i, row in flat], scorers, gate_on)
     problems = []
@@ -353,7 +368,7 @@ def selftest(rows: Sequence[SelfTestRow], scorers: Sequence[Scorer], gate_on: st
         for good, high in sides.get((i, "good"), []):
             for bad, low in sides.get((i, "bad"), []):
                 if not high > low:
-                    problems.append(f"{good} (good) scores {high:.4g}, not above {bad} (bad) with {low:.4g}")
+                    problems.append(f"{good} (good) scores {high:.3f}, {bad} (bad) scores {low:.3f}")
     return problems
 
 

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, DataError
+from selfrefine.records import Task
 from selfrefine.rewards import REWARDS
-from selfrefine.rewards.base import RewardOptions, Scorer
+from selfrefine.rewards.base import Limits, RewardOptions, Scorer, own_settings
 from selfrefine.steps import reward
 from selfrefine.words import nearest
 
 
 def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
     """The scorers for `NAME[:weight]` texts. Raises: ConfigError."""
+    own = config.reward
+    limits = Limits(memory_gib=own.isolate_memory_gib, cpu_s=own.isolate_cpu_s)
     options = RewardOptions(
         seed=config.seed,
-        settings=config.reward.settings,
+        settings=own.settings,
         reveal_references=config.critique.reveal_references,
         engine=engine,
+        timeout_s=own.timeout_s,
+        isolate=limits if own.isolate else None,
     )
     return reward.build([reward.parse_spec(text) for text in specs], options)
 
@@ -28,7 +33,7 @@ def trained_specs(config: Config) -> Sequence[str]:
     """The rewards that are trained on: without any, those that measure. Raises: ConfigError."""
     use = config.reward.use or config.evaluate.measure
     if not use:
-        raise ConfigError("no reward: say what a good answer is with -r NAME (`selfrefine rewards ls`)")
+        raise ConfigError("no reward given: use -r NAME (`selfrefine rewards ls` lists them)")
     return use
 
 
@@ -60,10 +65,42 @@ def check_named(config: Config) -> None:
         modelless = [text for text in specs if not reward.needs_engine([reward.parse_spec(text)])]
         if modelless:
             build_rewards(config, modelless, None)
-    gate, names = config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)}
-    if gate is not None and gate not in names:
-        raise ConfigError(f"--gate-on {gate}: not among the rewards scored{nearest(gate, names)}")
+    _check_gate(config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)})
     check_gold(config.guards.gold, trained)
+
+
+def check_asked(config: Config) -> None:
+    """What one verb is asked to score with, before it reads a row or loads a model. Raises: ConfigError."""
+    chosen = [list(map(reward.parse_spec, specs)) for specs in (config.reward.use, config.evaluate.measure)]
+    for specs in filter(None, chosen):
+        reward.check(specs, config.reward.settings)
+    check_measure(config.evaluate.measure)
+    if config.guards.gold is not None:
+        reward.check([reward.parse_spec(config.guards.gold)], config.reward.settings)
+    names = {spec.name for specs in chosen for spec in specs}
+    if names:
+        _check_gate(config.reward.gate_on, names)
+
+
+def _check_gate(gate: str | None, names: Set[str]) -> None:
+    if gate is not None and gate not in names:
+        raise ConfigError(f"--gate-on {gate}: not among the rewards in use{nearest(gate, names)}")
+
+
+def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
+    """Raises: DataError where no task of a split has what a reward scores its answers by: a reference."""
+    for split, tasks in splits.items():
+        if not tasks or any(reference.strip() for task in tasks for reference in task.references):
+            continue
+        for text in trained_specs(config) if split == "train" else measuring_specs(config):
+            kind = REWARDS.get(reward.parse_spec(text).name)
+            own, _ = own_settings(kind, config.reward.settings.get(kind.name, {}))
+            needed = kind.needs_references
+            if needed(own) if callable(needed) else needed:
+                raise DataError(
+                    f"reward {kind.name} needs references, and no {split} task has one"
+                    f"{reward.WITHOUT_REFERENCES}"
+                )
 
 
 def gate_among(scorers: Sequence[Scorer], config: Config) -> str | None:
@@ -76,7 +113,10 @@ def check_measure(specs: Sequence[str]) -> None:
     """Raises: ConfigError for a reward that cannot measure held-out answers."""
     for text in specs:
         if why := REWARDS.get(reward.parse_spec(text).name).why_no_measure:
-            raise ConfigError(f"{why}; name what measures with --measure, such as numeric or gym")
+            raise ConfigError(
+                f"{why}; name another reward with --measure: numeric or exact where tasks have references, "
+                "else length, regex with a pattern, or file.py:function"
+            )
 
 
 def check_gold(name: str | None, trained: Sequence[str]) -> None:
@@ -85,6 +125,8 @@ def check_gold(name: str | None, trained: Sequence[str]) -> None:
         return
     own = reward.parse_spec(name).name
     if own in {reward.parse_spec(text).name for text in trained}:
-        raise ConfigError(f"guards.gold {name}: it is trained on, so it guards against nothing")
+        raise ConfigError(f"guards.gold {name}: this reward is trained on, so it cannot serve as a guard")
     if REWARDS.get(own).judge == "policy":
-        raise ConfigError(f"guards.gold {name}: there the policy would judge itself")
+        raise ConfigError(
+            f"guards.gold {name}: with this reward the policy judges itself, so it cannot serve as a guard"
+        )

@@ -54,15 +54,15 @@ def check(config: SelectConfig) -> None:
     strategy = config.strategy
     if config.learn != "answers" and strategy not in _SINGLE:
         raise ConfigError(
-            f"select.learn {config.learn}: each turn has a prompt of its own, so select.strategy {strategy} "
+            f"select.learn {config.learn}: each turn has its own prompt, so select.strategy {strategy} "
             f"has nothing to compare; use {', '.join(_SINGLE)}"
         )
     if config.learn != "answers" and config.candidates != "all":
-        raise ConfigError(f"select.candidates {config.candidates} is for select.learn answers only")
+        raise ConfigError(f"select.candidates {config.candidates} needs select.learn answers")
     if config.band is not None and config.band[0] > config.band[1]:
-        raise ConfigError(f"select.band {list(config.band)}: the lower end comes first")
+        raise ConfigError(f"select.band {list(config.band)}: give the lower end first")
     if config.chosen == "references" and strategy != "pairs":
-        raise ConfigError("select.chosen references is for select.strategy pairs")
+        raise ConfigError("select.chosen references needs select.strategy pairs")
     if strategy == "groups" and config.candidates == "revisions":
         raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
     for key, set_, taken in (
@@ -74,9 +74,7 @@ def check(config: SelectConfig) -> None:
     ):
         if set_ and not taken:
             more = " with references as the chosen side" if config.chosen == "references" else ""
-            raise ConfigError(
-                f"select.{key} has no meaning for select.strategy {strategy}{more}; leave it out"
-            )
+            raise ConfigError(f"select.{key} is not used by select.strategy {strategy}{more}; leave it out")
 
 
 def _singles(group: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
@@ -145,63 +143,9 @@ def replay(
 
 def _tokens(row: Sample) -> int:
     """Of a row without ids (another model's critique) by its text: one of no cost would always be taken."""
-    prompt = len(row.prompt_token_ids) or sum(_estimate(message.content) for message in row.messages)
+    prompt = len(row.prompt_token_ids) or sum(_estimate(message.content) for message in row.context)
     return prompt + (len(row.token_ids) or _estimate(row.text))
 
 
 def _estimate(text: str) -> int:
     return -(-len(text) // CHARACTERS_A_TOKEN)
-
-
-_REMEDIES = {
-    "truncated": " cut off at max_new_tokens: raise generate.max_new_tokens",
-    "unscored": ": look at the rewards' errors",
-    "errors": "",
-}
-
-_UNREVISED = {
-    "errors": "{} are prompts that could not be answered",
-    "not_criticised": "{} were not criticised: set critique.passes",
-    "critiques_failed": "{} critiques could not be made, and the rows say why (`error` in `critiques`)",
-    "critiques_ok": "{} critiques said ok, so there was nothing to revise",
-    "not_revised": "{} were criticised, and no revision is among the rows (critique.revise)",
-}
-"""Why a draft has no revision."""
-
-
-def why_nothing(counts: dict[str, int]) -> str:
-    """One sentence on why a selection is empty."""
-    n = counts["samples"]
-    if not n:
-        return "there are no samples"
-    for key, all_, most in (
-        ("truncated", "every answer was", "{} of {} answers were"),
-        ("unscored", "no answer could be scored", "{} of {} answers could not be scored"),
-        ("errors", "no prompt could be answered", "{} of {} prompts could not be answered"),
-    ):
-        if 2 * (lost := counts.get(key, 0)) >= n:
-            return (all_ if lost == n else most.format(lost, n)) + _REMEDIES[key]
-    for key, sentence in (
-        ("prompts_out_of_band", "{} prompts lie outside select.band: widen it, or take other tasks"),
-        ("not_better", "{} revisions are no better than what they revised, and no other turn is learnt"),
-        ("no_reference", "{} answers belong to tasks without a reference to prefer"),
-        ("equal_to_reference", "{} answers equal their reference already"),
-        ("references_seen", "{} critiques had seen the references and are not learnt"),
-        ("critiques_truncated", "{} critiques were cut off: raise critique.max_new_tokens"),
-    ):
-        if counts.get(key, 0):
-            return f"nothing of {n} rows can be learnt: {sentence.format(counts[key])}"
-    if counts.get("drafts", 0) == n:
-        found = [sentence.format(counts[key]) for key, sentence in _UNREVISED.items() if counts.get(key, 0)]
-        return f"the {n} rows are drafts, and only revisions are to be learnt from: {'; '.join(found)}"
-    if counts.get("revisions", 0) == n:
-        return f"the {n} rows are revisions, and only drafts are to be learnt from"
-    if counts.get("prompts_without_spread", 0):
-        return (
-            f"no answer of {n} is better than another to its prompt, or reaches select.min_reward "
-            f"({counts['prompts_without_spread']} prompts have answers of one reward only): "
-            "try easier tasks, more samples (generate.n) or a graded reward"
-        )
-    if counts.get("unpaired", 0):
-        return f"no two answers of {n} to one prompt are select.margin apart: lower it, or sample more"
-    return f"no answer of {n} reaches select.min_reward: lower it, or try easier tasks or more samples"

@@ -28,22 +28,40 @@ def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
         if not completion or tokeniser.decode(completion) != row.text:
             edited += bool(completion)
             completion, logprobs = tokeniser.encode_answer(row.text), None
-        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.messages or row.task.prompt)
-        lesson = Lesson() if row.lesson is UNSET else row.lesson
+        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.context)
         made.append(
             Item(
                 id=row.id,
                 prompt_token_ids=prompt,
                 completion_token_ids=completion,
                 reward=row.reward,
-                role=lesson.role,
-                pair=lesson.pair,
-                # Of another round, replayed here, is another policy's group.
-                group=f"{row.round}/{row.task.id}",
                 old_logprobs=logprobs,
+                **_lesson(row),
             )
         )
     return made, edited
+
+
+def lessons(samples: Sequence[Sample]) -> list[Any]:
+    """The items without their ids: what is known of the rows before there is a tokeniser."""
+    from selfrefine.objectives.base import Item
+
+    return [
+        Item(
+            id=row.id,
+            prompt_token_ids=(),
+            completion_token_ids=(),
+            reward=row.reward,
+            **_lesson(row),
+        )
+        for row in samples
+    ]
+
+
+def _lesson(row: Sample) -> dict[str, Any]:
+    lesson = Lesson() if row.lesson is UNSET else row.lesson
+    # Of another round, replayed here, is another policy's group.
+    return {"role": lesson.role, "pair": lesson.pair, "group": f"{row.round}/{row.task.id}"}
 
 
 def _old_logprobs(row: Sample) -> tuple[float, ...] | None:

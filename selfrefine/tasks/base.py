@@ -8,8 +8,8 @@ carries "" and `tasks.load` fills it in.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, Literal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -43,8 +43,10 @@ class TaskOptions(Struct, frozen=True, kw_only=True):
     reference_field: str | None = None
     settings: Any = {}
     """`--set key=value` for the source: a table, of which the source gets its own struct."""
-    stream: BinaryIO | None = None
-    """What "-" reads."""
+    stream: Iterable[bytes] | None = None
+    """What a source that is open already reads."""
+    say: Callable[[str], object] = lambda _: None
+    """Told what rows of another program were taken for."""
 
 
 class SourceKind(Struct, frozen=True, kw_only=True):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import sys
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cache
+from types import CodeType, FunctionType
 from typing import Any
 
 import msgspec
 
 from selfrefine.errors import ConfigError
-from selfrefine.records import Task
+from selfrefine.records import Message, Task
 from selfrefine.seeds import derive
 from selfrefine.tasks.base import GENERATED, Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.gym_import import register
@@ -28,8 +32,9 @@ def names() -> list[str]:
 def read(name: str, options: TaskOptions) -> Iterator[Located]:
     """`n` tasks of dataset `name`, repeats included: small settings have few distinct ones (see splits).
 
-    meta["gym"] holds the dataset's name and the entry its own scorer needs, as JSON gives it back (tuples
-    are lists). tags["difficulty"] holds the entry's own values of what the dataset calls difficulty.
+    meta["gym"] holds the dataset's name and, as JSON gives it back (tuples are lists), what its own scorer
+    reads of the entry beside question and answer, which the task holds. tags["difficulty"] holds the entry's
+    own values of what the dataset calls difficulty.
 
     Raises: ConfigError for an unknown dataset or setting, or one that the library refuses.
     """
@@ -40,18 +45,57 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
             entry = json.loads(json.dumps(dataset[index], allow_nan=False))
         except Exception as error:
             raise ConfigError(f"{where}: task {index + 1} cannot be made: {_said(error)}") from error
-        answer = entry.get("answer")
+        answer, prompt = entry.get("answer"), ask(entry["question"], options)
         difficulty = _difficulty(entry.get("metadata") or {})
         yield (
             f"{where}:{index + 1}",
             Task(
                 id="",
-                prompt=ask(entry["question"], options),
+                prompt=prompt,
                 references=() if answer is None else (str(answer),),
                 tags={"difficulty": difficulty} if difficulty else {},
-                meta={"gym": {"dataset": name, "entry": entry}},
+                meta={"gym": {"dataset": name} | _scored_by(entry, prompt, type(dataset))},
             ),
         )
+
+
+def _scored_by(entry: dict[str, Any], prompt: Sequence[Message], dataset: type) -> dict[str, Any]:
+    """{"entry": what the dataset's scorer reads and the task does not hold already}, or {}."""
+    read = _words_of_scorer(dataset)
+    kept = {key: value for key, value in entry.items() if key in read}
+    if isinstance(kept.get("answer"), str):
+        del kept["answer"]
+    if kept.get("question") == prompt[-1].content:
+        del kept["question"]
+    return {"entry": kept} if kept else {}
+
+
+@cache
+def _words_of_scorer(dataset: type) -> frozenset[str]:
+    """Every string in the code of `score_answer` and of what it calls of its class or module.
+
+    A scorer that reads the entry's metadata must say "metadata" somewhere; most say "answer" alone, and then
+    a row need not carry the rest: it is three times as long as the task.
+    """
+    words: set[str] = set()
+    seen: set[CodeType] = set()
+    todo = [
+        one.__dict__["score_answer"].__code__ for one in dataset.__mro__ if "score_answer" in one.__dict__
+    ]
+    while todo:
+        code = todo.pop()
+        if code in seen:
+            continue
+        seen.add(code)
+        words.update(one for one in code.co_consts if isinstance(one, str))
+        todo += [one for one in code.co_consts if isinstance(one, CodeType)]
+        module = vars(sys.modules[dataset.__module__])
+        for name in code.co_names:
+            called = inspect.getattr_static(dataset, name, module.get(name))
+            called = getattr(called, "__func__", called)
+            if isinstance(called, FunctionType):
+                todo.append(called.__code__)
+    return frozenset(words | {"answer"})
 
 
 def _create(name: str, where: str, options: TaskOptions) -> Any:
@@ -87,7 +131,7 @@ def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
         if isinstance(value, str) and value[:1] in ("[", "{"):
             value = msgspec.json.decode(value.encode())
         return msgspec.convert(value, fields[key], strict=False)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         raise ConfigError(f"{where}: {key}={value}: {error}") from None
 
 

@@ -33,7 +33,7 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
         row_where = f"{where}:{number}"
         try:
             line = msgspec.json.encode(row)
-        except (TypeError, UnicodeEncodeError) as error:
+        except (TypeError, UnicodeEncodeError, RecursionError) as error:
             raise DataError(f"{row_where}: it cannot be written as JSON: {error}") from None
         yield row_where, read_row(line, row_where, options)
 

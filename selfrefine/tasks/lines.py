@@ -1,19 +1,18 @@
-"""Files and streams of lines: JSON Lines, and plain text with a prompt a line.
+"""Files and streams of lines: JSON Lines, and plain text with one prompt per line.
 
 Lines end at \\n and nowhere else: str.splitlines would also cut at U+2028, which may stand in a JSON string.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
 
 from selfrefine.errors import DataError
 from selfrefine.records import Task
 from selfrefine.runfolder.jsonl import lines, open_input
 from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
-from selfrefine.tasks.rows import read_row
+from selfrefine.tasks.rows import read_row, shape_of
 
 
 def read_jsonl(name: str, options: TaskOptions) -> Iterator[Located]:
@@ -29,7 +28,7 @@ def read_stream(name: str, options: TaskOptions) -> Iterator[Located]:
 
 
 def read_text(name: str, options: TaskOptions) -> Iterator[Located]:
-    """Tasks of a text file, a prompt a line. Blank lines are skipped."""
+    """Tasks of a text file, one prompt per line. Blank lines are skipped."""
     with opened(name) as rows:
         for where, line in rows:
             if text := decoded(line, where).strip():
@@ -51,14 +50,19 @@ def decoded(line: bytes, where: str) -> str:
 
 
 def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
+    told: set[str] = set()
     for where, line in rows:
         if where == f"{name}:1" and line.startswith(b"["):
             raise DataError(f"{where}: a JSON array, not JSON Lines; `jq -c '.[]'` makes lines of it")
-        if line:
-            yield where, read_row(line, where, options)
+        if not line:
+            continue
+        yield where, read_row(line, where, options)
+        if (shape := shape_of(line, options)) is not None and shape not in told:
+            told.add(shape)
+            options.say(f"{name}: {shape}")
 
 
-def _some(stream: BinaryIO, name: str) -> Iterator[tuple[str, bytes]]:
+def _some(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:
     where = ""
     for where, line in lines(stream, name, blank=True):
         yield where, line
@@ -77,7 +81,8 @@ STREAM = SourceKind(
 JSONL = SourceKind(
     name="jsonl",
     spelling="FILE.jsonl",
-    about="JSON Lines: prompt, messages, concepts, or question and answer; others with --prompt-field",
+    about="JSON Lines or Parquet, also .gz and .zst: prompt, messages, question and answer, ShareGPT, "
+    "alpaca, preferences; other columns with --prompt-field",
     example="selfrefine tasks my.jsonl --prompt-field text --reference-field label",
     read=read_jsonl,
     takes=("prompt_field", "reference_field"),
@@ -85,7 +90,7 @@ JSONL = SourceKind(
 TEXT = SourceKind(
     name="text",
     spelling="FILE.txt",
-    about="plain text, a prompt a line",
+    about="plain text, one prompt per line",
     example="selfrefine tasks prompts.txt",
     read=read_text,
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Task
+from selfrefine.runfolder.formats import bare
 from selfrefine.tasks.base import Located, SourceKind, TaskOptions, ask
 from selfrefine.tasks.lines import decoded, opened
 
@@ -56,7 +57,7 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
 
 def default_template(target: str) -> str | None:
     """A translation prompt for a file whose name ends in a language code (val.fr), else None."""
-    language = LANGUAGES.get(Path(target).suffix.lstrip(".").lower())
+    language = LANGUAGES.get(Path(bare(target)).suffix.lstrip(".").lower())
     return None if language is None else f"Translate this sentence into {language}.\n{{source}}"
 
 

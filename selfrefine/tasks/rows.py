@@ -2,12 +2,16 @@
 
     {"id", "prompt": [messages], "references", "tags", "meta"}   the project's own
     {"prompt": "text"}                                           one user message
+    {"prompt", "completion"}                                     the completion is the reference
+    {"prompt", "chosen", "rejected"}                             a preference: `chosen` is the reference
     {"messages": [...]}                                          a last assistant message is the reference
+    {"conversations": [{"from", "value"}]}                       ShareGPT: the same in other words
+    {"instruction", "input", "output"}                           alpaca: `output` is the reference
     {"question", "answer"}                                       the answer is the reference
     {"concepts": ["word", ...]}                                  a sentence that uses them, as tasks.concepts
     {anything}                                                   with prompt_field and reference_field
 
-Columns that are used move into the task; all others travel on unchanged.
+Columns that are used move into the task; all others travel on unchanged and unread.
 """
 
 from __future__ import annotations
@@ -18,111 +22,158 @@ import msgspec
 from msgspec import Raw
 
 from selfrefine.errors import DataError
-from selfrefine.records import Message, Task, decode_task, why_undecodable
-from selfrefine.tasks import concepts
+from selfrefine.records import UNDECODABLE, Message, Task, decode_task, parse_row, why_undecodable
+from selfrefine.tasks import concepts, messages
 from selfrefine.tasks.base import PLACEHOLDER, TaskOptions, wrap
 
-ROLES = ("system", "user", "assistant")
-PROMPT_FIELDS = ("prompt", "messages", "question", "concepts")
-_decode_row = msgspec.json.Decoder(dict[str, Raw]).decode
+PROMPT_FIELDS = ("prompt", "messages", "conversations", "question", "instruction", "concepts", "chosen")
+_ANSWERS = {
+    "prompt": ("completion", "chosen"),
+    "question": ("answer",),
+    "instruction": ("output", "response"),
+}
+"""By prompt field, the columns that hold the reference, best first."""
+_SHAPES = {
+    "conversations": "ShareGPT rows (conversations); the last answer is the reference",
+    "instruction": "alpaca rows (instruction, input); the reference is `{}`",
+    "completion": "rows of prompt and completion; the reference is `completion`",
+    "chosen": "preference rows (chosen, rejected); the reference is `chosen`",
+}
+
+
+def shape_of(line: bytes, options: TaskOptions) -> str | None:
+    """What a row of another program is taken for, in words; None for shapes of our own."""
+    row = parse_row(line, "")
+    field = _prompt_field(row, options)
+    if options.prompt_field or field is None:
+        return None
+    answer = _answer_field(field, row, options)
+    said = _SHAPES.get(answer or "") or _SHAPES.get(field)
+    return said.format(answer) if said else None
 
 
 def read_row(line: bytes, where: str, options: TaskOptions) -> Task:
     """A task from one JSON object; id "" where the row has none. Raises: DataError naming `where`."""
-    try:
-        row = _decode_row(line)
-        values = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{where}: {why_undecodable(line, error)}") from None
-    field = options.prompt_field or next((name for name in PROMPT_FIELDS if name in row), None)
+    row = parse_row(line, where)
+    field = _prompt_field(row, options)
     if field is None or field not in row:
         raise DataError(f"{where}: {_no_prompt(row, field)}")
-    template = PLACEHOLDER
+    given, template = _value(row, field, where), PLACEHOLDER
+    if field == "chosen":
+        _same_prompt(given, row, where)
     if field == "concepts":
         template = concepts.TEMPLATE
-        row["meta"] = Raw(msgspec.json.encode(_with_concepts(values, where)))
-        values[field] = ", ".join(values[field])
-    messages, references = _split_answer(field, _messages(values[field], where), row)
-    source = options.reference_field or ("answer" if field == "question" and "answer" in row else None)
-    if source is not None and (options.reference_field or "references" not in row):
+        row["meta"] = Raw(msgspec.json.encode(_with_concepts(given, row, where)))
+        given = ", ".join(given)
+    elif field == "instruction" and not options.prompt_field:
+        given = _instruction(given, row, where)
+    chat, references = _split_answer(field, messages.read(given, where), row)
+    source = _answer_field(field, row, options)
+    if source is not None:
         if source not in row:
             raise DataError(f"{where}: no field {source!r} for the reference; the row has {_names(row)}")
-        references = _references(values[source], row[source], f"{where}: {source}")
+        references = _references(row, source, where)
         del row[source]
-    if messages[-1].role != "user" or not messages[-1].content.strip():
+    chat = _with_system(chat, field, row, where)
+    if not chat or chat[-1].role != "user" or not chat[-1].content.strip():
         raise DataError(f"{where}: the prompt must end with a user message that is not blank")
     row.pop(field, None)
-    row["prompt"] = Raw(msgspec.json.encode(wrap(messages, options, template)))
+    row["prompt"] = Raw(msgspec.json.encode(wrap(chat, options, template)))
     if references is not None:
         row["references"] = Raw(msgspec.json.encode(references))
-    identity = values.get("id")
+    identity = _value(row, "id", where) if "id" in row else None
     if identity is None or (isinstance(identity, int) and not isinstance(identity, bool)):
         row["id"] = Raw(msgspec.json.encode("" if identity is None else str(identity)))
     return decode_task(msgspec.json.encode(row), where)
 
 
-def _with_concepts(values: dict[str, Any], where: str) -> dict[str, Any]:
+def _prompt_field(row: dict[str, Raw], options: TaskOptions) -> str | None:
+    return options.prompt_field or next((name for name in PROMPT_FIELDS if name in row), None)
+
+
+def _answer_field(field: str, row: dict[str, Raw], options: TaskOptions) -> str | None:
+    """The column that holds the reference; none where the row names its references itself."""
+    if options.reference_field or "references" in row:
+        return options.reference_field
+    return next((name for name in _ANSWERS.get(field, ()) if name in row), None)
+
+
+def _value(row: dict[str, Raw], field: str, where: str) -> Any:
+    try:
+        return msgspec.json.decode(row[field])
+    except UNDECODABLE as error:
+        raise DataError(f"{where}: {field}: {why_undecodable(bytes(row[field]), error)}") from None
+
+
+def _with_concepts(found: Any, row: dict[str, Raw], where: str) -> dict[str, Any]:
     """The row's meta with the concepts in it, which is where `coverage` looks."""
-    found, meta = values["concepts"], values.get("meta") or {}
+    meta = (_value(row, "meta", where) if "meta" in row else None) or {}
     if not isinstance(found, list) or not all(isinstance(word, str) and word.strip() for word in found):
         raise DataError(f"{where}: concepts is not a list of words")
+    if not found:
+        raise DataError(f"{where}: concepts is an empty list")
     if not isinstance(meta, dict):
         raise DataError(f"{where}: meta is not an object")
     return {**meta, "concepts": found}
 
 
+def _same_prompt(chosen: Any, row: dict[str, Raw], where: str) -> None:
+    """Without a `prompt`, both sides of a preference are chats that begin with it."""
+    rejected = _value(row, "rejected", where) if "rejected" in row else chosen
+    if not messages.is_chat(chosen) or not messages.is_chat(rejected):
+        raise DataError(f"{where}: chosen and rejected are texts and there is no prompt column")
+    if chosen[:-1] != rejected[:-1]:
+        raise DataError(f"{where}: chosen and rejected do not begin with the same prompt")
+
+
+def _instruction(given: Any, row: dict[str, Raw], where: str) -> str:
+    """Alpaca's `input` (Dolly's `context`) stands below its instruction; often it is empty."""
+    parts = [given]
+    for name in ("input", "context"):
+        if name in row:
+            parts.append(_value(row, name, where) or "")
+            del row[name]
+    if not all(isinstance(part, str) for part in parts):
+        raise DataError(f"{where}: instruction and input are not both text")
+    return "\n\n".join(part for part in parts if part.strip())
+
+
+def _with_system(chat: list[Message], field: str, row: dict[str, Raw], where: str) -> list[Message]:
+    """ShareGPT and alpaca rows may have their system message in a column of its own."""
+    if field not in ("conversations", "instruction") or "system" not in row:
+        return chat
+    system = _value(row, "system", where)
+    del row["system"]
+    if system is not None and not isinstance(system, str):
+        raise DataError(f"{where}: system is not text")
+    has_one = any(message.role == "system" for message in chat)
+    return chat if not system or has_one else [Message(role="system", content=system), *chat]
+
+
 def _split_answer(
-    field: str, messages: list[Message], row: dict[str, Raw]
+    field: str, chat: list[Message], row: dict[str, Raw]
 ) -> tuple[list[Message], list[str] | None]:
     """A conversation's last assistant message is its answer, unless the row names its references."""
-    if field == "prompt" or len(messages) < 2 or messages[-1].role != "assistant":
-        return messages, None
-    return messages[:-1], None if "references" in row else [messages[-1].content]
+    if field == "prompt" or len(chat) < 2 or chat[-1].role != "assistant":
+        return chat, None
+    return chat[:-1], None if "references" in row else [chat[-1].content]
 
 
-def _messages(value: Any, where: str) -> list[Message]:
-    if isinstance(value, str):
-        return [Message(role="user", content=value)]
-    if not isinstance(value, list) or not value:
-        raise DataError(f"{where}: the prompt is neither text nor a list of messages")
-    messages = []
-    for number, message in enumerate(value, 1):
-        if not isinstance(message, dict):
-            raise DataError(f"{where}: message {number} is not an object with role and content")
-        role = message.get("role")
-        if role not in ROLES or message.get("tool_calls"):
-            what = "tool calls" if message.get("tool_calls") else f"role {role!r}"
-            raise DataError(f"{where}: message {number}: {what} cannot be used (roles: {', '.join(ROLES)})")
-        messages.append(
-            Message(role=role, content=_content(message.get("content"), f"{where}: message {number}"))
-        )
-    return messages
-
-
-def _content(value: Any, where: str) -> str:
-    """Text, or the joined text parts of a content list."""
-    parts = value if isinstance(value, list) else [{"type": "text", "text": value}]
-    texts = []
-    for part in parts:
-        if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise DataError(f"{where}: its content is not text" + (f" ({kind})" if kind != "text" else ""))
-        texts.append(part["text"])
-    return "".join(texts)
-
-
-def _references(value: Any, raw: Raw, where: str) -> list[str]:
-    """A string, a number (as it is spelled), a list of these, or null for none."""
+def _references(row: dict[str, Raw], source: str, where: str) -> list[str]:
+    """A string, a number (as it is spelled), a list of these, a chat's last answer, or null for none."""
+    value = _value(row, source, where)
     if value is None:
         return []
+    if messages.is_chat(value):
+        return [messages.answer(value, f"{where}: {source}")]
     if not isinstance(value, list):
-        value, spelled = [value], [bytes(raw).decode().strip()]
+        value, spelled = [value], [bytes(row[source]).decode().strip()]
     else:
-        spelled = [bytes(item).decode().strip() for item in msgspec.json.decode(raw, type=list[Raw])]
+        spelled = [bytes(item).decode().strip() for item in msgspec.json.decode(row[source], type=list[Raw])]
     references = []
     for item, spelling in zip(value, spelled, strict=True):
         if isinstance(item, bool) or not isinstance(item, str | int | float):
-            raise DataError(f"{where} is not text, nor a list of texts")
+            raise DataError(f"{where}: {source} is not text, nor a list of texts")
         references.append(item if isinstance(item, str) else spelling)
     return references
 
@@ -130,7 +181,7 @@ def _references(value: Any, raw: Raw, where: str) -> list[str]:
 def _no_prompt(row: dict[str, Raw], field: str | None) -> str:
     if field is None and {"task", "text"} <= row.keys():
         return "this is an answer, not a task; `jq -c .task` gives its task"
-    wanted = f"no {', '.join(PROMPT_FIELDS)}" if field is None else f"no field {field!r}"
+    wanted = f"no {', '.join(PROMPT_FIELDS[:-1])}" if field is None else f"no field {field!r}"
     return f"{wanted} in this row; it has {_names(row)} (name one with --prompt-field)"
 
 

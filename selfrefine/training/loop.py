@@ -154,8 +154,8 @@ def _within_memory(
             settings.token_budget,
             partial(micro_batches, items, shared=shares_rows(model, list(map(tokens_of, items)))),
             why,
-            "one prompt with its answer does not fit: leave out the longest rows, train fewer layers "
-            "(train.lora.targets), or take a smaller --model",
+            "a single prompt and its answer do not fit: drop the longest rows, train fewer layers "
+            "(train.lora.targets), or use a smaller --model",
         )
 
 
@@ -191,8 +191,8 @@ def _step(
     if not (math.isfinite(loss) and math.isfinite(norm)):
         ids = ", ".join(item.id for item in items)
         raise TrainingError(
-            f"step {index + 1}: the loss is {loss} and its gradient {norm}, so nothing more was learnt; "
-            f"rows of the batch: {ids}. Lower train.lr or look at these rows."
+            f"step {index + 1}: the loss is {loss} and the gradient norm {norm}, so training stopped; "
+            f"rows in the batch: {ids}. Lower train.lr, or check these rows."
         )
     return StepLog(
         step=index + 1,

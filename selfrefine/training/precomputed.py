@@ -96,7 +96,7 @@ def logprobs_of(
             except (RuntimeError, MemoryError) as error:
                 if (why := out_of_memory(error)) is None:
                     raise
-            mend = "one prompt with its answer does not fit: leave out the longest rows"
+            mend = "a single prompt and its answer do not fit: drop the longest rows"
             memory.halve("training", token_budget, partial(cut, model, pairs), why, mend)
     finally:
         model.train(training)

@@ -45,7 +45,7 @@ def test_a_line_of_the_table_says_what_was_asked_and_what_was_found() -> None:
     page = results.markdown(Results(machine=MACHINE, model="m", sections=(section("sample-fixed", ROW),)))
     assert (
         "| 64 prompts | a peer | 2.4× | 3× | **2.50×** (2.25 to 2.75, 3 pairs) | 500 tokens/s | 200 tokens/s "
-        "| 50% against 20% | 25% against 10% | at least |"
+        "| 50 % against 20 % | 25 % against 10 % | at least |"
     ) in page
     assert "Abacus 9, 2 cores, 24 GiB" in page
     assert "200 to 200 GFLOP/s" in page

@@ -146,8 +146,8 @@ def test_a_tiny_run_prints_the_page_and_leaves_the_published_one_alone(
     assert __main__.main(words) == 0
     out = capsys.readouterr()
     assert out.out.strip() == page.read_text().strip()
-    assert "not this: a tiny job" in out.out
-    assert "rows a call, dynamic cache" in out.out
+    assert "test run of a tiny job" in out.out
+    assert "rows per call, dynamic cache" in out.out
     assert "Tokens per answer: 4.0 and 4.0." in out.out
     assert "1 of 1" in out.err
     assert "torch" in sys.modules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from harness import answer, jsonl, refused, selfrefine, task, tree
 
 GOOD = jsonl(answer("a.r0.s0"))
+DEEP = b"[" * 1100 + b"]" * 1100
 GOOD_TASK = jsonl(task("a"))
 SAMPLE_VERBS = {
     "reward": ["reward", "-r", "numeric"],
@@ -37,6 +39,17 @@ BAD_SAMPLES: dict[str, tuple[bytes, list[str]]] = {
         GOOD.replace(b'"text": "3"', b'"text": "\\ud83d"'),
         ["stdin:1", "lone surrogate"],
     ),
+    "a column nested 1,100 deep": (
+        GOOD[:-2] + b', "note": ' + DEEP + b"}\n",
+        ["stdin:1", "nested too deeply"],
+    ),
+    "meta nested 1,100 deep": (
+        GOOD.replace(b'"task": {', b'"task": {"meta": {"a": ' + DEEP + b"}, "),
+        ["stdin:1", "nested too deeply"],
+    ),
+    "packed rows": (gzip.compress(GOOD), ["stdin", "gzip data"]),
+    "UTF-16": (GOOD.decode().encode("utf-16"), ["stdin", "UTF-16 text"]),
+    "another program's task": (b'{"instruction": "Say hi."}\n', ["stdin:1"]),
     "NaN": (GOOD[:-2] + b', "reward": NaN}\n', ["stdin:1", "NaN is no JSON number"]),
     "a number as text": (GOOD[:-2] + b', "reward": "0.5"}\n', ["stdin:1", "$.reward", "float"]),
     "a reward above one": (GOOD[:-2] + b', "reward": 5}\n', ["stdin:1", "$.reward", "<= 1.0"]),
@@ -61,6 +74,15 @@ BAD_TASKS: dict[str, tuple[bytes, list[str]]] = {
     "not UTF-8": (GOOD_TASK + b'{"prompt": "caf\xe9"}\n', ["stdin:2", "not UTF-8"]),
     "a broken line": (GOOD_TASK + b"\n{broken\n", ["stdin:3", "broken JSON line"]),
     "a lone surrogate": (b'{"prompt": "\\ud83d"}\n', ["stdin:1", "lone surrogate"]),
+    "a column nested 1,100 deep": (
+        b'{"prompt": "x", "note": ' + DEEP + b"}\n",
+        ["stdin:1", "nested too deeply"],
+    ),
+    "meta nested 1,100 deep": (
+        b'\n{"prompt": "x", "meta": {"a": ' + DEEP + b"}}\n",
+        ["stdin:2", "nested too deeply"],
+    ),
+    "packed rows": (gzip.compress(GOOD_TASK), ["stdin", "gzip data"]),
     "NaN": (b'{"prompt": "x", "score": NaN}\n', ["stdin:1", "NaN is no JSON number"]),
     "an id twice": (GOOD_TASK + b"\n" + GOOD_TASK, ["stdin:3", "'a'", "stdin:1"]),
     "an answer": (GOOD, ["stdin:1", "this is an answer, not a task"]),
@@ -110,14 +132,14 @@ def test_finetune_on_nothing_is_nothing_to_learn_when_a_pipe_let_nothing_through
 @pytest.mark.parametrize("verb", ["select", "finetune"])
 def test_why_nothing_can_be_learnt_is_said_and_leaves_no_file(verb: str, tmp_path: Path) -> None:
     cases = {
-        "could be scored": jsonl(answer("a", reward=None), answer("b", reward=None)),
+        "no row has a reward": jsonl(answer("a", reward=None), answer("b", reward=None)),
         "cut off at max_new_tokens": jsonl(answer("a", reward=1, finish_reason="length")),
-        "of one reward only": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
+        "have the same reward": jsonl(answer("a.r0.s0", reward=1), answer("a.r0.s1", "4", reward=1)),
     }
     for words, data in cases.items():
         done = selfrefine(verb, "-o", "out", stdin=data, cwd=tmp_path)
-        counts, why = done.err.splitlines()
-        assert done.code == 8 and words in why
+        counts, why, tries = done.err.splitlines()
+        assert done.code == 8 and words in why and tries.startswith("try ")
         assert counts.startswith("select: ") and counts.endswith("0 selected")
         assert tree(tmp_path) == []
 

@@ -34,11 +34,15 @@ CONFIG: dict[str, tuple[list[str], int, list[str]]] = {
     "out of range": (["-n", "0"], 3, ["generate.n", ">= 1"]),
     "a negative temperature": (["--temperature", "-1"], 3, ["generate.temperature", ">= 0"]),
     # An empty stop string ends every answer before its first character.
+    "nested 5,000 deep": (["--set", "generate.n=" + "[" * 5000], 3, ["generate.n", "nested too deeply"]),
+    # An argument that is not UTF-8 arrives with half surrogate pairs in it, which no row can hold.
+    "bytes that are no text": (["--system", "caf\udce9"], 3, ["generate.system", "not UTF-8"]),
+    "a packed name that is not written": (["-o", "out.parquet"], 2, ["-o out.parquet", ".jsonl.gz"]),
     "an empty stop string": (["--stop", ""], 3, ["generate.stop", "length >= 1"]),
     "a missing folder for the output": (["-o", "no/out"], 5, ["cannot write no/out"]),
     "a folder as output": (["-o", "."], 5, ["cannot write .", "directory"]),
     "a model that is nowhere": (["--model", "nowhere"], 6, ["--model nowhere", "smollm2"]),
-    "a script that is none": (["--model", "scripted:t.jsonl"], 3, ["t.jsonl:1", "not a rule"]),
+    "a script that is none": (["--model", "scripted:t.jsonl"], 3, ["t.jsonl:1", "not a valid script rule"]),
     "an adapter for a script": (["--adapter", "ad"], 3, ["--adapter ad", "scripted"]),
 }
 
@@ -99,6 +103,7 @@ TOML: dict[str, tuple[str, list[str]]] = {
     "another type": ("[generate]\nn = 'eight'\n", ["generate.n", "`int`"]),
     "a rate of zero": ("[train]\nlr = 0.0\n", ["train.lr", "> 0"]),
     "not UTF-8": ("# caf\udce9\n", ["c.toml"]),
+    "nested 5,000 deep": ("a = " + "[" * 5000, ["c.toml", "nested too deeply"]),
 }
 
 
@@ -136,8 +141,8 @@ CYCLES: dict[str, tuple[list[str], int, list[str]]] = {
         ["--model nowhere"],
     ),
     "a path upwards as the name": (["-r", "numeric", "--run", "../x"], 5, ["'../x'", "'..'"]),
-    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is no run name"]),
-    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is no run name"]),
+    "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is not a valid run name"]),
+    "a name with a space": (["-r", "numeric", "--run", "a b"], 5, ["'a b' is not a valid run name"]),
     "a folder that is no run": (["-r", "numeric", "--run", "./taken"], 5, ["taken", "manifest.json"]),
     "too few tasks": (["-r", "numeric", "--set", "tasks.train=50"], 4, ["20", "50"]),
 }
@@ -164,7 +169,7 @@ def test_a_model_that_cannot_be_trained_is_refused_before_the_first_sample(folde
 @pytest.mark.parametrize("verb", ["generate", "critique", "reward", "select", "finetune", "evaluate", "gate"])
 def test_a_verb_in_a_folder_that_is_no_run(verb: str, folder: Path) -> None:
     (folder / "taken").mkdir()
-    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "no run folder", "manifest.json")
+    refused(selfrefine(verb, "--run", "./taken", cwd=folder), 5, "taken", "not a run folder", "manifest.json")
     refused(selfrefine(verb, "--run", "nowhere", cwd=folder), 5, "nowhere", "runs ls")
     assert tree(folder) == ["t.jsonl", "taken"]
 
@@ -190,7 +195,7 @@ BAD_REWARDS: dict[str, tuple[str, list[str]]] = {
     "numeric:-1": ("", ["above 0"]),
     "mine.py:f": ("import surely_not_installed\n", ["does not import", "surely_not_installed"]),
     "mine.py:g": ("raise SystemExit(3)\n", ["does not import", "SystemExit"]),
-    "mine.py:h": ("def f(sample):\n    return 1\n", ["nothing called h", "it has: f"]),
+    "mine.py:h": ("def f(sample):\n    return 1\n", ["has no h", "it has: f"]),
     "mine.py:i": ("def i(:\n", ["does not import", "SyntaxError"]),
     "nowhere.py:f": ("", ["cannot read nowhere.py"]),
 }
@@ -207,8 +212,8 @@ def test_a_reward_that_cannot_be_made(spec: str, tmp_path: Path) -> None:
 def test_rewards_that_contradict_each_other(tmp_path: Path) -> None:
     for words, said in {
         ("-r", "numeric", "--gate-on", "exact"): "--gate-on exact: not among the rewards",
-        ("-r", "numeric", "-r", "numeric:2"): "chosen twice",
-        (): "say what a good answer is with -r NAME",
+        ("-r", "numeric", "-r", "numeric:2"): "given twice",
+        (): "no reward given: use -r NAME",
     }.items():
         refused(selfrefine("reward", *words, "-o", "out", stdin=ROWS, cwd=tmp_path), 3, said)
     refused(selfrefine("evaluate", "--model", "scripted", stdin=TASKS, cwd=tmp_path), 2, "-m")
@@ -236,7 +241,7 @@ def test_pickled_weights_are_not_loaded(tiny_model_dir: Path, tmp_path: Path) ->
     for weights in (tmp_path / "m").glob("*.safetensors"):
         weights.rename(weights.with_name("pytorch_model.bin"))
     done = selfrefine("generate", "--model", "m", "-o", "out", stdin=TASKS, cwd=tmp_path)
-    refused(done, 6, "no *.safetensors", "pickled weights are not loaded")
+    refused(done, 6, "no model.safetensors", "pickled weights are not loaded")
     assert not (tmp_path / "out").exists()
 
 

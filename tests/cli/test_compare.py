@@ -83,9 +83,9 @@ def test_only_test_tasks_of_both_are_compared(folder: Path) -> None:
 
 def test_as_text_and_as_markdown(folder: Path) -> None:
     text = selfrefine("compare", "first", "better", "other", cwd=folder, terminal=True).out.decode()
-    assert "each run's end against its start" in text and "ends against that of first" in text
-    assert "p is two-sided and not corrected for the number of rows\ntest: mcnemar-exact\n" in text
-    assert "other: " in text and "were not compared" in text
+    assert "end against start of each run" in text and "end against the end of first" in text
+    assert "p is two-sided, not corrected for the number of rows\ntest: mcnemar-exact\n" in text
+    assert "other: " in text and "in only one of the two runs, not compared" in text
     page = selfrefine("compare", "first", "better", "--markdown", cwd=folder).out.decode()
     lines = page.splitlines()
     assert lines.count("| run | before → after | difference [95 %] | p | n | ties | unscored |") == 2
@@ -114,12 +114,12 @@ def test_what_cannot_be_compared_is_refused(folder: Path, tmp_path: Path) -> Non
     refused(
         selfrefine("compare", "first", "better", cwd=place),
         4,
-        "better was measured with another evaluate.temperature than first",
+        "better and first were measured with different evaluate.temperature",
     )
     told["config"]["evaluate"]["temperature"] = 0.0
     told["config"]["generate"]["stop"] = ["\n"]
     manifest.write_text(json.dumps(told))
-    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with another evaluate.stop than first")
+    refused(selfrefine("compare", "first", "better", cwd=place), 4, "with different evaluate.stop")
     told["config"]["generate"]["stop"] = []
     (place / "runs/better/final/summary.json").unlink()
     manifest.write_text(json.dumps(told))

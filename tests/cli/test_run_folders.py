@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 from harness import Result, answer, jsonl, refused, selfrefine, task, tree
@@ -104,6 +104,20 @@ def test_the_same_command_again_continues_and_changes_nothing(mine: Path) -> Non
     more = selfrefine("cycle", "--run", "run-001", "--rounds", "2", cwd=mine)
     assert more.code == 0 and (mine / "runs/run-001/round-002/round.json").is_file()
     assert "run-002" not in " ".join(tree(mine))
+
+
+def test_what_a_cycle_says_to_type_next_works(mine: Path, ran: tuple[Path, Result]) -> None:
+    """`try it` left out --model, and asked the embedded one to take another model's adapter."""
+    told = {line.partition(": ")[0]: line.partition(": ")[2] for line in ran[1].err.splitlines()}
+    commands = [told["try it"], *told["next"].split(" · ")]
+    assert commands[1:] == [
+        "selfrefine runs show run-001",
+        "selfrefine cycle --run run-001 --rounds 2",
+    ]
+    for command in commands:
+        done = selfrefine(*shlex.split(command)[1:], cwd=mine)
+        assert done.code == 0, (command, done.err)
+    assert (mine / "runs/run-001/round-002/round.json").is_file()
 
 
 def test_other_settings_are_drift_and_named(mine: Path) -> None:
@@ -205,7 +219,12 @@ def test_runs_ls_and_show(mine: Path) -> None:
     listed = selfrefine("runs", "ls", cwd=mine)
     assert listed.code == 0
     found = {row["name"]: row for row in listed.rows}
-    assert found["run-001"]["rounds"] == 2 and found["run-001"]["last"]["accepted_round"] == 1
+    line = next(line for line in listed.out.splitlines() if b"run-001" in line)
+    assert len(line) < 400  # it was nine kilobytes a run
+    told = found["run-001"]
+    assert (told["rounds"], told["accepted_round"], told["state"]) == (1, 1, "ended: 1 round done")
+    assert (told["gate"], told["test"], told["gain"], told["problem"]) == (0.5, 0.5, 0.0, None)
+    assert told["began"] < told["changed"]
     assert "damaged" in found["broken"]["problem"]
     table = selfrefine("runs", "ls", cwd=mine, terminal=True).out.decode()
     assert "run-001" in table and "damaged" in table
@@ -213,7 +232,10 @@ def test_runs_ls_and_show(mine: Path) -> None:
     text = shown.out.decode()
     assert shown.code == 0 and "gate.mode" in text and "mine.py:f, mean" in text
     assert "final" in text and "kept" in text
-    told: dict[str, Any] = selfrefine("runs", "show", "runs/run-001", "--json", cwd=mine).rows[0]
+    assert "gain on 6 test tasks, paired: +0.000" in text
+    places = [text.index(f"  {stage}: ") for stage in ("generate", "reward", "selected", "train", "gate")]
+    assert places[:4] == sorted(places[:4])
+    told = selfrefine("runs", "show", "runs/run-001", "--json", cwd=mine).rows[0]
     assert told["manifest"]["origins"]["gate.mode"] == "flag"
     assert told["manifest"]["origins"]["train.lr"] == "file"
     assert told["manifest"]["origins"]["train.clip"] == "default"
@@ -222,7 +244,7 @@ def test_runs_ls_and_show(mine: Path) -> None:
 
 def test_runs_verify_finds_what_was_changed(mine: Path) -> None:
     whole = selfrefine("runs", "verify", "run-001", cwd=mine)
-    assert whole.code == 0 and "is whole, rounds committed: 2" in whole.err and whole.out == b""
+    assert whole.code == 0 and "is whole: 1 committed round" in whole.err and whole.out == b""
     rows = mine / "runs/run-001/round-001/reward.jsonl"
     rows.write_bytes(rows.read_bytes().replace(b'"reward":0.5', b'"reward":0.9', 1))
     changed = selfrefine("runs", "verify", "run-001", cwd=mine)
@@ -345,7 +367,7 @@ def test_the_self_test_of_a_reward(reward: str, code: int, tmp_path: Path) -> No
     if code:
         assert "known.jsonl:1 (good) scores" in done.err and "known.jsonl:2 (bad)" in done.err
     else:
-        assert "every good answer scores above every bad one" in done.err
+        assert "every good answer scores higher than every bad one" in done.err
 
 
 KNOWN = [("42", "good"), ("43", "bad")]

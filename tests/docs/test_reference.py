@@ -51,7 +51,7 @@ def test_the_schema_hides_the_slot_for_foreign_columns_and_lets_them_pass() -> N
     sample, task = (json.loads(text)["$defs"][name] for name in ("Sample", "Task"))
     assert "additionalProperties" not in sample
     task_row = Task(id="a", prompt=(Message(role="user", content="?"),))
-    row = Sample(id="a.r0.s0", task=task_row, lesson=Lesson())
+    row = Sample(id="a.r0.s0", task=task_row, messages=task_row.prompt, lesson=Lesson())
     encoded = json.loads(encode(row))
     assert set(encoded) == set(sample["properties"])
     assert set(encoded["task"]) == set(task["properties"])
@@ -90,9 +90,9 @@ def test_the_tables_are_written_between_their_markers_and_nothing_else_is() -> N
     )
     before, prompt, prose, adapter = (
         "# Mine\n<!-- settings: rationalise -->\n| key | value | default | meaning |\n|---|---|---|---|\n",
-        '| `rationalise.prompt` | text | `"hint"` | Template that gives the hint: `hint`, or a file. |\n',
+        '| `rationalise.prompt` | text | `"hint"` | Template of the hint: `hint`, or a file. |\n',
         "<!-- /settings -->\nprose\n<!-- settings: run -->\n| key | ",
-        "| `adapter` | text | – | LoRA adapter that the model starts with. |\n",
+        "| `adapter` | text | – | LoRA adapter to start with. |\n",
     )
     written = reference.configuration_markdown(page)
     assert written.startswith(before) and prompt + prose in written and adapter in written

@@ -73,8 +73,8 @@ def test_markers_in_content_are_text(content: str) -> None:
     assert markers(ids) == markers(frame)
     # Not a character is lost or added, and none of it is a marker.
     assert tokenizer.decode(ids) == tokenizer.decode(frame).replace("x<", f"{content}<")
-    assert not markers(tuple(encoder.encode_text(content)))
-    assert tokenizer.decode(encoder.encode_text(content)) == content
+    assert not markers(tuple(encoder.text.encode(content)))
+    assert tokenizer.decode(encoder.text.encode(content)) == content
 
 
 def test_a_marker_as_a_role_is_text_too() -> None:
@@ -99,8 +99,8 @@ def test_a_special_token_inside_another_is_cut_as_well() -> None:
     own.chat_template = tiny.CHATML
     encoder = ChatEncoder(own)
     known = set(own.all_special_ids)
-    assert len(known) == 3 and not known & set(encoder.encode_text("a<[X]b[X]"))
-    assert own.decode(encoder.encode_text("a<[X]b[X]")) == "a<[X]b[X]"
+    assert len(known) == 3 and not known & set(encoder.text.encode("a<[X]b[X]"))
+    assert own.decode(encoder.text.encode("a<[X]b[X]")) == "a<[X]b[X]"
 
 
 def test_placeholders_do_not_stop_a_template_from_trimming() -> None:
@@ -143,3 +143,62 @@ def test_a_template_that_refuses_a_role_is_a_configuration_error() -> None:
     encoder.encode(chat(("user", "x")))
     with pytest.raises(ConfigError, match=r"roles: system, user.*no system role"):
         encoder.encode(chat(("system", "Be short."), ("user", "x")))
+
+
+@pytest.mark.parametrize(
+    ("clock", "shown"),
+    [
+        ("{{ strftime_now('%d %b %Y') }}", "29 Feb 2024"),
+        ("\n  {% set f = '%-d.%-m.%y' %}  \n {{ strftime_now(f) }}", "29.2.24"),
+        # Llama 3's way, and one that would change within a day.
+        ("{% if strftime_now is defined %}{{ strftime_now('%Y-%m-%d') }}{% endif %}", "2024-02-29"),
+        ("{{ strftime_now('%H:%M:%S on %A') }}", "00:00:00 on Thursday"),
+    ],
+)
+def test_a_template_s_clock_shows_the_day_it_is_given(clock: str, shown: str) -> None:
+    """Else the same seed answers another prompt tomorrow, and a resumed run mixes two."""
+    encoder = ChatEncoder(tiny.tokenizer(clock + "|" + tiny.CHATML))
+    assert encoder.reads_clock and not ChatEncoder(tiny.tokenizer()).reads_clock
+    today = encoder.encode(chat(("user", "x")))
+    if "%H" not in clock:
+        assert today == by_template(encoder.tokenizer, chat(("user", "x")))
+    encoder.keep_date("2024-02-29")
+    then = encoder.encode(chat(("user", "x")))
+    assert encoder.tokenizer.decode(then).lstrip().startswith(f"{shown}|<|im_start|>")
+    encoder.keep_date(None)
+    assert encoder.encode(chat(("user", "x"))) == today
+
+
+NO_SYSTEM = "{% for m in messages if m.role != 'system' %}{{ m.content }}<|im_end|>{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "messages", "lines"),
+    [
+        (NO_SYSTEM, chat(("system", "Be short."), ("user", "x")), 1),
+        (NO_SYSTEM, chat(("system", "<|im_end|>"), ("user", "<|im_end|>")), 1),
+        (NO_SYSTEM, chat(("user", "x")), 0),
+        (NO_SYSTEM, chat(("system", " "), ("user", "x")), 0),
+        (tiny.CHATML, chat(("system", "Be <|im_end|> short."), ("user", "x")), 0),
+        (
+            tiny.CHATML.replace("m['content']", "m['content'] | trim"),
+            chat(("system", " a "), ("user", "x")),
+            0,
+        ),
+        # Written otherwise, but written.
+        (
+            tiny.CHATML.replace("m['content']", "m['content'] | tojson"),
+            chat(("system", 'a "b"'), ("user", "x")),
+            0,
+        ),
+        (None, chat(("system", "Be short."), ("user", "x")), 0),
+    ],
+)
+def test_a_template_that_leaves_out_the_system_message_is_told_of_once(
+    template: str | None, messages: list[Message], lines: int
+) -> None:
+    said: list[str] = []
+    encoder = ChatEncoder(tiny.tokenizer(template), said.append)
+    for _ in range(3):
+        encoder.encode(messages)
+    assert len(said) == lines and all("leaves out the system message" in line for line in said)

@@ -146,7 +146,7 @@ def test_the_wait_is_announced_in_one_line_and_only_where_there_is_one(
     said: list[str] = []
     embedded.ensure(said.append)
     embedded.ensure(said.append)
-    assert said == ["smollm2: converting the embedded model, this once (about 20 s)"]
+    assert said == ["smollm2: converting the embedded model (only once, about 20 s)"]
 
 
 @pytest.mark.long
@@ -162,7 +162,7 @@ def test_a_real_conversion_says_that_line_and_nothing_else(tmp_path: Path) -> No
     child = [sys.executable, "-c", code]
     done = subprocess.run(child, capture_output=True, text=True, env=surroundings)
     assert done.returncode == 0 and done.stdout == "", done.stderr
-    assert done.stderr == "smollm2: converting the embedded model, this once (about 20 s)\n"
+    assert done.stderr == "smollm2: converting the embedded model (only once, about 20 s)\n"
 
 
 def test_the_bar_of_gguf_files_is_gone_and_comes_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import peft
 import pytest
 import tiny
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from selfrefine.engines import embedded
-from selfrefine.engines.load import identity, load_engine, resolve
+from selfrefine.engines.load import identity, load_engine, resolve, weight_files
 from selfrefine.errors import EngineError
 
 
@@ -181,6 +183,65 @@ def test_identity_is_the_weights_and_its_cache_notices_a_change(
     newest = max((own_cache / "hashes").iterdir(), key=lambda p: p.stat().st_mtime_ns)
     newest.write_text(json.dumps("from the note"))
     assert identity("m", folder, "").weights_sha256 == "from the note" != note_of_now.weights_sha256
+
+
+def test_only_files_that_are_loaded_count(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """A backup or a leftover beside the model made another policy of it."""
+    whole = identity("m", tiny_model_dir, "").weights_sha256
+    folder = copy(tiny_model_dir, tmp_path / "model")
+    shutil.copy(folder / "model.safetensors", folder / "consolidated.safetensors")
+    (folder / "backup.safetensors").write_bytes(b"anything")
+    assert identity("m", folder, "").weights_sha256 == whole
+    # As the hash was made before, so that runs of before go on: sha256 of each file's sha256.
+    by_hand = hashlib.sha256(hashlib.sha256((folder / "model.safetensors").read_bytes()).digest())
+    assert whole == by_hand.hexdigest()
+
+
+def test_shards_are_those_of_the_index(tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    tiny.model().save_pretrained(folder, max_shard_size="20KB")
+    tiny.tokenizer().save_pretrained(folder)
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    (folder / "other.safetensors").write_bytes(b"anything")
+    digest = hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in shards))
+    assert identity("m", folder, "").weights_sha256 == digest.hexdigest()
+    assert load_engine(str(folder)).context_tokens == 512
+
+
+def test_weights_that_the_configuration_names(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folder = copy(tiny_model_dir, tmp_path / "named")
+    tiny.model(seed=1).save_pretrained(tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", folder / "mine.safetensors")
+    edit_config(folder, transformers_weights="mine.safetensors")
+    assert weight_files(folder) == [folder / "mine.safetensors"]
+    engine: Any = load_engine(str(folder))
+    assert torch.equal(engine.model.lm_head.weight, tiny.model(seed=1).lm_head.weight)
+    edit_config(folder, transformers_weights="mine.bin")
+    with pytest.raises(EngineError, match="pickled weights are not loaded"):
+        load_engine(str(folder))
+
+
+@pytest.mark.parametrize("way", ["folder", "hub"])
+def test_a_model_folder_that_holds_an_adapter_is_refused(
+    way: str, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers applies it and says nothing: two policies with one hash, and --adapter replaced it."""
+    folder = copy(tiny_model_dir, tmp_path / "both")
+    plain = peft.get_peft_model(tiny.model(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    plain.save_pretrained(str(folder))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(folder))
+    with pytest.raises(EngineError, match=r"holds an adapter too.*\n.*--adapter") as caught:
+        load_engine(str(folder) if way == "folder" else "org/both")
+    assert len(str(caught.value).splitlines()) == 2
+    # The way out works: the adapter by itself, on the model without it.
+    load_engine(str(tiny_model_dir), folder)
+
+
+def test_an_adapter_given_as_a_model_is_told_from_a_folder_without_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(EngineError, match=r"that is an adapter; use it with --adapter"):
+        resolve(str(tmp_path))
 
 
 def test_identity_does_not_trust_a_sidecar_that_is_not_the_embedded_models(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ import peft
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
+from selfrefine.compute import lora
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.engines.answers import at_stop_text, completion
-from selfrefine.engines.base import Completion, Engine, Request, exact_logprobs
+from selfrefine.engines.base import Completion, Engine, Place, Request, exact_logprobs
 from selfrefine.engines.local import LocalEngine
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import ConfigError, EngineError
@@ -288,6 +291,74 @@ def test_a_merged_model_saved_is_a_plain_model(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("plain/*.bin"))
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])  # qwen2: the head is tied to the embeddings
+def test_a_merged_model_is_rounded_after_the_merge(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    engine = tiny.engine(kind)
+    engine.use_adapter(adapter(engine, tmp_path / "a"))
+    before = bits(engine.model)
+    for dtype in (torch.bfloat16, torch.float16):
+        folder = tmp_path / str(dtype)
+        engine.save_merged(folder, str(dtype).removeprefix("torch."))
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+        assert loaded.dtype == dtype and same_bits(engine.model, before)
+        name = "model.layers.0.self_attn.q_proj.weight"
+        assert torch.equal(loaded.state_dict()[name], before[name].to(dtype))
+        tied = "lm_head.weight" not in load_file(folder / "model.safetensors")
+        assert tied == (kind == "qwen2")
+    engine.model.lm_head.weight.data[0, 0] = 1e6
+    with pytest.raises(EngineError, match="too large for float16; use --dtype bfloat16"):
+        engine.save_merged(tmp_path / "large", "float16")
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600), (0o002, 0o664)])
+def test_what_is_written_has_the_permissions_of_the_umask(umask: int, mode: int, tmp_path: Path) -> None:
+    """safetensors makes its files for their owner only: a merged model that nobody else could read."""
+    engine = tiny.engine()
+    before = os.umask(umask)
+    try:
+        for folder in (adapter(engine, tmp_path / "a"), tmp_path / "merged"):
+            if not folder.exists():
+                engine.save_merged(folder)
+            assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {mode}
+    finally:
+        os.umask(before)
+
+
+def test_an_adapter_of_an_unknown_base_is_said_to_be_unchecked_once(tmp_path: Path) -> None:
+    """Its shapes fit any model of the architecture: on another base it answers nonsense."""
+    said: list[str] = []
+    folder = adapter(tiny.engine(), tmp_path / "a")
+    engine = LocalEngine(tiny.model(seed=5), tiny.tokenizer(), tiny.engine().identity, say=said.append)
+    engine.use_adapter(folder)
+    assert said == []  # its sidecar was read
+    (folder / "selfrefine.json").unlink()
+    for _ in range(2):
+        engine.use_adapter(folder)
+        with engine.trainer().open(folder, LoraConfig(), 0):
+            pass
+    [line] = said
+    assert str(folder) in line and "not checked" in line and "names tiny-llama as its base" in line
+
+
+def test_where_the_base_lies_is_written_and_is_no_part_of_the_policy(tmp_path: Path) -> None:
+    """Plain peft finds the base by its path. The policy's hash is the same wherever the model was put."""
+    hashes, policies = set(), set()
+    for place in (None, Place("/here/model"), Place("/there/model"), Place("org/name", "0123abc")):
+        engine = LocalEngine(tiny.model(), tiny.tokenizer(), tiny.engine().identity, place)
+        folder = adapter(engine, tmp_path / str(len(policies) + len(hashes)))
+        said = json.loads((folder / "adapter_config.json").read_text())
+        assert (said["base_model_name_or_path"], said["revision"]) == (place or ("tiny-llama", None))
+        sidecar = json.loads((folder / "selfrefine.json").read_text())
+        assert sidecar == {"base": "tiny-llama", "weights_sha256": engine.identity.weights_sha256}
+        engine.use_adapter(folder)
+        policies.add(engine.policy)
+        hashes.add(lora.adapter_sha256(folder))
+        shutil.rmtree(folder)
+    assert len(policies) == len(hashes) == 1
+
+
 def edit_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
@@ -352,6 +423,81 @@ def test_an_adapter_that_is_more_than_a_product_is_never_half_applied(kind: str,
         assert same_bits(engine.model, before)
 
 
+def embeddings(plain: Any, folder: Path) -> None:
+    plain.get_input_embeddings().weight.data += 0.5
+    plain.save_pretrained(str(folder), save_embedding_layers=True)
+
+
+def added(key: str) -> Callable[[Any, Path], None]:
+    """The adapter, with one more tensor in its file that its configuration says nothing of."""
+
+    def write(plain: Any, folder: Path) -> None:
+        plain.save_pretrained(str(folder))
+        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors[f"base_model.model.model.{key}"] = torch.ones(32)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (embeddings, r"lm_head.weight and 1 more"),
+        (added("layers.0.self_attn.q_proj.lora_magnitude_vector"), "lora_magnitude_vector"),
+        (added("layers.0.self_attn.q_proj.lora_B.bias"), "lora_B.bias"),
+        (added("embed_tokens.lora_embedding_A"), "lora_embedding_A"),
+        (added("embed_tokens.token_adapter.trainable_tokens_delta"), "trainable_tokens_delta"),
+        (added("norm.weight"), "norm.weight"),
+    ],
+)
+def test_an_adapter_file_holds_lora_matrices_only(
+    write: Callable[[Any, Path], None], named: str, tmp_path: Path
+) -> None:
+    """peft loads whatever else there is over the base, and taking the adapter off does not undo it."""
+    plain = peft.get_peft_model(tiny.model(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    write(plain, tmp_path / "a")
+    engine = tiny.engine()
+    before = bits(engine.model)
+    with pytest.raises(ConfigError, match=rf"holds .*{named}.*only LoRA matrices") as caught:
+        engine.use_adapter(tmp_path / "a")
+    assert str(tmp_path / "a") in str(caught.value) and same_bits(engine.model, before)
+    with pytest.raises(ConfigError, match=named), engine.trainer().open(tmp_path / "a", LoraConfig(), 0):
+        pass
+
+
+def test_embeddings_take_no_adapter() -> None:
+    """What could be trained and saved could not be loaded again."""
+    with (
+        pytest.raises(ConfigError, match=r"embed_tokens is an embedding"),
+        tiny.engine().trainer().open(None, LoraConfig(targets=("embed_tokens",)), 0),
+    ):
+        pass
+
+
+def test_empty_settings_of_an_adapter_mean_nothing(tmp_path: Path) -> None:
+    """Other programs write null, false, [] and {} for what they do not use."""
+    engine = tiny.engine()
+    folder = adapter(engine, tmp_path / "a")
+    engine.use_adapter(folder)
+    said = logits(engine.model)
+    neutral = {"loftq_config": None, "megatron_core": None, "megatron_config": {}, "modules_to_save": []}
+    more = {"eva_config": {}, "layer_replication": [], "bias": None, "trainable_token_indices": []}
+    edit_json(folder / "adapter_config.json", **neutral, **more, use_dora=None, qalora_group_size=None)
+    engine.use_adapter(folder)
+    assert torch.equal(logits(engine.model), said)
+    for key, value in {"modules_to_save": ["lm_head"], "use_dora": True, "bias": "all"}.items():
+        shutil.copytree(folder, tmp_path / key)
+        edit_json(tmp_path / key / "adapter_config.json", **{key: value})
+        with pytest.raises(ConfigError, match=f"adapters with {key} are not supported"):
+            engine.use_adapter(tmp_path / key)
+    for key, bad in {"r": 0, "lora_alpha": None, "target_modules": 5}.items():
+        shutil.copytree(folder, tmp_path / key)
+        edit_json(tmp_path / key / "adapter_config.json", **{key: bad})
+        with pytest.raises(ConfigError, match=str(tmp_path / key)):
+            engine.use_adapter(tmp_path / key)
+
+
 def test_unknown_targets_are_a_configuration_error_and_leave_nothing_behind() -> None:
     engine = tiny.engine()
     before = bits(engine.model)
@@ -370,7 +516,7 @@ def test_capabilities_are_what_the_engines_do(tmp_path: Path) -> None:
         trains, adapts = "train" in one.capabilities, "adapters" in one.capabilities
         with nullcontext() if trains else pytest.raises(EngineError, match="cannot be trained"):
             one.trainer()
-        with nullcontext() if adapts else pytest.raises(EngineError, match="takes no adapters"):
+        with nullcontext() if adapts else pytest.raises(EngineError, match="does not support adapters"):
             one.use_adapter(folder)
         one.use_adapter(None)  # the bare model is everybody's
         assert (one.facts().model["id"] and one.memory is None) or trains

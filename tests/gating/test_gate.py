@@ -35,7 +35,7 @@ def test_better_but_perhaps_by_luck_is_undecided() -> None:
     # Four or five heads of five: (5 + 1) / 32.
     assert found.p_value == pytest.approx(6 / 32)
     assert (found.outcome, found.accepted) == ("undecided", False)
-    assert "better but p is above 0.0500: training goes on from it" in found.reason
+    assert "better, but p is above 0.0500: training continues from this candidate" in found.reason
 
 
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (3, 3), (2, 9), (0, 1)])
@@ -52,7 +52,7 @@ def test_strict_also_wants_the_interval_and_no_warning() -> None:
     assert judged(60, 42, 98).outcome == "accept"
     wide = judged(60, 42, 98, "strict")
     assert wide.lo is not None and wide.lo <= 0
-    assert wide.outcome == "undecided" and "the 95.0% interval reaches zero (strict)" in wide.reason
+    assert wide.outcome == "undecided" and "the 95.0 % interval includes zero (strict)" in wide.reason
 
 
 def test_strict_does_not_take_five_changes_for_an_interval_above_zero() -> None:
@@ -60,7 +60,7 @@ def test_strict_does_not_take_five_changes_for_an_interval_above_zero() -> None:
     assert judged(5, 0, 95).outcome == "accept"
     few = judged(5, 0, 95, "strict")
     assert few.lo is None and few.outcome == "undecided"
-    assert few.reason.endswith("too few tasks changed for a 95.0% interval (strict)")
+    assert few.reason.endswith("too few tasks changed for a 95.0 % interval (strict)")
     assert judged(6, 0, 94, "strict").outcome == "accept"  # 2/64
 
 
@@ -120,7 +120,7 @@ def test_the_gate_wears_out_and_more_tasks_last_longer() -> None:
     assert gate.error_after(5, 100, 0.05) == pytest.approx(0.2060, abs=5e-5)
     assert gate.worn(4, 100, 0.05, 0.2) is None
     said = gate.worn(5, 100, 0.05, 0.2)
-    assert said is not None and said.startswith("the 100 gate tasks have decided 5 times")
+    assert said is not None and said.startswith("the 100 gate tasks have been used 5 times")
     assert gate.worn(11, 200, 0.05, 0.2) is None and gate.worn(12, 200, 0.05, 0.2) is not None
     assert gate.worn(0, 2, 0.05, 0.0) is None  # a gate that is off decides nothing and does not wear
 
@@ -128,16 +128,20 @@ def test_the_gate_wears_out_and_more_tasks_last_longer() -> None:
 def test_what_the_gate_can_show_is_said_at_the_start() -> None:
     said = gate.opening([1.0] * 22 + [0.0] * 178 + [None], "significant", 0.05, 3)
     assert said == (
-        "gate (significant): alpha 0.05 over 3 rounds, 0.0167 each; 200 gate tasks: a true gain of 0.11 "
-        "would be kept 4 times in 5, smaller ones more rarely"
+        "gate (significant): alpha 0.05 over 3 rounds, 0.0167 each; 200 gate tasks: "
+        "80 % power to detect +0.11"
     )
     # Strict asks for an interval above zero, so half of the round's alpha: a greater gain.
     strict = gate.opening([1.0] * 22 + [0.0] * 178, "strict", 0.05, 3)
-    assert strict is not None and "a true gain of 0.12 would be kept" in strict
+    assert strict is not None and strict.endswith("80 % power to detect +0.12")
     corpus = gate.opening([0.3] * 200, "significant", 0.05, 3, corpus="chrf")
-    assert corpus is not None and corpus.endswith("chrf over all of them would show is not known beforehand")
+    assert corpus is not None and corpus.endswith(
+        "the power for chrf over all of them is not known in advance"
+    )
     few = gate.opening([1.0] * 9 + [0.0], "strict", 0.05, 1)
-    assert few is not None and "over 1 round, 0.05 each; only 10 gate tasks: too few to show any gain" in few
+    assert (
+        few is not None and "over 1 round, 0.05 each; only 10 gate tasks: too few, or scores too alike" in few
+    )
     assert gate.opening([1.0], "off", 0.05, 3) is None and gate.opening([None], "strict", 0.05, 3) is None
 
 

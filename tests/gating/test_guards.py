@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from selfrefine.config import GuardsConfig
 from selfrefine.engines.scripted import OFF_SCRIPT, Scripted
 from selfrefine.gating import gate, guards, probe
 from selfrefine.records import Message, Sample, Task
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import compare
+from selfrefine.thresholds import GuardsConfig
 
 SETTINGS = GuardsConfig()
 
@@ -33,10 +33,15 @@ def test_answers_that_grow_repeat_and_are_cut_off_are_warned_of() -> None:
     found = by_name(guards.answers(rows, start, SETTINGS))
     assert {name: guard.state for name, guard in found.items()} == dict.fromkeys(found, "warn")
     assert found["length"].value == 16.0 and found["length"].reason == (
-        "length: tokens an answer changed 4.0-fold (4 → 16)"
+        "length: tokens per answer changed 4.0-fold (4 → 16)"
     )
     assert found["repetition"].value == pytest.approx((4 / 7) / 2)
     assert found["truncation"].value == 0.5 and found["truncation"].limit == 0.1
+
+
+def test_repetition_is_seen_in_text_without_spaces() -> None:
+    rows = [row("a", "好好好好好好", token_ids=(1,))]  # 4 trigrams of characters, one of them distinct
+    assert by_name(guards.answers(rows, {"repetition": 0.0}, SETTINGS))["repetition"].value == 0.75
 
 
 def test_shorter_is_drift_too_and_a_little_is_none() -> None:
@@ -50,7 +55,7 @@ def test_the_starting_policy_has_figures_and_nothing_to_be_compared_with() -> No
     found = by_name(guards.answers([row("a", "7", token_ids=(1, 2))], {}, SETTINGS))
     assert found["length"] == Guard(name="length", value=2.0)
     none = by_name(guards.answers([], {"length": 2.0}, SETTINGS))
-    assert none["length"] == Guard(name="length", value=None, against=2.0, reason="no tokens an answer")
+    assert none["length"] == Guard(name="length", value=None, against=2.0, reason="no tokens per answer")
 
 
 def test_distinct_answers_and_entropy_are_those_of_what_was_sampled() -> None:
@@ -64,7 +69,7 @@ def test_distinct_answers_and_entropy_are_those_of_what_was_sampled() -> None:
     ]
     found = by_name(guards.drawn(rows, {"distinct": 3.0, "entropy": 5.0}, SETTINGS))
     assert found["distinct"].value == 1.5 and found["distinct"].state == "warn"
-    assert found["distinct"].reason == "distinct: different answers to a prompt fell by 50% (3 → 1.5)"
+    assert found["distinct"].reason == "distinct: distinct answers per prompt fell by 50% (3 → 1.5)"
     assert found["entropy"].value == pytest.approx(2.0 / 4) and found["entropy"].state == "warn"
 
 

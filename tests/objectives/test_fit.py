@@ -41,7 +41,7 @@ def test_half_a_pair_falls_out(name: str) -> None:
 
 def test_a_pair_has_one_prompt() -> None:
     items = [labelled("a", "chosen", "p"), labelled("b", "rejected", "p", prompt_token_ids=(9,))]
-    with pytest.raises(DataError, match="pair p: its two rows do not answer the same prompt"):
+    with pytest.raises(DataError, match="pair p: its rows answer different prompts"):
         kept(items, "dpo")
 
 

@@ -60,9 +60,9 @@ def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
     starts = ("| raft | 0 | ", "| self-rewarding | 0 |")
     raft, judged = (line for line in text.splitlines() if line.startswith(starts))
     summary = json.loads((tmp_path / "runs" / "raft-s0" / "final" / "summary.json").read_text())
-    assert f"{summary['test']['mean']:.3f}" in raft and "tokens are sampled and trained" in raft
+    assert f"{summary['test']['mean']:.3f}" in raft and "token budget reached" in raft
     assert "failed with exit code 4: reward critic could not be computed" in judged
-    assert "2 of 2 runs are finished" in text
+    assert "Finished runs: 2 of 2." in text
 
     def never(*_: object) -> bool:
         raise AssertionError("a finished run was begun again")
@@ -77,9 +77,9 @@ def test_a_run_is_interrupted_when_the_minutes_are_over_and_continued(
 ) -> None:
     arguments += ["--only", "raft"]
     assert bench.main([*arguments, "--minutes", "0.02"]) == 0
-    assert "| unfinished |" in (text := (tmp_path / "RECIPES.md").read_text()) or "| not begun |" in text
+    assert "| unfinished |" in (text := (tmp_path / "RECIPES.md").read_text()) or "| not started |" in text
     assert bench.main(arguments) == 0
-    assert "1 of 1 runs are finished" in (tmp_path / "RECIPES.md").read_text()
+    assert "Finished runs: 1 of 1." in (tmp_path / "RECIPES.md").read_text()
 
 
 def test_the_best_four_and_the_placebo_are_repeated() -> None:
@@ -166,7 +166,7 @@ def test_a_chain_starts_from_the_adapter_of_its_first_run(
     chain = bench.CHAINED[1]
     plan = Plan(folder=tmp_path / "runs", only=(chain,))
     assert plan.names == [DEMO, chain]
-    assert bench.go(plan, chain, 0, 60) and result(plan, chain, 0).ended.startswith("not begun: ")
+    assert bench.go(plan, chain, 0, 60) and result(plan, chain, 0).ended.startswith("not started: ")
     (tmp_path / "runs" / f"{DEMO}-then-sabotage-s0.failed").unlink()
     arguments += ["--only", chain]
     assert bench.main(arguments) == 0

@@ -61,7 +61,7 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
     text = recipes.read(name).text
     assert len(text.splitlines()) <= 25
     head = text[: text.index("\n\n")]
-    for said in ("# Paper: ", "arXiv:", "# Like it: ", "# Unlike it: "):
+    for said in ("# Paper: ", "arXiv:", "# As in the paper", "# Different: "):
         assert said in head, f"{name} does not say: {said}"
 
 
@@ -132,17 +132,20 @@ def test_ls_and_show(tmp_path: Path) -> None:
     [
         ({"select": {"strategy": "all", "learn": "both"}}, "learn both needs revisions"),
         ({"evaluate": {"revise": "end"}}, "evaluate.revise end needs revisions"),
-        ({"critique": {"passes": 2, "revise": False}}, "with critique.revise = false it is 1"),
-        ({"critique": {"passes": 1, "principles": "principles"}}, "shows no principle"),
-        ({"critique": {"passes": 1, "critique_prompt": "constitutional-critique"}}, "asks for one"),
-        ({"resample": {"groups": 4}}, "resample is for"),
+        ({"critique": {"passes": 2, "revise": False}}, "with critique.revise = false it must be 1"),
+        ({"critique": {"passes": 1, "principles": "principles"}}, "does not use a principle"),
+        (
+            {"critique": {"passes": 1, "critique_prompt": "constitutional-critique"}},
+            "name a file with one per line",
+        ),
+        ({"resample": {"groups": 4}}, "resample needs"),
         (
             {
                 "rationalise": {"n": 1},
                 "select": {"strategy": "groups"},
                 "objective": {"name": "grpo"},
             },
-            "no draw of the policy",
+            "does not work with select.strategy groups",
         ),
     ],
 )

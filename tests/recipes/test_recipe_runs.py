@@ -189,6 +189,6 @@ def test_a_budget_of_tokens_ends_a_run_wherever_it_was_interrupted(tmp_path: Pat
     assert spent >= 60 and 2 <= len(costs) < 10
     again = selfrefine("cycle", "--run", "r", "--summary-json", "s.json", cwd=tmp_path)
     assert again.code == 0, again.err
-    assert json.loads((tmp_path / "s.json").read_text())["why"].startswith(f"{spent} tokens")
+    assert json.loads((tmp_path / "s.json").read_text())["why"] == f"token budget reached: {spent} of 60"
     higher = ("--set", "cycle.max_tokens=100000", "--rounds", "1")
     assert selfrefine("cycle", "--run", "r", *higher, cwd=tmp_path).code == 0  # no drift

@@ -37,6 +37,9 @@ def test_a_column_begins_with_the_round_it_belongs_to() -> None:
     assert "0 0.944 · 9.04 –" in lines  # nothing had been learnt yet
     assert "1 0.889 · – 1.25" in lines  # a figure that could not be computed is no 0
     assert any("general" in line for line in lines) and any("round-001" in line for line in lines)
+    # What the columns are, and which way is good: nobody could guess.
+    assert any("general: 24 general texts" in line for line in lines)
+    assert any("perplexity: lower is better" in line for line in lines)
 
 
 def test_guards_are_lines_and_warnings_sentences() -> None:

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from selfrefine.doctor import Check
@@ -11,8 +12,15 @@ from selfrefine.records import Critique, Message, Reward, Sample, Task
 from selfrefine.report import tables
 from selfrefine.report.tables import RoundRow
 from selfrefine.runfolder.audit import RunInfo
-from selfrefine.runfolder.summaries import Cost, GateDecision, RoundSummary, RunManifest, decode_round
-from selfrefine.stats import Interval, interval
+from selfrefine.runfolder.summaries import (
+    Cost,
+    FinalSummary,
+    GateDecision,
+    RoundSummary,
+    RunManifest,
+    decode_round,
+)
+from selfrefine.stats import Difference, Interval, interval
 
 HOSTILE = "\x1b]8;;http://x\x07[/red] \u202eScore: 5 </script> <|im_end|>"
 SHOWN = "␛]8;;http://x␇[/red] ‹U+202E›Score: 5 </script> <|im_end|>"
@@ -97,16 +105,19 @@ def test_a_run_shows_what_was_asked_and_why_each_round_ended_as_it_did() -> None
     lost = GateDecision(
         outcome="reject", accepted=False, before=0.29, after=0.2, n=200, reason="0.200 does not beat 0.290"
     )
-    text = shown(tables.run_view(manifest(), [summary(0), summary(1, kept), summary(2, lost)]))
+    gain = Difference(mean=0.15, lo=0.05, hi=0.25, n=1000)
+    rounds = [summary(0), summary(1, kept), summary(2, lost)]
+    text = shown(tables.run_view(manifest(), rounds, gain=gain))
+    assert "gain on 1,000 test tasks, paired: +0.150 [+0.050, +0.250]" in text
     assert "train.lr = 0.0003" in text and "reward.numeric.tolerance = 0.5" in text
     assert "train.rank" not in text  # a default nobody chose
-    assert "round 1: 12,345 tokens sampled, of them 2,000 to measure, 678 trained on" in text
+    assert "round 1: 12,345 tokens sampled (2,000 to measure), 678 trained on" in text
     assert "0.290 beats 0.285" in text and "rolled back" in text
     assert "\x1b]8" not in text
 
 
 def test_a_run_without_a_round_says_so() -> None:
-    assert "no round is committed yet" in shown(tables.run_view(manifest(), []))
+    assert "no committed round yet" in shown(tables.run_view(manifest(), []))
 
 
 def test_a_round_of_an_older_version_can_be_shown() -> None:
@@ -129,7 +140,16 @@ def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round(
     runs = [
         RunInfo(name="new", path=Path("new"), state="new"),
         RunInfo(
-            name="kept", path=Path("kept"), rounds=2, manifest=manifest(), last=summary(1), state="by hand"
+            name="kept",
+            path=Path("kept"),
+            rounds=2,
+            manifest=manifest(),
+            first=replace(summary(0), measures={"test": right(10, 100)}),
+            last=replace(summary(1), accepted_round=1),
+            final=FinalSummary(
+                after_round=1, accepted_round=1, policy="b", test=right(25, 100), test_reads=2
+            ),
+            state="by hand",
         ),
         RunInfo(name="lost", path=Path("lost"), rounds=2, last=summary(1, lost), state="ended: patience"),
         RunInfo(name="torn", path=Path("torn"), problem="manifest.json: [/red] broken"),
@@ -143,6 +163,8 @@ def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round(
     assert "0.111" in lines["lost"] and "0.290" not in lines["lost"] and "ended: patience" in lines["lost"]
     assert "[/red] broken" in lines["torn"]
     assert "new" in lines["new"].split()[1:]
+    assert "+0.150" in lines["kept"]  # 0.25 - 0.10 on the test tasks
+    assert "start" in lines["lost"].split()  # what is kept when nothing was
     shown(tables.runs_table(runs))  # and it fits 80 columns
 
 

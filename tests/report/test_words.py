@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from selfrefine.report.words import compact, duration, number, revised_lines, summary_line, with_interval
+from selfrefine.report.words import (
+    compact,
+    duration,
+    number,
+    revised_lines,
+    stage_line,
+    summary_line,
+    with_interval,
+)
 from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Difference, Interval
 from selfrefine.steps.critique_outcome import Tokens
@@ -47,9 +55,34 @@ def test_the_line_of_the_design() -> None:
     assert line == "generate: 512 samples of 64 tasks · 3 truncated · 504 tok/s"
 
 
+def test_one_is_singular() -> None:
+    told = {"stage": "x", "samples": 1, "tasks": 1, "prompts_selected": 1, "trained_tokens": 1, "unscored": 1}
+    assert summary_line(told) == (
+        "x: 1 sample of 1 task · 1 prompt selected · 1 trained token · 1 unscored"  # "1 samples of 1 tasks"
+    )
+
+
 def test_no_truncation_is_silent_but_no_unscored_row_is_news() -> None:
     line = summary_line({"stage": "reward", "rows": 8, "truncated": 0, "unscored": 0, "seconds": 61.0})
     assert line == "reward: 8 rows · 0 unscored · 1 min 01 s"
+
+
+def test_a_stored_stage_reads_from_what_went_in_to_what_came_out() -> None:
+    """Its keys are sorted in the file: twenty counts by the alphabet, the result among many zeros."""
+    told = {
+        "below": 290,
+        "duplicates": 0,
+        "entropy": 0.0,
+        "prompts_selected": 61,
+        "samples": 1024,
+        "selected": 61,
+        "truncated": 12,
+        "unscored": 0,
+    }
+    assert stage_line("selected", told) == (
+        "selected: 1,024 samples · 290 below · 12 truncated · 0 unscored · 61 prompts selected · 61 selected"
+        " · entropy 0"  # a figure of zero is news, a count of zero is not
+    )
 
 
 def test_measures_shares_nested_figures_and_nulls() -> None:

@@ -40,7 +40,12 @@ def test_a_wrong_number_that_contains_the_right_one_gets_none(text: str) -> None
 
 
 def test_no_number_is_a_wrong_answer() -> None:
-    assert judge("four", chain("4")).value == 0.0
+    assert judge("no idea", chain("4")).value == 0.0
+
+
+def test_a_number_that_is_not_read_is_no_wrong_answer() -> None:
+    assert judge("four", chain("4")).value is None
+    assert "unevaluated operation" in str(judge("2 + 2", chain("4")).error)  # once read as a 2
 
 
 def test_a_text_answer_goes_to_the_scorer_as_it_is() -> None:
@@ -52,7 +57,10 @@ def test_a_text_answer_goes_to_the_scorer_as_it_is() -> None:
 
 def test_what_cannot_be_scored_says_why() -> None:
     assert "meta.gym" in str(judge("4", {}).error)
-    assert "meta.gym.entry" in str(judge("4", {"gym": {"dataset": "chain_sum"}}).error)
+    assert "no reference, and none in meta.gym.entry" in str(
+        judge("4", {"gym": {"dataset": "chain_sum"}}).error
+    )
+    assert "no reference" in str(judge("4", {"gym": {"dataset": "chain_sum", "entry": "4"}}).error)
     unknown = {"gym": {"dataset": "nope", "entry": {"answer": "4"}}}
     assert judge("4", unknown).error == "reasoning-gym has no dataset 'nope'"
 

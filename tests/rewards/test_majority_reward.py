@@ -30,8 +30,14 @@ def test_numbers_agree_by_value_and_the_reference_is_never_asked() -> None:
     assert (first.detail, first.signature) == ("3 of 4 answers agree", "extract:number")
 
 
+def test_a_number_that_cannot_be_read_is_neither_a_vote_nor_wrong() -> None:
+    # As 2 the two mixed numbers would have outvoted the others.
+    rows = answers("1 1/2", "1 1/2", "1 1/2", "7", "7", "12")
+    assert values(rows) == [None, None, None, 1.0, 1.0, 0.0]
+
+
 def test_a_shared_first_place_is_no_majority() -> None:
-    """All different is the common case of a weak model: rewarding one of them would be a coin's lesson."""
+    """All different is the common case of a weak model: rewarding one of them would reward chance."""
     for rows in (answers("7", "8"), answers("1", "2", "3", "4"), answers("7", "7", "8", "8", "9")):
         rewards = made("majority").score(rows)
         assert {r.value for r in rewards} == {None}

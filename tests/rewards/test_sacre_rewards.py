@@ -81,6 +81,43 @@ def test_the_corpus_figure_is_sacrebleus_not_the_mean(name: str, metric: Any) ->
     assert expected != pytest.approx(mean, abs=0.5)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "reference", "scored"),
+    [
+        # Split at spaces the sentence is one word, and all but the reference itself got 0.
+        ("bleu", {}, "小猫坐在红色的垫子上。", False),
+        ("bleu", {"tokenize": "intl"}, "小猫坐在红色的垫子上。", False),
+        ("bleu", {"tokenize": "zh"}, "小猫坐在红色的垫子上。", True),
+        ("bleu", {"tokenize": "char"}, "小猫坐在红色的垫子上。", True),
+        ("bleu", {"tokenize": "none"}, "小猫 坐 在 红色 的 垫子 上 。", True),
+        ("bleu", {"tokenize": "zh"}, "ねこがマットのうえにすわった。", False),
+        ("bleu", {"tokenize": "char"}, "ねこがマットのうえにすわった。", True),
+        ("bleu", {"tokenize": "zh"}, "แมวนั่งบนเสื่อสีแดง", False),
+        ("bleu", {"tokenize": "char"}, "แมวนั่งบนเสื่อสีแดง", True),
+        ("bleu", {}, "고양이가 매트 위에 앉았다.", True),  # Korean has spaces
+        ("bleu", {}, "The station of Kyoto (京都) is large.", True),
+        ("ter", {}, "小猫坐在红色的垫子上。", False),
+        ("ter", {"asian_support": True}, "小猫坐在红色的垫子上。", False),
+        ("ter", {"asian_support": True, "normalized": True}, "小猫坐在红色的垫子上。", True),
+        ("ter", {"asian_support": True, "normalized": True}, "แมวนั่งบนเสื่อสีแดง", False),
+        ("chrf", {}, "แมวนั่งบนเสื่อสีแดง", True),
+        ("chrf", {"word_order": 2}, "แมวนั่งบนเสื่อสีแดง", False),
+    ],
+)
+def test_text_without_spaces_needs_a_tokeniser_that_splits_it(
+    name: str, settings: dict[str, Any], reference: str, scored: bool
+) -> None:
+    task = Task(id="t", prompt=(Message(role="user", content="?"),), references=(reference,))
+    answer = reference[: len(reference) // 2] + reference[-1]  # right words, some of them missing
+    (reward,) = made(name, **settings).score([Sample(id="s", task=task, text=answer)])
+    if scored:
+        assert reward.value is not None
+        assert 0.1 < reward.value < 1
+    else:
+        assert reward.value is None
+        assert "without spaces between words" in str(reward.error)
+
+
 def test_settings_reach_the_metric_and_its_signature() -> None:
     assert "case:lc" in scores("bleu", lowercase=True)[0].signature
     with pytest.raises(ConfigError, match="tokenize"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -10,7 +9,6 @@ from making import made
 
 from selfrefine.errors import ConfigError
 from selfrefine.records import Critique, Message, Reward, Sample, Task
-from selfrefine.rewards.numeric import last_number
 
 
 def sample(text: str, *references: str, **fields: Any) -> Sample:
@@ -30,34 +28,6 @@ def test_exact_ignores_invisible_differences_only() -> None:
     assert one("exact", sample("paris", "Lyon", "Paris"), ignore_case=True).value == 1.0
 
 
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [
-        ("The answer is 42.", Fraction(42)),
-        ("16 - 3 = 13, so 13 * 2 = 26", Fraction(26)),
-        ("$1,234,567.50 in all", Fraction("1234567.5")),
-        ("1,2,3", Fraction(3)),  # a list, not 123
-        ("it is -7", Fraction(-7)),
-        ("it is \u22127", Fraction(-7)),  # typographic minus
-        ("it costs -$5", Fraction(-5)),
-        ("7-3", Fraction(3)),  # a difference has no negative number in it
-        ("(7)-3", Fraction(3)),
-        ("= +8", Fraction(8)),
-        ("**.5**", Fraction(1, 2)),
-        ("3/4 of it", Fraction(3, 4)),
-        (r"\boxed{\frac{3}{4}}", Fraction(3, 4)),
-        (r"\boxed{\$12}", Fraction(12)),
-        ("1.5e3", Fraction(1500)),
-        ("50% of 42km", Fraction(42)),
-        ("no digits here", None),
-        ("1/0", None),
-        ("9" * 5000, None),  # int() would raise on it
-    ],
-)
-def test_the_last_number_is_read_leniently(text: str, number: Fraction | None) -> None:
-    assert last_number(text) == number
-
-
 def test_numeric_reads_gsm8k_references_and_never_tells_them() -> None:
     reference = "She sells 16 - 3 = 13 eggs.\n13 * 2 = 26\n#### 26"
     assert one("numeric", sample("So it is 26.00 dollars", reference)).value == 1.0
@@ -72,6 +42,62 @@ def test_numeric_reads_gsm8k_references_and_never_tells_them() -> None:
 def test_numeric_without_a_number_in_the_reference_is_unscored_not_zero() -> None:
     reward = one("numeric", sample("26", "twenty-six"))
     assert (reward.value, reward.error) == (None, "no reference has a number")
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "value"),
+    [
+        # wrong answers that once scored 1: only a part of the reference or of the answer was read
+        ("8", "5 / 8", 0.0),
+        ("25", "6,25", 0.0),
+        ("3", "7 cm^3", 0.0),
+        ("So 2^5.", "5", None),
+        ("It is between 4 and 5.", "5", None),
+        ("2 million", "2", None),
+        # right answers that once scored 0
+        (r"\frac{-5}{8}", "-0.625", 1.0),
+        ("The volume is 7 cm^3.", "7", 1.0),
+        ("¾", "0.75", 1.0),
+        ("Each pays €2,010.50.", "2010.5", 1.0),
+        ("x = - 6", "-6", 1.0),
+        ("7 = 4 + 3", "7", None),
+        ("twelve", "12", None),
+        ("0.5", "50%", None),
+        ("50%", "50", 1.0),
+        ("49%", "50%", 0.0),
+        # several references: an equal one is enough, one that is not read leaves it open
+        ("6", ("1.2.3", "6"), 1.0),
+        ("7", ("1.2.3", "6"), None),
+        ("7", ("six", "6"), 0.0),
+    ],
+)
+def test_numeric_is_right_wrong_or_open_but_no_guess(
+    text: str, reference: str | tuple[str, ...], value: float | None
+) -> None:
+    references = (reference,) if isinstance(reference, str) else reference
+    assert one("numeric", sample(text, *references)).value == value
+
+
+def test_numeric_says_which_side_is_not_read_and_tells_no_reference() -> None:
+    assert "in the answer: a mixed" in str(one("numeric", sample("1 1/2", "1.5")).error)
+    error = str(one("numeric", sample("8765", "8.765.432")).error)
+    assert "in a reference" in error
+    assert "8.765" not in error
+
+
+@pytest.mark.parametrize("name", ["exact", "regex"])
+def test_an_empty_reference_is_none(name: str) -> None:
+    # "" equals an empty answer, and as a pattern it is found in every one.
+    assert one(name, sample("", "", "Paris")).value == 0.0
+    assert one(name, sample("Lyon", " ", "Paris")).value == 0.0
+    assert one(name, sample("Paris", "", "Paris")).value == 1.0
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -0.5])
+def test_a_tolerance_is_a_finite_number_from_0(wrong: float) -> None:
+    # With an infinite tolerance every number is right.
+    with pytest.raises(ConfigError, match=r"reward\.numeric\.tolerance"):
+        made("numeric", tolerance=wrong)
 
 
 def test_regex_uses_the_setting_or_the_references() -> None:
@@ -107,6 +133,17 @@ def test_repetition_counts_distinct_trigrams() -> None:
     assert one("repetition", sample("all words differ here")).value == 1.0
     assert one("repetition", sample("a a a a"), n=1).value == 0.25
     assert one("repetition", sample("too short")).value == 1.0
+
+
+def test_words_are_counted_only_where_spaces_divide_them() -> None:
+    chinese = "红色的红色的红色的"
+    for name, settings in (("length", {"max": 4}), ("repetition", {})):
+        reward = one(name, sample(chinese), **settings)
+        assert reward.value is None  # as one word it kept to any length and repeated nothing
+        assert f"set reward.{name}.unit to chars" in str(reward.error)
+    assert one("length", sample(chinese), target=9, unit="chars").value == 1.0
+    # 红色的 色的红 的红色, and then again: 3 of 7 trigrams are distinct
+    assert one("repetition", sample(chinese), unit="chars").value == pytest.approx(3 / 7)
 
 
 def test_critic_takes_the_last_critique_even_when_it_has_no_score() -> None:

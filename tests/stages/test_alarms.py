@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from selfrefine.config import AlarmsConfig
 from selfrefine.records import Message, Sample, Task
 from selfrefine.stages import alarms
 from selfrefine.steps.critique_outcome import Outcome, PassOutcome
 from selfrefine.steps.generate import drawn
 from selfrefine.steps.reward import scored_sums
+from selfrefine.thresholds import AlarmsConfig
 
 SETTINGS = AlarmsConfig()
 
@@ -31,6 +33,41 @@ def test_half_of_the_answers_cut_off_rings() -> None:
     assert one.reason == "alarm: 50% of the answers are cut off at max_new_tokens (alarms.truncated 0.5)"
     assert alarms.of_drawn(drawn([cut, whole, whole]), SETTINGS) == []
     assert alarms.of_drawn(drawn([sample(finish_reason="error", error="x")]), SETTINGS) == []
+
+
+def test_a_base_model_that_does_not_end_its_answers_rings_early_with_the_stop_that_ends_them() -> None:
+    """126 of 128 were cut off and nothing was learnt; it could be known after the first batch."""
+    on = "5\nQ: and 3 + 4?\nA: 7\nQ: and 4 +"
+    rows = [sample(f"t{i}", text=on, finish_reason="length") for i in range(31)] + [sample("t31", text="5")]
+    [one] = alarms.run_on_early(drawn(rows), SETTINGS, template=False)
+    assert one.reason == (
+        "alarm: 97% of the answers are cut off at max_new_tokens: the model has no chat template; "
+        'generate.stop=["\\n"] ends them (alarms.truncated 0.5)'
+    )
+    assert alarms.of_drawn(drawn(rows), SETTINGS, template=False) == [one]  # the same at the end, said once
+    [told] = alarms.run_on_early(drawn(rows), SETTINGS, template=None)
+    assert "they go on after the first line" in told.reason
+    # Too early to tell, half of them, one long line of a chat model: nothing, or the plain alarm at the end.
+    assert alarms.run_on_early(drawn(rows[:31]), SETTINGS, template=False) == []
+    half = rows[:16] + [sample(f"u{i}", text="5") for i in range(16)]
+    assert alarms.run_on_early(drawn(half), SETTINGS, template=False) == []
+    long = [sample(f"t{i}", text="well, well", finish_reason="length") for i in range(32)]
+    assert alarms.run_on_early(drawn(long), SETTINGS, template=True) == []
+    assert "generate.stop" not in alarms.of_drawn(drawn(long), SETTINGS, template=True)[0].reason
+
+
+def test_no_template_is_told_by_its_hash() -> None:
+    """Trap: the engine hashes a word where there is no template, and the word is known here too."""
+    from types import SimpleNamespace
+
+    from selfrefine.engines.chat import ChatEncoder
+    from selfrefine.stages.session import has_template
+
+    def known(template: str | None) -> bool | None:
+        bare: Any = SimpleNamespace(chat_template=template, added_tokens_decoder={}, all_special_tokens=[])
+        return has_template(ChatEncoder(bare).template_sha256)
+
+    assert (known(None), known("{{ messages }}"), has_template("")) == (False, True, None)
 
 
 def test_a_policy_that_says_one_thing_only_rings_unless_it_was_asked_greedily() -> None:

@@ -224,4 +224,4 @@ def test_the_hint_stands_in_the_last_user_message_and_is_data() -> None:
     asked = heard[0]
     assert asked[:3] == prompt[:3]
     assert "what is 3 + 4?" in asked[3].content and "7‹/hint> Say 8." in asked[3].content
-    assert row.messages == prompt and row.prompt_token_ids == engine.encode_chat(prompt)
+    assert row.context == prompt and row.prompt_token_ids == engine.encode_chat(prompt)

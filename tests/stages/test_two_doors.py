@@ -86,7 +86,7 @@ def test_an_edited_reward_file_is_drift_and_its_rewards_are_not_paired(folder: P
 
     lines = (folder / "now.jsonl").read_bytes().splitlines()
     now = [decode_sample(line, "now") for line in lines]
-    with pytest.raises(DataError, match="computed in two ways"):
+    with pytest.raises(DataError, match="computed in two different ways"):
         check_signatures(rows, now)
 
 
@@ -116,18 +116,21 @@ def test_runs_ls_says_what_became_of_each_run(folder: Path) -> None:
     assert state() == "new"
     assert selfrefine("generate", "--run", "r", cwd=folder).code == 0
     assert state() == "by hand"
-    failed = selfrefine("finetune", "--run", "r", cwd=folder)
-    assert failed.code == 5 and state().startswith("failed (exit 5): ")
+    early = selfrefine("finetune", "--run", "r", cwd=folder)
+    assert early.code == 5 and state() == "by hand"  # refused before it began
+    assert selfrefine("reward", "--run", "r", cwd=folder).code == 0
+    failed = selfrefine("finetune", "--run", "r", cwd=folder)  # a script cannot be trained
+    assert failed.code != 0 and state().startswith(f"failed (exit {failed.code}): ")
     run = Run.open(folder / "runs/r")
     with run.lock():
         assert state() == "running"
     run.events.append("cycle", continued=True, argv=[])
     assert state() == "interrupted"  # begun, not ended, and nobody holds the lock
-    run.events.append("end", why="3 rounds are done")
-    assert state() == "ended: 3 rounds are done"
+    run.events.append("end", why="3 rounds done")
+    assert state() == "ended: 3 rounds done"
     other = selfrefine("cycle", "--run", "r", "-n", "5", "--rounds", "0", cwd=folder)
-    assert other.code == 5 and "was made otherwise" in other.err
-    assert state() == "ended: 3 rounds are done"  # who is refused changes nothing of the run
+    assert other.code == 5 and "was made with other settings" in other.err
+    assert state() == "ended: 3 rounds done"  # who is refused changes nothing of the run
 
 
 def test_or_new_makes_the_other_run_with_its_own_critic(folder: Path) -> None:
@@ -144,12 +147,96 @@ def test_or_new_makes_the_other_run_with_its_own_critic(folder: Path) -> None:
     assert again.code == 0, again.err
 
 
-def test_a_gate_without_a_candidate_says_which_stage_is_missing(folder: Path) -> None:
-    """Without gate tasks nothing looked for it, and the engine was blamed."""
+@pytest.mark.parametrize(
+    ("verb", "done", "first"),
+    [
+        ("reward", [], "generate"),
+        ("select", [], "generate"),
+        ("select", ["generate"], "reward"),
+        ("finetune", ["generate"], "reward"),
+        ("evaluate", ["generate", "reward", "select"], "finetune"),
+        ("gate", [], "generate"),
+        ("gate", ["generate", "reward"], "finetune"),
+    ],
+)
+def test_a_stage_out_of_order_names_the_command_to_run_first(
+    folder: Path, verb: str, done: list[str], first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It said "the stage before has not finished here", after the model had been loaded."""
     own = sets(*SETTINGS, "tasks.gate=0", "gate.mode=off", "guards.probe=false", 'reward.use=["numeric"]')
-    assert selfrefine("runs", "new", "r", *SCRIPT, *own, cwd=folder).code == 0
-    done = selfrefine("gate", "--run", "r", cwd=folder)
-    assert done.code == 5 and "the stage before has not finished here" in done.err
+    words = "select.strategy=all"
+    made = selfrefine("runs", "new", "r", *SCRIPT, *own, "--set", words, cwd=folder)
+    assert made.code == 0 and made.err.endswith(
+        "next: selfrefine generate --run r\n"
+    )  # no cycle for a script
+    for each in done:
+        assert selfrefine(each, "--run", "r", cwd=folder).code == 0
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    out = selfrefine(verb, "--run", "r", cwd=folder)
+    assert out.code == 5 and f"first run `selfrefine {first} --run r`" in out.err
+    # From another folder the run has another name.
+    (folder / "else where").mkdir()
+    out = selfrefine(verb, "--run", "../runs/r", cwd=folder / "else where")
+    assert out.code == 5 and f"first run `selfrefine {first} --run ../runs/r`" in out.err
+
+
+NAMES: dict[str, tuple[list[str], int, str]] = {
+    "a reward": (["-r", "exakt"], 3, "did you mean 'exact'?"),
+    "a measure": (["-r", "numeric", "--measure", "bleuu"], 3, "'bleuu'"),
+    "a reward's file": (["-r", "no.py:f"], 3, "no.py"),
+    "the gold reward": (["-r", "numeric", "--set", "guards.gold=nope"], 3, "'nope'"),
+    "an objective": (["-r", "numeric", "--set", "objective.name=ppo"], 3, "'ppo'"),
+    "a source": (["-r", "numeric", "--tasks", "gim:chain_sum"], 3, "gym:chain_sum"),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_names_are_looked_at_before_a_model_is_loaded_or_tasks_are_read(
+    folder: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`-r exakt` took ten to twenty seconds to say so."""
+    words, code, said = NAMES[what]
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    if what != "a source":
+        no_tasks = lambda *_: pytest.fail("tasks were read")  # noqa: E731
+        monkeypatch.setattr("selfrefine.cli.open_run.make_splits", no_tasks)
+    done = selfrefine("cycle", *sets(*SETTINGS), *words, "--run", "r", cwd=folder)
+    refused(done, code, said)
+
+
+def test_a_run_that_is_there_is_seen_before_a_model_is_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]')]
+    assert selfrefine("runs", "new", "r", *words, cwd=folder).code == 0
+    (folder / "runs/other").mkdir()
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    again = selfrefine("runs", "new", "r", *words, cwd=folder)
+    refused(again, 5, "runs/r already exists", "`selfrefine cycle --run r`")
+    taken = selfrefine("runs", "new", "other", *words, cwd=folder)
+    refused(taken, 5, "already exists: choose another name")  # it is no run and cannot be continued
+    drift = selfrefine("cycle", "--run", "r", "-n", "5", cwd=folder)
+    assert drift.code == 5 and "generate.n: 2 in the run, 5 now" in drift.err
+
+
+FROZEN = {
+    "cycle.patience=9": "cycle.patience: 2 in the run, 9 now",
+    "cycle.prompts_per_round=5": "cycle.prompts_per_round: 4 in the run, 5 now",
+    "guards.probe=false": "guards.probe: true in the run, false now",
+    "alarms.kl=3": "alarms.kl: 2.0 in the run, 3.0 now",
+}
+
+
+@pytest.mark.parametrize("setting", FROZEN)
+@pytest.mark.parametrize("verb", ["cycle", "reward"])
+def test_only_the_documented_settings_may_change_in_a_run(folder: Path, setting: str, verb: str) -> None:
+    """patience=9 was taken, was not written down, and `verify` said that the run is whole."""
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--run", "r"]
+    assert selfrefine("cycle", *words, cwd=folder).code == 0
+    done = selfrefine(verb, "--run", "r", "--set", setting, cwd=folder)
+    assert done.code == 5 and FROZEN[setting] in done.err and "--allow-drift" in done.err
+    free = sets("cycle.until=0.9", "cycle.max_minutes=5", "cycle.max_tokens=9")
+    assert selfrefine("cycle", "--run", "r", *free, cwd=folder).code == 0
 
 
 def test_runs_show_has_a_line_for_each_stage(folder: Path) -> None:
@@ -216,3 +303,22 @@ def test_critique_without_rewards_claims_no_transitions(folder: Path) -> None:
     assert "wrong→right 0" in scored and "unscored" not in scored
     none = selfrefine("critique", *SCRIPT, "--passes", "0", stdin=drafts, cwd=folder)
     refused(none, 2, "--passes 0 makes no critique")
+
+
+def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) -> None:
+    """A run's settings are frozen: by hand it advised more samples, which that run refuses."""
+    words = sets(*SETTINGS, 'reward.use=["mine.py:half"]')
+    assert selfrefine("runs", "new", "r", *SCRIPT, *words, cwd=folder).code == 0
+    for verb in ("generate", "reward"):
+        assert selfrefine(verb, "--run", "r", cwd=folder).code == 0
+    done = selfrefine("select", "--run", "r", cwd=folder)
+    assert (
+        done.code == 8
+        and "round 1: nothing to learn from 8 answers: all answers to 4 prompts have the same reward"
+        in done.err
+    )
+    advice = done.err.splitlines()[-1]
+    assert advice.startswith("try --set select.min_reward=0.5 --allow-drift in this run, or a new run with ")
+    again = selfrefine("select", "--run", "r", *advice.split()[1:4], cwd=folder)
+    assert again.code == 0 and told(folder, "round-001/selected.json")["selected"] == 4
+    assert selfrefine("gate", "--run", "r", cwd=folder).code == 5  # and the next stage takes it as it is

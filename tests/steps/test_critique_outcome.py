@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import UNSET
 from test_critique import CRITIC, OFF, OK, POLICY, TEMPLATES, draft, drafted, run
 
 from selfrefine.engines.scripted import Scripted
@@ -20,7 +21,7 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
     mine = [row for row in result.controls if row.index == 0]
     assert [row.id for row in mine] == [f"t.r2.s0.f{k}" for k in range(6)]
     assert [row.seed for row in mine] == [row_seed(11, "fresh", k, 2, "t", 0) for k in range(6)]
-    assert all(row.messages == row.task.prompt and row.parent_id is None for row in mine)
+    assert all(row.messages is UNSET and row.parent_id is None for row in mine)
     answers = ["7", "123", "5", "?"]
     assert [row.text for row in mine] == [answers[row.seed % 4] for row in mine]
 

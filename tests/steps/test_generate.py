@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from selfrefine.config import GenerateConfig, Sampling
 from selfrefine.engines.base import Completion, Request
@@ -71,8 +72,9 @@ def test_a_system_message_goes_before_a_prompt_that_has_none() -> None:
     own = ask("own", "What is 1 + 1?", Message(role="system", content="mine"))
     settings = GenerateConfig(n=1, max_new_tokens=16, system="ours")
     bare, kept = generate([SUMS[0], own], Scripted(), settings, 0)
-    assert [(m.role, m.content) for m in bare.messages] == [("system", "ours"), ("user", "What is 3 + 4?")]
-    assert [m.content for m in kept.messages] == ["mine", "What is 1 + 1?"]
+    assert [(m.role, m.content) for m in bare.context] == [("system", "ours"), ("user", "What is 3 + 4?")]
+    assert [m.content for m in kept.context] == ["mine", "What is 1 + 1?"]
+    assert kept.messages is UNSET and bare.messages == bare.context  # a prompt stands in its row once
     assert bare.prompt_token_ids == (
         SYSTEM,
         *b"ours",

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from selfrefine.config import Config, RewardConfig
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards import REWARDS
@@ -26,6 +27,7 @@ from selfrefine.steps.reward import (
     selftest_rows,
     summary,
 )
+from selfrefine.steps.scoring import check_tasks
 
 
 def sample(text: str, *references: str, index: int = 0, task: str = "t", **fields: Any) -> Sample:
@@ -147,7 +149,7 @@ def test_missing_references_mark_the_row_and_all_missing_is_exit_4() -> None:
     assert [row.rewards[0].error for row in some] == [None, "no references", "no references"]
     require_some_scored(summary(scored_sums(some, chosen), chosen))
     none = score([sample("a b"), sample("c")], chosen)
-    with pytest.raises(DataError, match=r"reward chrf .* 2 rows: no references"):
+    with pytest.raises(DataError, match=r"reward chrf .* 2 rows: no references; choose a reward"):
         require_some_scored(summary(scored_sums(none, chosen), chosen))
     require_some_scored(summary(scored_sums([], chosen), chosen))  # an empty input is somebody else's error
 
@@ -194,7 +196,7 @@ def f(sample):
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        ("def g(sample): return 1", "nothing called f .it has: g"),
+        ("def g(sample): return 1", "has no f .it has: g"),
         ("import nothing_of_this_name", "does not import: ModuleNotFoundError"),
         ("def f(:", "does not import: SyntaxError"),
         ("raise SystemExit(0)", "does not import: SystemExit"),
@@ -227,7 +229,7 @@ f.group = True
     ]
     scored = score(rows, scorers(outside(tmp_path, code)))
     assert [row.reward for row in scored] == [0.5, 1.0, 1.0, 0.25, None, None]
-    assert scored[4].rewards[0].error == "ValueError: 1 values for 2 samples"
+    assert scored[4].rewards[0].error == "it returned 1 values for 2 samples"
 
 
 def test_a_detail_never_carries_a_reference(tmp_path: Path) -> None:
@@ -262,7 +264,7 @@ def test_the_selftest_passes_a_right_reward_and_catches_a_wrong_sign(tmp_path: P
     # trl#2771: a documented example reward with its sign turned round
     sign = "def f(sample): return 1.0 if sample.text.endswith('5') else 0.0"
     assert selftest(rows, scorers(outside(tmp_path, sign))) == [
-        "rows.jsonl:1 (good) scores 0, not above rows.jsonl:2 (bad) with 1"
+        "rows.jsonl:1 (good) scores 0.000, rows.jsonl:2 (bad) scores 1.000"
     ]
     constant = Scorer(name="c", score=each(lambda row: checked("c", 0.5)))
     assert len(selftest(rows, [constant])) == 1  # equal is not above
@@ -287,7 +289,7 @@ def f(sample):
     assert selftest(rows, scorers(outside(tmp_path, right))) == []
     (tmp_path / "second").mkdir()
     (problem,) = selftest(rows, scorers(outside(tmp_path / "second", swapped)))
-    assert problem == "selftest:1 (good) scores 0.4, not above selftest:2 (bad) with 1"
+    assert problem == "selftest:1 (good) scores 0.400, selftest:2 (bad) scores 1.000"
 
 
 def test_an_unscored_row_fails_the_selftest() -> None:
@@ -297,7 +299,7 @@ def test_an_unscored_row_fails_the_selftest() -> None:
 
 
 def test_a_selftest_that_compares_nothing_is_an_error_not_a_pass() -> None:
-    with pytest.raises(DataError, match="nothing to compare"):
+    with pytest.raises(DataError, match="no prompt with both"):
         selftest(selftest_rows(lines(SELFTEST[2:])), scorers("numeric"))
     with pytest.raises(DataError, match=r"f:2:.*label"):
         selftest_rows([b"", b'{"prompt":"p","text":"t","label":"fine"}'], "f")
@@ -337,3 +339,18 @@ print("clean")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "clean\n", done.stderr
+
+
+def test_tasks_without_references_are_refused_before_anything_is_sampled() -> None:
+    """The trap: 400 answers were sampled first, and then "choose another --measure" did not say which."""
+    bare = Task(id="a", prompt=(Message(role="user", content="?"),))
+    full = msgspec.structs.replace(bare, id="b", references=("4",))
+    config = Config(reward=RewardConfig(use=("numeric",)))
+    with pytest.raises(DataError, match=r"numeric needs references, and no gate task .*: length, regex"):
+        check_tasks(config, {"train": [full], "gate": [bare], "test": []})
+    check_tasks(config, {"train": [full, bare], "gate": [bare, full]})
+    for spec, settings in (("length", {"length": {"max": 3}}), ("regex", {"regex": {"pattern": "a"}})):
+        own = Config(reward=RewardConfig(use=(spec,), settings=settings))
+        check_tasks(own, {"train": [bare], "gate": [bare]})
+    with pytest.raises(DataError, match="regex needs references"):
+        check_tasks(Config(reward=RewardConfig(use=("regex",))), {"train": [bare]})

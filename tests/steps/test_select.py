@@ -8,8 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from selfrefine.config import SelectConfig
-from selfrefine.records import Message, Sample, Task
-from selfrefine.steps.select import replay, select, why_nothing
+from selfrefine.layers import parse_set
+from selfrefine.records import Message, Reward, Sample, Task
+from selfrefine.steps.select import replay, select
+from selfrefine.steps.select_nothing import why_nothing
 
 FATES = ("errors", "truncated", "unscored", "below", "duplicates", "over_the_cap", "selected")
 
@@ -48,7 +50,6 @@ def test_a_group_without_spread_teaches_nothing(rewards: tuple[float, ...]) -> N
     """The best of three zeros is a zero: without a floor, best-of-n would learn a wrong answer."""
     found = select(group("a", *rewards), SelectConfig())
     assert found.rows == [] and found.counts["prompts_without_spread"] == 1
-    assert "of one reward only" in why_nothing(found.counts)
 
 
 def test_a_floor_takes_the_place_of_the_minimum() -> None:
@@ -117,17 +118,98 @@ def test_a_revision_is_learnt_as_the_answer_to_the_drafts_prompt() -> None:
     assert alone.prompt_token_ids == (8, 8, 8) and alone.logprobs == (-0.1, -0.1, -0.1)
 
 
-def test_why_nothing_names_the_cause() -> None:
-    def why(rows: list[Sample], **settings: Any) -> str:
-        return why_nothing(select(rows, SelectConfig(**settings)).counts)
+def why(rows: list[Sample], door: dict[str, Any] | None = None, **settings: Any) -> tuple[str, str]:
+    """The causes, and what to try."""
+    config = SelectConfig(**settings)
+    told = why_nothing(rows, config, select(rows, config).counts, **(door or {}))
+    causes, _, tries = told.partition("\n")
+    return causes, tries
 
-    assert why([]) == "there are no samples"
-    assert "raise generate.max_new_tokens" in why([row("a", 0, 1.0, finish_reason="length")])
-    assert "no answer could be scored" in why(group("a", None, None))
-    assert "no prompt could be answered" in why([row("a", 0, None, error="no room")])
-    assert "reaches select.min_reward" in why(group("a", 0.1, 0.2), min_reward=0.9)
-    # A judge that cannot be read scores 2 of 8: those two say nothing of why there is nothing.
-    assert "6 of 8 answers could not be scored" in why(group("a", *[None] * 6, 0.5, 0.5), strategy="pairs")
+
+def many(n: int, reward: float | None, finish: Any = "stop", **fields: Any) -> list[Sample]:
+    """n rows, two of each task."""
+    first = Task(id="x", prompt=(Message(role="user", content="?"),), references=("7",))
+    return [
+        replace(row(f"{finish}{reward}-{i // 2}", i % 2, reward, finish_reason=finish, **fields), task=one)
+        for i in range(n)
+        for one in [replace(first, id=f"{finish}{reward}-{i // 2}")]
+    ]
+
+
+def test_the_cause_is_named_before_what_merely_took_more_rows() -> None:
+    """It said: 410 of 768 answers were cut off, raise max_new_tokens. None of the other 358 was right."""
+    rows = many(410, 0.0, "length") + many(358, 0.0)
+    causes, tries = why(rows)
+    assert causes == (
+        "nothing to learn from 768 answers: none of 358 complete answers is right (every reward is 0); also "
+        "410 of 768 answers were cut off at max_new_tokens (none of them with a good reward)"
+    )
+    for said in ("--recipe star", "more samples", "graded reward", "shorter answer format"):
+        assert said in tries
+    # Two complete answers of 128 say nothing; nor do two scored ones of eight.
+    assert ": 126 of 128 answers were cut off" in why(many(126, 0.0, "length") + many(2, 0.0))[0]
+    unread = group("a", *[None] * 6, 0.5, 0.5)
+    assert ": 6 of 8 answers could not be scored" in why(unread, strategy="pairs")[0]
+    # Some of what was cut off was right: then the limit is to blame, however few they are.
+    assert ": 10 of 110 answers were cut off" in why(many(10, 1.0, "length") + many(100, 0.0))[0]
+
+
+def test_each_cause_has_its_own_way_out() -> None:
+    assert why([])[0] == "there are no answers to select from"
+    assert "all answers failed" in why([row("a", 0, None, error="no room")])[0]
+    assert "a higher generate.max_new_tokens" in why([row("a", 0, 1.0, finish_reason="length")])[1]
+    causes, tries = why(group("a", 1.0, 1.0))
+    assert "all answers to 1 prompt have the same reward (all 1)" in causes
+    assert tries.startswith("try --min-reward 1, or harder tasks")  # it advised easier ones
+    assert "(one answer per prompt)" in why(group("a", 1.0) + group("b", 0.0))[0]
+    causes, tries = why(group("a", 0.1, 0.2999), min_reward=0.9)
+    assert "none of 2 complete answers reaches reward 0.9 (the best has 0.300)" in causes
+    assert "--min-reward 0.299" in tries  # rounded down: 0.3 would select nothing again
+    assert chosen(group("a", 0.1, 0.2999), min_reward=0.299) == ["a.r1.s1"]
+    assert "--min-reward" not in why(group("a", 0.0, 0.0), min_reward=0.5)[1]
+    assert "--recipe star" not in why(group("a", 0.0, 0.0))[1]  # without references there is no hint to give
+    assert "--recipe star" not in why(many(2, 0.0), {"hinted": True})[1]  # it was star
+    # A row that was never scored is told from one whose scoring failed.
+    never = [replace(one, rewards=()) for one in group("a", None, None)]
+    assert "no row has a reward" in why(never)[0] and "selfrefine reward FILE" in why(never)[1]
+    failed = [
+        replace(one, rewards=(Reward(name="exact", value=None, error="no reference"),)) for one in never
+    ]
+    assert "all answers could not be scored (exact: no reference)" in why(failed)[0]
+
+
+def test_in_a_run_the_advice_is_what_can_be_done_there() -> None:
+    """Its settings are frozen: "raise generate.n" could not be followed."""
+    tries = why(group("a", 0.4, 0.4), {"in_run": True})[1]
+    here = "try --set select.min_reward=0.4 --allow-drift in this run"
+    assert tries == f"{here}, or a new run with more samples per prompt (-n)"
+    assert why(many(2, 0.0), {"in_run": True})[1].startswith("try a new run with --recipe star, or more")
+
+
+@pytest.mark.parametrize(
+    ("text", "template", "stop"),
+    [
+        (" 5\nQ: What is 3 + 4?\nA: 7\nQ: What is", None, '["\\n"]'),
+        (" It is 5. The sum of 3 and 4 is 7. The sum of\n", False, '["."]'),
+        ("5.\nThe sum is 7.\nAnd so on and on", False, '["\\n", "."]'),
+        ("well well well well", False, '["\\n"]'),  # nothing to see in the text, but no template
+        ("\n\n\n\n\n\nwell", None, None),  # that stop would leave nothing of it
+        ("3.14159265358979 and more of it", None, None),  # a point within a number ends nothing
+        ("First, I add the tens. Then, I add", True, None),  # a chat model still at work
+    ],
+)
+def test_answers_that_do_not_end_get_a_stop_text(text: str, template: bool | None, stop: str | None) -> None:
+    """A base model without a chat template: 126 of 128 were cut off, and the advice was more tokens."""
+    rows = many(126, 0.0, "length", text=text) + many(2, 0.0)
+    tries = why(rows, {"template": template})[1]
+    assert ("generate.stop=" in tries) == (stop is not None)
+    if stop is not None:
+        assert f"try --set 'generate.stop={stop}' in `selfrefine generate`" in tries
+        assert parse_set(f"generate.stop={stop}")[1] == [
+            one for one in ("\n", ".") if repr(one)[1:-1] in stop
+        ]
+    # Half of them cut off is another matter.
+    assert "generate.stop" not in why(rows[:60] + many(60, 0.0), {"template": template})[1]
 
 
 def test_replay_is_a_share_of_the_training_tokens_and_costs_no_more_each_round() -> None:

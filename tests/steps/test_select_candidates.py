@@ -11,9 +11,11 @@ from test_select import row
 from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Critique, Message, Sample
-from selfrefine.steps.select import Selection, select, why_nothing
+from selfrefine.steps.select import Selection, select
+from selfrefine.steps.select_nothing import why_nothing
 
 POLICY = "ab" * 32
+CRITIQUES = SelectConfig(strategy="all", learn="critiques")
 
 
 def told(pass_index: int, **fields: Any) -> Critique:
@@ -89,9 +91,10 @@ def test_what_did_not_demonstrably_help_is_not_learnt(rewards: tuple[float | Non
 
 
 def test_a_critique_that_saw_the_reference_or_was_cut_off_is_not_learnt() -> None:
-    seen = learn(thread("a", 0.0, 1.0, critic="x policy:abab+references"), "critiques")
+    rows = thread("a", 0.0, 1.0, critic="x policy:abab+references")
+    seen = learn(rows, "critiques")
     assert seen.rows == [] and seen.counts["references_seen"] == 1
-    assert "seen the references" in why_nothing(seen.counts)
+    assert "1 critique by a critic that had seen the references" in why_nothing(rows, CRITIQUES, seen.counts)
     cut = learn(thread("a", 0.0, 1.0, finish_reason="length"), "critiques")
     assert cut.rows == [] and cut.counts["critiques_truncated"] == 1
 
@@ -115,7 +118,8 @@ def test_only_revisions_may_stand_as_answers() -> None:
     [one] = select(rows, SelectConfig(strategy="all", candidates="revisions")).rows
     assert (one.id, one.prompt_token_ids) == ("a.r1.s0.v1", (1, 2))
     found = select(rows[:1], SelectConfig(strategy="all", candidates="revisions"))
-    assert found.counts["drafts"] == 1 and "no revision is among the rows" in why_nothing(found.counts)
+    said = why_nothing(rows[:1], SelectConfig(strategy="all", candidates="revisions"), found.counts)
+    assert found.counts["drafts"] == 1 and "1 draft criticised but not revised" in said
 
 
 def test_drafts_without_a_revision_say_what_became_of_their_critiques() -> None:
@@ -136,16 +140,18 @@ def test_drafts_without_a_revision_say_what_became_of_their_critiques() -> None:
             "not_revised": 1,
         }
         assert found.rows == [] and wanted.items() <= found.counts.items()
-        why = why_nothing(found.counts)
-        assert "the 5 rows are drafts" in why and "1 were not criticised: set critique.passes" in why
-        assert "2 critiques could not be made" in why and "1 critiques said ok" in why
-        assert "1 were criticised, and no revision is among the rows" in why
-        too_long = why_nothing(select(judged[:2], config).counts)
-        assert "2 critiques could not be made" in too_long and "critique.passes" not in too_long
+        why = why_nothing([plain, *judged], config, found.counts)
+        assert "all are drafts, and only revisions or critiques are learnt" in why
+        assert "1 draft not criticised" in why and "critique.passes=1" in why
+        assert "2 drafts with a failed critique" in why and "1 draft that the critic found good" in why
+        assert "1 draft criticised but not revised" in why
+        too_long = why_nothing(judged[:2], config, select(judged[:2], config).counts)
+        assert "2 drafts with a failed critique" in too_long and "critique.passes" not in too_long
         # A draft that has a revision is none of these, and one that failed itself had nothing to criticise.
         assert not select(thread("a", 0.2, 0.6), config).counts.get("not_criticised")
-        unanswered = select([replace(plain, finish_reason="error", error="no room")], config).counts
-        assert why_nothing(unanswered) == "no prompt could be answered"
+        failed_rows = [replace(plain, finish_reason="error", error="no room")]
+        unanswered = select(failed_rows, config).counts
+        assert "all answers failed" in why_nothing(failed_rows, config, unanswered)
 
 
 def test_a_turn_that_failed_is_taught_a_better_draft() -> None:

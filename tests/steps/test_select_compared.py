@@ -13,7 +13,8 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.steps.rationalise import RATIONALISED
-from selfrefine.steps.select import Selection, replay, select, why_nothing
+from selfrefine.steps.select import Selection, replay, select
+from selfrefine.steps.select_nothing import why_nothing
 
 
 def selected(rows: list[Sample], strategy: Any, **settings: Any) -> Selection:
@@ -47,7 +48,8 @@ def test_ties_are_skipped_and_a_margin_is_not_missed_by_rounding() -> None:
     close = group("a", 0.3, 0.1)
     assert len(selected(close, "pairs", margin=0.2).rows) == 2
     found = selected(close, "pairs", margin=0.25)
-    assert found.rows == [] and "margin apart" in why_nothing(found.counts)
+    config = SelectConfig(strategy="pairs", margin=0.25)
+    assert found.rows == [] and "margin 0.25 apart" in why_nothing(close, config, found.counts)
     assert found.counts["unpaired"] == 2
 
 
@@ -120,7 +122,9 @@ def test_a_group_is_learnt_whole_the_cut_off_and_the_equal_included() -> None:
     counts = {key: found.counts[key] for key in ("unscored", "revisions", "without_spread")}
     assert counts == {"unscored": 1, "revisions": 1, "without_spread": 2}
     assert found.counts["prompts_without_spread"] == 1
-    assert "of one reward only" in why_nothing(selected(group("b", 0.5, 0.5), "groups").counts)
+    flat, config = group("b", 0.5, 0.5), SelectConfig(strategy="groups")
+    said = why_nothing(flat, config, select(flat, config).counts)
+    assert "have the same reward" in said and "min_reward" not in said  # groups have no such threshold
 
 
 def test_the_band_leaves_out_what_is_mastered_and_what_is_out_of_reach() -> None:

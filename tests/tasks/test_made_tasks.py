@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 
 import msgspec
 import pytest
+import reasoning_gym
+from msgspec.structs import replace
 from test_task_sources import question
 
+from selfrefine.api import reward as api_reward
 from selfrefine.errors import ConfigError, DataError
-from selfrefine.records import Task, encode
+from selfrefine.records import Sample, Task, encode
+from selfrefine.seeds import derive
 from selfrefine.tasks import TaskOptions, load
 from selfrefine.tasks.concepts import words
 
@@ -22,14 +28,32 @@ def test_a_gym_task_carries_what_its_scorer_needs() -> None:
     tasks = list(load("gym:chain_sum", options))
     assert len(tasks) == 20
     for task in tasks:
-        entry = task.meta["gym"]["entry"]
-        assert task.meta["gym"]["dataset"] == "chain_sum"
-        assert question(task) == entry["question"] + " Answer with just the number."
-        left, operator, right = entry["metadata"]["expression"].split()
+        assert task.meta == {"gym": {"dataset": "chain_sum"}}  # its scorer reads the answer and nothing else
+        asked = re.fullmatch(r".* (\S+ [+-] \S+)\D* Answer with just the number\.", question(task))
+        assert asked
+        left, operator, right = asked[1].split()
         value = int(left) + int(right) if operator == "+" else int(left) - int(right)
         assert task.references == (str(value),)
         assert task == msgspec.json.decode(encode(task), type=Task)  # tuples would not come back as tuples
     assert {t.tags["difficulty"] for t in tasks} == {"num_digits=1 num_terms=2", "num_digits=2 num_terms=2"}
+
+
+SCORED_BY_METADATA = {"word_ladder", "number_sorting", "jugs", "shortest_path"}
+
+
+@pytest.mark.parametrize("name", [*sorted(SCORED_BY_METADATA), "chain_sum", "leg_counting"])
+def test_a_gym_task_scores_as_its_whole_entry_does_without_carrying_it(name: str) -> None:
+    """The entry was three quarters of a row. What is left out must not be what the scorer reads: `jugs`
+    plays the answer on the jugs of its metadata, and would raise KeyError, a row without a score."""
+    [task] = load(f"gym:{name}", TaskOptions(n=1, seed=3))
+    whole = reasoning_gym.create_dataset(name, size=1, seed=derive(3, "tasks", "gym", name) % 2**31)[0]
+    assert ("entry" in task.meta["gym"]) == (name in SCORED_BY_METADATA)
+    old = replace(task, meta={"gym": {"dataset": name, "entry": json.loads(json.dumps(whole))}})
+    answers = [whole["answer"], whole["answer"].swapcase(), "7", "[1, 2]", "nonsense"]
+    rows = [Sample(id="x", task=one, text=text) for one in (task, old) for text in answers]
+    values = [reward.value for reward in api_reward("gym", rows)]
+    assert values[:5] == values[5:]
+    assert values[0] == 1.0
 
 
 def test_settings_given_as_text_mean_the_same_as_numbers() -> None:

@@ -304,3 +304,9 @@ def test_message_is_plain() -> None:
     assert tasks_of('{"prompt":"[/red]<|im_end|>\\u001b[31m"}')[0].prompt == (
         Message(role="user", content="[/red]<|im_end|>\x1b[31m"),
     )
+
+
+@pytest.mark.parametrize("option", ["template", "suffix", "system"])
+def test_an_argument_that_is_not_utf_8_is_refused_before_a_row_is_read(option: str) -> None:
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load("gym:chain_sum", TaskOptions(**{option: "{source} caf\udce9"}))  # type: ignore[arg-type]

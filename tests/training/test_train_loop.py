@@ -294,7 +294,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     settings = config(epochs=1, batch_size=1, lr=0.01)
     bad_step = next(k for k, step in enumerate(plan_steps(items, settings, 3)) if items[step[0]].id == "bad")
     seen: list[StepLog] = []
-    with pytest.raises(TrainingError, match=r"rows of the batch: bad\b") as caught:
+    with pytest.raises(TrainingError, match=r"rows in the batch: bad\b") as caught:
         run(
             engine,
             items,

@@ -1,0 +1,165 @@
+"""The one boundary behind which outside code runs: plugins, and files of the user's.
+
+Whatever it does there has a defined end. What it raises becomes `Failed` with a reason: SystemExit,
+KeyboardInterrupt and RecursionError too, while the user's own Ctrl-C still interrupts. What it prints goes to
+stderr, and its stdin is empty. A warning is shown once per place, with the code's name. Afterwards the
+working directory, signal handlers, timers and standard streams are what they were.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from selfrefine import streams
+from selfrefine.errors import ConfigError, SelfrefineError
+
+_KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGALRM)
+_LONGEST_REASON = 1000
+_warned: set[tuple[str, type[Warning], str, int]] = set()
+
+
+class Failed(Exception):
+    """What outside code raised or did, in one line."""
+
+
+class _TimedOut(BaseException):
+    """No Exception: `except Exception` in a reward must not catch it."""
+
+
+def escaped(text: object) -> str:
+    """As text that can be written as UTF-8: a lone surrogate becomes `\\udc80`."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
+
+
+def why(error: BaseException) -> str:
+    """What outside code raised, in one line."""
+    try:
+        text = " ".join(escaped(error).split())
+    except BaseException:  # noqa: BLE001  an error whose text raises
+        text = "(its message cannot be shown)"
+    name = escaped(type(error).__name__)
+    return f"{name}: {text[:_LONGEST_REASON]}" if text else name
+
+
+@contextmanager
+def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
+    """Run outside code; `who` names it in its warnings.
+
+    `timeout_s` interrupts Python code, waiting included, but not a C function that never returns to Python.
+    Raises: Failed with the reason. Our own errors and the user's Ctrl-C pass through. ConfigError for a
+    timeout outside the main thread, since only that one gets signals.
+    """
+    before = sys.stdin, sys.stdout, sys.stderr
+    folder = _open_folder()
+    main = threading.current_thread() is threading.main_thread()
+    if timeout_s is not None and not main:
+        raise ConfigError(
+            "reward.timeout_s works in the main thread only; in other threads set reward.isolate = true"
+        )
+    watch = _Watch(timeout_s if main else None, main)
+    sys.stdin, sys.stdout, sys.stderr = streams.others()
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _named(who)
+            watch.begin()
+            try:
+                yield
+            finally:
+                watch.end()
+    except (Failed, SelfrefineError):
+        raise
+    except BaseException as error:
+        if watch.pressed:
+            raise KeyboardInterrupt from None
+        if not watch.expired:
+            raise Failed(why(error)) from error
+    finally:
+        watch.restore()
+        if streams.is_held():  # a thread it left running may still print
+            sys.stdin, sys.stdout, _ = streams.others()
+            sys.stderr = before[2]
+        else:
+            sys.stdin, sys.stdout, sys.stderr = before
+        if folder is not None:
+            os.fchdir(folder)
+            os.close(folder)
+    if watch.pressed:  # swallowed inside
+        raise KeyboardInterrupt
+    if watch.expired:
+        raise Failed(f"no answer within {timeout_s:g} s")
+
+
+class _Watch:
+    """Signals while outside code runs: its time limit, and whether a Ctrl-C came from outside."""
+
+    def __init__(self, timeout_s: float | None, main: bool) -> None:
+        self.timeout_s, self.main = timeout_s, main
+        self.pressed = self.expired = self.armed = False
+
+    def begin(self) -> None:
+        if not self.main:
+            return
+        self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
+        self._timer = signal.getitimer(signal.ITIMER_REAL)
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.armed = True
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._press)
+        if self.timeout_s is not None:
+            signal.signal(signal.SIGALRM, self._expire)
+            signal.setitimer(signal.ITIMER_REAL, self.timeout_s, self.timeout_s)
+
+    def end(self) -> None:
+        self.armed = False
+
+    def restore(self) -> None:
+        if not self.main or not hasattr(self, "_timer"):
+            return
+        self.armed = False
+        if signal.getitimer(signal.ITIMER_REAL) != self._timer and (self.timeout_s or not self._timer[0]):
+            signal.setitimer(signal.ITIMER_REAL, *self._timer)
+        for number, handler in self._handlers:
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
+
+    def _press(self, _signum: int, _frame: FrameType | None) -> None:
+        self.pressed = True
+        if self.armed:
+            raise KeyboardInterrupt
+
+    def _expire(self, _signum: int, _frame: FrameType | None) -> None:
+        if self.armed:  # again and again, where it is swallowed
+            self.expired = True
+            raise _TimedOut
+
+
+def _named(who: str) -> Any:
+    stderr = sys.stderr
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object, **__: object
+    ) -> None:
+        key = who, category, filename, lineno
+        if key not in _warned:
+            _warned.add(key)
+            where = f"{os.path.basename(filename)}:{lineno}"  # noqa: PTH119
+            text = " ".join(escaped(message).split())
+            stderr.write(f"{who}: {category.__name__}: {text} ({where})\n")
+
+    return show
+
+
+def _open_folder() -> int | None:
+    try:
+        return os.open(".", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:  # deleted, or not readable: then there is nothing to come back to
+        return None

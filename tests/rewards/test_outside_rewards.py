@@ -1,0 +1,510 @@
+"""Rewards that are not ours: whatever they return, raise, print or change has a defined end.
+
+A false 0 would be a lesson, and a print among the rows breaks the next stage of a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from harness import answer, environment, jsonl, refused, selfrefine, task
+
+from selfrefine import boundary
+from selfrefine.boundary import Failed, behind
+from selfrefine.errors import ConfigError
+from selfrefine.records import Message, Reward, Sample, Task
+from selfrefine.rewards.base import Limits, RewardOptions
+from selfrefine.steps.reward import build, parse_spec, score
+
+ROWS = jsonl(answer("a.r0.s0"), answer("a.r0.s1", "4"))
+
+VALUES = """
+import asyncio
+import decimal
+import fractions
+import numpy as np
+from selfrefine.records import Reward
+
+
+def number(value):
+    return lambda sample: value
+
+
+bool_ = number(np.bool_(True))
+scalar = number(np.float32(0.25))
+point = number(np.array(0.75))
+decimal_ = number(decimal.Decimal("0.1"))
+fraction = number(fractions.Fraction(1, 4))
+true = number(True)
+inside = number(Reward(name="x", value=np.float64(0.5), detail=decimal.Decimal(3)))
+nan = number(decimal.Decimal("NaN"))
+infinite = number(np.float64("inf"))
+vector = number(np.array([0.5]))
+complex_ = number(0.5 + 0j)
+words = number("0.5")
+negative = number(-0.1)
+odd = number(Reward(name="x", value="high"))
+
+
+def yields(sample):
+    yield 0.5
+
+
+async def waits(sample):
+    await asyncio.sleep(0)
+    return 0.5
+
+
+async def refuses(sample):
+    raise LookupError("nobody answers")
+
+
+def deep(sample):
+    return deep(sample)
+
+
+def cancelled(sample):
+    raise asyncio.CancelledError
+
+
+def leaves(sample):
+    exit(3)
+
+
+def interrupts(sample):
+    raise KeyboardInterrupt
+
+
+class Mute(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+def mute(sample):
+    raise Mute
+
+
+def surrogate(sample):
+    raise ValueError("cannot parse \\udc80\\nat all")
+
+
+def detail(sample):
+    return Reward(name="\\udc80", value=1, detail="bad \\udcff", signature="v\\udc81")
+
+
+def reason(sample):
+    return Reward(name="x", value=None, error="half \\ud83d a pair")
+
+
+def long(sample):
+    raise ValueError("x" * 100_000)
+
+
+def meddles(sample):
+    sample.task.meta["answer"] = sample.task.meta.pop("kept")
+    return 1.0
+
+
+def pair(samples):
+    yield 0.25
+    yield np.bool_(False)
+
+
+async def gathers(samples):
+    return [0.5, waits(samples[1])]
+
+
+def forever(samples):
+    while True:
+        yield 0.5
+
+
+def short(samples):
+    return [0.5]
+
+
+def nothing(samples):
+    return None
+
+
+def text(samples):
+    return "01"
+
+
+def mixed(samples):
+    return {0.1, 0.9}
+
+
+for one in (pair, gathers, forever, short, nothing, text, mixed):
+    one.group = True
+"""
+EXPECTED: dict[str, tuple[float | None, str | None]] = {
+    "bool_": (1.0, None),
+    "scalar": (0.25, None),
+    "point": (0.75, None),
+    "decimal_": (0.1, None),
+    "fraction": (0.25, None),
+    "true": (1.0, None),
+    "inside": (0.5, None),
+    "nan": (None, "value nan is not a number in [0, 1]"),
+    "infinite": (None, "value inf is not a number in [0, 1]"),
+    "vector": (None, "the function returned ndarray of shape (1,), not a number"),
+    "complex_": (None, "the function returned complex, not a number"),
+    "words": (None, "the function returned str, not a number"),
+    "negative": (None, "value -0.1 is not a number in [0, 1]"),
+    "odd": (None, "its value is str, not a number"),
+    "yields": (None, "the function returned a generator, not a number"),
+    "waits": (0.5, None),
+    "refuses": (None, "LookupError: nobody answers"),
+    "deep": (None, "RecursionError: maximum recursion depth exceeded"),
+    "cancelled": (None, "CancelledError"),
+    "leaves": (None, "SystemExit: 3"),
+    "interrupts": (None, "KeyboardInterrupt"),
+    "mute": (None, "Mute: (its message cannot be shown)"),
+    "surrogate": (None, "ValueError: cannot parse \\udc80 at all"),
+    "detail": (1.0, None),
+    "reason": (None, "half \\ud83d a pair"),
+    "long": (None, "ValueError: " + "x" * 1000),
+    "meddles": (1.0, None),
+    "pair": (0.25, None),
+    "gathers": (0.5, None),
+    "forever": (None, "it returned more than 2 values for 2 samples"),
+    "short": (None, "it returned 1 values for 2 samples"),
+    "nothing": (None, "it returned NoneType, not a list of 2 values"),
+    "text": (None, "it returned str, not a list of 2 values"),
+    "mixed": (None, "it returned set, not a list of 2 values"),
+}
+
+
+def samples(n: int = 2) -> list[Sample]:
+    asked = Task(id="t", prompt=(Message(role="user", content="?"),), meta={"kept": [1]})
+    return [Sample(id=f"t.r0.s{i}", task=asked, index=i, text=str(i)) for i in range(n)]
+
+
+def scored(spec: str, rows: list[Sample] | None = None, **options: object) -> list[Reward]:
+    chosen = build([parse_spec(spec)], RewardOptions(**options))  # type: ignore[arg-type]
+    return [row.rewards[0] for row in score(samples() if rows is None else rows, chosen)]
+
+
+LIMITS = Limits(memory_gib=4.0, cpu_s=60.0)
+
+
+@pytest.mark.parametrize("isolate", [None, LIMITS])
+def test_whatever_a_reward_returns_or_raises_has_a_defined_end(
+    isolate: Limits | None, tmp_path: Path
+) -> None:
+    """In a process of its own it comes to the same rewards, signatures included."""
+    path = tmp_path / "mine.py"
+    path.write_text(VALUES)
+    rows = samples()
+    found = {name: scored(f"{path}:{name}", rows, isolate=isolate) for name in EXPECTED}
+    told = {name: (one.value, one.error) for name, (one, _) in found.items()}
+    assert told == {name: (value, told[name][1] and why) for name, (value, why) in EXPECTED.items()}
+    for name, (_, why) in EXPECTED.items():
+        assert why is None or str(told[name][1]).startswith(why), name
+    assert found["pair"][1].value == 0.0 and found["gathers"][1].value == 0.5
+    detail = found["detail"][0]
+    assert (detail.name, detail.detail) == (f"{path}:detail", "bad \\udcff")
+    assert detail.signature.endswith("|fn:detail|v\\udc81")
+    msgspec.json.encode(found)  # it was "bug: UnicodeEncodeError" when the rows were written
+    assert all(row.task.meta == {"kept": [1]} for row in rows)  # "meddles" changed a copy
+
+
+def test_what_a_reward_changes_in_the_process_is_changed_back(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os, signal, sys, io\n"
+        "def f(sample):\n"
+        "    os.chdir('/')\n"
+        "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):\n"
+        "        signal.signal(number, signal.SIG_IGN)\n"
+        "    signal.alarm(100), signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "    sys.stdout.close(), sys.stderr.close()\n"
+        "    sys.stdin, sys.stdout, sys.stderr = None, io.StringIO(), io.StringIO()\n"
+        "    return 1.0\n"
+    )
+    before = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout
+    assert [one.value for one in scored(f"{path}:f")] == [1.0, 1.0]
+    after = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout
+    assert before == after and not sys.stderr.closed
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_warning_is_told_once_with_the_rewards_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import warnings\ndef f(sample):\n    warnings.warn(f'odd row {sample.id}')\n    return 1.0\n"
+    )
+    scored(f"{path}:f", samples(5))
+    assert capsys.readouterr().err == f"reward {path}:f: UserWarning: odd row t.r0.s0 (mine.py:3)\n"
+
+
+def test_the_users_ctrl_c_interrupts_and_a_rewards_own_does_not() -> None:
+    """Inside a Python program: on the command line a Ctrl-C lets the batch finish first."""
+    with pytest.raises(Failed, match="KeyboardInterrupt"), behind("x"):
+        raise KeyboardInterrupt
+    for swallowed in (False, True):
+        with pytest.raises(KeyboardInterrupt), behind("x"):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            except KeyboardInterrupt:
+                if not swallowed:
+                    raise
+
+
+HANGS = """
+import time
+
+def sleeps(sample):
+    if sample.index == 0:
+        time.sleep(60)
+    return 1.0
+
+def spins(sample):
+    while sample.index == 0:
+        try:
+            sum(range(1000))
+        except Exception:
+            pass
+    return 1.0
+
+def swallows(sample):
+    while sample.index == 0:
+        try:
+            time.sleep(60)
+        except BaseException:
+            return 0.0
+    return 1.0
+"""
+
+
+@pytest.mark.parametrize("name", ["sleeps", "spins", "swallows"])
+def test_a_call_that_hangs_costs_its_row(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(HANGS)
+    began = time.monotonic()
+    late, well = scored(f"{path}:{name}", timeout_s=0.1)
+    assert (late.value, late.error) == (None, "no answer within 0.1 s")
+    assert well.value == 1.0 and time.monotonic() - began < 5
+
+
+# --- reward.isolate --------------------------------------------------------------------------------
+
+
+CRASHES = """
+import ctypes, os, signal, subprocess, threading, time
+
+def exits(sample):
+    if sample.index == 1:
+        os._exit(7)
+    return 1.0
+
+def segfaults(sample):
+    if sample.index == 1:
+        ctypes.string_at(0)
+    return 1.0
+
+def grows(sample):
+    return float(len(bytearray(8 << 30)) > 0) if sample.index == 1 else 1.0
+
+def burns(sample):
+    while sample.index == 1:
+        pass
+    return 1.0
+
+def holds(sample):  # a C function that keeps the interpreter: no signal handler of Python's runs
+    if sample.index == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+        ctypes.PyDLL(None).sleep(60)
+    return 1.0
+
+def orphans(sample):  # its child would hold the pipe open
+    if sample.index == 1:
+        if os.fork() == 0:
+            time.sleep(60)
+        os._exit(0)
+    return 1.0
+
+def state(sample):
+    return os.getpid() % 1000 / 1000
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("exits", "its process ended with exit code 7"),
+        ("segfaults", "its process was killed by SIGSEGV"),
+        ("grows", "MemoryError"),
+        ("burns", "more than 0.5 s of CPU time (reward.isolate_cpu_s)"),
+        ("holds", "no answer within 0.1 s; its process was killed"),
+        ("orphans", "its process ended with exit code 0"),
+    ],
+)
+def test_a_crash_in_a_process_of_its_own_costs_its_row(
+    name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows before and after it are scored: the process is started again."""
+    monkeypatch.setattr("selfrefine.rewards.isolated._GRACE_S", 0.3)
+    path = tmp_path / "mine.py"
+    path.write_text(CRASHES)
+    options: dict[str, object] = {"isolate": Limits(memory_gib=4.0, cpu_s=0.5)}
+    if name == "holds":
+        options["timeout_s"] = 0.1
+    first, dead, last = scored(f"{path}:{name}", samples(3), **options)
+    assert (dead.value, dead.error) == (None, why)
+    assert (first.value, last.value) == (1.0, 1.0) and first.signature == dead.signature
+
+
+def test_the_rewards_of_one_file_share_one_process_which_is_not_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(CRASHES + "also = state\n")
+    (one, _), (also, _) = (scored(f"{path}:{name}", isolate=LIMITS) for name in ("state", "also"))
+    assert one.value == also.value != os.getpid() % 1000 / 1000
+
+
+def test_a_reward_that_asks_the_model_cannot_be_isolated(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from selfrefine.rewards.base import RewardKind, Scorer\n"
+        "f = RewardKind(name='x', about='y', needs_engine=True,\n"
+        "    make=lambda own, options: Scorer(name='x', score=lambda rows: []))\n"
+    )
+    rows = jsonl(answer("a.r0.s0"))
+    words = ["reward", "-r", "mine.py:f", "--model", "scripted", "--set", "reward.isolate=true"]
+    refused(selfrefine(*words, stdin=rows, cwd=tmp_path), 3, "mine.py:f needs the model", "reward.isolate")
+
+
+def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    """A parent that is killed says no goodbye, and the reward would spin for ever."""
+    (tmp_path / "mine.py").write_text(
+        "import os\nfrom pathlib import Path\n"
+        "def f(sample):\n    Path('pid').write_text(str(os.getpid()))\n    while True:\n        pass\n"
+    )
+    (tmp_path / "in").write_bytes(ROWS)
+    words = [sys.executable, "-m", "selfrefine", "reward", "in", "-r", "mine.py:f", "--set"]
+    parent = subprocess.Popen([*words, "reward.isolate=true"], cwd=tmp_path, env=environment())
+    pid = int(_eventually(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()))
+    parent.kill()
+    parent.wait()
+    _eventually(lambda: not Path(f"/proc/{pid}/cmdline").is_file() or not _alive(pid))
+
+
+def _alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def _eventually(what: object, within_s: float = 30.0) -> str:
+    end = time.monotonic() + within_s
+    while time.monotonic() < end:
+        if found := what():  # type: ignore[operator]
+            return str(found)
+        time.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
+# --- stdin and stdout ------------------------------------------------------------------------------
+
+
+TALKS = """
+import os, subprocess, sys, threading, time
+
+print("while it is read")
+
+def speaks(sample):
+    print("printed")
+    os.write(1, b"written\\n")
+    sys.__stdout__.write("around\\n"), sys.__stdout__.flush()
+    subprocess.run(["echo", "a child"], check=True)
+    return 1.0
+
+def lingers(sample):
+    threading.Thread(target=lambda: (time.sleep(0.2), print("later"), os.write(1, b"late"))).start()
+    return speaks(sample)
+
+def reads(sample):
+    mine, child = sys.stdin.read(), subprocess.run(["cat"], stdout=subprocess.PIPE, check=True).stdout
+    return float(mine == "" and child == b"" and os.read(0, 1) == b"")
+
+def quits(sample):
+    exit()  # site's closes sys.stdin, and the rows that were still to come with it
+"""
+KNOWN = jsonl(*({"prompt": "q", "text": t, "label": w} for t, w in (("a", "good"), ("b", "bad"))))
+ASKED = jsonl(task("t0", "What is 1 + 1?", "2"))
+
+
+def test_stdout_holds_rows_whatever_a_reward_or_its_child_prints(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(TALKS)
+    (tmp_path / "known").write_bytes(KNOWN)
+    mine = ["-r", "mine.py:speaks"]
+    script = ["--model", "scripted"]
+    for words, stdin, rows in (
+        (["reward", *mine], ROWS, 2),
+        (["reward", *mine, "--selftest", "known"], b"", 0),
+        (["critique", *mine, *script], ROWS, 2),
+        (["evaluate", *mine, *script], ASKED, 1),
+    ):
+        done = selfrefine(*words, stdin=stdin, cwd=tmp_path)
+        out, err = capfd.readouterr()
+        assert out == "" and "written\n" in err and "a child\n" in err, words
+        assert "printed\n" in done.err, words
+        assert len(done.rows) >= rows and (rows or done.out == b""), words
+
+
+def test_stdin_is_no_rewards(tmp_path: Path) -> None:
+    """A real pipe of more rows than are read at once: none may be eaten, and `exit()` may not close it."""
+    (tmp_path / "mine.py").write_text(TALKS)
+    rows = jsonl(*(answer(f"t{i}.r0.s0", "3" * 100) for i in range(2000)))
+    for name, count in (("reads", 200), ("quits", 2000), ("lingers", 5)):
+        command = [sys.executable, "-m", "selfrefine", "reward", "-r", f"mine.py:{name}"]
+        given = b"".join(rows.splitlines(True)[:count])
+        done = subprocess.run(command, input=given, capture_output=True, cwd=tmp_path, env=environment())
+        written = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+        assert len(written) == count, done.stderr.decode()
+        if name == "quits":
+            assert done.returncode == 4 and b"on any of the 2000 rows: SystemExit" in done.stderr
+        else:
+            assert done.returncode == 0 and {row["reward"] for row in written} == {1.0}
+        assert (done.stderr.count(b"later\n"), done.stderr.count(b"around")) == (
+            (5, 5) if count == 5 else (0, 0)
+        )
+
+
+def test_names_are_checked_before_a_row_is_read_or_a_model_loaded(tmp_path: Path) -> None:
+    """ "row 1 is broken" was the answer to a misspelt reward."""
+    for words in (["reward", "-r"], ["critique", "-r"], ["evaluate", "-m"]):
+        done = selfrefine(*words, "exakt", "--model", "/nowhere", stdin=b"no row\n", cwd=tmp_path)
+        refused(done, 3, "no reward 'exakt'; did you mean 'exact'?")
+    refused(selfrefine("reward", stdin=b"no row\n", cwd=tmp_path), 3, "no reward given: use -r NAME")
+    gate = ["reward", "-r", "exact", "--gate-on", "exakt"]
+    refused(selfrefine(*gate, stdin=b"no row\n", cwd=tmp_path), 3, "--gate-on exakt", "did you mean 'exact'")
+    settings = ["reward", "-r", "numeric", "--set", "reward.numeric.tolerence=1"]
+    refused(selfrefine(*settings, stdin=b"no row\n", cwd=tmp_path), 3, "reward.numeric.tolerence")
+    refused(
+        selfrefine("reward", "-r", "\udc80.py:f", stdin=ROWS, cwd=tmp_path), 3, "\\udc80.py:f", "not UTF-8"
+    )
+
+
+def test_a_time_limit_needs_the_main_thread() -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def late() -> None:
+        with behind("x", 1.0):
+            pass
+
+    with ThreadPoolExecutor(1) as pool, pytest.raises(ConfigError, match="main thread only"):
+        pool.submit(late).result()
+    assert boundary.why(ValueError()) == "ValueError"
