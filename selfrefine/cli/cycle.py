@@ -24,6 +24,7 @@ Name = Annotated[
     str | None,
     typer.Option(
         "--run",
+        metavar="NAME",
         help="Name or folder of the run: continued if it exists, made if not.",
         rich_help_panel=RUN,
         autocompletion=complete.runs,
@@ -32,7 +33,10 @@ Name = Annotated[
 Tasks = Annotated[
     str | None,
     typer.Option(
-        "--tasks", help="Where the tasks come from: a file, or KIND:NAME.", autocompletion=complete.sources
+        "--tasks",
+        metavar="SOURCE",
+        help="Where the tasks come from: a file, or KIND:NAME.",
+        autocompletion=complete.sources,
     ),
 ]
 Rewards = Annotated[
@@ -64,6 +68,7 @@ Gate = Annotated[
     str | None,
     typer.Option(
         "--gate",
+        metavar="NAME",
         help="How strict the gate is: strict, significant, or off (keep every round). [significant]",
         autocompletion=complete.values("gate.mode"),
     ),

@@ -93,7 +93,13 @@ VERB = Verb(
     in_run=_in_run,
     output=Annotated[
         str | None,
-        typer.Option("-o", "--output", help="Write the scored answers to this file.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the scored answers to this file.",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     output_default=None,
 )

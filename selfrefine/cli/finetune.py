@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfrefine.cli.help import OUTPUT
 from selfrefine.cli.select import CHOOSING, check
 from selfrefine.cli.verb import Asked, Flag, Verb
 
@@ -141,7 +142,17 @@ VERB = Verb(
     filter=_filter,
     check=check,
     in_run=_in_run,
-    output=Annotated[str, typer.Option("-o", "--output", help="Write the adapter to this folder.")],
+    output=Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Write the adapter to this folder. [adapter]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     output_default="adapter",
     json=False,
 )

@@ -8,6 +8,7 @@ import typer
 
 from selfrefine.cli import complete
 from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
+from selfrefine.cli.help import RUN
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 def command(
     run: Annotated[
-        str, typer.Option("--run", help="Name or folder of the run.", autocompletion=complete.runs)
+        str,
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="Name or folder of the run.",
+            rich_help_panel=RUN,
+            autocompletion=complete.runs,
+        ),
     ],
     final: Annotated[
         bool,

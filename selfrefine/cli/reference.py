@@ -36,7 +36,7 @@ _HEAD = """\
 Generated from the program by `make docs`. Data goes to stdout, everything else to stderr; `-` stands for
 stdin or stdout. A flag overrides `--set`, which overrides the configuration file, which overrides the default
 (in brackets). All settings: [configuration.md](configuration.md). Exit codes: [records.md](records.md).
-`selfrefine --install-completion` makes the Tab key offer recipes, rewards, objectives, runs and settings.
+`--install-completion` makes the Tab key offer recipes, rewards, objectives, runs and settings.
 """
 
 

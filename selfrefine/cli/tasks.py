@@ -16,27 +16,32 @@ def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file, or KIND:NAME; without one the kinds are listed.", autocompletion=complete.sources
+            help="A file, or KIND:NAME. Without it the kinds are listed.", autocompletion=complete.sources
         ),
     ] = "",
     output: Output = "-",
-    n: Annotated[int | None, typer.Option("-n", help="How many tasks at most.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Print at most this many tasks.")] = None,
     seed: SeedOption = None,
     template: Annotated[
-        str | None, typer.Option("--template", help="The prompt, with {source} where the text goes.")
+        str | None,
+        typer.Option("--template", help="Text of the prompt, with {source} where the source's text goes."),
     ] = None,
-    suffix: Annotated[str, typer.Option("--suffix", help="Text after each prompt.")] = "",
-    prompt_field: Annotated[str | None, typer.Option("--prompt-field", help="A row's prompt column.")] = None,
+    suffix: Annotated[str, typer.Option("--suffix", help="Append this text to each prompt.")] = "",
+    prompt_field: Annotated[
+        str | None, typer.Option("--prompt-field", help="Name of the column that holds the prompt.")
+    ] = None,
     reference_field: Annotated[
-        str | None, typer.Option("--reference-field", help="A row's reference column.")
+        str | None, typer.Option("--reference-field", help="Name of the column that holds the reference.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the source, such as max_terms=2."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a setting of the source, such as max_terms=2. Repeatable."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tasks from a source, as JSON Lines: the beginning of the pipe.
+    """Print tasks from a source as JSON Lines, the beginning of a pipe.
 
     \b
       selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64
