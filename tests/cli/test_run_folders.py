@@ -171,7 +171,7 @@ def test_critiques_that_no_reward_would_read_are_not_made(tiny_model_dir: Path, 
     assert selfrefine("runs", "new", "x", "--config", "c.toml", cwd=folder).code == 0
     assert selfrefine("generate", "--run", "x", cwd=folder).code == 0
     done = selfrefine("critique", "--run", "x", cwd=folder)
-    assert done.code == 3 and "critique.passes of this run is 0" in done.err
+    assert done.code == 3 and "this run has critique.passes = 0" in done.err
 
 
 def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
@@ -282,7 +282,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_model_dir: Path, tmp_
     assert "train 12, gate 6, test 6" in plan
     assert "5 prompts x 3 samples = 15 answers" in plan
     # 15 answers and 6 gate tasks of 40 tokens a round; gate once and test twice more: 2 x 840 + 240 + 480.
-    assert "at most 840 a round, 2.4k in 2 rounds" in plan
+    assert "at most 840 per round, 2.4k in all (2 rounds)" in plan
     assert "disk" in plan and "memory         at most about" in plan
     for part in ("always", "sampling", "training", "embeddings", "key/value cache of 15 rows", "optimizer"):
         assert part in plan
