@@ -80,7 +80,9 @@ class Stop:
         with suppress(IndexError, OSError):  # said already (a pop is atomic), or nobody may be listening
             self._unsaid.pop()
             again = "press Ctrl-C" if signum == signal.SIGINT else "send SIGTERM"
-            note = f"\n{self._prefix}finishing the running batch; {again} again to stop at once\n"
+            # Over the terminal's ^C, or a bar.
+            start = "\r\x1b[K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+            note = f"{start}{self._prefix}finishing the running batch; {again} again to stop at once\n"
             os.write(2, note.encode())
 
     def check(self) -> None:

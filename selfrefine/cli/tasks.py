@@ -34,7 +34,9 @@ def command(
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the source, such as max_terms=2."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a setting of the source, such as max_terms=2. Repeatable."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:

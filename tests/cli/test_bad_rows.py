@@ -123,7 +123,7 @@ def test_an_empty_file_is_bad_data(verb: str, tmp_path: Path) -> None:
 
 def test_finetune_on_nothing_is_nothing_to_learn_when_a_pipe_let_nothing_through(tmp_path: Path) -> None:
     """`… | jq 'select(.reward > 0.9)' | selfrefine finetune`: a filter's ordinary end, not bad data."""
-    refused(selfrefine("finetune", "--model", "scripted", cwd=tmp_path), 8, "no row to learn from")
+    refused(selfrefine("finetune", "--model", "scripted", cwd=tmp_path), 8, "no row came through")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     refused(selfrefine("finetune", "empty.jsonl", cwd=tmp_path), 4, "empty.jsonl is empty")
     assert tree(tmp_path) == ["empty.jsonl"]
@@ -257,7 +257,7 @@ def test_a_prompt_longer_than_the_context_costs_its_rows_only(tiny_model_dir: Pa
     assert [row["task"]["id"] for row in done.rows] == ["a", "a", "long", "long", "c", "c"]
     failed = done.rows[2]
     assert (failed["finish_reason"], failed["text"], failed["token_ids"]) == ("error", "", [])
-    assert "context has 512" in failed["error"]
+    assert "context holds 512" in failed["error"]
     assert json.loads((tmp_path / "s.json").read_text())["errors"] == 2
     # Downstream: unscored, never 0, and never learnt from.
     scored = selfrefine("reward", "-r", "numeric", stdin=done.out, cwd=tmp_path)
