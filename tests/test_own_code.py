@@ -52,10 +52,14 @@ def test_a_file_is_one_module_of_its_own_name(tmp_path: Path) -> None:
 def test_a_reward_may_use_a_process_pool(method: str, tmp_path: Path) -> None:
     written(
         tmp_path,
-        pooled="import multiprocessing\n"
+        pooled="import multiprocessing\nimport time\n"
         "def work(text):\n    return float(text.isupper())\n"
         "def a(samples):\n"
-        f"    with multiprocessing.get_context({method!r}).Pool(2) as pool:\n"
+        f"    context = multiprocessing.get_context({method!r})\n"
+        "    child = context.Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n    time.sleep(0.1)\n    child.terminate()\n    child.join(20)\n"
+        "    assert child.exitcode == -15, child.exitcode\n"  # it kept our handler, and pools hung
+        "    with context.Pool(2) as pool:\n"
         "        return pool.map(work, [sample.text for sample in samples])\n"
         "def b(samples):\n    return a(samples)\n"
         "a.group = b.group = True\n",
