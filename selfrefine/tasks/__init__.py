@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from selfrefine.boundary import escaped
 from selfrefine.errors import ConfigError, DataError, UsageError
 from selfrefine.records import Task, encode
 from selfrefine.registry import BUILT_IN, Registry, outside_code, split
@@ -82,10 +83,13 @@ def _read(kind: SourceKind, rest: str, options: TaskOptions) -> Iterator[Located
 
 
 def _checked(found: object) -> Located:
-    """What a plugin or a file yields. Raises: TypeError, UnicodeEncodeError."""
+    """What a plugin or a file yields. Raises: TypeError, DataError."""
     match found:
         case (str() as where, Task() as task):
-            msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            try:
+                msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            except DataError:
+                raise DataError(f"{escaped(where)}: a text of this task is not UTF-8") from None
             return where, task
     raise TypeError(f"a source yields (where, Task), not {type(found).__name__}")
 
