@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from selfrefine.config import Config
-from selfrefine.errors import RunFolderError, UsageError
+from selfrefine.errors import DataError, RunFolderError, UsageError
 from selfrefine.layers import flatten, resolve
 from selfrefine.records import Reward, Sample, Task, decode_sample, encode
 from selfrefine.runfolder.round import RoundDir
@@ -131,7 +131,7 @@ class OpenedRun:
     def samples(self, *, round: int | Literal["final"] = 0, stage: str) -> Rows[Sample]:
         """As `Round.samples`, also of a round in progress, as far as its stages have finished."""
         if round != "final" and (not isinstance(round, int) or round < 0):
-            raise UsageError(f"round {round!r}: give its number, or 'final'")
+            raise UsageError(f"round {round!r}: use a number, or 'final'")
         return _samples(self._run.final if round == "final" else self._run.round(round), stage)
 
     def tasks(self, split: Literal["train", "gate", "test"]) -> Rows[Task]:
@@ -158,7 +158,7 @@ def run_cycle(config: Config | Mapping[str, Any] | str | Path, name: str | None 
     from selfrefine.cli import common, cycle
 
     if threading.current_thread() is not threading.main_thread():
-        raise UsageError("run_cycle works in the main thread: it looks out for signals")
+        raise UsageError("run_cycle must be called from the main thread, because it handles signals")
 
     if isinstance(config, Config):
         # Its objective's own settings, where they stand in it, are defaults too.
@@ -184,20 +184,27 @@ def reward(name: str, samples: Iterable[Sample | Mapping[str, Any]], **settings:
     from selfrefine.steps.reward import build, parse_spec, score
 
     if not isinstance(name, str):
-        raise UsageError("reward() takes a name; a function of yours is named by its file: mine.py:function")
+        raise UsageError("reward() takes a name; name your own function by its file: mine.py:function")
     spec = parse_spec(name)
     scorers = build([spec], RewardOptions(settings={spec.name: settings} if settings else {}))
-    rows = [
-        row if isinstance(row, Sample) else decode_sample(msgspec.json.encode(row), f"samples:{number}")
-        for number, row in enumerate(samples, 1)
-    ]
+    rows = [_sample(row, f"samples:{number}") for number, row in enumerate(samples, 1)]
     return [row.rewards[-1] for row in score(rows, scorers)]
+
+
+def _sample(row: Sample | Mapping[str, Any], where: str) -> Sample:
+    if isinstance(row, Sample):
+        return row
+    try:
+        line = msgspec.json.encode(row)
+    except (TypeError, ValueError, RecursionError) as error:  # half a surrogate pair is a ValueError
+        raise DataError(f"{where}: cannot be written as JSON: {error}") from None
+    return decode_sample(line, where)
 
 
 def _samples(folder: RoundDir, stage: str) -> Rows[Sample]:
     if not folder.has(stage):
         known = ", ".join(folder.stages()) or "none"
-        raise RunFolderError(f"{folder.path} has no rows of {stage!r}; there are: {known}")
+        raise RunFolderError(f"{folder.path} has no rows of {stage!r}; available: {known}")
     return Rows(folder.samples(stage))
 
 

@@ -89,9 +89,9 @@ def _of_replaced_names(tables: Sequence[Layer]) -> tuple[list[Layer], tuple[str,
             if stale or (i == gate and key == "reward.gate_on" and _gate_is_gone(value, tables, i)):
                 del own[key]
                 if value not in ({}, None):
-                    dropped[key] = f"belongs to {of}" if stale else "names a reward that is not used"
+                    dropped[key] = f"it belongs to {of}" if stale else "the reward it names is not used"
         kept.append((origin, own))
-    return kept, tuple(f"{key} {why}: ignored" for key, why in dropped.items())
+    return kept, tuple(f"{key} ignored: {why}" for key, why in dropped.items())
 
 
 def _source_kind(source: object) -> str:
@@ -105,7 +105,10 @@ def _gate_is_gone(gate: object, tables: Sequence[Layer], given_in: int) -> bool:
     if not any(key in table for _, table in tables[given_in + 1 :] for key in keys):
         return False
     merged = {key: table[key] for _, table in tables for key in keys if key in table}
-    return not any(f"{one}:".startswith(f"{gate}:") for names in merged.values() for one in names)
+    lists = [
+        names for names in merged.values() if isinstance(names, list | tuple)
+    ]  # others are refused later
+    return not any(f"{one}:".startswith(f"{gate}:") for names in lists for one in names)
 
 
 def stored(table: Mapping[str, Any]) -> Config:
@@ -143,7 +146,7 @@ def _with_objective(config: Config, origins: Mapping[str, str]) -> Config:
     with outside_code("objective", kind.name, kind.origin):
         unread = dict(kind.unread(settings))
     if not kind.needs_reference:
-        unread["reference"] = f"{own.name} does not read it"
+        unread["reference"] = f"{own.name} does not use it"
     for key, why in unread.items():
         if "flag" in (origins.get(f"objective.{key}"), origins.get(f"objective.{own.name}.{key}")):
             raise ConfigError(f"--set objective.{key}: {why}")
@@ -169,7 +172,7 @@ def _in_full(key: str, objective: object, origin: str, value: object) -> str | N
         return f"objective.{objective}.{first}"
     readers = _readers(first)
     if origin == "flag":
-        raise ConfigError(f"--set {key}: {objective} does not read it, only {', '.join(readers)}")
+        raise ConfigError(f"--set {key}: {objective} does not use it, only {', '.join(readers)}")
     converted("objective", {first: value}, registry("objective").get(readers[0]).settings)
     return None
 

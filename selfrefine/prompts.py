@@ -169,8 +169,8 @@ def _find(name: str) -> Path:
         return Path(name)
     if name not in (names := shipped_names()):
         raise ConfigError(
-            f"no shipped prompt is called '{name}'{nearest(name, names)}; "
-            "a file of your own needs a / or .md in its name"
+            f"no shipped prompt is named '{name}'{nearest(name, names)}; "
+            "the path of your own file needs a / or ends in .md"
         )
     return shipped_dir() / f"{name}.md"
 

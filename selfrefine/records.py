@@ -200,7 +200,7 @@ def why_undecodable(line: bytes, error: Exception) -> str:
 
 
 def _no_number(name: str) -> None:
-    raise DataError(f"{name} is no JSON number; a value that could not be computed is null")
+    raise DataError(f"{name} is not a JSON number; write null for a value that could not be computed")
 
 
 def is_answered(line: bytes) -> bool:

@@ -122,7 +122,7 @@ def _last_score(text: str, scale: float) -> tuple[float | None, str | None]:
         elif not out_of and not match["p"] and 0.0 < value < 1.0 < most:
             return None, f"score {number[:20]} may be out of 1 or out of {most:g}"
         if not 0.0 <= value <= most or most <= 0.0:
-            return None, f"score {number[:20]} is not within 0 and {most:g}"
+            return None, f"score {number[:20]} is outside 0 to {most:g}"
         values.add(value / most)
     if len(values) > 1:
         return None, "contradictory: different scores on one line"

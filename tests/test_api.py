@@ -79,7 +79,7 @@ def test_a_run_is_read_round_by_round(path: Path) -> None:
     assert run.final is None and run.manifest.device == "cpu"
     assert [event["kind"] for event in run.events] == ["gate", "end"]
     assert run.tasks("train") == [TASK]
-    with pytest.raises(RunFolderError, match="has no rows of 'reward'; there are: generate"):
+    with pytest.raises(RunFolderError, match="has no rows of 'reward'; available: generate"):
         run.rounds[1].samples()
 
 
@@ -138,3 +138,15 @@ def test_the_loop_runs_in_this_process_from_a_table_or_a_config_and_goes_on(
     assert [event["continued"] for event in again.events if event["kind"] == "cycle"] == [False, True]
     with pytest.raises(ConfigError, match="rounds"):
         selfrefine.run_cycle({"cycle": {"ronds": 1}})
+
+
+@pytest.mark.parametrize("what", ["half a pair", "an object", "a deep list"])
+def test_a_mapping_that_json_cannot_hold_is_named(what: str) -> None:
+    deep: list[Any] = []
+    for _ in range(2_000):
+        deep = [deep]
+    value = {"half a pair": "\ud83d", "an object": object(), "a deep list": deep}[what]
+    with pytest.raises(DataError, match="samples:1: cannot be written as JSON"):
+        selfrefine.reward(
+            "exact", [{"id": "a", "task": {"id": "a", "prompt": []}, "text": "4"} | {"x": value}]
+        )

@@ -280,11 +280,11 @@ def test_a_resolved_objective_says_all_its_settings_and_its_rate() -> None:
 
 def test_a_flag_that_the_objective_never_reads_is_an_error() -> None:
     """Whoever types it believes that it acts. In a file it may stand: a file serves several objectives."""
-    with pytest.raises(ConfigError, match=r"objective\.clip_low: sft does not read it, only rloo, grpo"):
+    with pytest.raises(ConfigError, match=r"objective\.clip_low: sft does not use it, only rloo, grpo"):
         resolve([("flag", {"objective.clip_low": 0.1})])
     for given, said in (
         ({"objective.dpo.beta": 0.2}, r"objective\.dpo\.beta: the objective is sft"),
-        ({"objective.reference": "accepted"}, r"objective\.reference: sft does not read it"),
+        ({"objective.reference": "accepted"}, r"objective\.reference: sft does not use it"),
     ):
         with pytest.raises(ConfigError, match=said):
             resolve([("flag", given)])
@@ -332,7 +332,7 @@ def test_settings_of_a_source_leave_with_it() -> None:
     found = resolve([("file", SUMS), ("flag", {"tasks.source": "gym:basic_arithmetic"})])
     assert found.config.tasks.settings == {}
     assert found.config.tasks.suffix == " Just the number."  # how an answer is asked for is nobody's own
-    assert found.notes == ("tasks.settings belongs to gym:chain_sum: ignored",)
+    assert found.notes == ("tasks.settings ignored: it belongs to gym:chain_sum",)
     assert found.origins["tasks.settings"] == "default"
 
 
@@ -366,8 +366,10 @@ def test_a_gate_reward_goes_with_the_rewards_it_was_one_of() -> None:
     flags = {"reward.use": ["exact"], "evaluate.measure": ["exact"]}
     gone = resolve([("file", file), ("flag", flags)])
     assert gone.config.reward.gate_on is None
-    assert gone.notes == ("reward.gate_on names a reward that is not used: ignored",)
+    assert gone.notes == ("reward.gate_on ignored: the reward it names is not used",)
     for kept in ({}, {"reward.use": ["exact"]}, {"evaluate.measure": ["sentence:2", "exact"]}):
         assert resolve([("file", file), ("flag", kept)]).config.reward.gate_on == "sentence"
+    with pytest.raises(ConfigError, match=r"reward\.use"):  # a number instead of a list is no bug
+        resolve([("file", file), ("flag", {"reward.use": 5})])
     # Given together with the rewards, a name that is none of them is a mistake, and refused later.
     assert resolve([("flag", {**flags, "reward.gate_on": "sentence"})]).config.reward.gate_on == "sentence"

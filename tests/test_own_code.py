@@ -52,10 +52,14 @@ def test_a_file_is_one_module_of_its_own_name(tmp_path: Path) -> None:
 def test_a_reward_may_use_a_process_pool(method: str, tmp_path: Path) -> None:
     written(
         tmp_path,
-        pooled="import multiprocessing\n"
+        pooled="import multiprocessing\nimport time\n"
         "def work(text):\n    return float(text.isupper())\n"
         "def a(samples):\n"
-        f"    with multiprocessing.get_context({method!r}).Pool(2) as pool:\n"
+        f"    context = multiprocessing.get_context({method!r})\n"
+        "    child = context.Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n    time.sleep(0.1)\n    child.terminate()\n    child.join(20)\n"
+        "    assert child.exitcode == -15, child.exitcode\n"  # it kept our handler, and pools hung
+        "    with context.Pool(2) as pool:\n"
         "        return pool.map(work, [sample.text for sample in samples])\n"
         "def b(samples):\n    return a(samples)\n"
         "a.group = b.group = True\n",
@@ -174,7 +178,7 @@ reward = RewardKind(name="x", about="y", corpus=True,
     ("words", "said"),
     [
         (["generate", "--model", "out.py:engine:x"], "engine out.py:engine: its file failed: SystemExit: 0"),
-        (["tasks", "out.py:source:half"], "task source out.py:source: its file failed: UnicodeEncodeError"),
+        (["tasks", "out.py:source:half"], "error: here: a text of this task is not UTF-8"),
         (
             ["tasks", "out.py:source:odd"],
             "its file failed: TypeError: a source yields (where, Task), not int",
@@ -189,6 +193,10 @@ def test_engines_sources_and_figures_are_behind_the_boundary(
     written(tmp_path, out=OUTSIDE)
     stdin = ROWS if words[0] == "reward" else jsonl(task("a"), task("b"))
     done = selfrefine(*words, stdin=stdin, cwd=tmp_path)
-    assert done.code == 3 and said in done.err and b"loud" not in done.out, done.err
+    assert (
+        done.code == (4 if said.startswith("error: here") else 3)
+        and said in done.err
+        and b"loud" not in done.out
+    ), done.err
     if words[0] == "tasks":
         refused(selfrefine("tasks", "out.py:sauce:1", cwd=tmp_path), 3, "has no sauce (it has: source")

@@ -139,7 +139,7 @@ def test_files_that_are_none_are_said_so(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=reason):
             prompts.load(path, "critique")
-    with pytest.raises(ConfigError, match="no shipped prompt is called 'critic'; did you mean 'critique'"):
+    with pytest.raises(ConfigError, match="no shipped prompt is named 'critic'; did you mean 'critique'"):
         prompts.load("critic", "critique")
 
 

@@ -52,11 +52,11 @@ SCORES = [
 ]
 
 NO_SCORES = [
-    ("Score: 7", "score 7 is not within 0 and 5"),
-    ("Score: -1", "score -1 is not within 0 and 5"),
-    ("Score: 11/10", "score 11 is not within 0 and 10"),
-    ("Score: 3/0", "score 3 is not within 0 and 0"),
-    ("Score: " + "9" * 5000, "score 99999999999999999999 is not within 0 and 5"),
+    ("Score: 7", "score 7 is outside 0 to 5"),
+    ("Score: -1", "score -1 is outside 0 to 5"),
+    ("Score: 11/10", "score 11 is outside 0 to 10"),
+    ("Score: 3/0", "score 3 is outside 0 to 0"),
+    ("Score: " + "9" * 5000, "score 99999999999999999999 is outside 0 to 5"),
     # echoes of the form: reading "0-5" as 0 would teach that the answer was worthless
     ("Score: 0-5", "the score is not a number"),
     ("Score: 0 to 5", "the score is not a number"),
@@ -71,7 +71,7 @@ NO_SCORES = [
     ("Score: 3 (4/5)", "contradictory: the score is followed by another one"),
     ("Score: 4/5 (60%)", "contradictory: the score is followed by another one"),
     ("Score: 4 = 0.5", "contradictory: the score is followed by another one"),
-    ("Score: 1.2 (6/5)", "score 1.2 is not within 0 and 5"),
+    ("Score: 1.2 (6/5)", "score 1.2 is outside 0 to 5"),
     ("Score: 0.8", "score 0.8 may be out of 1 or out of 5"),
     ("Score: 4 of 5 or 5 of 5", "the score is not a number"),
     ("Style score: 5, content score: 1", "contradictory: different scores on one line"),

@@ -45,19 +45,19 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     debug: Annotated[
-        bool, typer.Option("--debug", help="Show a bug's traceback here, not in a file.")
+        bool, typer.Option("--debug", help="Print a bug's traceback instead of writing it to a file.")
     ] = False,
 ) -> None:
-    """Let a language model improve itself, and keep an improvement only when it is measured.
+    """Improve a language model on its own answers, and keep only what is measured to be better.
 
-    Five verbs, one loop; each verb is a filter on JSON Lines:
+    The verbs of the loop are filters on JSON Lines:
 
     \b
       selfrefine tasks gym:chain_sum -n 64 | selfrefine generate -n 8 |
           selfrefine reward -r gym | selfrefine finetune -o adapter
 
-    `selfrefine cycle --config demo --run demo` runs them in rounds, measures each round on held-out tasks
-    and keeps or rolls back.
+    `selfrefine cycle --config demo --run demo` runs them in rounds. Each round is measured on held-out tasks,
+    then kept or rolled back.
     """
 
 

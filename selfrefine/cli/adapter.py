@@ -43,7 +43,7 @@ def merge(
 
     out = Path(output)
     if out.exists():
-        raise RunFolderError(f"{out} already exists; choose another -o, or delete it")
+        raise RunFolderError(f"{out} already exists: choose another -o, or delete it")
     if not (Path(adapter) / "adapter_config.json").is_file():  # before a model is loaded
         raise ConfigError(f"{adapter}: not an adapter folder, it has no adapter_config.json")
     resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))

@@ -31,17 +31,23 @@ if TYPE_CHECKING:
 RUNS_DIR = Path("runs")
 CONFIGS = Path(__file__).parent.parent / "configs"
 
-Input = Annotated[str, typer.Argument(help="A JSON Lines file, or - for stdin.")]
+Input = Annotated[str, typer.Argument(help="A JSON Lines file, or - for stdin. [-]", show_default=False)]
 Output = Annotated[
     str,
     typer.Option(
-        "-o", "--output", help="Write the rows to this file, or - for stdout.", rich_help_panel=OUTPUT
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Write the rows to this file, or - for stdout. [-]",
+        show_default=False,
+        rich_help_panel=OUTPUT,
     ),
 ]
 RunOption = Annotated[
     str | None,
     typer.Option(
         "--run",
+        metavar="NAME",
         help="Do this stage of the next round of a run, given by name or folder.",
         rich_help_panel=RUN,
         autocompletion=complete.runs,
@@ -51,6 +57,7 @@ ConfigOption = Annotated[
     str | None,
     typer.Option(
         "--config",
+        metavar="FILE",
         help="Read settings from a TOML file, or a shipped one: demo, demo-text.",
         autocompletion=complete.configs,
     ),
@@ -59,6 +66,7 @@ RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
+        metavar="NAME",
         help="Use this method: a name from `selfrefine recipes ls`, or a file.",
         autocompletion=complete.recipes,
     ),
@@ -76,7 +84,9 @@ MODEL_HELP = "The embedded model smollm2, a folder, a hub id, or scripted[:rules
 SEED_HELP = "Seed of everything random. [0]"
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", help=MODEL_HELP, rich_help_panel=MODEL, autocompletion=complete.models),
+    typer.Option(
+        "--model", metavar="NAME", help=MODEL_HELP, rich_help_panel=MODEL, autocompletion=complete.models
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help=SEED_HELP)]
 SummaryOption = Annotated[

@@ -17,7 +17,7 @@ def _filter(asked: Asked) -> Any:
     from selfrefine.stages.critique import Critique
 
     if asked.settings.config.critique.passes == 0 and asked.settings.origins["critique.passes"] == "flag":
-        raise UsageError("--passes 0 makes no critique: leave the stage out")
+        raise UsageError("--passes 0 makes no critique: leave out this stage")
     return filtered(asked, Critique(asked.session), read_samples(asked.source), critique_line)
 
 
@@ -30,10 +30,11 @@ def _in_run(session: RunSession, k: int) -> Any:
 
 VERB = Verb(
     name="critique",
-    about="""The model criticises its answers and revises them; the summary says whether that helped.
+    about="""Criticise answers and revise them, and say whether that helped.
 
-    It compares revised answers with fresh samples of the same token cost, and counts wrong→right and
-    right→wrong for each pass. Revisions are rows of their own (`parent_id`).
+    The summary compares revisions with fresh samples at the same token cost, and counts for each pass how
+    many answers went from wrong to right and from right to wrong. A revision is a row of its own
+    (`parent_id`).
 
     \b
       selfrefine critique in.jsonl -r coverage --feedback rewards > revised.jsonl
@@ -41,23 +42,25 @@ VERB = Verb(
     flags=(
         Flag(
             "reward.use",
-            "Score drafts and revisions. Repeatable.",
+            "Score drafts and revisions with this reward. Repeatable.",
             ("-r", "--reward"),
             metavar="NAME[:W]",
         ),
-        Flag("critique.passes", "Critique and revise this often, until ok. [1]"),
-        Flag("critique.feedback", "rewards: the critic sees what the rewards found missing. [none]"),
-        Flag("critique.critic_model", "Model that criticises. Not set: the policy itself."),
-        Flag("critique.critique_prompt", "critique, rubric, or a template file."),
-        Flag("critique.revise_prompt", "revise, or a template file."),
+        Flag("critique.passes", "Critique and revise an answer at most this often. [1]"),
+        Flag(
+            "critique.feedback", "What the critic is told: none, or rewards (what they found missing). [none]"
+        ),
+        Flag("critique.critic_model", "Model that criticises. [the policy itself]"),
+        Flag("critique.critique_prompt", "Template of a critique: critique, rubric, or a file. [critique]"),
+        Flag("critique.revise_prompt", "Template of a revision: revise, or a file. [revise]"),
         Flag(
             "critique.reveal_references",
-            "The critic sees the references; marked.",
+            "Show the critic the references. The rows record it.",
             ("--reveal-references",),
         ),
         Flag(
             "critique.max_new_tokens",
-            "Longest critique and revision. [128]",
+            "Longest critique and revision, in tokens. [128]",
             also="generate.max_new_tokens",
         ),
     ),

@@ -24,6 +24,7 @@ Name = Annotated[
     str | None,
     typer.Option(
         "--run",
+        metavar="NAME",
         help="Name or folder of the run: continued if it exists, made if not.",
         rich_help_panel=RUN,
         autocompletion=complete.runs,
@@ -32,7 +33,10 @@ Name = Annotated[
 Tasks = Annotated[
     str | None,
     typer.Option(
-        "--tasks", help="Where the tasks come from: a file, or KIND:NAME.", autocompletion=complete.sources
+        "--tasks",
+        metavar="SOURCE",
+        help="Where the tasks come from: a file, or KIND:NAME.",
+        autocompletion=complete.sources,
     ),
 ]
 Rewards = Annotated[
@@ -64,6 +68,7 @@ Gate = Annotated[
     str | None,
     typer.Option(
         "--gate",
+        metavar="NAME",
         help="How strict the gate is: strict, significant, or off (keep every round). [significant]",
         autocompletion=complete.values("gate.mode"),
     ),
@@ -114,10 +119,9 @@ def command(
     allow_drift: DriftOption = False,
     trust_remote_code: TrustOption = False,
 ) -> None:
-    """The whole loop, in one process: generate, critique, reward, select, finetune, measure, decide.
+    """Run the whole loop: generate, critique, reward, select, finetune, measure, decide.
 
-    The same command again continues: a run can be killed at any instant. A finished run is extended by a
-    higher --rounds.
+    A run can be killed at any time; the same command continues it. A higher --rounds extends a finished run.
 
     \b
       selfrefine cycle --config demo --run demo
@@ -160,7 +164,7 @@ def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:
     if summary["nothing_to_learn"]:
         raise NothingToLearnError(summary["nothing_to_learn"])
     if require_improvement and not summary["accepted_round"]:
-        raise GateNotMetError("no round was kept: none was measured better than the start")
+        raise GateNotMetError("no round was kept: no candidate measured better than the starting policy")
 
 
 def loop(

@@ -8,7 +8,9 @@ from selfrefine.cli.common import RUNS_DIR, JsonOption, on_terminal, print_json,
 
 
 def command(json_: JsonOption = False) -> None:
-    """Versions, device, free disk and memory, the embedded model, a write test. Exit 5 if one fails.
+    """Check this machine: versions, device, disk, memory, the embedded model, a write test.
+
+    Exits with code 5 if a check fails.
 
     \b
       selfrefine doctor

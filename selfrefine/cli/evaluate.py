@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfrefine.cli import common
+from selfrefine.cli.help import OUTPUT
 from selfrefine.cli.verb import Asked, Flag, Verb
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def _in_run(session: RunSession, k: int) -> dict[str, Any]:
 
 VERB = Verb(
     name="evaluate",
-    about="""Measure a policy on tasks: mean with a 95 % interval, greedy by default.
+    about="""Measure a policy on tasks: mean reward with a 95 % interval, of greedy answers by default.
 
-    With --run: the candidate of the first uncommitted round on the run's gate tasks.
+    With --run, measure the candidate of the next round on the run's gate tasks.
 
     \b
       selfrefine tasks gym:chain_sum --seed 1 -n 200 |
@@ -78,18 +79,27 @@ VERB = Verb(
     flags=(
         Flag(
             "evaluate.measure",
-            "The reward that measures. Repeatable.",
+            "Measure by this reward. Repeatable.",
             ("-m", "--measure", "-r"),
             metavar="NAME[:W]",
         ),
         Flag("evaluate.n", names=("-n",)),
         Flag("evaluate.temperature"),
-        Flag("evaluate.max_new_tokens", "Longest answer. [128]"),
+        Flag("evaluate.max_new_tokens", "Longest answer, in tokens. [128]"),
         Flag("generate.system", metavar="TEXT"),
     ),
     filter=_filter,
     check=_check,
     in_run=_in_run,
-    output=Annotated[str | None, typer.Option("-o", "--output", help="The scored answers.")],
+    output=Annotated[
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the scored answers to this file.",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     output_default=None,
 )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfrefine.cli.help import OUTPUT
 from selfrefine.cli.select import CHOOSING, check
 from selfrefine.cli.verb import Asked, Flag, Verb
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession
 
 ONLY_IN_RUNS = {
-    "train.replay": "a filter learns from the rows it is given",
-    "train.checkpoint_steps": "a filter begins again",
-    "objective.reference": "of a filter it is --adapter, or the bare model",
+    "train.replay": "a filter has no earlier rounds",
+    "train.checkpoint_steps": "a filter keeps no checkpoints",
+    "objective.reference": "in a filter it is --adapter, or the bare model",
 }
 """Settings of `finetune` that need a run, to what holds without one."""
 
@@ -64,9 +65,9 @@ def _check(asked: Asked, out: Path) -> None:
     config, origins = asked.settings.config, asked.settings.origins
     vain = [key for key in ONLY_IN_RUNS if origins[key] == "flag"]
     if vain:
-        raise UsageError(f"--set {vain[0]} means something in a run only (--run); {ONLY_IN_RUNS[vain[0]]}")
+        raise UsageError(f"--set {vain[0]} needs --run: {ONLY_IN_RUNS[vain[0]]}")
     if out.exists():
-        raise RunFolderError(f"{out} is there already; choose another -o, or delete it")
+        raise RunFolderError(f"{out} already exists: choose another -o, or delete it")
     if config.train.start == "adapter" and config.adapter is None:
         raise UsageError("--start adapter continues an adapter: name it with --adapter")
 
@@ -86,13 +87,15 @@ def _chosen(asked: Asked) -> tuple[list[Sample], dict[str, int]]:
         rows = list(read_lessons(asked.source, asked.reporter.say))
     except NoRows:
         if asked.source == "-":  # the ordinary end of a pipe whose filter let nothing through
-            raise NothingToLearnError("stdin is empty: no row to learn from came through the pipe") from None
+            raise NothingToLearnError("stdin is empty: no row came through the pipe") from None
         raise
     if all(row.lesson is not UNSET for row in rows):
         # `select` has chosen already, and a second selection would throw out what a pair rejects.
         again = [key for key in CHOSEN_BEFORE if asked.settings.origins[key] == "flag"]
         if again:
-            raise UsageError(f"these rows are selected already, so {again[0]} chooses nothing; select anew")
+            raise UsageError(
+                f"these rows are already selected, so {again[0]} has no effect: set it in `select`"
+            )
         counts = {"samples": len(rows), "selected": len(rows)}
         asked.reporter.say(summary_line({"stage": "select", **counts}))
         return rows, counts
@@ -116,10 +119,10 @@ def _in_run(session: RunSession, k: int) -> dict[str, Any]:
 
 VERB = Verb(
     name="finetune",
-    about="""A LoRA adapter learns from the good answers (selection first; see `selfrefine select`).
+    about="""Train a LoRA adapter on the good answers, which are selected first (see `selfrefine select`).
 
-    The loss is on the answer only, its end included. The folder is peft's own format and holds train.jsonl,
-    a row a step. LoRA rank and targets, token budget, warm-up and the rest: --set train.lora.r=8 …
+    The loss covers the answer and the token that ends it, not the prompt. The folder has peft's format; its
+    train.jsonl has one row per optimizer step. LoRA rank and other settings: --set train.lora.r=8.
 
     \b
       selfrefine finetune in.jsonl --min-reward 1 --max-per-prompt 2 -o adapter
@@ -128,18 +131,28 @@ VERB = Verb(
         *CHOOSING,
         Flag(
             "objective.name",
-            "A name of `selfrefine objectives ls`; its settings: --set objective.KEY=… [sft]",
+            "Loss to minimise, from `selfrefine objectives ls`. Its settings: --set objective.KEY=… [sft]",
             ("--objective",),
         ),
-        Flag("train.lr", "Learning rate. [the objective's]"),
+        Flag("train.lr", "Peak learning rate. [the objective's]"),
         Flag("train.epochs"),
         Flag("train.batch_size"),
-        Flag("train.start", "base: a fresh adapter; adapter: continue --adapter."),
+        Flag("train.start", "Start from base (a fresh adapter) or adapter (continue --adapter). [base]"),
     ),
     filter=_filter,
     check=check,
     in_run=_in_run,
-    output=Annotated[str, typer.Option("-o", "--output", help="The adapter's folder.")],
+    output=Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Write the adapter to this folder. [adapter]",
+            show_default=False,
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     output_default="adapter",
     json=False,
 )

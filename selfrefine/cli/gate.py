@@ -6,25 +6,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfrefine.cli import complete
 from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
+from selfrefine.cli.help import RUN
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession
 
 
 def command(
-    run: Annotated[str, typer.Option("--run", help="The run: a name or a folder.")],
+    run: Annotated[
+        str,
+        typer.Option(
+            "--run",
+            metavar="NAME",
+            help="Name or folder of the run.",
+            rich_help_panel=RUN,
+            autocompletion=complete.runs,
+        ),
+    ],
     final: Annotated[
-        bool, typer.Option("--final", help="No candidate: measure the accepted policy on the test tasks.")
+        bool,
+        typer.Option("--final", help="Measure the accepted policy on the test tasks, and decide nothing."),
     ] = False,
     require_improvement: Annotated[
-        bool, typer.Option("--require-improvement", help="Exit with 9 unless the candidate is kept.")
+        bool, typer.Option("--require-improvement", help="Exit with code 9 unless the candidate is kept.")
     ] = False,
     set_: SetOption = None,
     summary_json: SummaryOption = None,
     allow_drift: DriftOption = False,
 ) -> None:
-    """Measure the candidate on the gate tasks, decide (keep, undecided, roll back), commit the round.
+    """Measure a candidate on the gate tasks, decide whether to keep it, and commit the round.
 
     \b
       selfrefine gate --run mine

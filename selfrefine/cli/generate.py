@@ -36,9 +36,10 @@ def _filter(asked: Asked) -> dict[str, Any]:
 
 VERB = Verb(
     name="generate",
-    about="""The model answers: tasks (JSON Lines) in, one row per sampled answer out.
+    about="""Sample answers: tasks (JSON Lines) in, one row per answer out.
 
-    Prompts are computed once for all their samples. A sample depends on seed, task id and index only.
+    Each prompt is computed once for all its samples. A sample depends only on the seed, the task's id and its
+    own index.
 
     \b
       selfrefine tasks gym:chain_sum -n 16 |

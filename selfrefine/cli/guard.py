@@ -80,7 +80,9 @@ class Stop:
         with suppress(IndexError, OSError):  # said already (a pop is atomic), or nobody may be listening
             self._unsaid.pop()
             again = "press Ctrl-C" if signum == signal.SIGINT else "send SIGTERM"
-            note = f"\n{self._prefix}finishing the running batch; {again} again to stop at once\n"
+            # Over the terminal's ^C, or a bar.
+            start = "\r\x1b[K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
+            note = f"{start}{self._prefix}finishing the running batch; {again} again to stop at once\n"
             os.write(2, note.encode())
 
     def check(self) -> None:
@@ -104,12 +106,28 @@ def stoppable(name: str = "") -> Iterator[Stop]:
         stop.answer(signum)
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    _working.append(stop)
     try:
         with _watched(stop):
             yield stop
     finally:
+        _working.remove(stop)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_working: list[Stop] = []
+
+
+def _in_forked_child() -> None:
+    """A reward's process pool ends its workers with SIGTERM, which is not for us. Ctrl-C is for us only."""
+    if _working:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+os.register_at_fork(after_in_child=_in_forked_child)
 
 
 @contextmanager

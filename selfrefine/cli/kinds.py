@@ -12,9 +12,9 @@ from selfrefine.cli.help import App
 
 
 def _group(what: str, example: str) -> typer.Typer:
-    app = App(help=f"List and show the {what}s there are.")
+    app = App(help=f"List and show {what}s.")
 
-    @app.command("ls", help=f"The {what}s, one a line.\n\n\b\n  selfrefine {what}s ls")
+    @app.command("ls", help=f"List the {what}s.\n\n\b\n  selfrefine {what}s ls")
     def ls(json_: JsonOption = False) -> None:
         from selfrefine.registry import registry
 
@@ -28,11 +28,12 @@ def _group(what: str, example: str) -> typer.Typer:
 
     @app.command(
         "show",
-        help=f"What it needs, its settings, what its file says.\n\n\b\n  selfrefine {what}s show {example}",
+        help=f"Show needs, settings and documentation of one of the {what}s.\n\n\b\n"
+        f"  selfrefine {what}s show {example}",
     )
     def show(
         name: str = typer.Argument(
-            help="A name that `ls` lists, or path/to/file.py:name.", autocompletion=complete.kinds(what)
+            help="A name from `ls`, or path/to/file.py:name.", autocompletion=complete.kinds(what)
         ),
         json_: JsonOption = False,
     ) -> None:
@@ -69,7 +70,7 @@ def _short(told: dict[str, Any]) -> list[tuple[str, str]]:
     shown = {
         "learns from": told.get("rows"),
         "train.lr": told.get("learning_rate"),
-        "to know": "; ".join(told["needs"]),
+        "notes": "; ".join(told["needs"]),
         "source": told["source"],
         "sha256": told["sha256"],
     }

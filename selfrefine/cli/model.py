@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Find models on this machine.")
+from selfrefine.cli.help import App
+
+app = App(help="Find models on this machine.")
 
 
 @app.command("path")

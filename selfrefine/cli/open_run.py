@@ -32,7 +32,7 @@ def run_path(name: str) -> Path:
     if path.name == name:
         return new_path(RUNS_DIR, name)
     if ".." in path.parts:
-        raise RunFolderError(f"{name[:200]!r}: '..' leads out of where runs are kept; give the whole path")
+        raise RunFolderError(f"{name[:200]!r}: a run's path has no '..'; give the full path")
     return new_path(path.parent, path.name)
 
 

@@ -15,7 +15,7 @@ app = App(help="List and show the shipped methods.")
 
 @app.command("ls")
 def ls(json_: JsonOption = False) -> None:
-    """The recipes for `cycle --recipe NAME`, one a line.
+    """List the recipes for `cycle --recipe NAME`.
 
     \b
       selfrefine recipes ls
@@ -35,10 +35,10 @@ def ls(json_: JsonOption = False) -> None:
 @app.command("show")
 def show(
     name: Annotated[
-        str, typer.Argument(help="A recipe's name, or a file of your own.", autocompletion=complete.recipes)
+        str, typer.Argument(help="Name of a recipe, or a file of your own.", autocompletion=complete.recipes)
     ],
 ) -> None:
-    """The file itself: the paper, what is like it and what is not, and the settings.
+    """Print a recipe: its paper, how it differs from the paper, and its settings.
 
     \b
       selfrefine recipes show star > mine.toml

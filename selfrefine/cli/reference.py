@@ -33,10 +33,10 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
 _HEAD = """\
 # Command line
 
-Generated from the program by `make docs`; a test keeps it true. Data is on stdout, everything else on
-stderr; `-` is stdin or stdout. A flag wins over `--set`, that over the configuration file, that over the
-default, which stands in brackets. All settings: [configuration.md](configuration.md); exit codes:
-[records.md](records.md).
+Generated from the program by `make docs`. Data goes to stdout, everything else to stderr; `-` stands for
+stdin or stdout. A flag overrides `--set`, which overrides the configuration file, which overrides the default
+(in brackets). All settings: [configuration.md](configuration.md). Exit codes: [records.md](records.md).
+`--install-completion` makes the Tab key offer recipes, rewards, objectives, runs and settings.
 """
 
 

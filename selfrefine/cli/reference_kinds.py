@@ -26,15 +26,15 @@ def needs(what: str, kind: Any) -> list[str]:
     """What has to be there for it, or is to be known of it, in a few words each."""
     wants_references = getattr(kind, "needs_references", False)
     found = {
-        "references, for some of its settings": callable(wants_references),
+        "references, with some settings": callable(wants_references),
         "references": wants_references is True,
         "a model": getattr(kind, "needs_engine", False),
-        "the policy judges itself": getattr(kind, "judge", "") == "policy",
-        "the model judges itself, without its adapter": getattr(kind, "judge", "") == "round-0",
-        "measures nothing": getattr(kind, "why_no_measure", ""),
-        "has a figure of all rows together": getattr(kind, "corpus", False),
-        "logprobs of what sampled": getattr(kind, "needs_old_logprobs", False),
-        "a reference policy, for some of its settings": callable(getattr(kind, "needs_reference", False)),
+        "the policy is its own judge": getattr(kind, "judge", "") == "policy",
+        "the judge is the model without its adapter": getattr(kind, "judge", "") == "round-0",
+        "cannot measure": getattr(kind, "why_no_measure", ""),
+        "reports a corpus score": getattr(kind, "corpus", False),
+        "logprobs of the sampling policy": getattr(kind, "needs_old_logprobs", False),
+        "a reference policy, with some settings": callable(getattr(kind, "needs_reference", False)),
         "a reference policy": getattr(kind, "needs_reference", False) is True,
     }
     return [said for said, holds in found.items() if holds]
@@ -83,7 +83,7 @@ def rewards_markdown() -> str:
     )
     passes = settings_of(PassAt, "reward.NAME.")
     return "\n".join(
-        ["| reward | what it asks | to know |", "|---|---|---|", *rows, "", table(iter([*passes, *own]))]
+        ["| reward | what it asks | notes |", "|---|---|---|", *rows, "", table(iter([*passes, *own]))]
     )
 
 
@@ -113,7 +113,7 @@ def sources_markdown() -> str:
 
 def _settings_of_source(kind: Any) -> list[tuple[str, str]]:
     if kind.own_settings:
-        return [("KEY", "the dataset's own")]
+        return [("KEY", "the dataset's own settings")]
     return [(one.key, one.description.rstrip(".")) for one in settings_of(kind.settings)]
 
 

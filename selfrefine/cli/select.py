@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 CHOOSING = (
     Flag(
         "select.strategy",
-        "best-of-n, threshold, all, pairs, labels, groups. [best-of-n]",
+        "What to select: best-of-n, threshold, all, pairs, labels, or groups. [best-of-n]",
         ("--select",),
         metavar="NAME",
     ),
-    Flag("select.min_reward", "Take rows of at least this reward."),
-    Flag("select.max_per_prompt", "At most this many a prompt. [1 for best-of-n]"),
-    Flag("select.learn", "answers, revisions, critiques or both turns. [answers]"),
+    Flag("select.min_reward", "Lowest reward to learn from."),
+    Flag("select.max_per_prompt", "At most this many answers per prompt. [1 for best-of-n]"),
+    Flag(
+        "select.learn", "What to learn of a revised answer: answers, revisions, critiques, or both. [answers]"
+    ),
 )
 """`finetune` has them too: it selects first."""
 
@@ -44,10 +46,11 @@ def _filter(asked: Asked) -> Any:
 
 VERB = Verb(
     name="select",
-    about="""Choose what to learn from, and count what falls out and why.
+    about="""Select the answers to learn from, and count the others by reason.
 
-    best-of-n takes what lies above its group's minimum, or reaches --min-reward. Unscored rows never get
-    through, truncated ones only with the groups of a policy gradient. Each row says what it teaches.
+    best-of-n takes the best answer to a prompt if it is better than the worst, or reaches --min-reward.
+    Unscored rows are never selected, truncated ones only by groups, for policy gradients. Each row says what
+    it teaches (`lesson`).
 
     \b
       selfrefine select in.jsonl --min-reward 1 --max-per-prompt 2 > out.jsonl
@@ -57,7 +60,7 @@ VERB = Verb(
         *CHOOSING,
         Flag(
             "select.dedupe",
-            "Equal answers to a prompt count once. [on]",
+            "Count equal answers to a prompt once. [on]",
             ("--dedupe/--no-dedupe",),
         ),
     ),

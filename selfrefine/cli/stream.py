@@ -71,7 +71,7 @@ def _decoded(stream: Iterable[bytes], name: str) -> Iterator[Sample]:
         empty = False
         yield row
     if empty:
-        raise NoRows(f"{name} is empty: there is no row in it")
+        raise NoRows(f"{name} is empty: it has no row")
 
 
 def _name(source: str) -> str:
@@ -132,7 +132,7 @@ def filtered(
                 if output != "-":
                     # A file appears whole or not at all: an interrupted filter leaves none, and says so.
                     reporter.stop.way_on = (
-                        "nothing was written: the output file is made when all rows are done"
+                        "nothing was written: the output file appears when all rows are done"
                     )
                 know_total()
                 reporter.check()

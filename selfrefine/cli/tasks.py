@@ -9,34 +9,38 @@ import typer
 
 from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
-from selfrefine.report.words import number
 
 
 def command(
     source: Annotated[
         str,
         typer.Argument(
-            help="A file, or KIND:NAME; without one the kinds are listed.", autocompletion=complete.sources
+            help="A file, or KIND:NAME. Without one, the kinds are listed.", autocompletion=complete.sources
         ),
     ] = "",
     output: Output = "-",
-    n: Annotated[int | None, typer.Option("-n", help="How many tasks at most.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="Maximum number of tasks.")] = None,
     seed: SeedOption = None,
     template: Annotated[
-        str | None, typer.Option("--template", help="The prompt, with {source} where the text goes.")
+        str | None,
+        typer.Option("--template", help="Template of each prompt; {source} is replaced by the task's text."),
     ] = None,
-    suffix: Annotated[str, typer.Option("--suffix", help="Text after each prompt.")] = "",
-    prompt_field: Annotated[str | None, typer.Option("--prompt-field", help="A row's prompt column.")] = None,
+    suffix: Annotated[str, typer.Option("--suffix", help="Text appended to each prompt.")] = "",
+    prompt_field: Annotated[
+        str | None, typer.Option("--prompt-field", help="Column that holds the prompt.")
+    ] = None,
     reference_field: Annotated[
-        str | None, typer.Option("--reference-field", help="A row's reference column.")
+        str | None, typer.Option("--reference-field", help="Column that holds the reference.")
     ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A setting of the source, such as max_terms=2."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Set a setting of the source, such as max_terms=2. Repeatable."
+        ),
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Tasks from a source, as JSON Lines: the beginning of the pipe.
+    """Print tasks from a source as JSON Lines, the start of a pipe.
 
     \b
       selfrefine tasks gym:chain_sum --set max_terms=2 --set max_digits=2 -n 64
@@ -72,4 +76,4 @@ def command(
             show(task_view(task))
         return
     count = write_tasks(found, output)
-    sys.stderr.write(f"tasks: {number(count)} task{'' if count == 1 else 's'} from {source}\n")
+    sys.stderr.write(f"tasks: {count:,} task{'' if count == 1 else 's'} from {source}\n")

@@ -50,7 +50,7 @@ class Flag:
         option = typer.Option(
             *names,
             help=self.help or self._defined(),
-            metavar=self.metavar,
+            metavar=self.metavar or ("NAME" if self._kind() is str else None),
             rich_help_panel=self.panel,
             autocompletion=complete.values(self.key) if self.config else None,
         )

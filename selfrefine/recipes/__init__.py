@@ -37,7 +37,7 @@ def names() -> list[str]:
 def read(name: str) -> Recipe:
     """A shipped recipe, or a file of one's own (whatever has a / or ends in .toml).
 
-    Raises: ConfigError: there is none, a key that does not exist, a key that is no part of a method.
+    Raises: ConfigError: there is none, a key that does not exist, a key that a recipe cannot set.
     """
     own = "/" in name or name.endswith(".toml")
     path = Path(name) if own else FOLDER / f"{name}.toml"
@@ -48,7 +48,7 @@ def read(name: str) -> Recipe:
         check_key(key, f"recipe {name}")
         if key.partition(".")[0] in NOT_A_METHOD or key == "evaluate.measure":
             raise ConfigError(
-                f"recipe {name}: {key} is no part of a method; give it in a --config file or as a flag"
+                f"recipe {name}: a recipe cannot set {key}; set it in a --config file or with a flag"
             )
     text = path.read_text(encoding="utf-8")
     first = text.partition("\n")[0]

@@ -50,10 +50,11 @@ def plan(config: Config) -> str:
         f"model          {config.model}",
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
         f"test {number(len(splits['test']))}",
-        f"a round        {number(per_round)} prompts x {own.n} samples = {number(rows)} answers",
-        f"new tokens     at most {compact(learning + gate)} a round, "
-        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in {rounds} rounds",
-        f"disk           about {compact(rounds * rows * 4 * 2500)}B of rows at most"
+        f"per round      {number(per_round)} prompts x {own.n} samples = {number(rows)} answers",
+        f"new tokens     at most {compact(learning + gate)} per round, "
+        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in all ({rounds} "
+        f"{'round' if rounds == 1 else 'rounds'})",
+        f"disk           at most about {compact(rounds * rows * 4 * 2500)}B of rows"
         + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
     ]
     if model and folder:
@@ -87,7 +88,7 @@ def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> lis
         footprint.peak(own) for name, own in parts.items() if name != "always"
     )
     lines = [
-        f"memory         at most about {compact(most)}B on {device}: always, and the larger of the others"
+        f"memory         at most about {compact(most)}B on {device}: always, plus the larger of the others"
     ]
     for name, own in parts.items():
         shown = ", ".join(f"{what} {compact(count)}B" for what, count in own.items() if count)

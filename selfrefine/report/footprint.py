@@ -142,14 +142,14 @@ def sampling(model: Shape, load: Load, room: Room) -> dict[str, int]:
         f"key/value cache of {rows} rows x {columns}": rows * columns * model.slot_bytes,
         f"{prefilled} prompt tokens": prefilled * (model.slot_bytes + block),
         "logits": (prompts + DRAW_COPIES * rows) * model.vocabulary * 4,
-        "attention at work": repeated * model.element_bytes,
+        "attention buffers": repeated * model.element_bytes,
     }
     return {name: int(SAMPLING_HEAP * count) for name, count in parts.items()}
 
 
 def merged_copy(model: Shape) -> dict[str, int]:
     """An accepted adapter is merged into copies, while the policy samples with it."""
-    return {"a merged adapter's copy": (model.parameters - model.embeddings) * model.element_bytes}
+    return {"copy for a merged adapter": (model.parameters - model.embeddings) * model.element_bytes}
 
 
 def training(model: Shape, load: Load) -> dict[str, int]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from selfrefine.report.safe_text import safe_text
-from selfrefine.stats import Difference, Interval
 from selfrefine.words import count
 
-if TYPE_CHECKING:  # `runs` reads no stage
+if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no numpy
     from selfrefine.stages.revisions import RevisionSummary
+    from selfrefine.stats import Difference, Interval
     from selfrefine.steps.critique_outcome import CritiqueSummary
 
 _QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
@@ -44,6 +44,8 @@ def duration(seconds: float) -> str:
 
 def with_interval(measured: Interval | Difference | None) -> str:
     """ "0.285 [0.243, 0.331]", the mean alone where there is no interval, "–" where there is no mean."""
+    from selfrefine.stats import Difference
+
     if measured is None or measured.mean is None:
         return "–"
     sign = "+" if isinstance(measured, Difference) else ""
@@ -104,6 +106,8 @@ def _parts(values: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
     if "mean" in value:
+        from selfrefine.stats import Interval
+
         measured = Interval(mean=value["mean"], lo=value.get("lo"), hi=value.get("hi"), n=value.get("n") or 0)
         unscored = value.get("unscored")
         yield f"{words} {with_interval(measured)}" + (f" ({number(unscored)} unscored)" if unscored else "")

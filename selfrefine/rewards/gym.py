@@ -53,21 +53,23 @@ def _of_task(task: Task) -> dict[str, Any]:
 def _judge(text: str, entry: dict[str, Any], scorer: GymScorer, signature: str) -> Reward:
     oracle = entry["answer"].strip().replace(",", "")
     wanted = last_number(oracle)
-    numeric = wanted is not None and wanted.text == oracle.removeprefix("+") and wanted.value is not None
-    if numeric:
+    number = wanted is not None and wanted.text == oracle.removeprefix("+") and wanted.value is not None
+    why = ""
+    if number:
         found = last_number(text)
         if found is None:
             return checked("gym", 0.0, "no number in the answer", signature)
-        if found.value is None:
-            return unscored("gym", f"cannot read the number in the answer: {found.why}", signature)
-        text = found.text
+        # What is not one number goes to the scorer whole. Were it null, answers that leave it open would pay.
+        text, why = (found.text, "") if found.value is not None else (text, f": {found.why}")
     try:
         value = float(scorer(answer=text, entry=entry))
     except Exception as error:  # noqa: BLE001  outside code on model text: the row fails, not the run
         return unscored("gym", f"{type(error).__name__}: {error}", signature)
-    if numeric and value < 1 and oracle in text:
+    if number and value < 1 and oracle in text:
         value = 0.0
-    detail = None if value >= 1 else f"the number {text} is wrong" if numeric else "not right"
+    detail = (
+        None if value >= 1 else f"the number {text} is wrong" if number and not why else f"not right{why}"
+    )
     return checked("gym", value, detail, signature)
 
 

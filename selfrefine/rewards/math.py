@@ -13,6 +13,7 @@ Source: math-verify (Hugging Face), the extra `selfrefine[math]`.
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections.abc import Callable
@@ -103,6 +104,7 @@ def _library() -> tuple[Callable[..., Any], Callable[..., Any], type[BaseExcepti
         raise ConfigError(
             f"reward math needs the extra math: pip install 'selfrefine[math]' ({error})"
         ) from None
+    logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns that a thread has no time limit
     return math_verify.parse, math_verify.verify, TimeoutException
 
 

@@ -73,7 +73,7 @@ class PartFile:
         digest = hashlib.sha256(data).hexdigest()
         commit = _Commit(end=self.size + len(data), sha256=digest, rows=len(rows), note=Raw(note))
         line = msgspec.json.encode(commit) + b"\n"
-        with write_errors(self.final, f"{self.batches} batches are safe"):
+        with write_errors(self.final, f"batches already committed: {self.batches:,}"):
             try:
                 failpoint("part.before-data")
                 write_whole(self._data_fd, data, "part.half-data")
@@ -157,7 +157,7 @@ class PartFile:
                 batch = data.read(max(commit.end - self.size, 0))
                 if len(batch) != commit.end - self.size or hashlib.sha256(batch).hexdigest() != commit.sha256:
                     raise RunFolderError(
-                        f"{self.path}: batch {number} is not what was committed; {self._way_out()}"
+                        f"{self.path}: batch {number} has changed since it was committed; {self._way_out()}"
                     )
                 self._count(commit, len(line) + 1)
 
@@ -174,4 +174,4 @@ class PartFile:
         failpoint("part.tail-cut")
 
     def _way_out(self) -> str:
-        return f"to do this stage again, delete {self.path.name} and {self._idx_path.name}"
+        return f"to redo this stage, delete {self.path.name} and {self._idx_path.name}"

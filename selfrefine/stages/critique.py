@@ -8,7 +8,7 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
-from selfrefine.stages.progress import Bar, show_rewards
+from selfrefine.stages.progress import Bar, show_rewards, shown
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_critique, critique_settings, critique_templates
 from selfrefine.steps.critique import critique
@@ -42,10 +42,11 @@ class Critique(Stage[Sample, Outcome]):
 
     def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], Outcome]:
         session = self.session
+        policy = shown(session.engine, bar)
         result = critique(
             unit,
-            session.engine,
-            session.critic,
+            policy,
+            policy if session.critic is session.engine else shown(session.critic, bar),
             self.templates,
             self.settings,
             session.config.seed,

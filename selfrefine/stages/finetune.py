@@ -18,6 +18,7 @@ from selfrefine.stages.in_run import formatted
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.steps.finetune import FinetuneSummary, Policies, finetune
+from selfrefine.words import count
 
 Build = Callable[[Path], None]
 """Fills an empty folder."""
@@ -160,9 +161,9 @@ def _train(session: RunSession, folder: RoundDir, k: int) -> None:
             bar,
             lambda rings: session.ring(k, stage.title, rings),
         )
-        left_out = "".join(f", {n} {why.replace('_', ' ')}" for why, n in found.dropped.items())
+        left_out = "".join(f", {n:,} {why.replace('_', ' ')}" for why, n in found.dropped.items())
         bar.finish(
-            f"round {k} finetune: {found.rows} rows{left_out}, {found.steps} steps, "
+            f"round {k} finetune: {count(found.rows, 'row')}{left_out}, {count(found.steps, 'step')}, "
             f"loss {found.first_loss:.3f} → {found.last_loss:.3f}"
         )
     if note:

@@ -41,7 +41,7 @@ class Generate(Stage[Task, Drawn]):
         tasks, again = draw(session.run.tasks("train"), self.round, own.cycle.prompts_per_round, own.seed)
         if again:
             session.reporter.say(
-                f"round {self.round}: the training tasks are used up, a reshuffled pass over them begins"
+                f"round {self.round}: all training tasks have been used; starting a new pass in another order"
             )
         session.use_policy(session.run.current_adapter)
         return tasks

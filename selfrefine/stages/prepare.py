@@ -41,7 +41,8 @@ def make_splits(config: Config, say: Callable[[str], object] | None = None) -> d
     splits = {"train": list(parts.train), "gate": list(parts.gate), "test": list(parts.test)}
     for name, file in (("gate", own.gate_file), ("test", own.test_file)):
         if file:
-            splits[name] = dedupe(load(file, task_options(config, whole=True)))[0]
+            whole = replace(task_options(config, whole=True), say=options.say)
+            splits[name] = dedupe(load(file, whole))[0]
     check_disjoint(splits["train"], splits["gate"], splits["test"])
     if not splits["gate"] and config.gate.mode != "off":
         raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from selfrefine.engines.base import Completion
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.records import Sample
 
 
@@ -68,11 +69,31 @@ class Silent:
         pass
 
 
-def show_completions(bar: Bar, batch: Iterable[Completion]) -> None:
-    """Count finished completions and offer the last as an example."""
+def show_completions(bar: Bar, batch: Iterable[Completion], rows: int | None = None) -> None:
+    """Count finished completions (or `rows`) and offer the last as an example."""
     batch = list(batch)
     tokens = sum(len(one.token_ids) for one in batch)
-    bar.advance(rows=len(batch), tokens=tokens, example=batch[-1].text if batch else None)
+    bar.advance(
+        rows=len(batch) if rows is None else rows, tokens=tokens, example=batch[-1].text if batch else None
+    )
+
+
+def shown(engine: Engine, bar: Bar) -> Engine:
+    """The engine; what it answers also counts on the bar, as tokens: rows are done when all passes are."""
+    return cast(Engine, _Shown(engine, bar))
+
+
+class _Shown:
+    def __init__(self, engine: Engine, bar: Bar) -> None:
+        self._engine, self._bar = engine, bar
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+        for batch in self._engine.generate(requests, sampling):
+            show_completions(self._bar, batch, rows=0)
+            yield batch
 
 
 def show_rewards(bar: Bar, samples: Iterable[Sample], rows: int | None = None) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 
 from selfrefine.records import Sample
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_rewards
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.steps.reward import RewardSummary, RewardSums, require_some_scored, scored_sums, summary
+from selfrefine.steps.reward import (
+    RewardSummary,
+    RewardSums,
+    needs_engine,
+    parse_spec,
+    require_some_scored,
+    scored_sums,
+    summary,
+)
+from selfrefine.steps.scoring import trained_specs
 from selfrefine.steps.units import sample_units
 
 
@@ -31,9 +41,20 @@ class Reward(Stage[Sample, RewardSums]):
         return sample_units(rows)
 
     def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], RewardSums]:
-        rows = self.session.scored(unit)
-        show_rewards(bar, rows)
+        rows: list[Sample] = []
+        for part in self._parts(unit):
+            scored = self.session.scored(part)
+            show_rewards(bar, scored)
+            rows += scored
         return rows, scored_sums(rows, self.session.scorers)
+
+    def _parts(self, unit: Sequence[Sample]) -> list[list[Sample]]:
+        """The unit task by task, so that slow rewards show how far they are; whole where a model is asked,
+        which takes many rows at once, or where a task's rows do not stand together."""
+        parts = [list(rows) for _, rows in groupby(unit, key=lambda row: row.task.id)]
+        asks = needs_engine(map(parse_spec, trained_specs(self.session.config)))
+        together = len(parts) == len({part[0].task.id for part in parts})
+        return parts if together and not asks else [list(unit)]
 
     def summary(self, total: RewardSums) -> RewardSummary:
         """Raises: DataError where one of the rewards could score no row; nothing is then left behind."""

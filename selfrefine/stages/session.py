@@ -167,8 +167,8 @@ class RunSession(Session):
         for row in rows:
             if row.policy and row.policy != expected and row.finish_reason != "error":
                 raise RunFolderError(
-                    f"{where}: row {row.id} was sampled by policy {row.policy[:16]}, this round's is "
-                    f"{expected[:16]}; delete the file to sample again"
+                    f"{where}: row {row.id} was sampled by policy {row.policy[:16]}, but this round's policy "
+                    f"is {expected[:16]}; delete the file to sample again"
                 )
 
     def read(self, folder: RoundDir, name: str) -> list[Sample]:

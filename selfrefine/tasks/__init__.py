@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from selfrefine.boundary import escaped
 from selfrefine.errors import ConfigError, DataError, UsageError
 from selfrefine.records import Task, encode
 from selfrefine.registry import BUILT_IN, Registry, outside_code, split
@@ -60,9 +61,9 @@ def located(source: str, options: TaskOptions, stream: Iterable[bytes] | None = 
         if text != text.encode(errors="ignore").decode():
             raise ConfigError(f"{text!r}: template, suffix and system message must be UTF-8 text")
     if options.template is not None and PLACEHOLDER not in options.template:
-        raise ConfigError(f"the template has no {PLACEHOLDER}, where the source's text would stand")
+        raise ConfigError(f"the template has no {PLACEHOLDER}, which the task's text replaces")
     if source == "-" and stream is None:
-        raise UsageError("'-' reads tasks from a pipe, and there is none here")
+        raise UsageError("'-' reads tasks from a pipe, and stdin is not one")
     name, rest = _parse(source) if stream is None else ("-", "stdin" if source == "-" else source)
     kind = SOURCES.get(name)
     options = msgspec.structs.replace(checked_options(kind, source, options), stream=stream)
@@ -82,10 +83,13 @@ def _read(kind: SourceKind, rest: str, options: TaskOptions) -> Iterator[Located
 
 
 def _checked(found: object) -> Located:
-    """What a plugin or a file yields. Raises: TypeError, UnicodeEncodeError."""
+    """What a plugin or a file yields. Raises: TypeError, DataError."""
     match found:
         case (str() as where, Task() as task):
-            msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            try:
+                msgspec.convert(msgspec.json.decode(encode(task)), Task)
+            except DataError:
+                raise DataError(f"{escaped(where)}: a text of this task is not UTF-8") from None
             return where, task
     raise TypeError(f"a source yields (where, Task), not {type(found).__name__}")
 
@@ -103,7 +107,7 @@ def _parse(source: str) -> tuple[str, str]:
         return "jsonl", source
     meant = near(name, SOURCES)
     spellings = ", ".join(kind.spelling for kind in listing())
-    hint = f"did you mean {meant}:{rest}?" if meant else f"there are {spellings}"
+    hint = f"did you mean {meant}:{rest}?" if meant else f"known: {spellings}"
     raise ConfigError(f"{source}: no such file or task source; {hint}")
 
 
@@ -124,4 +128,4 @@ def _identified(source: str, found: Iterator[Located]) -> Iterator[Located]:
             ids.check(identity, where)
         yield where, msgspec.structs.replace(task, id=identity)
     if number == 0:
-        raise DataError(f"{'stdin' if source == '-' else source}: there are no tasks in it")
+        raise DataError(f"{'stdin' if source == '-' else source}: no tasks in it")

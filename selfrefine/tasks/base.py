@@ -107,7 +107,7 @@ def checked_options(kind: SourceKind, source: str, options: TaskOptions) -> Task
     for option in ("prompt_field", "reference_field", "settings"):
         has_use = bool(known) or kind.own_settings if option == "settings" else option in kind.takes
         if getattr(options, option) and not has_use:
-            raise ConfigError(f"{source}: {option} has no meaning for this source")
+            raise ConfigError(f"{source}: this source does not use {option}")
     if kind.own_settings:
         return options
     # Not strict: "2" is a number, as it comes from a command line.

@@ -23,7 +23,7 @@ TEMPLATE = "Write one short sentence that uses all of these words: {source}."
 
 class ConceptsSettings(Struct, frozen=True):
     verbs: Annotated[
-        int | None, Meta(description="How many of the words are verbs; not set: 1, of a single word 0.")
+        int | None, Meta(description="Number of verbs among the words; not set: 1, or 0 for a single word.")
     ] = None
 
 
@@ -50,15 +50,17 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
     try:
         size = int(name)
     except ValueError:
-        raise ConfigError(f"{where}: how many words is a whole number") from None
+        raise ConfigError(f"{where}: the number of words must be a whole number") from None
     verbs = min(1, size - 1) if own.verbs is None else own.verbs
     nouns = size - verbs
     if not (1 <= size <= 12 and 0 <= verbs <= size):
-        raise ConfigError(f"{where}: 1 to 12 words, and no more verbs than words")
+        raise ConfigError(f"{where}: use 1 to 12 words, and no more verbs than words")
     possible = math.comb(len(listed["noun"]), nouns) * math.comb(len(listed["verb"]), verbs)
     wanted = GENERATED if options.n is None else options.n
     if wanted > possible:
-        raise DataError(f"{where}: there are {possible} distinct sets of words, and {wanted} are asked for")
+        raise DataError(
+            f"{where}: only {possible:,} distinct sets of words exist, and {wanted:,} tasks were requested"
+        )
     rng = generator(derive(options.seed, "tasks", "concepts", size, verbs))
     seen: set[tuple[str, ...]] = set()
     while len(seen) < wanted:

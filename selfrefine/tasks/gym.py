@@ -104,7 +104,7 @@ def _create(name: str, where: str, options: TaskOptions) -> Any:
 
     if name not in DATASETS:
         meant = near(name, DATASETS)
-        hint = f"did you mean {meant}?" if meant else f"there are {len(DATASETS)}"
+        hint = f"did you mean {meant}?" if meant else f"it has {len(DATASETS)} datasets"
         raise ConfigError(f"{where}: reasoning-gym has no such dataset; {hint}")
     fields = typing.get_type_hints(DATASETS[name][1])
     settings = {key: _converted(where, key, value, fields) for key, value in options.settings.items()}
@@ -124,7 +124,7 @@ def _create(name: str, where: str, options: TaskOptions) -> Any:
 def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
     """The setting as its field's type: "2" for an int, "[1, 2]" for a list. Raises: ConfigError."""
     if key in ("seed", "size"):
-        raise ConfigError(f"{where}: {key} is given by {'--seed' if key == 'seed' else '-n'}")
+        raise ConfigError(f"{where}: set {key} with {'--seed' if key == 'seed' else '-n'}")
     if key not in fields:
         raise ConfigError(f"{where}: no setting {key!r}{nearest(key, fields)}")
     try:
@@ -155,7 +155,7 @@ def _said(error: Exception) -> str:
 GYM = SourceKind(
     name="gym",
     spelling="gym:NAME",
-    about="a reasoning-gym dataset, made to measure; its settings with --set",
+    about="a generated reasoning-gym dataset; its settings with --set",
     example="selfrefine tasks gym:chain_sum --set max_terms=2 -n 64",
     read=read,
     own_settings=True,

@@ -18,8 +18,8 @@ Name = str | int | float | bool
 
 
 class HubSettings(Struct, frozen=True):
-    config: Annotated[Name | None, Meta(description="The dataset's configuration.")] = None
-    split: Annotated[Name, Meta(description="Its split.")] = "train"
+    config: Annotated[Name | None, Meta(description="Configuration of the dataset.")] = None
+    split: Annotated[Name, Meta(description="Split of the dataset.")] = "train"
     revision: Annotated[Name | None, Meta(description="Branch, tag or commit.")] = None
 
 
@@ -34,7 +34,7 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
         try:
             line = msgspec.json.encode(row)
         except (TypeError, UnicodeEncodeError, RecursionError) as error:
-            raise DataError(f"{row_where}: it cannot be written as JSON: {error}") from None
+            raise DataError(f"{row_where}: cannot be written as JSON: {error}") from None
         yield row_where, read_row(line, row_where, options)
 
 
@@ -68,7 +68,7 @@ def _reachable(name: str, where: str) -> None:
         HfApi().dataset_info(name, timeout=TIMEOUT_S)
     except Exception as error:
         raise DataError(
-            f"{where}: the hub did not give it ({type(error).__name__}: {_first_line(error)})\n"
+            f"{where}: cannot be loaded from the hub ({type(error).__name__}: {_first_line(error)})\n"
             "Without a network, use a file or a source that needs none, such as gym:chain_sum."
         ) from error
 

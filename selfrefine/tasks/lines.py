@@ -53,7 +53,7 @@ def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) ->
     told: set[str] = set()
     for where, line in rows:
         if where == f"{name}:1" and line.startswith(b"["):
-            raise DataError(f"{where}: a JSON array, not JSON Lines; `jq -c '.[]'` makes lines of it")
+            raise DataError(f"{where}: a JSON array, not JSON Lines; convert it with `jq -c '.[]'`")
         if not line:
             continue
         yield where, read_row(line, where, options)
@@ -67,7 +67,7 @@ def _some(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:
     for where, line in lines(stream, name, blank=True):
         yield where, line
     if not where:
-        raise DataError(f"{name} is empty: there are no tasks in it")
+        raise DataError(f"{name} is empty: it has no tasks")
 
 
 STREAM = SourceKind(

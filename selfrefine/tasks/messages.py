@@ -64,6 +64,6 @@ def _content(value: Any, where: str) -> str:
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, dict) else type(part).__name__
-            raise DataError(f"{where}: its content is not text" + (f" ({kind})" if kind != "text" else ""))
+            raise DataError(f"{where}: the content is not text" + (f" ({kind})" if kind != "text" else ""))
         texts.append(part["text"])
     return "".join(texts)

@@ -35,13 +35,13 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
     default = default_template(paths[1])
     if options.template is None and default is None:
         raise ConfigError(
-            f"parallel:{name}: the target language is not in the file's name; say what to do, "
+            f"parallel:{name}: the file name does not give the target language; add a template, "
             'as in --template "Translate this sentence into French.\\n{source}"'
         )
     counts = [_count(path) for path in paths]
     if counts[0] != counts[1]:
         raise DataError(
-            f"{paths[0]} has {counts[0]} lines and {paths[1]} has {counts[1]}: they are not aligned"
+            f"{paths[0]} has {counts[0]:,} lines and {paths[1]} has {counts[1]:,}: they are not aligned"
         )
     with opened(paths[0]) as sources, opened(paths[1]) as targets:
         for (where, source_line), (where_target, target_line) in zip(sources, targets, strict=True):
@@ -51,7 +51,9 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
                 continue
             if not source or not target:
                 blank = where_target if source else where
-                raise DataError(f"{blank}: blank, but the other side is not; take the line out of both files")
+                raise DataError(
+                    f"{blank}: blank, but the other file's line is not; remove the line from both files"
+                )
             yield where, Task(id="", prompt=ask(source, options, default or ""), references=(target,))
 
 
@@ -72,8 +74,8 @@ def _count(path: str) -> int:
 PARALLEL = SourceKind(
     name="parallel",
     spelling="parallel:SRC,REF",
-    about="aligned text files, a sentence and its translation a line; SRC.fr names the language, else "
-    "--template says it",
+    about="aligned text files, one sentence and its translation per line; the ending of REF names the "
+    "language (val.fr), else give --template",
     example="selfrefine tasks parallel:val.en,val.fr",
     read=read,
 )

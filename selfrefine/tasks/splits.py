@@ -52,15 +52,15 @@ def split(tasks: Iterable[Task], seed: int, gate: float, test: float, train: int
     Raises: DataError where the distinct tasks do not suffice; ConfigError for a size that is neither.
     """
     if train is not None and train < 1:
-        raise ConfigError(f"train needs 1 task or more, not {train}")
+        raise ConfigError(f"train must be 1 or more, not {train}")
     distinct, dropped = dedupe(tasks)
     total = len(distinct)
     sizes = {"test": _size("test", test, total), "gate": _size("gate", gate, total)}
     asked = sum(sizes.values()) + (train or 1)
     if asked > total:
         raise DataError(
-            f"the source has {total} distinct tasks (in {total + dropped} rows), "
-            f"and the splits ask for {asked}: "
+            f"the source has {total:,} distinct tasks (in {total + dropped:,} rows), "
+            f"and the splits need {asked:,}: "
             f"train {train or 'at least 1'}, gate {sizes['gate']}, test {sizes['test']}"
         )
     sizes["train"] = total - sum(sizes.values()) if train is None else train
@@ -88,8 +88,8 @@ def check_disjoint(train: Sequence[Task], gate: Sequence[Task], test: Sequence[T
         if shared:
             what, row, other = shared[0]
             raise DataError(
-                f"{left} and {right} share {len(shared)} tasks: row {row} of {left} and row {other} of "
-                f"{right} ({splits[right][other - 1].id!r}) have the same {what}; take them out of one"
+                f"{left} and {right} share {len(shared):,} tasks: row {row} of {left} and row {other} of "
+                f"{right} ({splits[right][other - 1].id!r}) have the same {what}; remove them from one split"
             )
 
 
@@ -136,7 +136,7 @@ def _size(name: str, size: float, total: int) -> int:
     if isinstance(size, int) and size >= 0:
         return size
     if not 0.0 <= size < 1.0:
-        raise ConfigError(f"{name} is a number of tasks or a share below 1, not {size}")
+        raise ConfigError(f"{name} must be a number of tasks or a share below 1, not {size}")
     return max(1, round(size * total)) if size else 0
 
 

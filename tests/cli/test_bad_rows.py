@@ -50,7 +50,7 @@ BAD_SAMPLES: dict[str, tuple[bytes, list[str]]] = {
     "packed rows": (gzip.compress(GOOD), ["stdin", "gzip data"]),
     "UTF-16": (GOOD.decode().encode("utf-16"), ["stdin", "UTF-16 text"]),
     "another program's task": (b'{"instruction": "Say hi."}\n', ["stdin:1"]),
-    "NaN": (GOOD[:-2] + b', "reward": NaN}\n', ["stdin:1", "NaN is no JSON number"]),
+    "NaN": (GOOD[:-2] + b', "reward": NaN}\n', ["stdin:1", "NaN is not a JSON number"]),
     "a number as text": (GOOD[:-2] + b', "reward": "0.5"}\n', ["stdin:1", "$.reward", "float"]),
     "a reward above one": (GOOD[:-2] + b', "reward": 5}\n', ["stdin:1", "$.reward", "<= 1.0"]),
     "an id twice": (GOOD + b"\n" + GOOD, ["stdin:3", "'a.r0.s0'", "stdin:1"]),
@@ -83,7 +83,7 @@ BAD_TASKS: dict[str, tuple[bytes, list[str]]] = {
         ["stdin:2", "nested too deeply"],
     ),
     "packed rows": (gzip.compress(GOOD_TASK), ["stdin", "gzip data"]),
-    "NaN": (b'{"prompt": "x", "score": NaN}\n', ["stdin:1", "NaN is no JSON number"]),
+    "NaN": (b'{"prompt": "x", "score": NaN}\n', ["stdin:1", "NaN is not a JSON number"]),
     "an id twice": (GOOD_TASK + b"\n" + GOOD_TASK, ["stdin:3", "'a'", "stdin:1"]),
     "an answer": (GOOD, ["stdin:1", "this is an answer, not a task"]),
     "no prompt": (b'{"text_in": "x"}\n', ["stdin:1", "text_in", "--prompt-field"]),
@@ -123,7 +123,7 @@ def test_an_empty_file_is_bad_data(verb: str, tmp_path: Path) -> None:
 
 def test_finetune_on_nothing_is_nothing_to_learn_when_a_pipe_let_nothing_through(tmp_path: Path) -> None:
     """`… | jq 'select(.reward > 0.9)' | selfrefine finetune`: a filter's ordinary end, not bad data."""
-    refused(selfrefine("finetune", "--model", "scripted", cwd=tmp_path), 8, "no row to learn from")
+    refused(selfrefine("finetune", "--model", "scripted", cwd=tmp_path), 8, "no row came through")
     (tmp_path / "empty.jsonl").write_bytes(b"")
     refused(selfrefine("finetune", "empty.jsonl", cwd=tmp_path), 4, "empty.jsonl is empty")
     assert tree(tmp_path) == ["empty.jsonl"]
@@ -257,7 +257,7 @@ def test_a_prompt_longer_than_the_context_costs_its_rows_only(tiny_model_dir: Pa
     assert [row["task"]["id"] for row in done.rows] == ["a", "a", "long", "long", "c", "c"]
     failed = done.rows[2]
     assert (failed["finish_reason"], failed["text"], failed["token_ids"]) == ("error", "", [])
-    assert "context has 512" in failed["error"]
+    assert "context holds 512" in failed["error"]
     assert json.loads((tmp_path / "s.json").read_text())["errors"] == 2
     # Downstream: unscored, never 0, and never learnt from.
     scored = selfrefine("reward", "-r", "numeric", stdin=done.out, cwd=tmp_path)

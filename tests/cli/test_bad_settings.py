@@ -296,7 +296,7 @@ def test_an_adapter_of_another_base_model_is_refused(trained: Path, tmp_path: Pa
 
 def test_no_adapter_is_written_over(trained: Path, tiny_model_dir: Path) -> None:
     words = ["finetune", "--model", tiny_model_dir, "-o", "ad"]
-    refused(selfrefine(*words, stdin=ROWS, cwd=trained), 5, "ad is there already")
+    refused(selfrefine(*words, stdin=ROWS, cwd=trained), 5, "ad already exists")
 
 
 def test_continuing_an_adapter_needs_one(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         ["--objective", "grpo", "--set", "objective.beta=0.5"],
         groups(),
         3,
-        ["objective.beta", "grpo does not read it", "dpo, ipo, kto"],
+        ["objective.beta", "grpo does not use it", "dpo, ipo, kto"],
     ),
     "a reference that nothing reads": (
         ["--objective", "grpo", "--set", "objective.reference=accepted"],

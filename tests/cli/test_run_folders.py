@@ -86,7 +86,10 @@ def test_a_candidate_that_is_not_better_is_rolled_back_and_can_be_exit_9(
     folder = workshop(tmp_path, tiny_model_dir)
     done = selfrefine("cycle", "--config", "c.toml", "--run", "x", "--require-improvement", cwd=folder)
     assert done.code == 9
-    assert done.err.splitlines()[-1] == "error: no round was kept: none was measured better than the start"
+    assert (
+        done.err.splitlines()[-1]
+        == "error: no round was kept: no candidate measured better than the starting policy"
+    )
     assert "rolled back: 0.500 → 0.500" in done.err
     assert not (folder / "runs/x/adapter").exists()
     # Without the flag that is an ordinary end.
@@ -168,7 +171,7 @@ def test_critiques_that_no_reward_would_read_are_not_made(tiny_model_dir: Path, 
     assert selfrefine("runs", "new", "x", "--config", "c.toml", cwd=folder).code == 0
     assert selfrefine("generate", "--run", "x", cwd=folder).code == 0
     done = selfrefine("critique", "--run", "x", cwd=folder)
-    assert done.code == 3 and "critique.passes of this run is 0" in done.err
+    assert done.code == 3 and "this run has critique.passes = 0" in done.err
 
 
 def test_rows_without_any_weight_end_the_cycle_and_not_without_its_end(
@@ -265,7 +268,7 @@ def test_a_merged_model_answers_as_model_and_adapter_do(
 
     merged = answers("--model", "merged")
     assert len(merged) == 8 and merged == answers("--model", tiny_model_dir, "--adapter", adapter)
-    refused(selfrefine(*words, "-o", "merged", cwd=tmp_path), 5, "merged is there already")
+    refused(selfrefine(*words, "-o", "merged", cwd=tmp_path), 5, "merged already exists")
     words = ["adapter", "merge", adapter, "--model", "scripted"]
     refused(selfrefine(*words, "-o", "other", cwd=tmp_path), 3, "scripted")
 
@@ -279,7 +282,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_model_dir: Path, tmp_
     assert "train 12, gate 6, test 6" in plan
     assert "5 prompts x 3 samples = 15 answers" in plan
     # 15 answers and 6 gate tasks of 40 tokens a round; gate once and test twice more: 2 x 840 + 240 + 480.
-    assert "at most 840 a round, 2.4k in 2 rounds" in plan
+    assert "at most 840 per round, 2.4k in all (2 rounds)" in plan
     assert "disk" in plan and "memory         at most about" in plan
     for part in ("always", "sampling", "training", "embeddings", "key/value cache of 15 rows", "optimizer"):
         assert part in plan
@@ -309,7 +312,7 @@ def test_what_is_selected_already_cannot_be_selected_by_flags(tmp_path: Path) ->
     chosen = selfrefine("select", "s.jsonl", "--select", "all", "-o", "c.jsonl", cwd=tmp_path)
     assert chosen.code == 0, chosen.err
     done = selfrefine("finetune", "c.jsonl", "--min-reward", "1", "-o", "adapter", cwd=tmp_path)
-    assert done.code == 2 and "selected already" in done.err
+    assert done.code == 2 and "already selected" in done.err
     assert not (tmp_path / "adapter").exists()
 
 

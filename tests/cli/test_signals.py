@@ -13,7 +13,7 @@ from harness import environment
 from selfrefine.cli.guard import Stop, watch
 from selfrefine.errors import Interrupted
 
-NOTE = b"\ngenerate: finishing the running batch; press Ctrl-C again to stop at once\n"
+NOTE = b"generate: finishing the running batch; press Ctrl-C again to stop at once\n"
 
 
 def watched(*signals: int, capfd: pytest.CaptureFixture[str]) -> tuple[str, list[float], list[int]]:
@@ -48,7 +48,7 @@ def test_handler_and_thread_say_it_once_and_by_name(capfd: pytest.CaptureFixture
     stop.answer(signal.SIGTERM)
     stop.answer(signal.SIGTERM)
     said = capfd.readouterr().err
-    assert said == "\nreward: finishing the running batch; send SIGTERM again to stop at once\n"
+    assert said == "reward: finishing the running batch; send SIGTERM again to stop at once\n"
     stop.signum = signal.SIGINT
     with pytest.raises(
         Interrupted, match=r"^reward: stopped by SIGINT after the running batch; run the same"

@@ -162,7 +162,7 @@ def test_samples_of_another_policy_are_refused(world: World, stage: str, verb: s
     row = json.loads(path.read_bytes().splitlines()[0])
     path.write_bytes(path.read_bytes().replace(row["policy"].encode(), b"f" * 16))
     assert world.run(case.cycle(), case.job(verb, "--run", "r")) == [5, 5], case.said
-    assert f"was sampled by policy {'f' * 16}, this round's is {row['policy']}" in case.said
+    assert f"was sampled by policy {'f' * 16}, but this round's policy is {row['policy']}" in case.said
 
 
 def test_a_run_without_held_out_tasks_goes_through(world: World) -> None:

@@ -29,7 +29,7 @@ def test_score_is_a_plain_forward_whatever_the_company(kind: str) -> None:
         assert row == pytest.approx(plain_logprobs(engine.model, prompt, completion), abs=1e-5)
         assert engine.score([prompt], [completion]) == [pytest.approx(row, abs=1e-5)]
     assert engine.score([], []) == []
-    with pytest.raises(EngineError, match="empty prompt"):
+    with pytest.raises(EngineError, match="prompt is empty"):
         engine.score([(1,), ()], [(2, 3), (2,)])
 
 

@@ -85,7 +85,7 @@ def test_a_prompt_without_room_is_an_error_row_and_little_room_cuts() -> None:
     assert (one.finish_reason, one.token_ids, one.error) == (
         "error",
         (),
-        "the prompt has 6 tokens, the context 6",
+        "the prompt has 6 tokens, but the context holds 6",
     )
     [one] = ask(engine, "a", (0,))
     assert (one.finish_reason, one.text) == ("length", "12")
@@ -102,7 +102,9 @@ def test_rules_from_a_file_and_their_errors(tmp_path: Path) -> None:
     assert engine.policy != Scripted([{"match": "a", "answers": ["1"]}]).policy
     for line, reason in [
         ('{"match": "a"', "broken JSON"),
-        ('{"match": "(", "answers": ["1"]}', "not a rule"),
+        ("[" * 1100 + "]" * 1100, "nested too deeply"),
+        ('{"match": "\\ud800", "answers": ["1"]}', "lone surrogate"),
+        ('{"match": "(", "answers": ["1"]}', "not a valid script rule"),
         ('{"match": "a", "answers": []}', "at least one answer"),
         ('{"match": "a", "answer": ["1"]}', "answer"),
     ]:

@@ -161,12 +161,12 @@ def test_a_gold_reward_that_is_trained_on_or_judges_itself_is_refused(
 ) -> None:
     folder = made(tmp_path / "bad", tiny_model_dir)
     words = ["cycle", "--config", "c.toml", "--run", "r", "--set"]
-    refused(selfrefine(*words, "guards.gold=mine.py:spread", cwd=folder), 3, "it is trained on")
+    refused(selfrefine(*words, "guards.gold=mine.py:spread", cwd=folder), 3, "this reward is trained on")
     for own in ("p-true", "majority"):
         refused(selfrefine(*words, f"guards.gold={own}", cwd=folder), 3, "the policy judges itself")
     # Without reward.use the measure is what is trained on.
     assumed = [*words, "reward.use=[]", "--set", "evaluate.measure=['mine.py:spread']", "--set"]
-    refused(selfrefine(*assumed, "guards.gold=mine.py:spread", cwd=folder), 3, "it is trained on")
+    refused(selfrefine(*assumed, "guards.gold=mine.py:spread", cwd=folder), 3, "this reward is trained on")
     refused(selfrefine(*words, "guards.gold=nonsense", cwd=folder), 3, "no reward 'nonsense'")
     assert not (folder / "runs").exists()
 

@@ -273,7 +273,7 @@ def test_a_signal_lets_the_batch_finish_and_leaves_whole_rows(signal: str, code:
     """
     to_file = shell(script.format(output="-o out", signal=signal))
     assert to_file.returncode == code, to_file.stderr
-    assert "nothing was written: the output file is made when all rows are done" in to_file.stderr
+    assert "nothing was written: the output file appears when all rows are done" in to_file.stderr
     assert not [name for name in os.listdir(shell.folder) if "out" in name]  # noqa: PTH208
     piped = shell(script.format(output="> rows", signal=signal))
     assert piped.returncode == code

@@ -101,9 +101,9 @@ def test_a_recipe_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ('[tasks]\nsource = "x.jsonl"\n', "tasks.source is no part of a method"),
-        ('model = "smollm2"\n', "model is no part of a method"),
-        ('[evaluate]\nmeasure = ["gym"]\n', "evaluate.measure is no part of a method"),
+        ('[tasks]\nsource = "x.jsonl"\n', "a recipe cannot set tasks.source"),
+        ('model = "smollm2"\n', "a recipe cannot set model"),
+        ('[evaluate]\nmeasure = ["gym"]\n', "a recipe cannot set evaluate.measure"),
         ("[train]\nlearning_rate = 1\n", "unknown key train.learning_rate"),
     ],
 )

@@ -54,7 +54,7 @@ def test_sampling_by_hand(tiny_model_dir: Path) -> None:
         "key/value cache of 6 rows x 54": 6 * 54 * 256,
         "40 prompt tokens": 40 * (256 + 4 * (3 * 48 + 4 * 32)),
         "logits": (2 + 5 * 6) * 303 * 4,  # each prompt's last place, then the draw
-        "attention at work": 2 * 6 * 54 * 32 * 4,
+        "attention buffers": 2 * 6 * 54 * 32 * 4,
     }
     assert parts == {name: int(1.1 * count) for name, count in expected.items()}
 

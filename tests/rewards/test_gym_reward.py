@@ -43,9 +43,12 @@ def test_no_number_is_a_wrong_answer() -> None:
     assert judge("no idea", chain("4")).value == 0.0
 
 
-def test_a_number_that_is_not_read_is_no_wrong_answer() -> None:
-    assert judge("four", chain("4")).value is None
-    assert "unevaluated operation" in str(judge("2 + 2", chain("4")).error)  # once read as a 2
+def test_what_is_not_one_number_is_the_scorers_to_judge() -> None:
+    # Unscored, a policy that answers with an expression would lose no task and be measured on the others.
+    assert judge("four", chain("4")).value == 0
+    echoed = judge("2 + 2", chain("4"))
+    assert (echoed.value, echoed.detail) == (0, "not right: an unevaluated operation")
+    assert judge("2 + 4", chain("4")).value == 0  # the last number is no answer, and no part of one
 
 
 def test_a_text_answer_goes_to_the_scorer_as_it_is() -> None:

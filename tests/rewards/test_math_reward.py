@@ -74,9 +74,12 @@ class TestWithTheExtra:
         reward = judge(r"$9^{9^{9^9}}$", "5", timeout_s=1)
         assert (reward.value, reward.error) == (None, "comparing takes longer than 1 s")
 
-    def test_away_from_the_main_thread_there_is_no_signal_and_the_same_value(self) -> None:
+    def test_away_from_the_main_thread_there_is_no_signal_and_the_same_value(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
         found: list[Reward] = []
         thread = threading.Thread(target=lambda: found.append(judge(r"$\frac{2}{8}$", "0.25")))
         thread.start()
         thread.join()
         assert found[0].value == 1.0
+        assert not caplog.records

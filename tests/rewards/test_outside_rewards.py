@@ -475,7 +475,7 @@ def test_stdin_is_no_rewards(tmp_path: Path) -> None:
         written = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
         assert len(written) == count, done.stderr.decode()
         if name == "quits":
-            assert done.returncode == 4 and b"on any of the 2000 rows: SystemExit" in done.stderr
+            assert done.returncode == 4 and b"on any of the 2,000 rows: SystemExit" in done.stderr
         else:
             assert done.returncode == 0 and {row["reward"] for row in written} == {1.0}
         assert (done.stderr.count(b"later\n"), done.stderr.count(b"around")) == (

@@ -167,7 +167,9 @@ def test_a_flipped_byte_in_the_middle_is_an_error(interrupted: Path) -> None:
     text = bytearray(data.read_bytes())
     text[5] ^= 1  # the 1 of {"a":1}: still a JSON row, so only the hash can tell
     data.write_bytes(text)
-    with pytest.raises(RunFolderError, match=r"generate.jsonl.part: batch 1 is not what was committed"):
+    with pytest.raises(
+        RunFolderError, match=r"generate.jsonl.part: batch 1 has changed since it was committed"
+    ):
         PartFile.open(interrupted)
     assert data.read_bytes() == bytes(text), "an error must not repair anything"
 
@@ -180,11 +182,11 @@ def test_a_bad_idx_line_or_lost_bytes_are_errors(interrupted: Path) -> None:
         PartFile.open(interrupted)
     idx.write_bytes(good_idx)
     data.write_bytes(good[:-1])
-    with pytest.raises(RunFolderError, match="batch 2 is not what was committed"):
+    with pytest.raises(RunFolderError, match="batch 2 has changed since it was committed"):
         PartFile.open(interrupted)
     data.write_bytes(good)
     idx.unlink()
-    with pytest.raises(RunFolderError, match="is missing; to do this stage again, delete"):
+    with pytest.raises(RunFolderError, match="is missing; to redo this stage, delete"):
         PartFile.open(interrupted)
 
 
@@ -207,7 +209,7 @@ def test_a_full_disk_loses_nothing_and_the_stage_goes_on(interrupted: Path) -> N
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
         try:
             with pytest.raises(
-                RunFolderError, match=r"disk full: .*: 2 batches are safe; free space and run"
+                RunFolderError, match=r"disk full: .*: batches already committed: 2; free space and run"
             ):
                 part.append(big)
             assert data.read_bytes() == committed

@@ -228,7 +228,7 @@ def test_a_prompt_too_long_is_marked_and_counted_and_the_others_go_on() -> None:
     result = run(rows, CritiqueSettings(), critic=short)
     made = result.rows[0].critiques[0]
     assert (made.verdict, made.text) == (None, "")
-    assert "the context 700" in (made.error or "")
+    assert "the context holds 700" in (made.error or "")
     assert [row.id for row in result.rows] == ["t.r2.s0", "t.r2.s1", "t.r2.s1.v1"]
     first = result.outcome.passes[0]
     assert (first.critiques, first.failed, first.unparsed) == (2, 1, 0)

@@ -126,7 +126,7 @@ def test_a_lost_answer_is_an_error_not_a_shorter_list() -> None:
 def test_a_prompt_without_room_gives_error_rows_and_the_rest_goes_on() -> None:
     rows = generate([ask("long", "x" * 50), SUMS[0]], Scripted(context_tokens=40), DRAW, 5)
     assert [row.finish_reason for row in rows] == ["error"] * 3 + ["stop"] * 3
-    assert "context 40" in (rows[0].error or "") and rows[0].text == ""
+    assert "context holds 40" in (rows[0].error or "") and rows[0].text == ""
     tokens = sum(len(row.token_ids) for row in rows)
     assert drawn(rows) == Drawn(
         samples=6,

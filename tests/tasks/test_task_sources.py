@@ -147,7 +147,7 @@ def test_a_repeated_id_is_an_error_naming_both_lines() -> None:
         (b'{"prompt":"x"}\n{"prompt":"\xff"}\n', ["stdin:2", "not UTF-8"]),
         (b'{"prompt":"x"}\n{"prompt":\n', ["stdin:2", "broken JSON"]),
         (b'{"prompt":"\\ud83d"}\n', ["stdin:1", "lone surrogate"]),
-        (b'{"prompt":NaN}\n', ["stdin:1", "NaN is no JSON number"]),
+        (b'{"prompt":NaN}\n', ["stdin:1", "NaN is not a JSON number"]),
         (b'[{"prompt":"x"}]\n', ["stdin:1", "array", "jq"]),
         (b'{"prompt":"x"}\n["x"]\n', ["stdin:2", "not a JSON object"]),
         (b'{"prompt":" "}\n', ["stdin:1", "blank"]),
@@ -221,7 +221,7 @@ def test_what_cannot_be_found_is_named_and_the_nearest_offered(tmp_path: Path) -
 def test_an_option_is_never_parsed_and_then_ignored(source: str, tmp_path: Path) -> None:
     if source == "p.txt":
         source = str(tmp_path / source)
-    with pytest.raises(ConfigError, match="prompt_field has no meaning"):
+    with pytest.raises(ConfigError, match="does not use prompt_field"):
         list(load(source, TaskOptions(prompt_field="text")))
 
 

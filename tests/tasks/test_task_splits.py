@@ -102,7 +102,7 @@ def test_too_few_distinct_tasks_says_how_many_there_are_and_how_many_each_split_
     with pytest.raises(DataError) as caught:
         split(tasks, seed=0, gate=10, test=20, train=30)
     assert "40 distinct tasks (in 100 rows)" in str(caught.value)
-    assert "ask for 60: train 30, gate 10, test 20" in str(caught.value)
+    assert "need 60: train 30, gate 10, test 20" in str(caught.value)
     with pytest.raises(DataError, match="train at least 1"):
         split(tasks, seed=0, gate=20, test=20)
 
@@ -177,5 +177,5 @@ def test_the_demo_source_has_enough_distinct_tasks_and_its_one_digit_sister_has_
     splits = split(kept, seed=0, gate=100, test=400)
     one_digit = sum("num_digits=1" in t.tags["difficulty"] for t in splits.test) / 400
     assert one_digit < 0.12
-    with pytest.raises(DataError, match=r"(19\d|200) distinct tasks \(in 4000 rows\)"):
+    with pytest.raises(DataError, match=r"(19\d|200) distinct tasks \(in 4,000 rows\)"):
         split(chain_sum(1), seed=0, gate=100, test=300)
