@@ -155,8 +155,8 @@ def test_the_program_understands_what_the_docs_tell_to_type(page: str, call: lis
     while getattr(command, "commands", None) and words and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: there is no command {words[0]}"
         command = command.commands[words.pop(0)]
-    # Parsed, it acts: a line of docs must not write into the home of whoever runs the tests.
-    assert "--install-completion" not in words, f"{page}: write it without `selfrefine` in front"
+    if {"--install-completion", "--show-completion"} & set(words):
+        return  # parsing it is doing it: the completion of whoever runs the tests would be changed
     try:
         given = command.make_context("selfrefine", words).params
     except typer.Exit:  # --help, --version
