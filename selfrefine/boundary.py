@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -110,6 +110,8 @@ class _Watch:
         self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._wakeup = signal.set_wakeup_fd(-1)  # asyncio takes it away
+        signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         self.armed = True
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._press)
@@ -129,6 +131,8 @@ class _Watch:
         for number, handler in self._handlers:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+        with suppress(ValueError, OSError):  # it closed the descriptor, too
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def _press(self, _signum: int, _frame: FrameType | None) -> None:

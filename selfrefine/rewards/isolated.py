@@ -10,7 +10,6 @@ next call, when it takes longer than its limits; and it ends with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import resource
@@ -122,8 +121,10 @@ class Worker:
         return msgspec.json.decode(answer, type=list[Reward])
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+        if self._process is not None:
+            if self._process.poll() is None:
+                return self._process
+            self._end()  # it ended after its last answer: its children and its number are not ours to keep
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from selfrefine.rewards.isolated import serve; serve()"
         )
@@ -198,7 +199,6 @@ def _kill(group: int) -> None:
 
 def serve() -> None:
     """Answer calls until stdin ends."""
-    _die_with_parent()
     with streams.held():
         stdin, stdout = streams.reading(), streams.writing()
         assert stdin is not None and stdout is not None
@@ -237,17 +237,10 @@ def _made(kind: RewardKind, job: Job) -> Scorer:
 
 
 def _read(stdin: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:
-    """Beside the scoring, so that the end of the parent ends a call that would go on for ever."""
+    """Beside the scoring: the end of the parent ends a call, too, unless C code holds the interpreter."""
     for line in stdin:
         lines.put(line.rstrip(b"\n"))
     _kill(os.getpgid(0))
-
-
-def _die_with_parent() -> None:
-    """On Linux also where a C function never lets the thread above run."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def _limit_memory(limits: Limits) -> None:

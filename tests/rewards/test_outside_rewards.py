@@ -222,6 +222,7 @@ def test_what_a_reward_changes_in_the_process_is_changed_back(tmp_path: Path) ->
     path.write_text(
         "import os, signal, sys, io\n"
         "def f(sample):\n"
+        "    signal.set_wakeup_fd(-1)\n"  # as asyncio does: a Ctrl-C was answered after the batch
         "    os.chdir('/')\n"
         "    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):\n"
         "        signal.signal(number, signal.SIG_IGN)\n"
@@ -231,7 +232,12 @@ def test_what_a_reward_changes_in_the_process_is_changed_back(tmp_path: Path) ->
         "    return 1.0\n"
     )
     before = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    signal.set_wakeup_fd(writes)
     assert [one.value for one in scored(f"{path}:f")] == [1.0, 1.0]
+    assert signal.set_wakeup_fd(-1) == writes
+    os.close(reads), os.close(writes)
     after = Path.cwd(), signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM), sys.stdout
     assert before == after and not sys.stderr.closed
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
@@ -374,6 +380,24 @@ def test_the_rewards_of_one_file_share_one_process_which_is_not_this_one(tmp_pat
     assert one.value == also.value != os.getpid() % 1000 / 1000
 
 
+def test_a_process_that_ends_between_two_calls_leaves_no_child(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import os, subprocess, threading\n"
+        "def f(sample):\n"
+        f"    with open({str(tmp_path / 'pids')!r}, 'a') as file:\n"
+        "        print(os.getpid(), subprocess.Popen(['sleep', '60']).pid, file=file)\n"
+        "    threading.Timer(0.05, os._exit, (0,)).start()\n"
+        "    return 1.0\n"
+    )
+    for _ in range(2):
+        (one,) = scored(f"{path}:f", samples(1), isolate=LIMITS)
+        assert one.value == 1.0
+        (worker, child), *_ = (line.split() for line in (tmp_path / "pids").read_text().splitlines())
+        _eventually(lambda pid=worker: not _alive(pid))
+    assert not _alive(child)
+
+
 def test_a_reward_that_asks_the_model_cannot_be_isolated(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
@@ -398,11 +422,14 @@ def test_the_worker_dies_with_its_parent(tmp_path: Path) -> None:
     pid = int(_eventually(lambda: (tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()))
     parent.kill()
     parent.wait()
-    _eventually(lambda: not Path(f"/proc/{pid}/cmdline").is_file() or not _alive(pid))
+    _eventually(lambda: not _alive(pid))
 
 
-def _alive(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+def _alive(pid: int | str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def _eventually(what: object, within_s: float = 30.0) -> str:
