@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy  # noqa: F401  the fixture forgets what a test imports, and this loads only once
 import pytest
 from harness import answer, environment, jsonl, refused, selfrefine, task
 

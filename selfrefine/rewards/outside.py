@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from itertools import islice
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from selfrefine.boundary import Failed, behind, escaped, why
 from selfrefine.errors import SelfrefineError
 from selfrefine.records import Reward, Sample
-from selfrefine.registry import BUILT_IN, Origin, outside_code
+from selfrefine.registry import BUILT_IN, Contained, Origin, outside_code
 from selfrefine.rewards.base import (
     BatchRewardFn,
     CorpusFigure,
@@ -178,19 +178,13 @@ def _kind(value: object) -> str:
 
 def _checked_corpus(kind: RewardKind, corpus: Callable[[], CorpusFigure]) -> Callable[[], CorpusFigure]:
     """A plugin's corpus figure; what fails there names the plugin."""
+    whose = "reward", kind.name, kind.origin
 
-    class Figure:
-        def __init__(self) -> None:
-            self._of = self._call(corpus)
+    def figure() -> CorpusFigure:
+        with outside_code(*whose):
+            return cast("CorpusFigure", Contained(corpus(), *whose))
 
-        def _call(self, function: Callable[..., Any], *given: Any) -> Any:
-            with outside_code("reward", kind.name, kind.origin):
-                return function(*given)
-
-        def __getattr__(self, name: str) -> Callable[..., Any]:
-            return lambda *given: self._call(getattr(self._of, name), *given)
-
-    return Figure
+    return figure
 
 
 def _tells(detail: str, references: Sequence[str]) -> bool:
