@@ -225,7 +225,7 @@ def outside_code(what: str, name: str, origin: Origin) -> Iterator[None]:
 
 
 class Contained:
-    """A plugin's or a file's object; what its methods raise, while iterating too, is a ConfigError that names it.
+    """A plugin's or a file's object; what its methods raise, while iterating too, is a ConfigError naming it.
 
     SystemExit inside an engine's `generate` would otherwise end a run in the middle, with exit code 0.
     """

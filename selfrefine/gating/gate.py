@@ -22,6 +22,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from msgspec.structs import asdict
+
 from selfrefine.runfolder.summaries import GateDecision, Guard
 from selfrefine.stats import Comparison, smallest_detectable
 
@@ -45,18 +47,8 @@ def decide(
     return GateDecision(
         outcome=outcome,
         accepted=outcome == "accept",
-        before=found.before,
-        after=found.after,
-        difference=found.difference,
-        lo=found.lo,
-        hi=found.hi,
-        level=found.level,
-        p_value=found.p_value,
         alpha=None if mode == "off" else alpha,
-        test=found.test,
-        n=found.n,
-        ties=found.ties,
-        unscored=found.unscored,
+        **asdict(found),
         looks=looks,
         reason=f"{_SAID[outcome]}: {_in_words(found)}{why}",
     )

@@ -134,22 +134,11 @@ class EachGroup(Struct, frozen=True):
     group: GroupRewardFn
 
     def __call__(self, samples: Sequence[Sample]) -> list[Reward]:
-        by_task = {one[0].task.id: iter(_aligned(self.group(one), len(one))) for one in groups(samples)}
+        by_task = {one[0].task.id: iter(self.group(one)) for one in groups(samples)}
         return [next(by_task[sample.task.id]) for sample in samples]
 
 
-def each(score: RewardFn) -> BatchRewardFn:
-    return Each(score)
-
-
-def each_group(score: GroupRewardFn) -> BatchRewardFn:
-    return EachGroup(score)
-
-
-def _aligned(rewards: list[Reward], n: int) -> list[Reward]:
-    if len(rewards) != n:
-        raise ValueError(f"a group reward answered {len(rewards)} values for {n} samples")
-    return rewards
+each, each_group = Each, EachGroup
 
 
 def unscored(name: str, why: str, signature: str = "") -> Reward:
@@ -174,9 +163,8 @@ def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
 
     Raises: ConfigError naming the key, and the nearest known one.
     """
-    shared = {key: value for key, value in table.items() if key == "pass_at"}
-    own = {key: value for key, value in table.items() if key != "pass_at"}
-    where = f"reward.{kind.name}"
+    own, where = dict(table), f"reward.{kind.name}"
+    shared = {key: own.pop(key) for key in ("pass_at",) if key in own}
     return converted(where, own, kind.settings), converted(where, shared, PassAt).pass_at
 
 
