@@ -74,12 +74,7 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self,
-        what: str,
-        group: str,
-        kind: str,
-        built_in: Mapping[str, str],
-        adopt: str = "",
+        self, what: str, group: str, kind: str, built_in: Mapping[str, str], adopt: str = ""
     ) -> None:
         self.what, self.group, self.built_in = what, group, built_in
         self.kind, self.adopt = kind, adopt

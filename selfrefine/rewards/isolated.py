@@ -52,16 +52,12 @@ class Job(Struct, frozen=True, kw_only=True):
 
     limits: Limits
     folder: str
-    seed: int
-    settings: dict[str, dict[str, Any]]
-    reveal_references: bool
-    timeout_s: float | None
+    options: dict[str, Any]
+    """RewardOptions, as far as a worker has a use for them."""
 
 
-class _Call(Struct, frozen=True):
-    name: str
-    sha256: str
-    rows: int
+_Call = tuple[str, str, int]
+"""The reward's name, the sha256 of its file, and how many rows follow."""
 
 
 class _Died(Exception):
@@ -73,14 +69,8 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
     if kind.needs_engine:
         raise ConfigError(f"reward {kind.name} needs the model, so it cannot run with reward.isolate = true")
     assert options.isolate is not None
-    job = Job(
-        limits=options.isolate,
-        folder=str(Path.cwd()),
-        seed=options.seed,
-        settings=options.settings,
-        reveal_references=options.reveal_references,
-        timeout_s=options.timeout_s,
-    )
+    shared = {name: getattr(options, name) for name in ("seed", "settings", "reveal_references", "timeout_s")}
+    job = Job(limits=options.isolate, folder=str(Path.cwd()), options=shared)
 
     def call(samples: Sequence[Sample]) -> list[Reward]:
         try:
@@ -88,8 +78,8 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
         except _Died as died:
             return [unscored(kind.name, str(died), kind.origin.signature)] * len(samples)
 
-    score = Each(lambda sample: call([sample])[0]) if isinstance(made.score, Each) else EachGroup(call)
-    return msgspec.structs.replace(made, score=score)
+    unit = made.score if isinstance(made.score, Each) else EachGroup(call)
+    return msgspec.structs.replace(made, score=outside.alike(unit, call))
 
 
 _WORKERS: dict[bytes, Worker] = {}
@@ -111,9 +101,9 @@ class Worker:
     def ask(self, kind: RewardKind, samples: Sequence[Sample]) -> list[Reward]:
         """Raises: _Died; ConfigError where the reward cannot be made there."""
         process = self._running()
-        call = _Call(kind.name, kind.origin.sha256, len(samples))
+        call: _Call = (kind.name, kind.origin.sha256, len(samples))
         rows = [msgspec.json.encode(call), *map(records.encode, samples)]
-        timeout_s = self._job.timeout_s
+        timeout_s = self._job.options["timeout_s"]
         try:
             answer = self._exchange(process, b"\n".join(rows) + b"\n", timeout_s and timeout_s + _GRACE_S)
         except TimeoutError:
@@ -211,29 +201,20 @@ def serve() -> None:
 
         try:
             job = msgspec.json.decode(lines.get(), type=Job)
+            options = RewardOptions(**job.options)
             _limit_memory(job.limits)
             scorers: dict[tuple[str, str], Scorer] = {}
             tell(b"")
             while True:
-                call = msgspec.json.decode(lines.get(), type=_Call)
-                rows = [records.decode_sample(lines.get(), "row") for _ in range(call.rows)]
-                key = call.name, call.sha256
-                if key not in scorers:
-                    scorers[key] = _made(REWARDS.get(call.name), job)
+                name, sha256, n = msgspec.json.decode(lines.get(), type=_Call)
+                rows = [records.decode_sample(lines.get(), "row") for _ in range(n)]
+                if (name, sha256) not in scorers:
+                    own, _ = own_settings(kind := REWARDS.get(name), options.settings.get(name, {}))
+                    scorers[name, sha256] = outside.make(kind, own, options)
                 _limit_cpu(job.limits)
-                tell(msgspec.json.encode(scorers[key].score(rows)))
+                tell(msgspec.json.encode(scorers[name, sha256].score(rows)))
         except SelfrefineError as error:
             tell(b"!" + str(error).replace("\n", " ").encode())
-
-
-def _made(kind: RewardKind, job: Job) -> Scorer:
-    options = RewardOptions(
-        seed=job.seed,
-        settings=job.settings,
-        reveal_references=job.reveal_references,
-        timeout_s=job.timeout_s,
-    )
-    return outside.make(kind, own_settings(kind, job.settings.get(kind.name, {}))[0], options)
 
 
 def _read(stdin: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:

@@ -160,7 +160,7 @@ def _atom(atom: str) -> Number:
     """A run of digits and what may stand between them."""
     if len(atom) > _MAX_DIGITS:
         return Number(atom, None, f"a number of over {_MAX_DIGITS} characters")
-    plain = "".join(unicodedata.normalize("NFKC", atom)) if not atom[-1].isdecimal() else atom
+    plain = unicodedata.normalize("NFKC", atom) if not atom[-1].isdecimal() else atom
     if "⁄" in plain:
         plain = plain.replace("⁄", "/")
     elif _THOUSANDS.fullmatch(plain):
