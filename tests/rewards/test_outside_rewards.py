@@ -176,7 +176,7 @@ EXPECTED: dict[str, tuple[float | None, str | None]] = {
     "pair": (0.25, None),
     "gathers": (0.5, None),
     "forever": (None, "it returned more than 2 values for 2 samples"),
-    "short": (None, "it returned 1 values for 2 samples"),
+    "short": (None, "it returned 1 value for 2 samples"),
     "nothing": (None, "it returned NoneType, not a list of 2 values"),
     "text": (None, "it returned str, not a list of 2 values"),
     "mixed": (None, "it returned set, not a list of 2 values"),
@@ -267,6 +267,9 @@ def test_the_users_ctrl_c_interrupts_and_a_rewards_own_does_not() -> None:
             except KeyboardInterrupt:
                 if not swallowed:
                     raise
+    with pytest.raises(KeyboardInterrupt), behind("x"), behind("a reward that it calls"):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(1)
 
 
 HANGS = """
@@ -303,6 +306,8 @@ def test_a_call_that_hangs_costs_its_row(name: str, tmp_path: Path) -> None:
     late, well = scored(f"{path}:{name}", timeout_s=0.1)
     assert (late.value, late.error) == (None, "no answer within 0.1 s")
     assert well.value == 1.0 and time.monotonic() - began < 5
+    with pytest.raises(Failed, match="no answer within"), behind("x", 0.1), behind("a reward that it calls"):
+        time.sleep(5)
 
 
 # --- reward.isolate --------------------------------------------------------------------------------
@@ -532,6 +537,8 @@ def test_a_time_limit_needs_the_main_thread() -> None:
         with behind("x", 1.0):
             pass
 
+    before = len(list(Path("/proc/self/fd").iterdir()))
     with ThreadPoolExecutor(1) as pool, pytest.raises(ConfigError, match="main thread only"):
         pool.submit(late).result()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before  # the folder to come back to stayed open
     assert boundary.why(ValueError()) == "ValueError"
