@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample, groups
-from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted
+from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted, outside_code
 
 if TYPE_CHECKING:  # a reward that asks no model knows nothing of engines
     from selfrefine.engines.base import Engine
@@ -117,6 +117,12 @@ class RewardKind(Struct, frozen=True, kw_only=True):
     source: str = ""
     """The paper or program it is from."""
     origin: Origin = BUILT_IN
+
+    def wants_references(self, own: Any) -> bool:
+        """Raises: ConfigError where a plugin's own function fails."""
+        with outside_code("reward", self.name, self.origin):
+            needed = self.needs_references
+            return bool(needed(own) if callable(needed) else needed)
 
 
 class Each(Struct, frozen=True):

@@ -23,7 +23,7 @@ from selfrefine.boundary import escaped
 from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import UNDECODABLE, Critique, Message, Reward, Sample, Task, groups, why_undecodable
-from selfrefine.registry import BUILT_IN, outside_code, split
+from selfrefine.registry import BUILT_IN, split
 from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
     CorpusFigure,
@@ -103,15 +103,9 @@ def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
         from selfrefine.rewards.isolated import isolated
 
         made = isolated(kind, made, options)
-    wanted = kind.needs_references
-    with outside_code("reward", spec.name, kind.origin):
-        needs_references = bool(wanted(own) if callable(wanted) else wanted)
+    needed = kind.wants_references(own)
     return msgspec.structs.replace(
-        made,
-        name=spec.name,
-        weight=spec.weight,
-        pass_at=pass_at,
-        needs_references=needs_references,
+        made, name=spec.name, weight=spec.weight, pass_at=pass_at, needs_references=needed
     )
 
 

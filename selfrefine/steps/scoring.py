@@ -89,8 +89,7 @@ def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
         for text in trained_specs(config) if split == "train" else measuring_specs(config):
             kind = REWARDS.get(reward.parse_spec(text).name)
             own, _ = own_settings(kind, config.reward.settings.get(kind.name, {}))
-            needed = kind.needs_references
-            if needed(own) if callable(needed) else needed:
+            if kind.wants_references(own):
                 raise DataError(
                     f"reward {kind.name} needs references, and no {split} task has one"
                     f"{reward.WITHOUT_REFERENCES}"
