@@ -230,7 +230,7 @@ class Contained:
 
     def __getattr__(self, name: str) -> Any:
         value = self._call(getattr, self._made, name)
-        if not inspect.ismethod(value):
+        if not inspect.isroutine(value):
             return value
         return lambda *given, **more: self._call(value, *given, **more)
 

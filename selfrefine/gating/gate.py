@@ -26,6 +26,7 @@ from msgspec.structs import asdict
 
 from selfrefine.runfolder.summaries import GateDecision, Guard
 from selfrefine.stats import Comparison, smallest_detectable
+from selfrefine.words import count
 
 Mode = Literal["strict", "significant", "off"]
 VETOING = frozenset({"forgetting", "perplexity", "gold"})
@@ -89,7 +90,7 @@ def _in_words(found: Comparison) -> str:
     between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
     p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
     return (
-        f"{found.before:.3f} → {found.after:.3f} on {found.n:,} gate tasks "
+        f"{found.before:.3f} → {found.after:.3f} on {count(found.n, 'gate task')} "
         f"(paired difference {found.difference:+.3f}{between}, {p_value})"
     )
 
@@ -136,7 +137,7 @@ def opening(
         shows = f"80 % power to detect +{least:.2f}"
     else:
         shows = "too few, or scores too alike, to detect any possible gain"
-    rounds = "1 round" if planned <= 1 else f"{planned} rounds"
+    rounds = count(max(1, planned), "round")
     few = "only " if len(scored) < 100 else ""
-    tasks = f"{few}{len(scored):,} gate tasks"
-    return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {tasks}: {shows}"
+    tasks = count(len(scored), "gate task")
+    return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {few}{tasks}: {shows}"

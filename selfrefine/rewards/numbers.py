@@ -53,43 +53,43 @@ _IN_WORDS = re.compile(
     r"hundred|thousand|million|dozen|half)\b",
     re.IGNORECASE,
 )
+
+
+def _patterns(*pairs: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), why) for pattern, why in pairs]
+
+
 _OPERATION = "an unevaluated operation"
 _RANGE = "a range or a difference"
-_BEFORE = [
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (
-            r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
-            _RANGE,
-        ),
-        (
-            r"[×·÷∙⋅+√^][ \t]*\{?\Z|[\d)\]}][ \t]*(?:\*{1,2}|x)[ \t]*\Z|\\(?:times|cdot|div)[ \t]*\Z",
-            _OPERATION,
-        ),
-        (r"[.,٫٬]\Z|_\{?\Z|[A-Za-zÀ-ɏ]\Z", "part of a word or of another number"),
-        (r"\d(?::|[ \t]+:[ \t]*)\Z", "a time or a ratio"),
-        (r"[/⁄][ \t]*\Z", "a date or a quotient"),
-        (
-            r"(?:^|\s)[<>]=?[ \t]*\Z|\w(?:<=?|>=)[ \t]*\Z|[≤≥≠][ \t]*\Z|\\(?:leq?|geq?|neq?|lt|gt)[ \t]*\Z",
-            "an inequality",
-        ),
-        (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
-    )
-]
-_AFTER = [
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
-        (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
-        (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
-        (
-            r"[ \t]?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b"
-            r"|[ \t]?[万萬亿億千百十]",
-            "a scale such as k or million",
-        ),
-        (r"[ \t]?±", "a number with ±"),
-    )
-]
+_BEFORE = _patterns(
+    (
+        r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
+        _RANGE,
+    ),
+    (
+        r"[×·÷∙⋅+√^][ \t]*\{?\Z|[\d)\]}][ \t]*(?:\*{1,2}|x)[ \t]*\Z|\\(?:times|cdot|div)[ \t]*\Z",
+        _OPERATION,
+    ),
+    (r"[.,٫٬]\Z|_\{?\Z|[A-Za-zÀ-ɏ]\Z", "part of a word or of another number"),
+    (r"\d(?::|[ \t]+:[ \t]*)\Z", "a time or a ratio"),
+    (r"[/⁄][ \t]*\Z", "a date or a quotient"),
+    (
+        r"(?:^|\s)[<>]=?[ \t]*\Z|\w(?:<=?|>=)[ \t]*\Z|[≤≥≠][ \t]*\Z|\\(?:leq?|geq?|neq?|lt|gt)[ \t]*\Z",
+        "an inequality",
+    ),
+    (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
+)
+_AFTER = _patterns(
+    (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
+    (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
+    (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
+    (
+        r"[ \t]?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b"
+        r"|[ \t]?[万萬亿億千百十]",
+        "a scale such as k or million",
+    ),
+    (r"[ \t]?±", "a number with ±"),
+)
 _PERCENT = re.compile(r"\s?(?:[%％]|per ?cent\b)")
 
 
@@ -193,10 +193,10 @@ def _signed(before: str) -> tuple[str, str, str]:
 
 def _why_not(atom: str, before: str, after: str) -> str:
     """What the surroundings make of it, where that is no number of its own; else ""."""
-    for patterns, text, where in ((_BEFORE, before, "search"), (_AFTER, after, "match")):
-        for pattern, why in patterns:
-            if getattr(pattern, where)(text):
-                return why
+    found = [why for pattern, why in _BEFORE if pattern.search(before)]
+    found += [why for pattern, why in _AFTER if pattern.match(after)]
+    if found:
+        return found[0]
     commands = list(_COMMAND.finditer(before))
     if commands:
         inside = before[commands[-1].end() :]

@@ -37,6 +37,7 @@ from selfrefine.rewards.base import (
     each_group,
     unscored,
 )
+from selfrefine.words import count
 
 
 def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
@@ -106,11 +107,12 @@ def _run(score: BatchRewardFn, samples: Sequence[Sample]) -> list[Any]:
     n = len(samples)
     found: Any = _awaited((score.group if isinstance(score, EachGroup) else score)(samples))
     if isinstance(found, str | bytes | Mapping | Set) or not isinstance(found, Iterable):
-        raise Failed(f"it returned {_kind(found)}, not a list of {n} values")
+        raise Failed(f"it returned {_kind(found)}, not a list of {count(n, 'value')}")
     values = list(islice(found, n + 1))  # it may yield for ever
     if len(values) != n:
         more = "more than " if len(values) > n else ""
-        raise Failed(f"it returned {more}{min(n, len(values))} values for {n} samples")
+        values_said = count(min(n, len(values)), "value")
+        raise Failed(f"it returned {more}{values_said} for {count(n, 'sample')}")
     return values
 
 
