@@ -226,7 +226,7 @@ def _read(stdin: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:
 
 def _limit_memory(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    size = int(limits.memory_gib * (1 << 30))
+    size, _ = _below_hard(resource.RLIMIT_AS, int(limits.memory_gib * (1 << 30)))
     try:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     except (ValueError, OSError) as error:
@@ -239,5 +239,9 @@ def _limit_cpu(limits: Limits) -> None:
     """Of this call: what was used before does not count."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     until = int(used.ru_utime + used.ru_stime + limits.cpu_s) + 1
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (until if hard < 0 else min(until, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CPU, _below_hard(resource.RLIMIT_CPU, until))
+
+
+def _below_hard(limit: int, value: int) -> tuple[int, int]:
+    hard = resource.getrlimit(limit)[1]
+    return value if hard < 0 else min(value, hard), hard

@@ -403,6 +403,19 @@ def test_a_process_that_ends_between_two_calls_leaves_no_child(tmp_path: Path) -
     assert not _alive(child)
 
 
+def test_a_lower_limit_of_the_shells_stays(tmp_path: Path) -> None:
+    """It was said that memory is not limited, and it was."""
+    (tmp_path / "mine.py").write_text(
+        "import resource\ndef f(s):\n    return resource.getrlimit(resource.RLIMIT_AS)[0] / 2**34\n"
+    )
+    (tmp_path / "in").write_bytes(ROWS)
+    words = [sys.executable, "-m", "selfrefine", "reward", "in", "-r", "mine.py:f"]
+    words += ["--set", "reward.isolate=true", "--set", "reward.isolate_memory_gib=12"]
+    limited = ["sh", "-c", f'ulimit -v {8 << 20}; exec "$@"', "sh", *words]
+    done = subprocess.run(limited, cwd=tmp_path, env=environment(), capture_output=True, check=False)
+    assert done.stdout.count(b'"reward":0.5') == 2 and b"not limited" not in done.stderr, done.stderr.decode()
+
+
 def test_a_reward_that_asks_the_model_cannot_be_isolated(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
