@@ -71,13 +71,11 @@ def _outcome(
     if found.p_value > alpha:
         return "undecided", f", better, but p is above {alpha:.4f}: training continues from this candidate"
     if mode == "strict":
+        interval = f"{100 * (1 - alpha):.1f} % interval"
         if found.lo is None:
-            return (
-                "undecided",
-                f", better, but too few tasks changed for a {100 * (1 - alpha):.1f} % interval (strict)",
-            )
+            return "undecided", f", better, but too few tasks changed for a {interval} (strict)"
         if found.lo <= 0:
-            return "undecided", f", better, but the {100 * (1 - alpha):.1f} % interval includes zero (strict)"
+            return "undecided", f", better, but the {interval} includes zero (strict)"
         if warned := [g.reason for g in guards if g.state == "warn" and g.name.split()[0] in VETOING]:
             return "undecided", f", better, but with a warning (strict): {'; '.join(filter(None, warned))}"
     return "accept", f", better (p at most {alpha:.4f})"

@@ -89,7 +89,8 @@ def _guard(
 def answers(held: Sequence[Sample], start: Mapping[str, float | None], settings: GuardsConfig) -> list[Guard]:
     """The candidate's answers to the gate tasks against the starting policy's."""
     rows = [row for row in held if row.finish_reason != "error"]
-    length, again, cut = (_mean(f(row) for row in rows) for f in (_tokens, _repeated, _truncated))
+    length, again = _mean(len(row.token_ids) for row in rows), _mean(map(_repeated, rows))
+    cut = _mean(row.finish_reason == "length" for row in rows)
     again_at_start, cut_at_start = start.get("repetition"), start.get("truncation")
     return [
         drifted("length", "tokens per answer", (length, start.get("length")), settings.length_warn),
@@ -107,16 +108,11 @@ def drawn(
     -logprob over what was sampled; unbiased at temperature 1, top-p 1 and top-k 0, a trend elsewhere.
     """
     rows = [row for row in sampled if row.finish_reason != "error" and row.parent_id is None]
-    distinct = _mean(len({row.text.strip() for row in group}) for group in groups(rows))
-    entropy, before = sampled_entropy(rows), first.get("entropy")
+    texts = _mean(len({row.text.strip() for row in group}) for group in groups(rows))
+    distinct, entropy = (texts, first.get("distinct")), (sampled_entropy(rows), first.get("entropy"))
     return [
-        lost(
-            "distinct",
-            "distinct answers per prompt",
-            (distinct, first.get("distinct")),
-            settings.distinct_warn,
-        ),
-        lost("entropy", "nats per sampled token", (entropy, before), settings.entropy_warn),
+        lost("distinct", "distinct answers per prompt", distinct, settings.distinct_warn),
+        lost("entropy", "nats per sampled token", entropy, settings.entropy_warn),
     ]
 
 
@@ -128,7 +124,7 @@ def sampled_entropy(rows: Iterable[Sample]) -> float | None:
 def correlation(scored: Sequence[Sample], settings: GuardsConfig) -> Guard:
     """Rank correlation of reward and length over what was scored: is length what is being paid for?"""
     rows = [row for row in scored if row.reward is not None and row.finish_reason != "error"]
-    rho = spearman([row.reward or 0.0 for row in rows], [float(_tokens(row)) for row in rows])
+    rho = spearman([row.reward or 0.0 for row in rows], [float(len(row.token_ids)) for row in rows])
     name, limit = "reward-length", settings.correlation_warn
     if rho is None:
         return Guard(name=name, value=None, reason="rewards or lengths do not vary")
@@ -178,14 +174,6 @@ def gold(name: str, found: Comparison, settings: GuardsConfig) -> Guard:
     if guard.state == "veto" and (found.hi is None or found.hi >= 0):
         return fell("gold", name, values, settings.gold_warn)
     return guard
-
-
-def _tokens(row: Sample) -> int:
-    return len(row.token_ids)
-
-
-def _truncated(row: Sample) -> int:
-    return int(row.finish_reason == "length")
 
 
 def _repeated(row: Sample) -> float:

@@ -154,8 +154,6 @@ def unscored(name: str, why: str, signature: str = "") -> Reward:
 
 def checked(name: str, value: float, detail: str | None = None, signature: str = "") -> Reward:
     """A Reward with its range checked: what is not a finite number in [0, 1] is unscored."""
-    if isinstance(value, bool):
-        value = float(value)
     if not isinstance(value, int | float) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
         return unscored(name, f"value {value!r} is not a number in [0, 1]", signature)
     return Reward(name=name, value=float(value), detail=detail, signature=signature)
