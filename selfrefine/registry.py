@@ -163,7 +163,7 @@ class Registry(Generic[T]):
     def edition(self, name: str) -> str:
         """`plugin`, and the sha256 of its sources where they are files: a version may outlive an edit."""
         plugin = self.plugin(name)
-        if not plugin:
+        if not plugin or name not in self._entries:
             return plugin
         spec = importlib.util.find_spec(self._entries[name].module.partition(".")[0])
         if spec is None or spec.origin is None:
