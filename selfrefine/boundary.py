@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -57,14 +57,13 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
     Raises: Failed with the reason. Our own errors and the user's Ctrl-C pass through. ConfigError for a
     timeout outside the main thread, since only that one gets signals.
     """
-    before = sys.stdin, sys.stdout, sys.stderr
-    folder = _open_folder()
     main = threading.current_thread() is threading.main_thread()
     if timeout_s is not None and not main:
         raise ConfigError(
             "reward.timeout_s works in the main thread only; in other threads set reward.isolate = true"
         )
-    watch = _Watch(timeout_s if main else None, main)
+    before, folder = (sys.stdin, sys.stdout, sys.stderr), _open_folder()
+    watch = _Watch(timeout_s, main)
     sys.stdin, sys.stdout, sys.stderr = streams.others()
     try:
         with warnings.catch_warnings():
@@ -73,13 +72,13 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
             try:
                 yield
             finally:
-                watch.end()
-    except (Failed, SelfrefineError):
-        raise
+                watch.armed = False
     except BaseException as error:
-        if watch.pressed:
+        if watch.pressed:  # first: a boundary inside this one makes a Failed of it
             raise KeyboardInterrupt from None
         if not watch.expired:
+            if isinstance(error, Failed | SelfrefineError):
+                raise
             raise Failed(why(error)) from error
     finally:
         watch.restore()
@@ -103,13 +102,16 @@ class _Watch:
     def __init__(self, timeout_s: float | None, main: bool) -> None:
         self.timeout_s, self.main = timeout_s, main
         self.pressed = self.expired = self.armed = False
+        self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
+        self._timer = signal.getitimer(signal.ITIMER_REAL)
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        if main:
+            self._wakeup = signal.set_wakeup_fd(-1)  # asyncio takes it away
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
 
     def begin(self) -> None:
         if not self.main:
             return
-        self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
-        self._timer = signal.getitimer(signal.ITIMER_REAL)
-        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self.armed = True
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._press)
@@ -117,18 +119,17 @@ class _Watch:
             signal.signal(signal.SIGALRM, self._expire)
             signal.setitimer(signal.ITIMER_REAL, self.timeout_s, self.timeout_s)
 
-    def end(self) -> None:
-        self.armed = False
-
     def restore(self) -> None:
-        if not self.main or not hasattr(self, "_timer"):
-            return
         self.armed = False
+        if not self.main:
+            return
         if signal.getitimer(signal.ITIMER_REAL) != self._timer and (self.timeout_s or not self._timer[0]):
             signal.setitimer(signal.ITIMER_REAL, *self._timer)
         for number, handler in self._handlers:
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+        with suppress(ValueError, OSError):  # it closed the descriptor, too
+            signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._blocked)
 
     def _press(self, _signum: int, _frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import math
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -73,12 +74,7 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self,
-        what: str,
-        group: str,
-        kind: str,
-        built_in: Mapping[str, str],
-        adopt: str = "",
+        self, what: str, group: str, kind: str, built_in: Mapping[str, str], adopt: str = ""
     ) -> None:
         self.what, self.group, self.built_in = what, group, built_in
         self.kind, self.adopt = kind, adopt
@@ -221,6 +217,36 @@ def outside_code(what: str, name: str, origin: Origin) -> Iterator[None]:
     except Failed as error:
         where = f"the plugin {origin.plugin}" if origin.plugin else "its file"
         raise ConfigError(f"{what} {name}: {where} failed: {error}") from error
+
+
+class Contained:
+    """A plugin's or a file's object; what its methods raise, while iterating too, is a ConfigError naming it.
+
+    SystemExit inside an engine's `generate` would otherwise end a run in the middle, with exit code 0.
+    """
+
+    def __init__(self, made: object, what: str, name: str, origin: Origin) -> None:
+        self._made, self._whose = made, (what, name, origin)
+
+    def __getattr__(self, name: str) -> Any:
+        value = self._call(getattr, self._made, name)
+        if not inspect.isroutine(value):
+            return value
+        return lambda *given, **more: self._call(value, *given, **more)
+
+    def _call(self, function: Any, *given: Any, **more: Any) -> Any:
+        with outside_code(*self._whose):
+            found = function(*given, **more)
+        return self._steps(found) if isinstance(found, Iterator) else found
+
+    def _steps(self, found: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            with outside_code(*self._whose):
+                try:
+                    step = next(found)
+                except StopIteration:
+                    return
+            yield step
 
 
 def converted(where: str, table: Mapping[str, Any], struct: type[S], *, strict: bool = True) -> S:

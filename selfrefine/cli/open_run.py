@@ -22,7 +22,7 @@ from selfrefine.runfolder.summaries import RunManifest
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_named, check_rewards
+from selfrefine.steps.scoring import check_rewards
 from selfrefine.words import count
 
 
@@ -43,7 +43,7 @@ def check_names(settings: Settings) -> None:
     """
     check_rows(settings.config.objective.name, settings.config.select)
     check_method(settings.config)
-    check_named(settings.config)
+    check_rewards(settings.config)
     checks.settings(settings.config)
 
 

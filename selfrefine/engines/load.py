@@ -8,14 +8,13 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from selfrefine.engines import ENGINES, EngineKind, LoadOptions, embedded
 from selfrefine.engines.base import Engine, Identity, Place
-from selfrefine.engines.outside import behind_boundary
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
-from selfrefine.registry import BUILT_IN, outside_code, split
+from selfrefine.registry import BUILT_IN, Contained, outside_code, split
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -44,7 +43,9 @@ def load_engine(
     found = ENGINES.get(kind)
     with outside_code("engine", kind, found.origin):
         engine = found.load(rest, adapter, options)
-    return engine if found.origin == BUILT_IN else behind_boundary(engine, kind, found.origin)
+    if found.origin != BUILT_IN:
+        engine = cast("Engine", Contained(engine, "engine", kind, found.origin))
+    return engine
 
 
 def _local(name: str, adapter: Path | None, options: LoadOptions) -> LocalEngine:

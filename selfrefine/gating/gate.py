@@ -22,8 +22,11 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
+from msgspec.structs import asdict
+
 from selfrefine.runfolder.summaries import GateDecision, Guard
 from selfrefine.stats import Comparison, smallest_detectable
+from selfrefine.words import count
 
 Mode = Literal["strict", "significant", "off"]
 VETOING = frozenset({"forgetting", "perplexity", "gold"})
@@ -45,18 +48,8 @@ def decide(
     return GateDecision(
         outcome=outcome,
         accepted=outcome == "accept",
-        before=found.before,
-        after=found.after,
-        difference=found.difference,
-        lo=found.lo,
-        hi=found.hi,
-        level=found.level,
-        p_value=found.p_value,
         alpha=None if mode == "off" else alpha,
-        test=found.test,
-        n=found.n,
-        ties=found.ties,
-        unscored=found.unscored,
+        **asdict(found),
         looks=looks,
         reason=f"{_SAID[outcome]}: {_in_words(found)}{why}",
     )
@@ -78,13 +71,11 @@ def _outcome(
     if found.p_value > alpha:
         return "undecided", f", better, but p is above {alpha:.4f}: training continues from this candidate"
     if mode == "strict":
+        interval = f"{100 * (1 - alpha):.1f} % interval"
         if found.lo is None:
-            return (
-                "undecided",
-                f", better, but too few tasks changed for a {100 * (1 - alpha):.1f} % interval (strict)",
-            )
+            return "undecided", f", better, but too few tasks changed for a {interval} (strict)"
         if found.lo <= 0:
-            return "undecided", f", better, but the {100 * (1 - alpha):.1f} % interval includes zero (strict)"
+            return "undecided", f", better, but the {interval} includes zero (strict)"
         if warned := [g.reason for g in guards if g.state == "warn" and g.name.split()[0] in VETOING]:
             return "undecided", f", better, but with a warning (strict): {'; '.join(filter(None, warned))}"
     return "accept", f", better (p at most {alpha:.4f})"
@@ -97,7 +88,7 @@ def _in_words(found: Comparison) -> str:
     between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
     p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
     return (
-        f"{found.before:.3f} → {found.after:.3f} on {found.n:,} gate tasks "
+        f"{found.before:.3f} → {found.after:.3f} on {count(found.n, 'gate task')} "
         f"(paired difference {found.difference:+.3f}{between}, {p_value})"
     )
 
@@ -144,7 +135,7 @@ def opening(
         shows = f"80 % power to detect +{least:.2f}"
     else:
         shows = "too few, or scores too alike, to detect any possible gain"
-    rounds = "1 round" if planned <= 1 else f"{planned} rounds"
+    rounds = count(max(1, planned), "round")
     few = "only " if len(scored) < 100 else ""
-    tasks = f"{few}{len(scored):,} gate tasks"
-    return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {tasks}: {shows}"
+    tasks = count(len(scored), "gate task")
+    return f"gate ({mode}): alpha {alpha:g} over {rounds}, {each:.3g} each; {few}{tasks}: {shows}"

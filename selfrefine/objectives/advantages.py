@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from msgspec.structs import replace
 
-from selfrefine.objectives.base import Item
+from selfrefine.objectives.base import Item, ObjectiveKind
 
+RewardKl = Annotated[
+    float,
+    Meta(ge=0.0, description="Weight of the KL divergence from the reference, subtracted from the rewards."),
+]
 SAME = 1e-6
 """Rewards nearer than this are equal: weighted means may differ in a last bit, which std would blow up."""
 
@@ -54,6 +59,18 @@ def _return(item: Item, kl: float) -> float:
     return reward - kl * (sum(item.old_logprobs or ()) - sum(item.reference_logprobs or ()))
 
 
-def unread(own: Any) -> dict[str, str]:
-    """`ObjectiveKind.unread` of a policy gradient."""
-    return {} if own.kl else {"reference": "objective.kl is 0, so no reference is used"}
+def policy_gradient(**own: Any) -> ObjectiveKind:
+    """An objective that learns from groups; with a reference only where its setting `kl` is above 0."""
+
+    def unread(own: Any) -> dict[str, str]:
+        return {} if own.kl else {"reference": "objective.kl is 0, so no reference is used"}
+
+    return ObjectiveKind(
+        about="all answers to a prompt, compared with each other",
+        rows="groups",
+        learning_rate=1e-5,
+        needs_old_logprobs=True,
+        needs_reference=lambda own: own.kl > 0,
+        unread=unread,
+        **own,
+    )

@@ -21,7 +21,6 @@ def check_rows(name: str, select: SelectConfig) -> None:
     was cut to its best answers would be trained on without a word, with advantages that are wrong.
     """
     rows, strategy = OBJECTIVES.get(name).rows, select.strategy
-    likelihood = rows in ("answers", "all")
     if strategy in STRATEGIES[rows]:
         return
     if rows == "answers":
@@ -31,7 +30,7 @@ def check_rows(name: str, select: SelectConfig) -> None:
             "choose another objective or strategy"
         )
     raise ConfigError(
-        f"objective {name} learns from {'all scored answers' if likelihood else rows}, "
+        f"objective {name} learns from {'all scored answers' if rows == 'all' else rows}, "
         f"but select.strategy is {strategy}: set select.strategy={rows}"
     )
 

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from selfrefine.objectives.advantages import advantages, unread
-from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Item, Loss, ObjectiveKind
+from selfrefine.objectives.advantages import advantages, policy_gradient
+from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Item, Loss
 from selfrefine.objectives.terms import (
     clipped,
     joined,
@@ -92,16 +92,10 @@ def grpo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     return Loss(value, metrics)
 
 
-GRPO = ObjectiveKind(
+GRPO = policy_gradient(
     name="grpo",
-    about="all answers to a prompt, compared with each other",
-    rows="groups",
     loss=grpo,
     settings=GrpoSettings,
-    learning_rate=1e-5,
-    needs_old_logprobs=True,
-    needs_reference=lambda own: own.kl > 0,
     prepare=_advantages,
-    unread=unread,
     source="Shao et al. 2024, DAPO (Yu et al. 2025)",
 )

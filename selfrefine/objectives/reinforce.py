@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from msgspec import Meta, Struct
 
-from selfrefine.objectives.advantages import advantages, unread
-from selfrefine.objectives.base import Batch, Loss, ObjectiveKind
+from selfrefine.objectives.advantages import RewardKl, advantages, policy_gradient
+from selfrefine.objectives.base import Batch, Loss
 from selfrefine.objectives.terms import known, mean_kl, ratio, sums
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ class ReinforceSettings(Struct, frozen=True, forbid_unknown_fields=True):
     clip_high: Annotated[float, Meta(gt=0.0, description="Importance weights are capped at 1 plus this.")] = (
         0.28
     )
-    kl: Annotated[
-        float,
-        Meta(
-            ge=0.0, description="Weight of the KL divergence from the reference, subtracted from the rewards."
-        ),
-    ] = 0.0
+    kl: RewardKl = 0.0
 
 
 def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
@@ -58,16 +53,10 @@ def reinforce(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     return Loss(losses.sum() / batch.step_items, metrics)
 
 
-REINFORCE = ObjectiveKind(
+REINFORCE = policy_gradient(
     name="reinforce",
-    about="all answers to a prompt, compared with each other",
-    rows="groups",
     loss=reinforce,
     settings=ReinforceSettings,
-    learning_rate=1e-5,
-    needs_old_logprobs=True,
-    needs_reference=lambda own: own.kl > 0,
     prepare=lambda items, own: advantages(items, own.kl),
-    unread=unread,
     source="Williams 1992, with truncated importance weights (Ionides 2008)",
 )

@@ -17,12 +17,12 @@ without spread in the rewards are left out, also where kl would give them an adv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
-from selfrefine.objectives.advantages import advantages, unread
-from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Loss, ObjectiveKind
+from selfrefine.objectives.advantages import RewardKl, advantages, policy_gradient
+from selfrefine.objectives.base import Batch, ClipHigh, ClipLow, Loss
 from selfrefine.objectives.terms import clipped, known, mean_kl, ratio, sums
 
 if TYPE_CHECKING:
@@ -32,12 +32,7 @@ if TYPE_CHECKING:
 class RlooSettings(Struct, frozen=True, forbid_unknown_fields=True):
     clip_low: ClipLow = 0.2
     clip_high: ClipHigh = 0.28
-    kl: Annotated[
-        float,
-        Meta(
-            ge=0.0, description="Weight of the KL divergence from the reference, subtracted from the rewards."
-        ),
-    ] = 0.0
+    kl: RewardKl = 0.0
 
 
 def leave_one_out(returns: Sequence[float]) -> float:
@@ -61,16 +56,10 @@ def rloo(logprobs: Sequence[Tensor], batch: Batch) -> Loss:
     return Loss(losses.sum() / batch.step_items, metrics)
 
 
-RLOO = ObjectiveKind(
+RLOO = policy_gradient(
     name="rloo",
-    about="all answers to a prompt, compared with each other",
-    rows="groups",
     loss=rloo,
     settings=RlooSettings,
-    learning_rate=1e-5,
-    needs_old_logprobs=True,
-    needs_reference=lambda own: own.kl > 0,
     prepare=lambda items, own: advantages(items, own.kl, leave_one_out),
-    unread=unread,
     source="Kool et al. 2019, Ahmadian et al. 2024",
 )

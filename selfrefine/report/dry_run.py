@@ -12,7 +12,7 @@ from selfrefine.report import footprint
 from selfrefine.report.words import compact, number
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_named
+from selfrefine.steps.scoring import check_rewards
 
 TEMPLATE_TOKENS = 64
 """For what a chat template puts around a prompt."""
@@ -25,7 +25,7 @@ def plan(config: Config) -> str:
     """
     check_rows(config.objective.name, config.select)
     check_method(config)
-    check_named(config)
+    check_rewards(config)
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))

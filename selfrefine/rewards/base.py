@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from msgspec import Meta, Struct
 
 from selfrefine.records import Reward, Sample, groups
-from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted
+from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted, outside_code
 
 if TYPE_CHECKING:  # a reward that asks no model knows nothing of engines
     from selfrefine.engines.base import Engine
@@ -118,6 +118,12 @@ class RewardKind(Struct, frozen=True, kw_only=True):
     """The paper or program it is from."""
     origin: Origin = BUILT_IN
 
+    def wants_references(self, own: Any) -> bool:
+        """Raises: ConfigError where a plugin's own function fails."""
+        with outside_code("reward", self.name, self.origin):
+            needed = self.needs_references
+            return bool(needed(own) if callable(needed) else needed)
+
 
 class Each(Struct, frozen=True):
     """A `RewardFn` as a `BatchRewardFn`, row by row."""
@@ -134,22 +140,11 @@ class EachGroup(Struct, frozen=True):
     group: GroupRewardFn
 
     def __call__(self, samples: Sequence[Sample]) -> list[Reward]:
-        by_task = {one[0].task.id: iter(_aligned(self.group(one), len(one))) for one in groups(samples)}
+        by_task = {one[0].task.id: iter(self.group(one)) for one in groups(samples)}
         return [next(by_task[sample.task.id]) for sample in samples]
 
 
-def each(score: RewardFn) -> BatchRewardFn:
-    return Each(score)
-
-
-def each_group(score: GroupRewardFn) -> BatchRewardFn:
-    return EachGroup(score)
-
-
-def _aligned(rewards: list[Reward], n: int) -> list[Reward]:
-    if len(rewards) != n:
-        raise ValueError(f"a group reward answered {len(rewards)} values for {n} samples")
-    return rewards
+each, each_group = Each, EachGroup
 
 
 def unscored(name: str, why: str, signature: str = "") -> Reward:
@@ -159,8 +154,6 @@ def unscored(name: str, why: str, signature: str = "") -> Reward:
 
 def checked(name: str, value: float, detail: str | None = None, signature: str = "") -> Reward:
     """A Reward with its range checked: what is not a finite number in [0, 1] is unscored."""
-    if isinstance(value, bool):
-        value = float(value)
     if not isinstance(value, int | float) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
         return unscored(name, f"value {value!r} is not a number in [0, 1]", signature)
     return Reward(name=name, value=float(value), detail=detail, signature=signature)
@@ -174,9 +167,8 @@ def own_settings(kind: RewardKind, table: dict[str, Any]) -> tuple[Any, float]:
 
     Raises: ConfigError naming the key, and the nearest known one.
     """
-    shared = {key: value for key, value in table.items() if key == "pass_at"}
-    own = {key: value for key, value in table.items() if key != "pass_at"}
-    where = f"reward.{kind.name}"
+    own, where = dict(table), f"reward.{kind.name}"
+    shared = {key: own.pop(key) for key in ("pass_at",) if key in own}
     return converted(where, own, kind.settings), converted(where, shared, PassAt).pass_at
 
 

@@ -10,7 +10,6 @@ next call, when it takes longer than its limits; and it ends with its parent.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import queue
 import resource
@@ -53,16 +52,12 @@ class Job(Struct, frozen=True, kw_only=True):
 
     limits: Limits
     folder: str
-    seed: int
-    settings: dict[str, dict[str, Any]]
-    reveal_references: bool
-    timeout_s: float | None
+    options: dict[str, Any]
+    """RewardOptions, as far as a worker has a use for them."""
 
 
-class _Call(Struct, frozen=True):
-    name: str
-    sha256: str
-    rows: int
+_Call = tuple[str, str, int]
+"""The reward's name, the sha256 of its file, and how many rows follow."""
 
 
 class _Died(Exception):
@@ -74,14 +69,8 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
     if kind.needs_engine:
         raise ConfigError(f"reward {kind.name} needs the model, so it cannot run with reward.isolate = true")
     assert options.isolate is not None
-    job = Job(
-        limits=options.isolate,
-        folder=str(Path.cwd()),
-        seed=options.seed,
-        settings=options.settings,
-        reveal_references=options.reveal_references,
-        timeout_s=options.timeout_s,
-    )
+    shared = {name: getattr(options, name) for name in ("seed", "settings", "reveal_references", "timeout_s")}
+    job = Job(limits=options.isolate, folder=str(Path.cwd()), options=shared)
 
     def call(samples: Sequence[Sample]) -> list[Reward]:
         try:
@@ -89,8 +78,8 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
         except _Died as died:
             return [unscored(kind.name, str(died), kind.origin.signature)] * len(samples)
 
-    score = Each(lambda sample: call([sample])[0]) if isinstance(made.score, Each) else EachGroup(call)
-    return msgspec.structs.replace(made, score=score)
+    unit = made.score if isinstance(made.score, Each) else EachGroup(call)
+    return msgspec.structs.replace(made, score=outside.alike(unit, call))
 
 
 _WORKERS: dict[bytes, Worker] = {}
@@ -112,9 +101,9 @@ class Worker:
     def ask(self, kind: RewardKind, samples: Sequence[Sample]) -> list[Reward]:
         """Raises: _Died; ConfigError where the reward cannot be made there."""
         process = self._running()
-        call = _Call(kind.name, kind.origin.sha256, len(samples))
+        call: _Call = (kind.name, kind.origin.sha256, len(samples))
         rows = [msgspec.json.encode(call), *map(records.encode, samples)]
-        timeout_s = self._job.timeout_s
+        timeout_s = self._job.options["timeout_s"]
         try:
             answer = self._exchange(process, b"\n".join(rows) + b"\n", timeout_s and timeout_s + _GRACE_S)
         except TimeoutError:
@@ -122,8 +111,10 @@ class Worker:
         return msgspec.json.decode(answer, type=list[Reward])
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
+        if self._process is not None:
+            if self._process.poll() is None:
+                return self._process
+            self._end()  # it ended after its last answer: its children and its number are not ours to keep
         code = (
             f"import sys; sys.path[:] = {sys.path!r}; from selfrefine.rewards.isolated import serve; serve()"
         )
@@ -198,7 +189,6 @@ def _kill(group: int) -> None:
 
 def serve() -> None:
     """Answer calls until stdin ends."""
-    _die_with_parent()
     with streams.held():
         stdin, stdout = streams.reading(), streams.writing()
         assert stdin is not None and stdout is not None
@@ -211,48 +201,32 @@ def serve() -> None:
 
         try:
             job = msgspec.json.decode(lines.get(), type=Job)
+            options = RewardOptions(**job.options)
             _limit_memory(job.limits)
             scorers: dict[tuple[str, str], Scorer] = {}
             tell(b"")
             while True:
-                call = msgspec.json.decode(lines.get(), type=_Call)
-                rows = [records.decode_sample(lines.get(), "row") for _ in range(call.rows)]
-                key = call.name, call.sha256
-                if key not in scorers:
-                    scorers[key] = _made(REWARDS.get(call.name), job)
+                name, sha256, n = msgspec.json.decode(lines.get(), type=_Call)
+                rows = [records.decode_sample(lines.get(), "row") for _ in range(n)]
+                if (name, sha256) not in scorers:
+                    own, _ = own_settings(kind := REWARDS.get(name), options.settings.get(name, {}))
+                    scorers[name, sha256] = outside.make(kind, own, options)
                 _limit_cpu(job.limits)
-                tell(msgspec.json.encode(scorers[key].score(rows)))
+                tell(msgspec.json.encode(scorers[name, sha256].score(rows)))
         except SelfrefineError as error:
             tell(b"!" + str(error).replace("\n", " ").encode())
 
 
-def _made(kind: RewardKind, job: Job) -> Scorer:
-    options = RewardOptions(
-        seed=job.seed,
-        settings=job.settings,
-        reveal_references=job.reveal_references,
-        timeout_s=job.timeout_s,
-    )
-    return outside.make(kind, own_settings(kind, job.settings.get(kind.name, {}))[0], options)
-
-
 def _read(stdin: BinaryIO, lines: queue.SimpleQueue[bytes]) -> None:
-    """Beside the scoring, so that the end of the parent ends a call that would go on for ever."""
+    """Beside the scoring: the end of the parent ends a call, too, unless C code holds the interpreter."""
     for line in stdin:
         lines.put(line.rstrip(b"\n"))
     _kill(os.getpgid(0))
 
 
-def _die_with_parent() -> None:
-    """On Linux also where a C function never lets the thread above run."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
 def _limit_memory(limits: Limits) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    size = int(limits.memory_gib * (1 << 30))
+    size, _ = _below_hard(resource.RLIMIT_AS, int(limits.memory_gib * (1 << 30)))
     try:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
     except (ValueError, OSError) as error:
@@ -265,5 +239,9 @@ def _limit_cpu(limits: Limits) -> None:
     """Of this call: what was used before does not count."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     until = int(used.ru_utime + used.ru_stime + limits.cpu_s) + 1
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (until if hard < 0 else min(until, hard), hard))
+    resource.setrlimit(resource.RLIMIT_CPU, _below_hard(resource.RLIMIT_CPU, until))
+
+
+def _below_hard(limit: int, value: int) -> tuple[int, int]:
+    hard = resource.getrlimit(limit)[1]
+    return value if hard < 0 else min(value, hard), hard

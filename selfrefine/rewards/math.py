@@ -72,8 +72,8 @@ def make(own: MathSettings, options: RewardOptions) -> Scorer:
 
     def score(sample: Sample) -> Reward:
         try:
-            gold = [read(reference) for reference in sample.task.references]
-            if not all(gold):
+            gold = [read(reference) for reference in sample.task.references if reference.strip()]
+            if not gold or not all(gold):
                 raise _Unread("no expression in it")
         except _Unread as why:
             return unscored("math", f"cannot read a reference: {why}", signature)

@@ -32,6 +32,7 @@ _ATOM = re.compile(rf"(?:(?<![\w.])\.)?\d(?:[\d,.'’_٫٬{_SPACES}]*\d)?(?:[eE]
 _THOUSANDS = re.compile(
     rf"[1-9]\d{{0,2}}(?:,\d{{3}})+(?:\.\d+)?|[1-9]\d{{0,2}}(?:[{_SPACES}]\d{{3}})+(?:\.\d+)?"
 )
+_TRIPLETS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:[ ,]\d{3})* \Z")
 _DECIMAL = re.compile(r"\d*\.?\d+(?:[eE][-+]?\d{1,3})?")
 _ABOVE = re.compile(rf"(?P<above>{_ATOM.pattern})[ \t]?[/⁄][ \t]?\Z")
 _FRAC = re.compile(
@@ -45,47 +46,50 @@ _UNIT_POWER = re.compile(
 )
 _CURRENCY = re.compile(r"(?:\b(?:US|NZ|HK|A|C|S))?[$€£¥₹₩₽]\s?\Z|\b(?:USD|EUR|GBP|CHF|JPY|Rs\.?)\s?\Z")
 _DASH = re.compile(r"(?P<dash>[-+–—])(?P<gap>[ \t]*)\Z")
-_COMMAND = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|overline|log|ln|sin|cos|tan)(?![A-Za-z])")
+_COMMAND = re.compile(r"\\(?:[dtc]?frac|sqrt|binom|overline|log|ln|sin|cos|tan)(?![A-Za-z])(?:_\{?\w+\}?)?")
 _IN_WORDS = re.compile(
     r"\b(?:one\b(?=\W*\Z)|zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
     r"hundred|thousand|million|dozen|half)\b",
     re.IGNORECASE,
 )
+
+
+def _patterns(*pairs: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(pattern), why) for pattern, why in pairs]
+
+
 _OPERATION = "an unevaluated operation"
 _RANGE = "a range or a difference"
-_BEFORE = [
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (
-            r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
-            _RANGE,
-        ),
-        (r"[.,٫٬]\Z|_\{?\Z|[A-Za-zÀ-ɏ]\Z", "part of a word or of another number"),
-        (r"\d(?::|[ \t]+:[ \t]*)\Z", "a time or a ratio"),
-        (r"[/⁄][ \t]*\Z", "a date or a quotient"),
-        (r"(?:^|\s)[<>]=?[ \t]*\Z|[≤≥≠][ \t]*\Z|\\(?:leq?|geq?|neq?|lt|gt)[ \t]*\Z", "an inequality"),
-        (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
-        (
-            r"[×·÷∙⋅+√^][ \t]*\{?\Z|[\d)\]}][ \t]*(?:\*{1,2}|x)[ \t]*\Z|\\(?:times|cdot|div)[ \t]*\Z",
-            _OPERATION,
-        ),
-    )
-]
-_AFTER = [
-    (re.compile(pattern), why)
-    for pattern, why in (
-        (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
-        (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
-        (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
-        (
-            r"[ \t]?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b"
-            r"|[ \t]?[万萬亿億千百十]",
-            "a scale such as k or million",
-        ),
-        (r"[ \t]?±", "a number with ±"),
-    )
-]
+_BEFORE = _patterns(
+    (
+        r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
+        _RANGE,
+    ),
+    (
+        r"[×·÷∙⋅+√^][ \t]*\{?\Z|[\d)\]}][ \t]*(?:\*{1,2}|x)[ \t]*\Z|\\(?:times|cdot|div)[ \t]*\Z",
+        _OPERATION,
+    ),
+    (r"[.,٫٬]\Z|_\{?\Z|[A-Za-zÀ-ɏ]\Z", "part of a word or of another number"),
+    (r"\d(?::|[ \t]+:[ \t]*)\Z", "a time or a ratio"),
+    (r"[/⁄][ \t]*\Z", "a date or a quotient"),
+    (
+        r"(?:^|\s)[<>]=?[ \t]*\Z|\w(?:<=?|>=)[ \t]*\Z|[≤≥≠][ \t]*\Z|\\(?:leq?|geq?|neq?|lt|gt)[ \t]*\Z",
+        "an inequality",
+    ),
+    (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
+)
+_AFTER = _patterns(
+    (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
+    (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
+    (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
+    (
+        r"[ \t]?(?:[kKM]|bn|hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?\b"
+        r"|[ \t]?[万萬亿億千百十]",
+        "a scale such as k or million",
+    ),
+    (r"[ \t]?±", "a number with ±"),
+)
 _PERCENT = re.compile(r"\s?(?:[%％]|per ?cent\b)")
 
 
@@ -156,7 +160,7 @@ def _atom(atom: str) -> Number:
     """A run of digits and what may stand between them."""
     if len(atom) > _MAX_DIGITS:
         return Number(atom, None, f"a number of over {_MAX_DIGITS} characters")
-    plain = "".join(unicodedata.normalize("NFKC", atom)) if not atom[-1].isdecimal() else atom
+    plain = unicodedata.normalize("NFKC", atom) if not atom[-1].isdecimal() else atom
     if "⁄" in plain:
         plain = plain.replace("⁄", "/")
     elif _THOUSANDS.fullmatch(plain):
@@ -189,10 +193,10 @@ def _signed(before: str) -> tuple[str, str, str]:
 
 def _why_not(atom: str, before: str, after: str) -> str:
     """What the surroundings make of it, where that is no number of its own; else ""."""
-    for patterns, text, where in ((_BEFORE, before, "search"), (_AFTER, after, "match")):
-        for pattern, why in patterns:
-            if getattr(pattern, where)(text):
-                return why
+    found = [why for pattern, why in _BEFORE if pattern.search(before)]
+    found += [why for pattern, why in _AFTER if pattern.match(after)]
+    if found:
+        return found[0]
     commands = list(_COMMAND.finditer(before))
     if commands:
         inside = before[commands[-1].end() :]
@@ -202,7 +206,7 @@ def _why_not(atom: str, before: str, after: str) -> str:
         pair = re.fullmatch(r"\d+,\d+", atom) and before.endswith(("(", "["))
         if (pair and not _THOUSANDS.fullmatch(atom)) or re.search(r"[(\[{][^()\[\]{}]*\d\s*,\s*\Z", before):
             return "a tuple"
-    if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and re.search(r"(?<![\d.,])[1-9]\d{0,2} \Z", before):
+    if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and _TRIPLETS.search(before):
         return "two numbers, or one with a space as separator"
     if "." in atom and after.startswith(("...", "…")):
         return "a truncated decimal"

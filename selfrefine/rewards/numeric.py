@@ -57,8 +57,9 @@ def _equal(one: Number, other: Number, tolerance: float) -> bool:
 
 def _plain(number: Number) -> Number:
     """50% as 1/2."""
-    percent = number.percent and number.value is not None
-    return number._replace(value=number.value / 100) if percent and number.value is not None else number
+    if number.percent and number.value is not None:
+        return number._replace(value=number.value / 100)
+    return number
 
 
 REWARD = RewardKind(

@@ -16,14 +16,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from decimal import Decimal
 from itertools import islice
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from selfrefine.boundary import Failed, behind, escaped, why
 from selfrefine.errors import SelfrefineError
 from selfrefine.records import Reward, Sample
-from selfrefine.registry import BUILT_IN, Origin, outside_code
+from selfrefine.registry import BUILT_IN, Contained, Origin, outside_code
 from selfrefine.rewards.base import (
     BatchRewardFn,
     CorpusFigure,
@@ -37,6 +37,7 @@ from selfrefine.rewards.base import (
     each_group,
     unscored,
 )
+from selfrefine.words import count
 
 
 def adopt(name: str, value: object, origin: Origin) -> RewardKind | None:
@@ -106,11 +107,12 @@ def _run(score: BatchRewardFn, samples: Sequence[Sample]) -> list[Any]:
     n = len(samples)
     found: Any = _awaited((score.group if isinstance(score, EachGroup) else score)(samples))
     if isinstance(found, str | bytes | Mapping | Set) or not isinstance(found, Iterable):
-        raise Failed(f"it returned {_kind(found)}, not a list of {n} values")
+        raise Failed(f"it returned {_kind(found)}, not a list of {count(n, 'value')}")
     values = list(islice(found, n + 1))  # it may yield for ever
     if len(values) != n:
         more = "more than " if len(values) > n else ""
-        raise Failed(f"it returned {more}{min(n, len(values))} values for {n} samples")
+        values_said = count(min(n, len(values)), "value")
+        raise Failed(f"it returned {more}{values_said} for {count(n, 'sample')}")
     return values
 
 
@@ -178,19 +180,13 @@ def _kind(value: object) -> str:
 
 def _checked_corpus(kind: RewardKind, corpus: Callable[[], CorpusFigure]) -> Callable[[], CorpusFigure]:
     """A plugin's corpus figure; what fails there names the plugin."""
+    whose = "reward", kind.name, kind.origin
 
-    class Figure:
-        def __init__(self) -> None:
-            self._of = self._call(corpus)
+    def figure() -> CorpusFigure:
+        with outside_code(*whose):
+            return cast("CorpusFigure", Contained(corpus(), *whose))
 
-        def _call(self, function: Callable[..., Any], *given: Any) -> Any:
-            with outside_code("reward", kind.name, kind.origin):
-                return function(*given)
-
-        def __getattr__(self, name: str) -> Callable[..., Any]:
-            return lambda *given: self._call(getattr(self._of, name), *given)
-
-    return Figure
+    return figure
 
 
 def _tells(detail: str, references: Sequence[str]) -> bool:

@@ -64,7 +64,7 @@ def _unsplit(own: Struct, references: Sequence[str]) -> str | None:
         splits, splits_han = False, own.normalized and own.asian_support
         way_out = "TER does not split it; use chrf, or for Chinese reward.ter.normalized and .asian_support"
     else:
-        splits = not own.word_order if isinstance(own, ChrfSettings) else True
+        splits = not getattr(own, "word_order", 0)
         splits_han, way_out = False, "its words cannot be told apart; set reward.chrf.word_order to 0"
     if splits or not any(unspaced(text, han_is_split=splits_han) for text in references):
         return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -23,7 +23,7 @@ from selfrefine.boundary import escaped
 from selfrefine.engines.base import require
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import UNDECODABLE, Critique, Message, Reward, Sample, Task, groups, why_undecodable
-from selfrefine.registry import BUILT_IN, outside_code, split
+from selfrefine.registry import BUILT_IN, split
 from selfrefine.rewards import REWARDS, outside
 from selfrefine.rewards.base import (
     CorpusFigure,
@@ -103,15 +103,9 @@ def _build_one(spec: RewardSpec, options: RewardOptions) -> Scorer:
         from selfrefine.rewards.isolated import isolated
 
         made = isolated(kind, made, options)
-    wanted = kind.needs_references
-    with outside_code("reward", spec.name, kind.origin):
-        needs_references = bool(wanted(own) if callable(wanted) else wanted)
+    needed = kind.wants_references(own)
     return msgspec.structs.replace(
-        made,
-        name=spec.name,
-        weight=spec.weight,
-        pass_at=pass_at,
-        needs_references=needs_references,
+        made, name=spec.name, weight=spec.weight, pass_at=pass_at, needs_references=needed
     )
 
 
@@ -130,14 +124,19 @@ def score(
     (the rewards themselves stay). A reward of the same name from an earlier scoring is replaced, others stay.
     Raises: ConfigError when `gate_on` is none of the scorers.
     """
-    if gate_on is not None and gate_on not in (names := [scorer.name for scorer in scorers]):
-        raise ConfigError(f"--gate-on {gate_on}: not among the rewards in use{nearest(gate_on, names)}")
+    check_gate(gate_on, [scorer.name for scorer in scorers])
     columns = [_column(samples, scorer) for scorer in scorers]
     scored = [
         _with_rewards(sample, [column[i] for column in columns], scorers, gate_on)
         for i, sample in enumerate(samples)
     ]
     return [_inverted(sample) for sample in scored] if invert else scored
+
+
+def check_gate(gate_on: str | None, names: Collection[str]) -> None:
+    """Raises: ConfigError where it is none of the rewards of these names."""
+    if gate_on is not None and gate_on not in names:
+        raise ConfigError(f"--gate-on {gate_on}: not among the rewards in use{nearest(gate_on, names)}")
 
 
 def _inverted(sample: Sample) -> Sample:

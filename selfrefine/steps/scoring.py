@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
@@ -11,7 +11,6 @@ from selfrefine.records import Task
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Limits, RewardOptions, Scorer, own_settings
 from selfrefine.steps import reward
-from selfrefine.words import nearest
 
 
 def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
@@ -26,7 +25,7 @@ def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -
         timeout_s=own.timeout_s,
         isolate=limits if own.isolate else None,
     )
-    return reward.build([reward.parse_spec(text) for text in specs], options)
+    return reward.build([reward.parse_spec(text) for text in specs], options) if specs else ()
 
 
 def trained_specs(config: Config) -> Sequence[str]:
@@ -44,29 +43,29 @@ def measuring_specs(config: Config) -> Sequence[str]:
     return specs
 
 
-def check_rewards(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
-    """Those that are trained on, and those that measure. Raises: ConfigError where something does not fit."""
-    trained = trained_specs(config)
-    measures = build_rewards(config, measuring_specs(config), engine)
-    scorers = build_rewards(config, trained, engine)
-    if gate_among(measures, config) is None:
-        reward.score((), scorers, config.reward.gate_on)  # refuses a gate that is among neither
+def check_rewards(
+    config: Config, engine: Engine | None = None
+) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
+    """Those that are trained on, and those that measure; without an engine, only those that need none.
+
+    Raises: ConfigError where something does not fit.
+    """
+    trained, measuring = trained_specs(config), measuring_specs(config)
+    gold = [config.guards.gold] if config.guards.gold is not None else []
+    scorers, measures, _ = (
+        build_rewards(config, _possible(specs, engine), engine) for specs in (trained, measuring, gold)
+    )
+    reward.check_gate(
+        config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)}
+    )
     check_gold(config.guards.gold, trained)
-    if config.guards.gold is not None:
-        build_rewards(config, [config.guards.gold], engine)
     return scorers, measures
 
 
-def check_named(config: Config) -> None:
-    """What `check_rewards` refuses, as far as no model is needed for it. Raises: ConfigError."""
-    trained, measuring = trained_specs(config), measuring_specs(config)
-    gold = [config.guards.gold] if config.guards.gold is not None else []
-    for specs in (trained, measuring, gold):
-        modelless = [text for text in specs if not reward.needs_engine([reward.parse_spec(text)])]
-        if modelless:
-            build_rewards(config, modelless, None)
-    _check_gate(config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)})
-    check_gold(config.guards.gold, trained)
+def _possible(specs: Sequence[str], engine: Engine | None) -> list[str]:
+    return [
+        text for text in specs if engine is not None or not reward.needs_engine([reward.parse_spec(text)])
+    ]
 
 
 def check_asked(config: Config) -> None:
@@ -79,12 +78,7 @@ def check_asked(config: Config) -> None:
         reward.check([reward.parse_spec(config.guards.gold)], config.reward.settings)
     names = {spec.name for specs in chosen for spec in specs}
     if names:
-        _check_gate(config.reward.gate_on, names)
-
-
-def _check_gate(gate: str | None, names: Set[str]) -> None:
-    if gate is not None and gate not in names:
-        raise ConfigError(f"--gate-on {gate}: not among the rewards in use{nearest(gate, names)}")
+        reward.check_gate(config.reward.gate_on, names)
 
 
 def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
@@ -95,8 +89,7 @@ def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:
         for text in trained_specs(config) if split == "train" else measuring_specs(config):
             kind = REWARDS.get(reward.parse_spec(text).name)
             own, _ = own_settings(kind, config.reward.settings.get(kind.name, {}))
-            needed = kind.needs_references
-            if needed(own) if callable(needed) else needed:
+            if kind.wants_references(own):
                 raise DataError(
                     f"reward {kind.name} needs references, and no {split} task has one"
                     f"{reward.WITHOUT_REFERENCES}"

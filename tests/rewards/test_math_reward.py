@@ -61,6 +61,10 @@ class TestWithTheExtra:
         assert reward.value == value, reward
         assert (reward.error is None) == (value is not None)
 
+    def test_an_empty_reference_is_none(self) -> None:
+        assert judge("4", "", "4").value == 1.0
+        assert judge("4", " ").value is None
+
     def test_an_answer_may_equal_any_reference(self) -> None:
         assert judge("$7$", "6", "7").value == 1.0
 

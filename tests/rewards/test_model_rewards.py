@@ -111,7 +111,7 @@ def test_p_true_needs_two_distinct_words_and_a_model() -> None:
     with pytest.raises(EngineError):
         made("p-true", Mute())
     for name in ("fluency", "p-true"):
-        with pytest.raises(ConfigError, match=f"{name} asks a model"):
+        with pytest.raises(ConfigError, match=f"{name} needs a model"):
             made(name)
 
 

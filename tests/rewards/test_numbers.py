@@ -53,7 +53,7 @@ READ = [
 ]
 LEFT = [
     # separators with more than one reading
-    *("1.234.567", "1.234,50", "1,2,3", "1'234", "1_000", "1,00,000", "12 345"),
+    *("1.234.567", "1.234,50", "1,2,3", "1'234", "1_000", "1,00,000", "12 345", "1 000 000", "1,000 000"),
     # more than one number
     *(
         "1 1/2",
@@ -68,7 +68,7 @@ LEFT = [
         "4-5",
         "4–5",
     ),
-    *("4 to 5", "5 or 6", "between 4 and 5", "≥ 5", "x > 5", "5 ± 1"),
+    *("4 to 5", "5 or 6", "between 4 and 5", "≥ 5", "x > 5", "x<5", "5 ± 1"),
     # operations and expressions
     *(
         "7-3",
@@ -85,6 +85,7 @@ LEFT = [
     ),
     *(r"\frac{\pi}{4}", r"\frac12", "3/-4", "1/0", "3x", "3x^2", "2(x+y)", r"0.\overline{3}", "0.333..."),
     # names, scales, dashes
+    *(r"\log_2 8", r"\log_{10} 1000"),
     *("x_1", "H2O", "COVID-19", "No.5", "5k", "2 million", "3 dozen", "- 3", "Total - 3", "--5"),
     # no decimal digits, or too many of them
     *("twenty-six", "四十二", "Ⅳ", "9" * 5000),
@@ -104,6 +105,13 @@ def test_what_could_be_another_number_is_left_alone_with_a_reason(text: str) -> 
     assert found is not None
     assert found.value is None
     assert found.why
+
+
+def test_an_operation_is_not_called_a_word() -> None:
+    """× and ÷ stand among the letters of Latin-1."""
+    for text in ("3×4", "6÷2"):
+        found = last_number(text)
+        assert found is not None and found.why == "an unevaluated operation"
 
 
 def test_no_number_is_no_number() -> None:

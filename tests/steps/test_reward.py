@@ -229,7 +229,7 @@ f.group = True
     ]
     scored = score(rows, scorers(outside(tmp_path, code)))
     assert [row.reward for row in scored] == [0.5, 1.0, 1.0, 0.25, None, None]
-    assert scored[4].rewards[0].error == "it returned 1 values for 2 samples"
+    assert scored[4].rewards[0].error == "it returned 1 value for 2 samples"
 
 
 def test_a_detail_never_carries_a_reference(tmp_path: Path) -> None:
@@ -354,3 +354,17 @@ def test_tasks_without_references_are_refused_before_anything_is_sampled() -> No
         check_tasks(own, {"train": [bare], "gate": [bare]})
     with pytest.raises(DataError, match="regex needs references"):
         check_tasks(Config(reward=RewardConfig(use=("regex",))), {"train": [bare]})
+
+
+def test_a_rewards_own_question_about_references_is_behind_the_boundary(tmp_path: Path) -> None:
+    """`exit()` in it ended the command with code 0 when the tasks were checked."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from selfrefine.rewards.base import RewardKind, Scorer, each\n"
+        "f = RewardKind(name='x', about='y', needs_references=lambda own: exit(),\n"
+        "    make=lambda own, options: Scorer(name='x', score=each(lambda sample: 1.0)))\n"
+    )
+    bare = Task(id="t", prompt=(Message(role="user", content="?"),))
+    config = Config(reward=RewardConfig(use=(f"{path}:f",)))
+    with pytest.raises(ConfigError, match="its file failed: SystemExit"):
+        check_tasks(config, {"train": [bare]})
