@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from selfrefine.config import Config, RewardConfig
+from selfrefine.config import Config
 from selfrefine.errors import ConfigError, DataError
+from selfrefine.judging import RewardConfig
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec, Scorer, checked, each, unscored
