@@ -12,18 +12,11 @@ from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, say
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are criticised and revised."""
 
-    passes: Annotated[
-        Natural, says("Maximum number of critiques and revisions per answer. 0: no critique in `cycle`.")
-    ] = 0
-    critic_model: Annotated[
-        str | None, says("Model that writes the critiques. Not set: the policy itself.")
-    ] = None
+    passes: Annotated[Natural, says("Critiques and revisions per answer at most. 0: none in `cycle`.")] = 0
+    critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy.")] = None
     revise: Annotated[bool, says("Revise answers. `false`: only judge them, for the reward `critic`.")] = True
     critique_prompt: Annotated[
-        str,
-        says(
-            "Template of a critique: `critique`, `rubric`, `reflect`, `constitutional-critique`, or a file."
-        ),
+        str, says("Template: `critique`, `rubric`, `reflect`, `constitutional-critique`, or a file.")
     ] = "critique"
     revise_prompt: Annotated[
         str, says("Template of a revision: `revise`, `retry`, `constitutional-revise`, or a file.")
