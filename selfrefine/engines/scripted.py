@@ -73,7 +73,7 @@ class Scripted(Engine):
         self._policy = hashlib.sha256(identity).hexdigest()
 
     @classmethod
-    def from_file(cls, path: str | Path, context_tokens: int = 4096) -> Scripted:
+    def from_file(cls, path: str | Path) -> Scripted:
         """Rules from JSON Lines. Raises: ConfigError naming file and line."""
         try:
             text = Path(path).read_bytes()
@@ -86,7 +86,7 @@ class Scripted(Engine):
             except UNDECODABLE as error:
                 raise ConfigError(f"{where}: {why_undecodable(line, error)}") from None
             rules.append(_checked(rule, where))
-        return cls(rules, context_tokens, name=str(path))
+        return cls(rules, name=str(path))
 
     @property
     def signature(self) -> str:

@@ -111,16 +111,24 @@ def new_name(runs_dir: Path) -> str:
 
 
 def overlaps(splits: Mapping[str, Sequence[Task]]) -> list[str]:
-    """A sentence for every task that stands in two splits, by id or by `prompt_key`."""
+    """A sentence for every task that stands in an earlier split too, by id or by `prompt_key`."""
     found = []
-    for what, key in (("id", lambda task: task.id), ("prompt", lambda task: prompt_key(task.prompt))):
-        seen: dict[str, tuple[str, str]] = {}
-        for split, tasks in splits.items():
-            for task in tasks:
-                other, first = seen.setdefault(key(task), (split, task.id))
-                if other != split:
-                    found.append(f"{split} task {task.id!r} has the {what} of {other} task {first!r}")
+    first: dict[tuple[str, str], tuple[str, int]] = {}
+    for split, tasks in splits.items():
+        for row, task in enumerate(tasks, 1):
+            keys = ("id", task.id), ("prompt", prompt_key(task.prompt))
+            places = [(key[0], *first.setdefault(key, (split, row))) for key in keys]
+            same = [f"the {what} of row {at} of {other}" for what, other, at in places if other != split]
+            if same:
+                found.append(f"row {row} of {split} ({task.id!r}) has {same[0]}")
     return found
+
+
+def check_disjoint(splits: Mapping[str, Sequence[Task]]) -> None:
+    """Raises: DataError naming the first task that stands in two splits."""
+    if shared := overlaps(splits):
+        tasks = count(len(shared), "task")
+        raise DataError(f"the splits share {tasks}: {shared[0]}; remove such tasks from one of them")
 
 
 def task_files(splits: Mapping[str, Sequence[Task]]) -> dict[str, bytes]:
@@ -168,8 +176,7 @@ class Run:
         Raises: RunFolderError (exists, bad name, disk full), DataError (splits that overlap).
         """
         new_path(path.parent, path.name)
-        if shared := overlaps(splits):
-            raise DataError(f"the splits overlap: {shared[0]} ({count(len(shared), 'case')})")
+        check_disjoint(splits)
         files = task_files(splits)
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
