@@ -355,3 +355,10 @@ def test_tasks_without_references_are_refused_before_anything_is_sampled() -> No
         check_tasks(own, {"train": [bare], "gate": [bare]})
     with pytest.raises(DataError, match="regex needs references"):
         check_tasks(Config(reward=RewardConfig(use=("regex",))), {"train": [bare]})
+
+
+def test_only_a_reward_that_waits_imports_an_event_loop() -> None:
+    """asyncio takes 50 ms, in a verb that has half a second to start and score."""
+    code = "import sys, selfrefine.steps.reward, selfrefine.rewards.outside; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
