@@ -156,7 +156,6 @@ def test_what_the_splits_take_for_two_questions_the_run_does_too(tmp_path: Path)
     ]
     again = [task(f"x{i}", f"what is {i} + strasse\n") for i in range(12)]
     parts = split([*said, *ordered, *again], seed=0, gate=6, test=6)
-    assert (parts.report.distinct, parts.report.dropped) == (24, 12)
     splits = {"train": parts.train, "gate": parts.gate, "test": parts.test}
     run = Run.create(tmp_path / "demo", manifest(), splits, {})
     assert [len(run.tasks(name)) for name in splits] == [12, 6, 6]
