@@ -24,9 +24,10 @@ from typing import Any, NamedTuple
 
 from selfrefine import records
 from selfrefine.cli.stream import read_samples
-from selfrefine.config import Config, RewardConfig, Sampling, SelectConfig
+from selfrefine.config import Config, Sampling, SelectConfig
 from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
+from selfrefine.judging import RewardConfig
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.runfolder.part import PartFile
 from selfrefine.runfolder.round import RoundDir

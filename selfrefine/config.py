@@ -20,6 +20,7 @@ from selfrefine.fields import (
     Share,
     says,
 )
+from selfrefine.judging import CritiqueConfig, RewardConfig
 from selfrefine.thresholds import AlarmsConfig, GateConfig, GuardsConfig
 
 SplitSize = Natural | BelowOne
@@ -31,13 +32,8 @@ class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     source: Annotated[
         str, says("Source of the tasks: a file or `KIND:NAME`. `selfrefine tasks` lists the kinds.")
     ] = ""
-    n: Annotated[
-        Positive | None,
-        says("Maximum number of tasks to read. Generated sources make exactly this many; 500 if not set."),
-    ] = None
-    template: Annotated[
-        str | None, says("Template of each prompt. `{source}` is replaced by the task's own text.")
-    ] = None
+    n: Annotated[Positive | None, says("Maximum number of tasks. Generated sources: 500 if not set.")] = None
+    template: Annotated[str | None, says("Template of each prompt; `{source}` is the task's text.")] = None
     suffix: Annotated[str, says("Text appended to each prompt.")] = ""
     prompt_field: Annotated[str | None, says("Column that holds the prompt.")] = None
     reference_field: Annotated[str | None, says("Column that holds the reference.")] = None
@@ -48,16 +44,9 @@ class TasksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             " a later layer, such as a flag, names another source."
         ),
     ] = {}
-    train: Annotated[
-        Positive | None,
-        says("Number of training tasks. Not set: all tasks that are in neither gate nor test."),
-    ] = None
-    gate: Annotated[
-        SplitSize, says("Held-out tasks that decide whether a round is kept: a count or a share.")
-    ] = 0.2
-    test: Annotated[
-        SplitSize, says("Held-out tasks measured at the start and at the end: a count or a share.")
-    ] = 0.2
+    train: Annotated[Positive | None, says("Training tasks. Not set: all that gate and test leave.")] = None
+    gate: Annotated[SplitSize, says("Held-out tasks that decide on a round: a count or a share.")] = 0.2
+    test: Annotated[SplitSize, says("Held-out tasks measured at start and end: a count or a share.")] = 0.2
     gate_file: Annotated[str | None, says("File or source of gate tasks, instead of `tasks.gate`.")] = None
     test_file: Annotated[str | None, says("File or source of test tasks, instead of `tasks.test`.")] = None
 
@@ -71,11 +60,7 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     temperature: Annotated[NonNegative, says("Sampling temperature; 0 is greedy.")] = 1.0
     top_p: Annotated[
-        OpenShare,
-        says(
-            "Nucleus sampling: sample from the most likely tokens that together have this probability; "
-            "1 is off."
-        ),
+        OpenShare, says("Sample from the most likely tokens that together have this probability; 1 is off.")
     ] = 1.0
     top_k: Annotated[Natural, says("Sample from this many of the most likely tokens; 0 is off.")] = 0
     min_p: Annotated[
@@ -89,11 +74,7 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = 1.0
     max_new_tokens: Annotated[
-        Positive,
-        says(
-            "Maximum length of an answer, in tokens. Answers that are cut off are learnt by policy "
-            "gradients only."
-        ),
+        Positive, says("Maximum tokens per answer. Cut-off answers are learnt by policy gradients only.")
     ] = 128
     stop: Annotated[Stop, says("Texts that end an answer. They are not part of it.")] = ()
 
@@ -164,94 +145,6 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         )
 
 
-class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How answers are criticised and revised."""
-
-    passes: Annotated[
-        Natural, says("Maximum number of critiques and revisions per answer. 0: no critique in `cycle`.")
-    ] = 0
-    critic_model: Annotated[
-        str | None, says("Model that writes the critiques. Not set: the policy itself.")
-    ] = None
-    revise: Annotated[bool, says("Revise answers. `false`: only judge them, for the reward `critic`.")] = True
-    critique_prompt: Annotated[
-        str,
-        says(
-            "Template of a critique: `critique`, `rubric`, `reflect`, `constitutional-critique`, or a file."
-        ),
-    ] = "critique"
-    revise_prompt: Annotated[
-        str, says("Template of a revision: `revise`, `retry`, `constitutional-revise`, or a file.")
-    ] = "revise"
-    principles: Annotated[
-        str | None,
-        says(
-            "Principles to judge by: `principles`, or a text file with one per line. Each draft and "
-            "pass gets one of them."
-        ),
-    ] = None
-    feedback: Annotated[
-        Literal["none", "rewards"],
-        says("What the critic sees besides the answer. `rewards`: what each reward found missing."),
-    ] = "none"
-    reveal_references: Annotated[bool, says("Show the critic the references. The rows record it.")] = False
-    control: Annotated[bool, says("Compare revisions with fresh samples. `evaluate.revise` always does.")] = (
-        True
-    )
-    max_new_tokens: Annotated[Positive, says("Maximum length of a critique, in tokens.")] = 128
-    temperature: Annotated[
-        NonNegative,
-        says("Sampling temperature of critiques. Revisions are sampled with the settings of `generate`."),
-    ] = 1.0
-
-
-class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is trained on."""
-
-    use: Annotated[
-        tuple[str, ...],
-        says(
-            "Rewards to train on, each `NAME[:weight]` or `file.py:function[:weight]`. The reward of an "
-            "answer is their weighted mean. Not set: those of `evaluate.measure`."
-        ),
-    ] = ()
-    gate_on: Annotated[
-        str | None,
-        says(
-            "One of the rewards, which must pass before the others count. If it does not pass, the "
-            "reward is 0, in training and in evaluation."
-        ),
-    ] = None
-    invert: Annotated[bool, says("Train on 1 - reward: the control of the recipe `sabotage`.")] = False
-    timeout_s: Annotated[
-        PositiveFloat | None,
-        says(
-            "Time limit in seconds for one call of a reward of your own or of a plugin. A call scores one "
-            "row, or a prompt's rows for a group reward; beyond the limit these are unscored. Without "
-            "`isolate` it cannot interrupt a C function that never returns to Python."
-        ),
-    ] = None
-    isolate: Annotated[
-        bool,
-        says(
-            "Run rewards of your own and of plugins in a separate process. A crash there leaves the rows of "
-            "one call unscored, and the run goes on."
-        ),
-    ] = False
-    isolate_memory_gib: Annotated[
-        PositiveFloat,
-        says(
-            "With `isolate`: address space of that process in GiB. Beyond it the row is unscored "
-            "(MemoryError). A reward that loads torch needs more than the default."
-        ),
-    ] = 4.0
-    isolate_cpu_s: Annotated[PositiveFloat, says("With `isolate`: CPU time of one call, in seconds.")] = 60.0
-    settings: Annotated[
-        dict[str, dict[str, Any]],
-        says("A table for each reward, such as `reward.numeric.tolerance=0.01`."),
-    ] = {}
-
-
 class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which answers are learnt from, and as what."""
 
@@ -299,9 +192,7 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "best draft of the task, if it is better than the draft that was revised."
         ),
     ] = "own"
-    candidates: Annotated[
-        Literal["all", "drafts", "revisions"], says("Answers considered for selection.")
-    ] = "all"
+    candidates: Annotated[Literal["all", "drafts", "revisions"], says("Answers to select from.")] = "all"
     band: Annotated[
         tuple[Share, Share] | None,
         says(
@@ -309,14 +200,9 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             " it are left out. With rewards of 0 or 1 the mean is the pass rate."
         ),
     ] = None
-    margin: Annotated[
-        Share, says("Smallest difference in reward within a pair. Equal rewards never form a pair.")
-    ] = 0.0
+    margin: Annotated[Share, says("Smallest difference within a pair. Equal rewards never form one.")] = 0.0
     pairs_per_prompt: Annotated[
-        Positive,
-        says(
-            "Maximum number of pairs per prompt. The second pair is the second best against the second worst."
-        ),
+        Positive, says("Maximum number of pairs per prompt. The second: second best against second worst.")
     ] = 1
     chosen: Annotated[
         Literal["samples", "references"],
@@ -378,9 +264,9 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = "linear"
     clip: Annotated[NonNegative, says("Maximum gradient norm; 0 is off.")] = 1.0
     weight_decay: Annotated[NonNegative, says("Weight decay of AdamW.")] = 0.0
-    checkpoint_steps: Annotated[
-        Positive, says("Steps between checkpoints. A crash costs at most this many.")
-    ] = 20
+    checkpoint_steps: Annotated[Positive, says("Steps between checkpoints: the most that a crash costs.")] = (
+        20
+    )
     start: Annotated[
         Literal["base", "adapter"],
         says(
@@ -388,9 +274,9 @@ class TrainConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
             "one, which is the accepted adapter or an undecided candidate after it."
         ),
     ] = "base"
-    replay: Annotated[
-        BelowOne, says("Share of the training tokens taken from selected answers of earlier rounds.")
-    ] = 0.0
+    replay: Annotated[BelowOne, says("Share of training tokens from selected answers of earlier rounds.")] = (
+        0.0
+    )
     lora: LoraConfig = LoraConfig()
 
 
@@ -414,9 +300,9 @@ class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     prompts_per_round: Annotated[
         Positive, says("Training tasks per round. No task is used again before all were used.")
     ] = 128
-    until: Annotated[
-        Share | None, says("Stop when the accepted policy reaches this mean reward on the gate tasks.")
-    ] = None
+    until: Annotated[Share | None, says("Stop when the accepted policy reaches this on the gate tasks.")] = (
+        None
+    )
     max_minutes: Annotated[
         PositiveFloat | None, says("Start no new round after this process has run for this many minutes.")
     ] = None

@@ -62,7 +62,6 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
     return Settings(_with_objective(config, origins), origins, notes)
 
 
-_OF_ONE_SOURCE = ("tasks.settings",)
 _OF_ONE_KIND = ("tasks.prompt_field", "tasks.reference_field", "tasks.gate_file", "tasks.test_file")
 
 
@@ -72,26 +71,28 @@ def _of_replaced_names(tables: Sequence[Layer]) -> tuple[list[Layer], tuple[str,
     A source's settings belong to it alone; columns and held-out files to sources of its kind (two files, two
     gym datasets); `reward.gate_on` to the rewards it is one of.
     """
-    sources: list[object] = [""]
-    for _, table in tables:
-        sources.append(table.get("tasks.source", sources[-1]))
-    chosen = sources[-1]
-    gate = next((i for i in reversed(range(len(tables))) if "reward.gate_on" in tables[i][1]), None)
+    chosen = next((table["tasks.source"] for _, table in reversed(tables) if "tasks.source" in table), "")
+    source: object = ""
     kept: list[Layer] = []
-    dropped: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for i, (origin, table) in enumerate(tables):
-        of, own = sources[i + 1], dict(table)
-        for key, value in table.items():
-            stale = bool(of) and (
-                (key.startswith(_OF_ONE_SOURCE) and of != chosen)
-                or (key in _OF_ONE_KIND and _source_kind(of) != _source_kind(chosen))
-            )
-            if stale or (i == gate and key == "reward.gate_on" and _gate_is_gone(value, tables, i)):
-                del own[key]
-                if value not in ({}, None):
-                    dropped[key] = f"it belongs to {of}" if stale else "the reward it names is not used"
-        kept.append((origin, own))
-    return kept, tuple(f"{key} ignored: {why}" for key, why in dropped.items())
+        source = table.get("tasks.source", source)
+        stale = dict.fromkeys(_of_source(table, source, chosen), f"it belongs to {source}")
+        if _gate_is_gone(tables, i):
+            stale["reward.gate_on"] = "the reward it names is not used"
+        kept.append((origin, {key: value for key, value in table.items() if key not in stale}))
+        notes |= {key: why for key, why in stale.items() if table[key] not in ({}, None)}
+    return kept, tuple(f"{key} ignored: {why}" for key, why in notes.items())
+
+
+def _of_source(table: Mapping[str, Any], source: object, chosen: object) -> list[str]:
+    """The keys of a table that belong to its source and not to the one that is chosen in the end."""
+    if not source or source == chosen:
+        return []
+    another_kind = _source_kind(source) != _source_kind(chosen)
+    return [
+        key for key in table if key.startswith("tasks.settings") or (another_kind and key in _OF_ONE_KIND)
+    ]
 
 
 def _source_kind(source: object) -> str:
@@ -99,16 +100,16 @@ def _source_kind(source: object) -> str:
     return kind if colon else "a file"
 
 
-def _gate_is_gone(gate: object, tables: Sequence[Layer], given_in: int) -> bool:
-    """Whether the rewards were chosen anew after `reward.gate_on` was given, and it is none of them."""
+def _gate_is_gone(tables: Sequence[Layer], given_in: int) -> bool:
+    """Whether the rewards were chosen anew after this table gave `reward.gate_on`, and it is none of them."""
+    (_, own), later = tables[given_in], [table for _, table in tables[given_in + 1 :]]
     keys = ("reward.use", "evaluate.measure")
-    if not any(key in table for _, table in tables[given_in + 1 :] for key in keys):
+    if "reward.gate_on" not in own or not any(key in table for table in later for key in keys):
         return False
     merged = {key: table[key] for _, table in tables for key in keys if key in table}
-    lists = [
-        names for names in merged.values() if isinstance(names, list | tuple)
-    ]  # others are refused later
-    return not any(f"{one}:".startswith(f"{gate}:") for names in lists for one in names)
+    used = [name for names in merged.values() if isinstance(names, list | tuple) for name in names]
+    replaced = any("reward.gate_on" in table for table in later)
+    return not replaced and not any(f"{name}:".startswith(f"{own['reward.gate_on']}:") for name in used)
 
 
 def stored(table: Mapping[str, Any]) -> Config:

@@ -82,13 +82,16 @@ def load(name_or_path: str | Path, kind: str) -> Template:
     variables full or all empty.
     """
     path = _find(str(name_or_path))
+    return from_source(_text(path, "prompt template"), kind, str(path))
+
+
+def _text(path: Path, what: str) -> str:
     try:
-        source = path.read_bytes().decode()
+        return path.read_bytes().decode()
     except OSError as error:
-        raise ConfigError(f"{path}: cannot read this prompt template: {error.strerror}") from None
+        raise ConfigError(f"{path}: cannot read the {what}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: this prompt template is not UTF-8") from None
-    return from_source(source, kind, str(path))
+        raise ConfigError(f"{path}: the {what} is not UTF-8") from None
 
 
 def from_source(source: str, kind: str, name: str) -> Template:
@@ -129,12 +132,7 @@ def principles_text(name_or_path: str | Path) -> str:
     name = str(name_or_path)
     own = "/" in name or name.endswith(".txt")
     path = Path(name) if own else shipped_dir() / f"{name}.txt"
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read these principles: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: these principles are not UTF-8") from None
+    text = _text(path, "list of principles")
     if not principles(text):
         raise ConfigError(f"{path}: no principles found; write one per line")
     return text

@@ -13,7 +13,7 @@ import json
 import unicodedata
 from codecs import BOM_UTF8
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
@@ -122,8 +122,8 @@ def unless_prompt(messages: tuple[Message, ...], task: Task) -> tuple[Message, .
     return UNSET if messages == task.prompt else messages
 
 
-Row = TypeVar("Row", Task, Sample)
-_OF_TASKS = {"prompt", "messages", "conversations", "question", "instruction", "chosen"}
+PROMPT_FIELDS = ("prompt", "messages", "conversations", "question", "instruction", "concepts", "chosen")
+"""Columns that a task's prompt is read from, best first (`tasks.rows`)."""
 
 _TASK_FIELDS = frozenset(Task.__struct_fields__) - {"extra"}
 _SAMPLE_FIELDS = frozenset(Sample.__struct_fields__) - {"extra"}
@@ -219,7 +219,7 @@ _ANSWERED = {"chosen", "completion", "messages", "conversations", "instruction",
 
 
 def _is_task(raw: dict[str, Raw]) -> bool:
-    return not {"text", "task"} & raw.keys() and bool(_OF_TASKS & raw.keys())
+    return not {"text", "task"} & raw.keys() and not raw.keys().isdisjoint(PROMPT_FIELDS)
 
 
 def encode(row: Task | Sample) -> bytes:

@@ -33,11 +33,7 @@ class GuardsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     of 1 and a high factor turn a guard off."""
 
     probe: Annotated[
-        bool,
-        says(
-            "Score 24 general texts and a few answers of each earlier round, after every round. Takes a"
-            " second or two."
-        ),
+        bool, says("Score 24 general texts and answers of earlier rounds after each round; takes seconds.")
     ] = True
     gold: Annotated[
         str | None,
@@ -67,9 +63,7 @@ class GuardsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     gold_veto: Annotated[
         Share, says("Roll back if the gold reward falls by this much and its whole interval lies below zero.")
     ] = 0.1
-    distinct_warn: Annotated[
-        Share, says("Warn if the number of different answers per prompt falls by this share.")
-    ] = 0.5
+    distinct_warn: Annotated[Share, says("Warn if distinct answers per prompt fall by this share.")] = 0.5
     entropy_warn: Annotated[Share, says("Warn if entropy per sampled token falls by this share.")] = 0.8
     length_warn: Annotated[Factor, says("Warn if answers become longer or shorter by this factor.")] = 2.0
     repetition_warn: Annotated[Share, says("Warn if the share of repeated 3-grams rises by this much.")] = 0.1

@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.scripted import Scripted
+from selfrefine.errors import DataError
 from selfrefine.records import decode_sample, encode
 from selfrefine.rewards.base import RewardOptions
 from selfrefine.steps.generate import generate
@@ -76,3 +77,10 @@ def test_messages_of_their_own_win() -> None:
 def test_foreign_columns_travel_and_a_row_without_any_has_no_field_for_them() -> None:
     assert row().extra is UNSET
     assert encode(row(mine=1.50, task=OLD["task"] | {"theirs": [1]})).count(b"theirs") == 1  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("row", [{"prompt": "2+2?"}, {"concepts": ["dog"]}, {"chosen": [], "rejected": []}])
+def test_a_task_in_place_of_an_answer_is_called_one(row: dict[str, Any]) -> None:
+    """Told that it lacks id, task and text, one would add these instead of running `generate`."""
+    with pytest.raises(DataError, match=r"t:1: this is a task.*selfrefine generate"):
+        decode_sample(json.dumps(row).encode(), "t:1")

@@ -60,7 +60,6 @@ def _rows(source: str) -> Iterator[Sample | Task | str]:
     from selfrefine import records
     from selfrefine.runfolder.jsonl import lines, open_input
     from selfrefine.tasks.lessons import rows_of
-    from selfrefine.tasks.rows import PROMPT_FIELDS
 
     name = "stdin" if source == "-" else source
     with open_input(source) as stream:
@@ -70,7 +69,7 @@ def _rows(source: str) -> Iterator[Sample | Task | str]:
                 yield records.decode_sample(line, where)
             elif "rejected" in raw:
                 yield from rows_of(_task(line, where), where)
-            elif any(field in raw for field in PROMPT_FIELDS):
+            elif any(field in raw for field in records.PROMPT_FIELDS):
                 yield _task(line, where)
             else:
                 yield json.dumps(json.loads(line), indent=2, ensure_ascii=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from selfrefine.engines.base import Completion, Request, Tokeniser
+from selfrefine.engines.base import Completion, Request, Tokeniser, refused
 from selfrefine.engines.tokeniser import LocalTokeniser
 from selfrefine.records import FinishReason
 from selfrefine.sampling.decode import Live
@@ -71,7 +71,4 @@ def refusals(at: int, request: Request, new_tokens: int, context_tokens: int) ->
             f"the prompt has {length:,} tokens and max_new_tokens is {new_tokens:,}, "
             f"but the model's context holds {context_tokens:,}"
         )
-    return [
-        Completion(request=at, index=i, text="", token_ids=(), logprobs=(), finish_reason="error", error=why)
-        for i in range(len(request.seeds))
-    ]
+    return [refused(at, index, why) for index in range(len(request.seeds))]

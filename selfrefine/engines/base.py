@@ -87,6 +87,12 @@ class Completion(Struct, frozen=True, kw_only=True):
     error: str | None = None
 
 
+def refused(request: int, index: int, why: str) -> Completion:
+    """No answer, and why."""
+    nothing: dict[str, Any] = {"text": "", "token_ids": (), "logprobs": ()}
+    return Completion(request=request, index=index, **nothing, finish_reason="error", error=why)
+
+
 def require(engine: Engine, capability: Capability, why: str) -> None:
     """Raises: EngineError where the engine cannot do what is asked of it; `why` begins the sentence."""
     if capability not in engine.capabilities:

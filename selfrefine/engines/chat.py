@@ -36,7 +36,7 @@ class ChatEncoder:
         """`say` is told once where the template leaves out the system message."""
         self.tokenizer, self.text, self._say = tokenizer, TextEncoder(tokenizer), say
         self.date = datetime.date.today()
-        self._told, self._seen = False, set[tuple[str, ...]]()
+        self._checked = False
 
     @property
     def template(self) -> str | None:
@@ -118,20 +118,14 @@ class ChatEncoder:
 
     def _check_system(self, messages: Sequence[Message]) -> None:
         """Say once that the system message is left out, as templates of models without one do."""
-        roles = tuple(m.role for m in messages)
-        if (
-            self._told
-            or roles in self._seen
-            or not any(m.role == "system" and m.content.strip() for m in messages)
-        ):
+        if self._checked or not any(m.role == "system" and m.content.strip() for m in messages):
             return
-        self._seen.add(roles)
+        self._checked = True
         # A plain word in its place: the template may write the real one otherwise, or a user have the same.
         shown, _ = self._render(
             [{"role": m.role, "content": _WORD if m.role == "system" else m.content} for m in messages]
         )
         if _WORD not in shown:
-            self._told = True
             self._say("the chat template leaves out the system message; put its text into the prompt")
 
     def _bos(self) -> list[int]:

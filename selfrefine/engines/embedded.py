@@ -7,7 +7,6 @@ checked, de-quantised once through transformers and kept as plain safetensors in
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -19,6 +18,8 @@ from pathlib import Path
 import platformdirs
 
 from selfrefine.errors import EngineError
+from selfrefine.runfolder.jsonl import sha256_file
+from selfrefine.runfolder.round import sync_tree
 
 NAME = "smollm2"
 SIDECAR = "selfrefine.json"
@@ -102,8 +103,7 @@ def _build_once(source: Path, target: Path) -> None:
 
 
 def _check(source: Path) -> None:
-    with source.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = sha256_file(source)
     if digest != GGUF_SHA256:
         raise EngineError(
             f"{source.name} has sha256 {digest[:16]}…, expected {GGUF_SHA256[:16]}…; reinstall it: {INSTALL}"
@@ -137,11 +137,7 @@ def _convert(source: Path, target: Path) -> None:
 
 def _seal(folder: Path) -> None:
     """Write the sidecar with the weights' hash, and push everything to disk before the rename."""
-    with (folder / "model.safetensors").open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = sha256_file(folder / "model.safetensors")
     sidecar = {"name": NAME, "gguf_sha256": GGUF_SHA256, "weights_sha256": digest}
     (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
-    for path in (*folder.iterdir(), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+    sync_tree(folder)

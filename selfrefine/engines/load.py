@@ -15,6 +15,7 @@ from selfrefine.engines.base import Engine, Identity, Place
 from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
 from selfrefine.registry import BUILT_IN, Contained, outside_code, split
+from selfrefine.runfolder.jsonl import sha256_file
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -172,19 +173,11 @@ def pick_device() -> str:
 def weight_files(folder: Path) -> list[Path]:
     """The files that transformers loads: what else lies there is not part of the model."""
     named = _read_json(folder / "config.json").get("transformers_weights")
-    index = folder / "model.safetensors.index.json"
-    if named is None and (folder / "model.safetensors").is_file():
-        return [folder / "model.safetensors"]
-    if isinstance(named, str):
-        index = folder / named
-    if index.name.endswith(".safetensors"):
-        return [index]
-    shards = (
-        _read_json(index).get("weight_map", {}).values()
-        if index.name.endswith(".safetensors.index.json")
-        else ()
-    )
-    return sorted(folder / str(shard) for shard in set(shards))
+    found = folder / str(named or "model.safetensors")
+    if found.suffix != ".json" and (named or found.is_file()):
+        return [found] if found.suffix == ".safetensors" else []
+    shards = _read_json(found if named else folder / "model.safetensors.index.json").get("weight_map", {})
+    return sorted(folder / str(shard) for shard in set(shards.values()))
 
 
 def _read_json(file: Path) -> dict[str, Any]:
@@ -207,8 +200,7 @@ def identity(name: str, folder: Path, revision: str) -> Identity:
         return Identity(name=name, revision=revision, weights_sha256=json.loads(note.read_text()))
     digest = hashlib.sha256()
     for file in files:
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(bytes.fromhex(sha256_file(file)))
     with contextlib.suppress(OSError):  # without a cache the hash is computed again, that is all
         note.parent.mkdir(parents=True, exist_ok=True)
         scratch = note.with_suffix(f".{os.getpid()}.tmp")

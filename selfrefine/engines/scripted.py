@@ -28,7 +28,7 @@ from msgspec import Struct
 
 from selfrefine.config import Sampling
 from selfrefine.engines import EngineKind, LoadOptions
-from selfrefine.engines.base import Capability, Completion, Engine, Request
+from selfrefine.engines.base import Capability, Completion, Engine, Request, refused
 from selfrefine.errors import ConfigError
 from selfrefine.records import UNDECODABLE, Message, why_undecodable
 from selfrefine.runfolder.jsonl import lines
@@ -73,7 +73,7 @@ class Scripted(Engine):
         self._policy = hashlib.sha256(identity).hexdigest()
 
     @classmethod
-    def from_file(cls, path: str | Path, context_tokens: int = 4096) -> Scripted:
+    def from_file(cls, path: str | Path) -> Scripted:
         """Rules from JSON Lines. Raises: ConfigError naming file and line."""
         try:
             text = Path(path).read_bytes()
@@ -86,7 +86,7 @@ class Scripted(Engine):
             except UNDECODABLE as error:
                 raise ConfigError(f"{where}: {why_undecodable(line, error)}") from None
             rules.append(_checked(rule, where))
-        return cls(rules, context_tokens, name=str(path))
+        return cls(rules, name=str(path))
 
     @property
     def signature(self) -> str:
@@ -153,15 +153,7 @@ class Scripted(Engine):
         room = self._context_tokens - len(prompt)
         if room <= 0:
             why = f"the prompt has {len(prompt):,} tokens, but the context holds {self._context_tokens:,}"
-            return Completion(
-                request=request,
-                index=index,
-                text="",
-                token_ids=(),
-                logprobs=(),
-                finish_reason="error",
-                error=why,
-            )
+            return refused(request, index, why)
         # max() keeps the first of equals: greedy does not depend on the seed.
         answer = answers[seed % len(answers)] if sampling.temperature else max(answers, key=answers.count)
         sampled = answer[: min(sampling.max_new_tokens, room)]

@@ -23,12 +23,10 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-        strings = sorted(
-            filter(_marks, added | set(tokenizer.all_special_tokens)), key=lambda s: (-len(s), s)
-        )
-        self.special = re.compile("|".join(map(re.escape, strings))) if strings else None
         known = tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in known} | set(tokenizer.all_special_tokens)
+        strings = sorted(filter(_marks, names), key=lambda name: (-len(name), name))
+        self.special = re.compile("|".join(map(re.escape, strings))) if strings else None
         # One that takes the space after it along would change the text.
         self._marker = next((str(t) for t in known if t.special and not t.rstrip and _marks(str(t))), None)
 
@@ -76,7 +74,9 @@ class TextEncoder:
 
     def answer(self, text: str) -> list[int]:
         """Text as it stands in an answer: ids that decode to it, where the tokenizer has such."""
-        found = self._first_that_decodes((), text, text, (self.after_token, self._with_space, self.encode))
+        # With a space before it for one that begins with a space: decoding takes one away.
+        ways = (self.after_token, lambda text: self.after_token(f" {text}"), self.encode)
+        found = self._first_that_decodes((), text, text, ways)
         return self.after_token(text) if found is None else found
 
     def continued(self, ids: Sequence[int], text: str) -> list[int] | None:
@@ -94,10 +94,6 @@ class TextEncoder:
             if ids is not None and self.decode([*before, *ids]) == wanted:
                 return ids
         return None
-
-    def _with_space(self, text: str) -> list[int]:
-        """For text that begins with a space: decoding takes one away."""
-        return self.after_token(f" {text}")
 
     def _behind(self, before: str, text: str) -> list[int] | None:
         """The ids of `text` right behind another text, if that one keeps its own."""

@@ -8,7 +8,6 @@ the run goes on (`boundary.py`).
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import inspect
 import re
@@ -120,6 +119,8 @@ def _awaited(value: Any) -> Any:
     """What an `async def` comes to."""
     if not inspect.isawaitable(value):
         return value
+
+    import asyncio  # 50 ms, for something rare
 
     async def run() -> Any:
         return await value

@@ -186,36 +186,21 @@ class RunInfo(Struct, frozen=True, kw_only=True):
         return end.mean - start.mean
 
 
-class RunLine(Struct, frozen=True, kw_only=True):
+def line(info: RunInfo) -> dict[str, Any]:
     """A line of `runs ls --json`: what a script asks of a run; null where it is not known."""
-
-    name: str
-    path: Path
-    state: str
-    rounds: int
-    accepted_round: int | None
-    gate: float | None
-    test: float | None
-    gain: float | None
-    began: str | None
-    changed: str | None
-    problem: str | None
-
-
-def line(info: RunInfo) -> RunLine:
-    return RunLine(
-        name=info.name,
-        path=info.path,
-        state=info.state,
-        rounds=info.rounds,
-        accepted_round=info.last.accepted_round if info.last else None,
-        gate=info.gate.mean if info.gate else None,
-        test=info.final.test.mean if info.final else None,
-        gain=info.gain,
-        began=info.began,
-        changed=info.changed,
-        problem=info.problem,
-    )
+    return {
+        "name": info.name,
+        "path": str(info.path),
+        "state": info.state,
+        "rounds": info.rounds,
+        "accepted_round": info.last.accepted_round if info.last else None,
+        "gate": info.gate.mean if info.gate else None,
+        "test": info.final.test.mean if info.final else None,
+        "gain": info.gain,
+        "began": info.began,
+        "changed": info.changed,
+        "problem": info.problem,
+    }
 
 
 def list_runs(runs_dir: Path) -> list[RunInfo]:

@@ -16,7 +16,6 @@ import msgspec
 
 from selfrefine.errors import ConfigError, DataError, UsageError
 
-PACKED = (".gz", ".zst")
 UNREADABLE = (OSError, EOFError, zlib.error)
 """What reading a packed stream may raise that is torn or was never one."""
 _ROWS_AT_ONCE = 256
@@ -24,8 +23,8 @@ _UNWRITABLE = (".parquet", ".bz2", ".xz", ".zip", ".7z")
 _MAGIC = {
     b"\x1f\x8b": "gzip data",
     b"\x28\xb5\x2f\xfd": "zstd data",
-    b"PAR1": "a Parquet file",
-    b"BZh": "bzip2 data",
+    b"PAR1\x15": "a Parquet file",  # a text may begin with these letters
+    b"BZh91AY&SY": "bzip2 data",
     b"\xff\xfe": "UTF-16 text",
     b"\xfe\xff": "UTF-16 text",
 }

@@ -15,6 +15,9 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from selfrefine import streams
 from selfrefine.errors import DataError, RunFolderError, SelfrefineError
@@ -24,6 +27,7 @@ from selfrefine.runfolder.failpoints import failpoint, torn
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO}
 CREATE = os.O_CREAT | os.O_CLOEXEC
+T = TypeVar("T")
 
 
 class StdoutClosed(SelfrefineError):
@@ -76,6 +80,16 @@ def lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[t
     except formats.UNREADABLE as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {name} after line {number}: {why}") from None
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """What a file of a run holds; None where there is no such file. Raises: RunFolderError: it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
 class IdIndex:

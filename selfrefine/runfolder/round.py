@@ -22,6 +22,7 @@ from selfrefine.runfolder.jsonl import (
     atomic_write,
     fsync_directory,
     lines,
+    read_json,
     sha256_file,
     write_errors,
 )
@@ -67,13 +68,7 @@ class RoundDir:
 
     def stage_summary(self, name: str, kind: type[S]) -> S | None:
         """What a stage came to; None where it has not finished. Raises: RunFolderError."""
-        path = self.summary_file(name)
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=kind)
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path} is damaged: {error}") from None
+        return read_json(self.summary_file(name), kind)
 
     def stages(self) -> list[str]:
         """Names of the stages whose rows are there, sorted; the training log has no rows."""

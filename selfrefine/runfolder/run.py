@@ -12,8 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,16 @@ import msgspec
 from selfrefine import records
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import Task, prompt_key
+from selfrefine.runfolder.events import Events
 from selfrefine.runfolder.failpoints import failpoint
-from selfrefine.runfolder.jsonl import atomic_write, fsync_directory, lines, sha256_file, write_errors
+from selfrefine.runfolder.jsonl import (
+    atomic_write,
+    fsync_directory,
+    lines,
+    read_json,
+    sha256_file,
+    write_errors,
+)
 from selfrefine.runfolder.round import RoundDir, called, point_adapter, round_name, sweep, sync_tree
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 from selfrefine.words import count
@@ -104,16 +111,24 @@ def new_name(runs_dir: Path) -> str:
 
 
 def overlaps(splits: Mapping[str, Sequence[Task]]) -> list[str]:
-    """A sentence for every task that stands in two splits, by id or by `prompt_key`."""
+    """A sentence for every task that stands in an earlier split too, by id or by `prompt_key`."""
     found = []
-    for what, key in (("id", lambda task: task.id), ("prompt", lambda task: prompt_key(task.prompt))):
-        seen: dict[str, tuple[str, str]] = {}
-        for split, tasks in splits.items():
-            for task in tasks:
-                other, first = seen.setdefault(key(task), (split, task.id))
-                if other != split:
-                    found.append(f"{split} task {task.id!r} has the {what} of {other} task {first!r}")
+    first: dict[tuple[str, str], tuple[str, int]] = {}
+    for split, tasks in splits.items():
+        for row, task in enumerate(tasks, 1):
+            keys = ("id", task.id), ("prompt", prompt_key(task.prompt))
+            places = [(key[0], *first.setdefault(key, (split, row))) for key in keys]
+            same = [f"the {what} of row {at} of {other}" for what, other, at in places if other != split]
+            if same:
+                found.append(f"row {row} of {split} ({task.id!r}) has {same[0]}")
     return found
+
+
+def check_disjoint(splits: Mapping[str, Sequence[Task]]) -> None:
+    """Raises: DataError naming the first task that stands in two splits."""
+    if shared := overlaps(splits):
+        tasks = count(len(shared), "task")
+        raise DataError(f"the splits share {tasks}: {shared[0]}; remove such tasks from one of them")
 
 
 def task_files(splits: Mapping[str, Sequence[Task]]) -> dict[str, bytes]:
@@ -135,47 +150,6 @@ def check_free(path: Path) -> None:
 
 
 # --- the run ---------------------------------------------------------------------------------------
-
-
-class Events:
-    """`events.jsonl`: what happened, and the only place for clock times. Nothing is recovered from it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._mended = False
-
-    def append(self, kind: str, **fields: Any) -> None:
-        """Add a line. A full disk loses it silently: the artifact being written says so, and matters more."""
-        event = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "kind": kind, **fields}
-        line = msgspec.json.encode(event) + b"\n"
-        with suppress(OSError), self.path.open("ab", buffering=0) as stream:
-            if not self._mended:
-                whole = self.path.read_bytes()
-                stream.truncate(whole.rfind(b"\n") + 1)
-                self._mended = True
-            stream.write(line)
-
-    def tail(self, size: int = 16_384) -> list[dict[str, Any]]:
-        """The last events, as many as stand whole in `size` bytes: a long run is not read for its end."""
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as stream:
-            length = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, length - size))
-            rows = stream.read().split(b"\n")[1 if length > size else 0 :]
-        found = []
-        for row in filter(None, rows):
-            with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                found.append(msgspec.json.decode(row, type=dict[str, Any]))
-        return found
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """The events that can be read; a torn line is left out."""
-        if self.path.is_file():
-            with self.path.open("rb") as stream:
-                for _, line in lines(stream, self.path.name):
-                    with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                        yield msgspec.json.decode(line, type=dict[str, Any])
 
 
 class Run:
@@ -202,8 +176,7 @@ class Run:
         Raises: RunFolderError (exists, bad name, disk full), DataError (splits that overlap).
         """
         new_path(path.parent, path.name)
-        if shared := overlaps(splits):
-            raise DataError(f"the splits overlap: {shared[0]} ({count(len(shared), 'case')})")
+        check_disjoint(splits)
         files = task_files(splits)
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
@@ -332,13 +305,7 @@ class Run:
 
         Empty for a run that kept its plan; one that did not is outside byte identity. Raises: RunFolderError.
         """
-        path = self.path / PLAN
-        try:
-            return msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, int]])
-        except FileNotFoundError:
-            return {}
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{path} is damaged: {error}") from None
+        return read_json(self.path / PLAN, dict[str, dict[str, int]]) or {}
 
     def keep_plan(self, plan: dict[str, dict[str, int]]) -> None:
         """Write it, so that the same command again begins with budgets that fit. Raises: RunFolderError."""
@@ -351,12 +318,7 @@ class Run:
 
     def final_summary(self) -> FinalSummary | None:
         """The last final measurement, or None. Raises: RunFolderError when it is damaged."""
-        try:
-            return msgspec.json.decode(self.final_file.read_bytes(), type=FinalSummary)
-        except FileNotFoundError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise RunFolderError(f"{self.final_file} is damaged: {error}") from None
+        return read_json(self.final_file, FinalSummary)
 
     def test_reads(self) -> int:
         """How often the test split was read: at round 0 and at each end."""
@@ -372,13 +334,7 @@ class Run:
     @property
     def accepted_adapter(self) -> Path | None:
         """None when the accepted policy is the base. Raises: RunFolderError when its folder is gone."""
-        accepted = self.accepted_round
-        if not accepted:
-            return None
-        adapter = self.round(accepted).adapter
-        if not adapter.is_dir():
-            raise RunFolderError(f"{adapter} is missing: it is the accepted policy's adapter")
-        return adapter
+        return self._adapter(self.accepted_round, "it is the accepted policy's adapter")
 
     @property
     def current_adapter(self) -> Path | None:
@@ -390,10 +346,13 @@ class Run:
         undecided = self.summary(committed - 1).undecided_round if committed else None
         if undecided is None:
             return self.accepted_adapter
-        adapter = self.round(undecided).adapter
-        if not adapter.is_dir():
-            raise RunFolderError(f"{adapter} is missing: training continues from this undecided candidate")
-        return adapter
+        return self._adapter(undecided, "training continues from this undecided candidate")
+
+    def _adapter(self, index: int, why: str) -> Path | None:
+        adapter = self.round(index).adapter
+        if index and not adapter.is_dir():
+            raise RunFolderError(f"{adapter} is missing: {why}")
+        return adapter if index else None
 
 
 @contextmanager

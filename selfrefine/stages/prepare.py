@@ -10,10 +10,11 @@ from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
+from selfrefine.runfolder.run import check_disjoint
 from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
-from selfrefine.tasks.splits import check_disjoint, dedupe, split
+from selfrefine.tasks.splits import dedupe, split
 
 
 def run_prompts(config: Config) -> dict[str, str]:
@@ -43,7 +44,7 @@ def make_splits(config: Config, say: Callable[[str], object] | None = None) -> d
         if file:
             whole = replace(task_options(config, whole=True), say=options.say)
             splits[name] = dedupe(load(file, whole))[0]
-    check_disjoint(splits["train"], splits["gate"], splits["test"])
+    check_disjoint(splits)
     if not splits["gate"] and config.gate.mode != "off":
         raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")
     check_tasks(config, splits)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from selfrefine.config import GenerateConfig
-from selfrefine.engines.base import Completion, Engine
+from selfrefine.engines.base import Engine
 from selfrefine.records import Sample, Task, groups
 from selfrefine.rewards.base import Scorer
 from selfrefine.steps.generate import generate
@@ -21,11 +21,10 @@ def evaluate(
     *,
     stage: str,
     gate_on: str | None = None,
-    on_rows: Callable[[list[Completion]], object] | None = None,
 ) -> list[Sample]:
     """Scored answers. The seeds are those of round 0 whatever the round: policies are compared on equal
     draws."""
-    samples = generate(tasks, engine, settings, run_seed, round_index=0, stage=stage, on_rows=on_rows)
+    samples = generate(tasks, engine, settings, run_seed, round_index=0, stage=stage)
     return score(samples, scorers, gate_on)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from selfrefine.engines.base import Tokeniser, exact_logprobs
 from selfrefine.records import Lesson, Sample
@@ -20,25 +21,15 @@ def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
     The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
     that its ids no longer decode to was edited on the way (jq, a person): the text counts.
     """
-    from selfrefine.objectives.base import Item
-
     made, edited = [], 0
-    for row in samples:
+    for row, item in zip(samples, lessons(samples), strict=True):
         completion, logprobs = row.token_ids, _old_logprobs(row) if exact else None
         if not completion or tokeniser.decode(completion) != row.text:
             edited += bool(completion)
             completion, logprobs = tokeniser.encode_answer(row.text), None
         prompt = row.prompt_token_ids or tokeniser.encode_chat(row.context)
-        made.append(
-            Item(
-                id=row.id,
-                prompt_token_ids=prompt,
-                completion_token_ids=completion,
-                reward=row.reward,
-                old_logprobs=logprobs,
-                **_lesson(row),
-            )
-        )
+        ids = {"prompt_token_ids": prompt, "completion_token_ids": completion}
+        made.append(replace(item, **ids, old_logprobs=logprobs))
     return made, edited
 
 
@@ -46,22 +37,19 @@ def lessons(samples: Sequence[Sample]) -> list[Any]:
     """The items without their ids: what is known of the rows before there is a tokeniser."""
     from selfrefine.objectives.base import Item
 
+    found = ((row, Lesson() if row.lesson is UNSET else row.lesson) for row in samples)
     return [
         Item(
             id=row.id,
             prompt_token_ids=(),
             completion_token_ids=(),
             reward=row.reward,
-            **_lesson(row),
+            role=lesson.role,
+            pair=lesson.pair,
+            group=f"{row.round}/{row.task.id}",  # of another round, replayed here: another policy's group
         )
-        for row in samples
+        for row, lesson in found
     ]
-
-
-def _lesson(row: Sample) -> dict[str, Any]:
-    lesson = Lesson() if row.lesson is UNSET else row.lesson
-    # Of another round, replayed here, is another policy's group.
-    return {"role": lesson.role, "pair": lesson.pair, "group": f"{row.round}/{row.task.id}"}
 
 
 def _old_logprobs(row: Sample) -> tuple[float, ...] | None:

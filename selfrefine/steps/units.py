@@ -8,6 +8,7 @@ memory, so that a resumed run cuts where it would have cut.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from typing import TypeVar
 
 from selfrefine.records import Sample
@@ -24,23 +25,16 @@ def cut(
     """Stretches of at most `limit` cost and ROWS rows; a single group may exceed both. Streams."""
     unit: list[T] = []
     spent = 0
-    pending: list[T] = []
-    pending_cost = 0
-    for row in rows:
-        if pending and group(row) != group(pending[0]):
-            if unit and (spent + pending_cost > limit or len(unit) + len(pending) > ROWS):
-                yield unit
-                unit, spent = [], 0
-            unit += pending
-            spent += pending_cost
-            pending, pending_cost = [], 0
-        pending.append(row)
-        pending_cost += cost(row)
-    if unit and (spent + pending_cost > limit or len(unit) + len(pending) > ROWS):
+    for _, members in groupby(rows, group):
+        whole = list(members)
+        more = sum(map(cost, whole))
+        if unit and (spent + more > limit or len(unit) + len(whole) > ROWS):
+            yield unit
+            unit, spent = [], 0
+        unit += whole
+        spent += more
+    if unit:
         yield unit
-        unit = []
-    if unit + pending:
-        yield unit + pending
 
 
 def sample_units(

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
+import re
 import typing
 from collections.abc import Iterator, Sequence
 from functools import cache
-from types import CodeType, FunctionType
 from typing import Any
 
 import msgspec
@@ -61,7 +60,7 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
 
 def _scored_by(entry: dict[str, Any], prompt: Sequence[Message], dataset: type) -> dict[str, Any]:
     """{"entry": what the dataset's scorer reads and the task does not hold already}, or {}."""
-    read = _words_of_scorer(dataset)
+    read = _read_by_scorer(dataset)
     kept = {key: value for key, value in entry.items() if key in read}
     if isinstance(kept.get("answer"), str):
         del kept["answer"]
@@ -71,31 +70,15 @@ def _scored_by(entry: dict[str, Any], prompt: Sequence[Message], dataset: type) 
 
 
 @cache
-def _words_of_scorer(dataset: type) -> frozenset[str]:
-    """Every string in the code of `score_answer` and of what it calls of its class or module.
+def _read_by_scorer(dataset: Any) -> frozenset[str]:
+    """The parts of an entry that `score_answer` names in its source; all where it passes the entry on.
 
-    A scorer that reads the entry's metadata must say "metadata" somewhere; most say "answer" alone, and then
-    a row need not carry the rest: it is three times as long as the task.
+    Most read the answer alone, and then a row need not carry the rest: it is three times as long as the task.
     """
-    words: set[str] = set()
-    seen: set[CodeType] = set()
-    todo = [
-        one.__dict__["score_answer"].__code__ for one in dataset.__mro__ if "score_answer" in one.__dict__
-    ]
-    while todo:
-        code = todo.pop()
-        if code in seen:
-            continue
-        seen.add(code)
-        words.update(one for one in code.co_consts if isinstance(one, str))
-        todo += [one for one in code.co_consts if isinstance(one, CodeType)]
-        module = vars(sys.modules[dataset.__module__])
-        for name in code.co_names:
-            called = inspect.getattr_static(dataset, name, module.get(name))
-            called = getattr(called, "__func__", called)
-            if isinstance(called, FunctionType):
-                todo.append(called.__code__)
-    return frozenset(words | {"answer"})
+    code = re.sub(r'""".*?"""', "", inspect.getsource(dataset.score_answer), flags=re.DOTALL)
+    named = {"answer", *re.findall(r"""["'](\w+)["']""", code)}
+    passed_on = re.search(r"\bentry\b(?!\[|\.get\(|:)", code)
+    return frozenset(named | {"question", "metadata"} if passed_on else named)
 
 
 def _create(name: str, where: str, options: TaskOptions) -> Any:

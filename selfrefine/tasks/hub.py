@@ -47,13 +47,7 @@ def _rows(name: str, where: str, options: TaskOptions) -> Iterator[dict[str, Any
     config, revision = (None if value is None else str(value) for value in (own.config, own.revision))
     _reachable(name, where)
     try:
-        yield from load_dataset(
-            name,
-            config,
-            split=str(own.split),
-            revision=revision,
-            streaming=True,
-        )
+        yield from load_dataset(name, config, split=str(own.split), revision=revision, streaming=True)
     except Exception as error:
         raise DataError(f"{where}: {_first_line(error)}") from error
 

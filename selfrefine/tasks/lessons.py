@@ -1,7 +1,7 @@
 """Data that was answered elsewhere as rows to learn from: preferences, labelled and plain answers.
 
 {"prompt", "chosen", "rejected"}    two rows, a pair: for dpo, ipo, kto; sft learns the chosen one
-{"prompt", "completion", "label"}   one row, good (true) or bad (false): for kto
+{"prompt", "completion", "label"}   one row, good (true, 1) or bad (false, 0): for kto
 any task with a reference           one row, the first reference: for sft
 """
 
@@ -30,7 +30,7 @@ def rows_of(task: Task, where: str) -> Iterator[Sample]:
         yield _row(task, "rejected", rejected, Lesson(role="rejected", pair=task.id))
         return
     label = bytes(extra.get("label", Raw(b""))).strip()
-    role = {b"true": "chosen", b"false": "rejected"}.get(label, "learn")
+    role = {b"true": "chosen", b"1": "chosen", b"false": "rejected", b"0": "rejected"}.get(label, "learn")
     yield _row(task, "answer", task.references[0], Lesson(role=role))  # type: ignore[arg-type]
 
 

@@ -50,16 +50,16 @@ def decoded(line: bytes, where: str) -> str:
 
 
 def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
-    told: set[str] = set()
+    first = True
     for where, line in rows:
         if where == f"{name}:1" and line.startswith(b"["):
             raise DataError(f"{where}: a JSON array, not JSON Lines; convert it with `jq -c '.[]'`")
         if not line:
             continue
         yield where, read_row(line, where, options)
-        if (shape := shape_of(line, options)) is not None and shape not in told:
-            told.add(shape)
+        if first and (shape := shape_of(line, options)):
             options.say(f"{name}: {shape}")
+        first = False
 
 
 def _some(stream: Iterable[bytes], name: str) -> Iterator[tuple[str, bytes]]:

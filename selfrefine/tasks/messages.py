@@ -7,17 +7,9 @@ from typing import Any
 from selfrefine.errors import DataError
 from selfrefine.records import Message
 
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-}
+ROLES = {"system": "system", "user": "user", "human": "user"} | dict.fromkeys(
+    ("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"
+)
 """What a role is called, to what it is."""
 
 

@@ -1,15 +1,4 @@
-"""One JSON row in any of the recognised shapes, as a Task.
-
-    {"id", "prompt": [messages], "references", "tags", "meta"}   the project's own
-    {"prompt": "text"}                                           one user message
-    {"prompt", "completion"}                                     the completion is the reference
-    {"prompt", "chosen", "rejected"}                             a preference: `chosen` is the reference
-    {"messages": [...]}                                          a last assistant message is the reference
-    {"conversations": [{"from", "value"}]}                       ShareGPT: the same in other words
-    {"instruction", "input", "output"}                           alpaca: `output` is the reference
-    {"question", "answer"}                                       the answer is the reference
-    {"concepts": ["word", ...]}                                  a sentence that uses them, as tasks.concepts
-    {anything}                                                   with prompt_field and reference_field
+"""One JSON row in any of the shapes that docs/records.md lists, as a Task.
 
 Columns that are used move into the task; all others travel on unchanged and unread.
 """
@@ -22,11 +11,18 @@ import msgspec
 from msgspec import Raw
 
 from selfrefine.errors import DataError
-from selfrefine.records import UNDECODABLE, Message, Task, decode_task, parse_row, why_undecodable
+from selfrefine.records import (
+    PROMPT_FIELDS,
+    UNDECODABLE,
+    Message,
+    Task,
+    decode_task,
+    parse_row,
+    why_undecodable,
+)
 from selfrefine.tasks import concepts, messages
 from selfrefine.tasks.base import PLACEHOLDER, TaskOptions, wrap
 
-PROMPT_FIELDS = ("prompt", "messages", "conversations", "question", "instruction", "concepts", "chosen")
 _ANSWERS = {
     "prompt": ("completion", "chosen"),
     "question": ("answer",),

@@ -6,9 +6,7 @@ prompts of a generated source are its easy ones, and a split by row puts repeats
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 
 from msgspec import Struct
 
@@ -17,22 +15,10 @@ from selfrefine.records import Task, prompt_key
 from selfrefine.seeds import derive
 
 
-class SplitReport(Struct, frozen=True, kw_only=True):
-    """Rows read, rows dropped as repeats, distinct tasks left, distinct tasks no split asked for."""
-
-    rows: int
-    dropped: int
-    distinct: int
-    unused: int
-    strata: dict[str, dict[str, int]]
-    """tags.difficulty ("" where there is none) to split name to tasks."""
-
-
 class Splits(Struct, frozen=True, kw_only=True):
     train: tuple[Task, ...]
     gate: tuple[Task, ...]
     test: tuple[Task, ...]
-    report: SplitReport
 
 
 def dedupe(tasks: Iterable[Task]) -> tuple[list[Task], int]:
@@ -66,31 +52,11 @@ def split(tasks: Iterable[Task], seed: int, gate: float, test: float, train: int
     sizes["train"] = total - sum(sizes.values()) if train is None else train
     ordered = _stratified(distinct, seed)
     parts: dict[str, tuple[Task, ...]] = {}
-    strata: dict[str, dict[str, int]] = {}
     start = 0
     for name, size in sizes.items():
         parts[name] = tuple(ordered[start : start + size])
         start += size
-        for difficulty, count in sorted(Counter(map(_stratum, parts[name])).items()):
-            strata.setdefault(difficulty, {})[name] = count
-    check_disjoint(**parts)
-    report = SplitReport(
-        rows=total + dropped, dropped=dropped, distinct=total, unused=total - start, strata=strata
-    )
-    return Splits(**parts, report=report)
-
-
-def check_disjoint(train: Sequence[Task], gate: Sequence[Task], test: Sequence[Task]) -> None:
-    """No two splits share an id or a normalised prompt. Raises: DataError naming the first shared rows."""
-    splits = {"train": train, "gate": gate, "test": test}
-    for left, right in combinations(splits, 2):
-        shared = _shared(splits[left], splits[right])
-        if shared:
-            what, row, other = shared[0]
-            raise DataError(
-                f"{left} and {right} share {len(shared):,} tasks: row {row} of {left} and row {other} of "
-                f"{right} ({splits[right][other - 1].id!r}) have the same {what}; remove them from one split"
-            )
+    return Splits(**parts)
 
 
 def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> tuple[list[Task], bool]:
@@ -113,19 +79,6 @@ def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> 
     passes_before = -(-start // len(train))
     passes_after = -(-(start + per_round) // len(train))
     return order[start : start + per_round], passes_after > passes_before > 0
-
-
-def _shared(left: Sequence[Task], right: Sequence[Task]) -> list[tuple[str, int, int]]:
-    """(what is the same, row in left, row in right), rows counted from 1."""
-    ids = {task.id: row for row, task in enumerate(left, 1)}
-    prompts = {prompt_key(task.prompt): row for row, task in enumerate(left, 1)}
-    shared = []
-    for row, task in enumerate(right, 1):
-        if task.id in ids:
-            shared.append(("id", ids[task.id], row))
-        elif (prompt := prompt_key(task.prompt)) in prompts:
-            shared.append(("prompt", prompts[prompt], row))
-    return shared
 
 
 def _stratum(task: Task) -> str:

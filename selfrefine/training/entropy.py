@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 from torch import Tensor
 
 from selfrefine.compute import head
@@ -21,9 +19,7 @@ class EntropyMeter:
             head.listeners.append(self._add)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_why: object) -> None:
         if self.active:
             head.listeners.remove(self._add)
 

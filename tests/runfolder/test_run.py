@@ -132,8 +132,8 @@ def test_a_run_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "why"),
     [
-        (task("a", "something else"), "test task 'a' has the id of train task 'a'"),
-        (task("z", " 1  +\n1? "), "test task 'z' has the prompt of train task 'a'"),
+        (task("a", "something else"), r"share 1 task: row 1 of test \('a'\) has the id of row 1 of train"),
+        (task("z", " 1  +\n1? "), r"share 1 task: row 1 of test \('z'\) has the prompt of row 1 of train"),
     ],
 )
 def test_splits_that_share_a_task_are_refused(tmp_path: Path, other: Task, why: str) -> None:
@@ -156,7 +156,6 @@ def test_what_the_splits_take_for_two_questions_the_run_does_too(tmp_path: Path)
     ]
     again = [task(f"x{i}", f"what is {i} + strasse\n") for i in range(12)]
     parts = split([*said, *ordered, *again], seed=0, gate=6, test=6)
-    assert (parts.report.distinct, parts.report.dropped) == (24, 12)
     splits = {"train": parts.train, "gate": parts.gate, "test": parts.test}
     run = Run.create(tmp_path / "demo", manifest(), splits, {})
     assert [len(run.tasks(name)) for name in splits] == [12, 6, 6]

@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from selfrefine.config import Config, RewardConfig
+from selfrefine.config import Config
 from selfrefine.errors import ConfigError, DataError
+from selfrefine.judging import RewardConfig
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import RewardOptions, RewardSpec, Scorer, checked, each, unscored
@@ -368,3 +369,10 @@ def test_a_rewards_own_question_about_references_is_behind_the_boundary(tmp_path
     config = Config(reward=RewardConfig(use=(f"{path}:f",)))
     with pytest.raises(ConfigError, match="its file failed: SystemExit"):
         check_tasks(config, {"train": [bare]})
+
+
+def test_only_a_reward_that_waits_imports_an_event_loop() -> None:
+    """asyncio takes 50 ms, in a verb that has half a second to start and score."""
+    code = "import sys, selfrefine.steps.reward, selfrefine.rewards.outside; print('asyncio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -112,6 +112,8 @@ def test_a_preference_is_a_pair_to_learn(what: str, tmp_path: Path) -> None:
 def test_labels_and_plain_answers_are_learnt_as_such(tmp_path: Path) -> None:
     good, bad = ({"prompt": f"{n}?", "completion": "x", "label": n > 0} for n in (1, 0))
     assert [row.lesson.role for row in lessons(tmp_path, good, bad)] == ["chosen", "rejected"]
+    one, zero = good | {"label": 1}, bad | {"label": 0}  # a bad answer must not be learnt as a plain one
+    assert [row.lesson.role for row in lessons(tmp_path, one, zero)] == ["chosen", "rejected"]
     found = lessons(tmp_path, SHARED["ShareGPT"][0], SHARED["a longer talk"][0])
     assert [(row.text, row.lesson.role, row.lesson.pair) for row in found] == [("Me.", "learn", None)] * 2
 

@@ -196,6 +196,8 @@ def test_text_file_is_a_prompt_a_line(tmp_path: Path) -> None:
     path = tmp_path / "prompts.txt"
     path.write_bytes("Say hi.\r\n\nSay \u2028 ho.".encode())
     assert [question(t) for t in load(str(path), TaskOptions(suffix="!"))] == ["Say hi.!", "Say \u2028 ho.!"]
+    path.write_text("BZhang is a name.\n")  # bzip2 data begin with BZh, too
+    assert [question(t) for t in load(str(path), TaskOptions())] == ["BZhang is a name."]
     path.write_bytes(b"ok\n\xe9t\xe9\n")
     with pytest.raises(DataError, match=r"prompts.txt:2: not UTF-8"):
         list(load(str(path), TaskOptions()))

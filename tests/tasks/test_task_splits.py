@@ -10,7 +10,7 @@ import pytest
 from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Task, prompt_key
 from selfrefine.tasks import TaskOptions, load
-from selfrefine.tasks.splits import check_disjoint, dedupe, draw, split
+from selfrefine.tasks.splits import dedupe, draw, split
 
 
 def task(name: str, text: str | None = None, difficulty: str = "") -> Task:
@@ -59,8 +59,7 @@ def test_splits_are_disjoint_by_id_and_by_prompt_though_the_source_repeats_itsel
     for one, other in combinations(parts, 2):
         assert not set(ids(one)) & set(ids(other))
         assert not {prompt_key(t.prompt) for t in one} & {prompt_key(t.prompt) for t in other}
-    assert (splits.report.rows, splits.report.dropped, splits.report.distinct) == (900, 600, 300)
-    assert splits.report.unused == 0
+    assert sum(map(len, (splits.train, splits.gate, splits.test))) == 300
 
 
 def test_each_split_holds_each_difficulty_in_proportion() -> None:
@@ -69,8 +68,6 @@ def test_each_split_holds_each_difficulty_in_proportion() -> None:
     splits = split(tasks, seed=5, gate=100, test=200, train=500)
     for part, easy in ((splits.test, 14), (splits.gate, 7), (splits.train, 35)):
         assert abs(Counter(t.tags["difficulty"] for t in part)["easy"] - easy) <= 1
-    assert splits.report.unused == 200
-    assert sum(splits.report.strata["easy"].values()) + sum(splits.report.strata["hard"].values()) == 800
 
 
 def test_difficulties_of_one_task_each_are_still_shuffled() -> None:
@@ -105,20 +102,6 @@ def test_too_few_distinct_tasks_says_how_many_there_are_and_how_many_each_split_
     assert "need 60: train 30, gate 10, test 20" in str(caught.value)
     with pytest.raises(DataError, match="train at least 1"):
         split(tasks, seed=0, gate=20, test=20)
-
-
-def test_train_and_eval_files_that_share_tasks_are_refused() -> None:
-    """A peer's train_dir and eval_dir were one file, and its evaluation was of memory."""
-    a, b, c = many(5, prefix="a"), many(5, prefix="b"), many(5, prefix="c")
-    check_disjoint(a, b, c)
-    with pytest.raises(
-        DataError, match=r"train and test share 5 tasks: row 1 of train and row 1 of test \('a0'\)"
-    ):
-        check_disjoint(a, b, a)
-    with pytest.raises(DataError, match=r"row 2 of gate and row 6 of test \('b1'\) have the same id"):
-        check_disjoint(a, b, [*c, task("b1", "quite another question")])
-    with pytest.raises(DataError, match=r"row 4 of train and row 1 of gate \('x'\) have the same prompt"):
-        check_disjoint(a, [task("x", "question  A3?")], c)
 
 
 def rounds(train: list[Task], count: int, per_round: int) -> list[tuple[list[str], bool]]:

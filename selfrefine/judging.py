@@ -1,0 +1,90 @@
+"""Settings of what judges an answer: critiques and rewards. config.py has the others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Struct
+
+from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, says
+
+
+class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How answers are criticised and revised."""
+
+    passes: Annotated[Natural, says("Critiques and revisions per answer at most. 0: none in `cycle`.")] = 0
+    critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy.")] = None
+    revise: Annotated[bool, says("Revise answers. `false`: only judge them, for the reward `critic`.")] = True
+    critique_prompt: Annotated[
+        str, says("Template: `critique`, `rubric`, `reflect`, `constitutional-critique`, or a file.")
+    ] = "critique"
+    revise_prompt: Annotated[
+        str, says("Template of a revision: `revise`, `retry`, `constitutional-revise`, or a file.")
+    ] = "revise"
+    principles: Annotated[
+        str | None,
+        says(
+            "Principles to judge by: `principles`, or a text file with one per line. Each draft and "
+            "pass gets one of them."
+        ),
+    ] = None
+    feedback: Annotated[
+        Literal["none", "rewards"],
+        says("What the critic sees besides the answer. `rewards`: what each reward found missing."),
+    ] = "none"
+    reveal_references: Annotated[bool, says("Show the critic the references. The rows record it.")] = False
+    control: Annotated[bool, says("Compare revisions with fresh samples. `evaluate.revise` always does.")] = (
+        True
+    )
+    max_new_tokens: Annotated[Positive, says("Maximum length of a critique, in tokens.")] = 128
+    temperature: Annotated[
+        NonNegative,
+        says("Sampling temperature of critiques. Revisions are sampled with the settings of `generate`."),
+    ] = 1.0
+
+
+class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is trained on."""
+
+    use: Annotated[
+        tuple[str, ...],
+        says(
+            "Rewards to train on, each `NAME[:weight]` or `file.py:function[:weight]`. The reward of an "
+            "answer is their weighted mean. Not set: those of `evaluate.measure`."
+        ),
+    ] = ()
+    gate_on: Annotated[
+        str | None,
+        says(
+            "One of the rewards, which must pass before the others count. If it does not pass, the "
+            "reward is 0, in training and in evaluation."
+        ),
+    ] = None
+    invert: Annotated[bool, says("Train on 1 - reward: the control of the recipe `sabotage`.")] = False
+    timeout_s: Annotated[
+        PositiveFloat | None,
+        says(
+            "Time limit in seconds for one call of a reward of your own or of a plugin. A call scores one "
+            "row, or a prompt's rows for a group reward; beyond the limit these are unscored. Without "
+            "`isolate` it cannot interrupt a C function that never returns to Python."
+        ),
+    ] = None
+    isolate: Annotated[
+        bool,
+        says(
+            "Run rewards of your own and of plugins in a separate process. A crash there leaves the rows of "
+            "one call unscored, and the run goes on."
+        ),
+    ] = False
+    isolate_memory_gib: Annotated[
+        PositiveFloat,
+        says(
+            "With `isolate`: address space of that process in GiB. Beyond it the row is unscored "
+            "(MemoryError). A reward that loads torch needs more than the default."
+        ),
+    ] = 4.0
+    isolate_cpu_s: Annotated[PositiveFloat, says("With `isolate`: CPU time of one call, in seconds.")] = 60.0
+    settings: Annotated[
+        dict[str, dict[str, Any]],
+        says("A table for each reward, such as `reward.numeric.tolerance=0.01`."),
+    ] = {}
