@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import count
 from typing import Annotated, Any
 
 import typer
@@ -147,7 +148,9 @@ def command(
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
 
-        write_stdout(plan(common.settings(config, set_, given).config).encode())
+        asked = common.settings(config, set_, given).config
+        checks.run(asked)
+        write_stdout(plan(asked).encode())
         return
     with common.reporting("cycle") as reporter:
         summary = loop(
@@ -185,20 +188,23 @@ def loop(
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
 
-    path = open_run.run_path(name or new_name(common.RUNS_DIR))
-    old = Run.open(path) if path.exists() else None
-    # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
-    resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
-    if old and not or_new:
+    first = path = open_run.run_path(name or new_name(common.RUNS_DIR))
+    for number in count(2):
+        old = Run.open(path) if path.exists() else None
+        # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
+        resolved = common.resolved(config, sets, given, run=old.manifest.config if old else None)
+        asked = common.session(resolved, reporter, trust=trust)
+        if not (old and or_new and open_run.differs(old, resolved, asked)):
+            break
+        path = first.with_name(f"{first.name}-{number}")
+    for note in resolved.notes:
+        reporter.say(note)
+    if path != first:
+        reporter.say(f"{first} was made with other settings or versions")
+    if old:
         open_run.check_settings(old, resolved, allow_drift=drift)
     else:
-        open_run.check_names(resolved)
-    asked = common.session(resolved, reporter, trust=trust)
-    if old and or_new and (other := open_run.same_or_free(path, resolved, asked)) != path:
-        reporter.say(f"{path} was made with other settings or versions")
-        path, old = other, Run.open(other) if other.exists() else None
-        resolved = common.settings(config, sets, given)
-        asked = common.session(resolved, reporter, trust=trust)  # of another model and critic, perhaps
+        checks.run(resolved.config)
     trains = resolved.config.cycle.rounds > 0
     if old and trains:
         asked.engine.trainer()  # refused now, not when the next round is to learn

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from selfrefine import records
 from selfrefine.cli.common import on_terminal, show, table
+from selfrefine.cli.guard import say
 from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.formats import check_output
@@ -80,12 +81,10 @@ def _name(source: str) -> str:
 
 def read_tasks(source: str, options: TaskOptions | None = None) -> Iterator[Task]:
     """Tasks of any source, or of stdin. Raises: ConfigError, DataError."""
-    from selfrefine.report.console import make_console, say
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 
-    options = options or TaskOptions()
-    options = replace(options, say=lambda line: say(make_console(), line))
+    options = replace(options or TaskOptions(), say=say)
     with open_input("-") if source == "-" else nullcontext() as stream:
         yield from load(source, options, stream)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
+from selfrefine.cli.guard import say
 
 
 def command(
@@ -53,6 +53,7 @@ def command(
     from selfrefine.runfolder.jsonl import write_stdout
     from selfrefine.tasks import listing
     from selfrefine.tasks.base import TaskOptions
+    from selfrefine.words import count
 
     if not source:
         for kind in listing():
@@ -75,5 +76,5 @@ def command(
         for task in found:
             show(task_view(task))
         return
-    count = write_tasks(found, output)
-    sys.stderr.write(f"tasks: {count:,} task{'' if count == 1 else 's'} from {source}\n")
+    written = write_tasks(found, output)
+    say(f"tasks: {count(written, 'task')} from {source}")

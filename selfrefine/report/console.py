@@ -45,9 +45,14 @@ def make_console(stream: TextIO | None = None) -> Console:
     """A console on `stream` (stderr by default) that parses no markup, no emoji codes and no numbers."""
     from rich.console import Console
 
+    class Unread(Console):
+        def on_broken_pipe(self) -> None:
+            """rich would point stdout to /dev/null, where rows would go unseen, and exit."""
+            self.quiet = True
+
     stream = sys.stderr if stream is None else stream
     lively = is_lively(stream)
-    return Console(
+    return Unread(
         file=stream, force_terminal=lively, no_color=not lively, markup=False, emoji=False, highlight=False
     )
 
@@ -223,6 +228,6 @@ def updates(console: Console, progress: Progress, wait: Callable[[float], bool])
     """A line after 10 seconds, then every 30, until `wait(seconds)` is true."""
     pause = FIRST_UPDATE_S
     while not wait(pause):
-        with suppress(OSError):  # nobody may be reading stderr, and the work goes on
+        with suppress(OSError):  # a full disk under a log: the work goes on
             console.print(text(progress.update()), soft_wrap=True)
         pause = UPDATE_EVERY_S

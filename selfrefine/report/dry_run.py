@@ -6,13 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfrefine.config import Config
-from selfrefine.objectives.fit import check_rows
 from selfrefine.records import Task
 from selfrefine.report import footprint
 from selfrefine.report.words import compact, number
 from selfrefine.stages.prepare import make_splits, run_prompts
-from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_named
 
 TEMPLATE_TOKENS = 64
 """For what a chat template puts around a prompt."""
@@ -21,11 +18,8 @@ TEMPLATE_TOKENS = 64
 def plan(config: Config) -> str:
     """Batches, tokens, disk and memory at most, as text.
 
-    Raises: what making a run raises, as far as it can be known without a model.
+    Raises: ConfigError, DataError for its tasks.
     """
-    check_rows(config.objective.name, config.select)
-    check_method(config)
-    check_named(config)
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
@@ -58,33 +58,20 @@ def check_rewards(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], t
 
 
 def check_named(config: Config) -> None:
-    """What `check_rewards` refuses, as far as no model is needed for it. Raises: ConfigError."""
-    trained, measuring = trained_specs(config), measuring_specs(config)
+    """What is wrong with the rewards that are named, as far as no model is needed to know: before a row is
+    read, in a verb and in a run. Raises: ConfigError."""
+    use, measure, gate = config.reward.use, config.evaluate.measure, config.reward.gate_on
     gold = [config.guards.gold] if config.guards.gold is not None else []
-    for specs in (trained, measuring, gold):
-        modelless = [text for text in specs if not reward.needs_engine([reward.parse_spec(text)])]
+    for texts in filter(None, (use, measure, gold)):
+        reward.check(list(map(reward.parse_spec, texts)), config.reward.settings)
+        modelless = [text for text in texts if not reward.needs_engine([reward.parse_spec(text)])]
         if modelless:
             build_rewards(config, modelless, None)
-    _check_gate(config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)})
-    check_gold(config.guards.gold, trained)
-
-
-def check_asked(config: Config) -> None:
-    """What one verb is asked to score with, before it reads a row or loads a model. Raises: ConfigError."""
-    chosen = [list(map(reward.parse_spec, specs)) for specs in (config.reward.use, config.evaluate.measure)]
-    for specs in filter(None, chosen):
-        reward.check(specs, config.reward.settings)
-    check_measure(config.evaluate.measure)
-    if config.guards.gold is not None:
-        reward.check([reward.parse_spec(config.guards.gold)], config.reward.settings)
-    names = {spec.name for specs in chosen for spec in specs}
-    if names:
-        _check_gate(config.reward.gate_on, names)
-
-
-def _check_gate(gate: str | None, names: Set[str]) -> None:
-    if gate is not None and gate not in names:
+    check_measure(measure)
+    names = {reward.parse_spec(text).name for text in (*use, *measure)}
+    if gate is not None and names and gate not in names:
         raise ConfigError(f"--gate-on {gate}: not among the rewards in use{nearest(gate, names)}")
+    check_gold(config.guards.gold, use or measure)
 
 
 def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:

@@ -147,6 +147,17 @@ def test_or_new_makes_the_other_run_with_its_own_critic(folder: Path) -> None:
     assert again.code == 0, again.err
 
 
+def test_or_new_goes_on_with_the_run_that_it_made(folder: Path) -> None:
+    """The second time it was compared with what the first run had been told besides, and made a third."""
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--run", "r"]
+    other = [*words, *sets("train.lr=0.25"), "--or-new"]
+    assert selfrefine("cycle", *words, *sets("tasks.suffix=!"), cwd=folder).code == 0
+    for said in ("new run runs/r-2", "continuing runs/r-2"):
+        done = selfrefine("cycle", *other, cwd=folder)
+        assert done.code == 0 and said in done.err, done.err
+    assert not (folder / "runs/r-3").exists()
+
+
 @pytest.mark.parametrize(
     ("verb", "done", "first"),
     [
