@@ -20,10 +20,15 @@ def near(word: str, known: Iterable[str]) -> str | None:
     """
     choices = sorted(known)
     table, dot, last = word.casefold().rpartition(".")
-    ranks = {one: rank for one in choices if (rank := _means(table, last, one.casefold()))}
-    best = [one for one, rank in ranks.items() if rank == min(ranks.values())]
-    if best:
-        return max(best, key=lambda one: (_alike(table, one.rpartition(".")[0]), _USUAL.get(one, 0)))
+    names, run_together = {last, _ALIASES.get(last)}, _run_together(word)
+    best = [
+        one
+        for one in choices
+        if one.rpartition(".")[2] in names
+        or (len(run_together) > 2 and _run_together(one).endswith(run_together))
+    ]
+    if dotted := [one for one in best if "." in one]:
+        return max(dotted, key=lambda one: (_alike(table, one.rpartition(".")[0]), one in _USUAL))
     beside = [one for one in choices if dot and one.rpartition(".")[0] == table]
     by_last = difflib.get_close_matches(last, [one.rpartition(".")[2] for one in beside], n=1, cutoff=0.6)
     if by_last:
@@ -57,6 +62,8 @@ _ALIASES = {
     "lr_scheduler_type": "schedule",
     "lr_scheduler": "schedule",
     "scheduler": "schedule",
+    "learning_rate": "lr",
+    "lora_rank": "r",
     "rank": "r",
     "target_modules": "targets",
     "threshold": "min_reward",
@@ -69,7 +76,7 @@ _ALIASES = {
 """What other trainers call a setting, to the last part of its name here."""
 
 
-_USUAL = {"generate.n": 1, "generate.temperature": 1, "generate.max_new_tokens": 1, "generate.stop": 1}
+_USUAL = ("generate.n", "generate.temperature", "generate.max_new_tokens", "generate.stop")
 """Of equally near settings, those that most people mean."""
 
 
@@ -77,20 +84,5 @@ def _alike(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def _means(of: str, last: str, known: str) -> int | None:
-    """How `of`.`last` may stand for a key: 1 by name or alias, 2 by parts run together, 3 by initials."""
-    table, _, own = known.rpartition(".")
-    if not table or not last:
-        return None
-    squeezed, initials = re.sub(r"[^a-z0-9]", "", last), _initials(last)
-    if own in (last, _ALIASES.get(last)):
-        return 1
-    if squeezed in (table.rpartition(".")[2] + own, own.replace("_", "")) and len(squeezed) > 2:
-        return 2
-    return 3 if own == initials or (of == table and last == _initials(own)) else None
-
-
-def _initials(name: str) -> str | None:
-    """Of a name of several words."""
-    parts = [part for part in re.split(r"[_-]", name) if part]
-    return "".join(part[0] for part in parts) if len(parts) > 1 else None
+def _run_together(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())

@@ -20,6 +20,7 @@ from selfrefine.cli.common import (
     TrustOption,
 )
 from selfrefine.cli.help import OUTPUT, RUN
+from selfrefine.config import Config
 
 Name = Annotated[
     str | None,
@@ -148,9 +149,7 @@ def command(
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
 
-        asked = common.settings(config, set_, given).config
-        checks.run(asked)
-        write_stdout(plan(asked).encode())
+        write_stdout(plan(_checked(config, set_, given)).encode())
         return
     with common.reporting("cycle") as reporter:
         summary = loop(
@@ -158,6 +157,12 @@ def command(
         )
     common.write_summary(summary_json, "cycle", summary)
     _refuse(summary, require_improvement)
+
+
+def _checked(config: str | None, sets: list[str] | None, given: dict[str, Any]) -> Config:
+    asked = common.settings(config, sets, given).config
+    checks.run(asked)
+    return asked
 
 
 def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:
