@@ -153,7 +153,8 @@ def resolved(
         layers.append(("recipe", method.table))
         own = flatten(method.table).get("reward.use")
         for layer in (flatten(file), flatten(said)):
-            if own is not None and list(layer.get("reward.use", own)) != own:
+            use = layer.get("reward.use", own)
+            if own and isinstance(use, list) and use != own:  # another type is refused below
                 raise ConfigError(
                     f"recipe {name} trains on {', '.join(own)}, not on another reward: drop -r, and name the "
                     "reward that measures with --measure"

@@ -42,11 +42,13 @@ def command(
       selfrefine gate --run mine
     """
     from selfrefine.cli.by_hand import one_stage
-    from selfrefine.errors import GateNotMetError
+    from selfrefine.errors import GateNotMetError, UsageError
 
+    if final and require_improvement:
+        raise UsageError("--final decides nothing: leave out --require-improvement")
     name, work = ("final", _final) if final else ("gate", _gate)
     summary = one_stage(run, name, work, {}, set_, summary_json, allow_drift=allow_drift)
-    if require_improvement and not final and not summary["accepted"]:
+    if require_improvement and not summary["accepted"]:
         raise GateNotMetError(summary["reason"])
 
 

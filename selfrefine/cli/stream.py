@@ -108,7 +108,11 @@ def filtered(
     reporter, output = asked.reporter, asked.output or "/dev/null"
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
-    reporter.stop.way_on = "the rows written so far are complete"
+    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
+    reporter.stop.way_on = {
+        "-": "the rows written so far are complete",
+        "/dev/null": "nothing was measured",
+    }.get(output, "nothing was written: the output file appears when all rows are done")
     counted = _Counted(rows)
     units = units_of(stage, counted)  # before the bar, whose clock is that of the work
     reporter.check()
@@ -128,11 +132,6 @@ def filtered(
                     shown.extend(made)
                 else:
                     write(b"".join(records.encode(row) + b"\n" for row in made))
-                if output != "-":
-                    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
-                    reporter.stop.way_on = (
-                        "nothing was written: the output file appears when all rows are done"
-                    )
                 know_total()
                 reporter.check()
 

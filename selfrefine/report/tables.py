@@ -135,7 +135,7 @@ def run_view(
     facts = {
         "run": manifest.name,
         "model": model,
-        "device": f"{manifest.device}, {manifest.dtype}, {manifest.threads} threads",
+        "device": f"{manifest.device}, {manifest.dtype}, {count(manifest.threads, 'thread')}",
         "seeds": ", ".join(f"{key} {value}" for key, value in manifest.seeds.items()),
         "command": " ".join(manifest.argv),
     }

@@ -104,6 +104,7 @@ TOML: dict[str, tuple[str, list[str]]] = {
     "broken TOML": ("[train\n", ["c.toml", "line 1"]),
     "another type": ("[generate]\nn = 'eight'\n", ["generate.n", "`int`"]),
     "a rate of zero": ("[train]\nlr = 0.0\n", ["train.lr", "> 0"]),
+    "rewards of another type under a recipe": ('recipe = "placebo"\n[reward]\nuse = 5\n', ["reward.use"]),
     "not UTF-8": ("# caf\udce9\n", ["c.toml"]),
     "nested 5,000 deep": ("a = " + "[" * 5000, ["c.toml", "nested too deeply"]),
 }

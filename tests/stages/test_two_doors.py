@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import jsonl, refused, selfrefine, task
+from harness import jsonl, refused, selfrefine, task, tree
 
 from selfrefine.runfolder.run import Run
 from selfrefine.stats import interval
@@ -333,3 +333,20 @@ def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) ->
     again = selfrefine("select", "--run", "r", *advice.split()[1:4], cwd=folder)
     assert again.code == 0 and told(folder, "round-001/selected.json")["selected"] == 4
     assert selfrefine("gate", "--run", "r", cwd=folder).code == 5  # and the next stage takes it as it is
+
+
+def test_in_a_run_nothing_that_was_typed_is_ignored(folder: Path) -> None:
+    """A file, an output and --json were taken, and had no effect."""
+    words = [*SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]')]
+    assert selfrefine("runs", "new", "r", *words, cwd=folder).code == 0
+    before = tree(folder)
+    done = selfrefine("generate", "t.jsonl", "--run", "r", "-o", "x.jsonl", "--json", cwd=folder)
+    refused(done, 2, "leave out FILE, -o, --json")
+    refused(
+        selfrefine("reward", "--run", "r", "--selftest", "t.jsonl", cwd=folder), 2, "leave out --selftest"
+    )
+    refused(selfrefine("gate", "--run", "r", "--final", "--require-improvement", cwd=folder), 2, "--final")
+    assert tree(folder) == before
+    done = selfrefine("generate", "--run", "r", cwd=folder)
+    assert done.err.splitlines()[-1].startswith("round 1 generate: 8 samples of 4 tasks · "), done.err
+    refused(selfrefine("show", "r", cwd=folder), 2, "or the run: selfrefine runs show r")
