@@ -43,36 +43,26 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{f'; did you mean {meant!r}?' if meant else ''} (known: {', '.join(choices) or 'none'})"
 
 
-_ALIASES = {
-    "num_samples": "n",
-    "samples": "n",
-    "num_generations": "n",
-    "max_tokens": "max_new_tokens",
-    "max_length": "max_new_tokens",
-    "max_completion_length": "max_new_tokens",
-    "temp": "temperature",
-    "stop_strings": "stop",
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_steps": "steps",
-    "per_device_train_batch_size": "batch_size",
-    "max_grad_norm": "clip",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "lr_scheduler_type": "schedule",
-    "lr_scheduler": "schedule",
-    "scheduler": "schedule",
-    "learning_rate": "lr",
-    "lora_rank": "r",
-    "rank": "r",
-    "target_modules": "targets",
-    "threshold": "min_reward",
-    "num_rounds": "rounds",
-    "iterations": "rounds",
-    "num_iterations": "rounds",
-    "loss_type": "name",
-    "system_prompt": "system",
+_OTHERS: dict[str, tuple[str, ...]] = {
+    "n": ("num_samples", "samples", "num_generations"),
+    "max_new_tokens": ("max_tokens", "max_length", "max_completion_length"),
+    "temperature": ("temp",),
+    "stop": ("stop_strings",),
+    "system": ("system_prompt",),
+    "epochs": ("num_train_epochs", "num_epochs"),
+    "steps": ("max_steps",),
+    "batch_size": ("per_device_train_batch_size",),
+    "lr": ("learning_rate",),
+    "clip": ("max_grad_norm",),
+    "warmup": ("warmup_ratio", "warmup_steps"),
+    "schedule": ("lr_scheduler_type", "lr_scheduler", "scheduler"),
+    "r": ("rank", "lora_rank"),
+    "targets": ("target_modules",),
+    "min_reward": ("threshold",),
+    "rounds": ("num_rounds", "iterations", "num_iterations"),
+    "name": ("loss_type",),
 }
+_ALIASES = {other: own for own, others in _OTHERS.items() for other in others}
 """What other trainers call a setting, to the last part of its name here."""
 
 

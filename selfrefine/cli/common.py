@@ -43,15 +43,16 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def run_option(about: str) -> Any:
+    return typer.Option(
+        "--run", metavar="NAME", help=about, rich_help_panel=RUN, autocompletion=complete.runs
+    )
+
+
 RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="NAME",
-        help="Do this stage of the next round of a run, given by name or folder.",
-        rich_help_panel=RUN,
-        autocompletion=complete.runs,
-    ),
+    str | None, run_option("Do this stage of the next round of a run, given by name or folder.")
 ]
 ConfigOption = Annotated[
     str | None,

@@ -23,14 +23,7 @@ from selfrefine.cli.help import OUTPUT, RUN
 from selfrefine.config import Config
 
 Name = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="NAME",
-        help="Name or folder of the run: continued if it exists, made if not.",
-        rich_help_panel=RUN,
-        autocompletion=complete.runs,
-    ),
+    str | None, common.run_option("Name or folder of the run: continued if it exists, made if not.")
 ]
 Tasks = Annotated[
     str | None,

@@ -40,7 +40,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
             mean = interval(list(total.values.values()), seed=self.session.config.seed)
             return msgspec.structs.replace(found, mean=mean)
 
-    def line(found: Any) -> str:
+    def line(found: Any, _: Any) -> str:
         mean = found.mean
         return f"evaluate: {with_interval(mean)} on {count(mean.n, 'task')}, {mean.unscored:,} unscored"
 

@@ -6,25 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import complete
-from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
-from selfrefine.cli.help import RUN
+from selfrefine.cli.common import DriftOption, SetOption, SummaryOption, run_option
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession
 
 
 def command(
-    run: Annotated[
-        str,
-        typer.Option(
-            "--run",
-            metavar="NAME",
-            help="Name or folder of the run.",
-            rich_help_panel=RUN,
-            autocompletion=complete.runs,
-        ),
-    ],
+    run: Annotated[str, run_option("Name or folder of the run.")],
     final: Annotated[
         bool,
         typer.Option("--final", help="Measure the accepted policy on the test tasks, and decide nothing."),

@@ -22,6 +22,7 @@ from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
 
 if TYPE_CHECKING:
     from selfrefine.cli.verb import Asked
+    from selfrefine.report.console import Progress
     from selfrefine.stages.base import Stage
     from selfrefine.tasks.base import TaskOptions
 
@@ -93,7 +94,7 @@ def filtered(
     asked: Asked,
     stage: Stage[T, Any],
     rows: Iterable[T],
-    line: Callable[[Any], str] | None = None,
+    line: Callable[[Any, Progress], str] | None = None,
     total: int | None = None,
 ) -> Struct:
     """The stage's rows, written as soon as they are there; on a terminal, a readable view after the last.
@@ -136,7 +137,7 @@ def filtered(
                 reporter.check()
 
             summary = as_stream(stage, units, emit, reporter, bar)
-        bar.finish(line(summary) if line else summary_line(table(stage.title, summary)))
+        bar.finish(line(summary, bar) if line else summary_line(table(stage.title, summary)))
     if readable:
         view(shown)
     return summary

@@ -120,11 +120,15 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
     def reward_mean(self) -> float | None:
         return self._reward_sum / self._reward_count if self._reward_count else None
 
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self._worked_s if self._worked_s > 0 else 0.0
+
     def figures(self) -> list[str]:
         """Rate and reward, as far as there is something to say."""
         parts: list[str] = []
-        if self.tokens and self._worked_s > 0:
-            parts.append(f"{number(self.tokens / self._worked_s)} tok/s")
+        if self.tokens_per_s:
+            parts.append(f"{number(self.tokens_per_s)} tok/s")
         if self.reward_mean is not None:
             parts.append(f"reward {self.reward_mean:.3f}")
         return parts
