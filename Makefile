@@ -53,7 +53,7 @@ fix: $(DEV)  ## fix what ruff can fix
 	$(BIN)/ruff format .
 
 docs: $(DEV)  ## regenerate cli.md, the schemas and the tables of configuration.md
-	$(PY) -m selfrefine.cli.reference docs
+	$(PY) -m tools.reference docs
 
 clean:  ## remove .venv and caches; runs/ is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis build dist

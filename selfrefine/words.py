@@ -20,10 +20,15 @@ def near(word: str, known: Iterable[str]) -> str | None:
     """
     choices = sorted(known)
     table, dot, last = word.casefold().rpartition(".")
-    ranks = {one: rank for one in choices if (rank := _means(table, last, one.casefold()))}
-    best = [one for one, rank in ranks.items() if rank == min(ranks.values())]
-    if best:
-        return max(best, key=lambda one: (_alike(table, one.rpartition(".")[0]), _USUAL.get(one, 0)))
+    names, run_together = {last, _ALIASES.get(last)}, _run_together(word)
+    best = [
+        one
+        for one in choices
+        if one.rpartition(".")[2] in names
+        or (len(run_together) > 2 and _run_together(one).endswith(run_together))
+    ]
+    if dotted := [one for one in best if "." in one]:
+        return max(dotted, key=lambda one: (_alike(table, one.rpartition(".")[0]), one in _USUAL))
     beside = [one for one in choices if dot and one.rpartition(".")[0] == table]
     by_last = difflib.get_close_matches(last, [one.rpartition(".")[2] for one in beside], n=1, cutoff=0.6)
     if by_last:
@@ -38,38 +43,30 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{f'; did you mean {meant!r}?' if meant else ''} (known: {', '.join(choices) or 'none'})"
 
 
-_ALIASES = {
-    "num_samples": "n",
-    "samples": "n",
-    "num_generations": "n",
-    "max_tokens": "max_new_tokens",
-    "max_length": "max_new_tokens",
-    "max_completion_length": "max_new_tokens",
-    "temp": "temperature",
-    "stop_strings": "stop",
-    "num_train_epochs": "epochs",
-    "num_epochs": "epochs",
-    "max_steps": "steps",
-    "per_device_train_batch_size": "batch_size",
-    "max_grad_norm": "clip",
-    "warmup_ratio": "warmup",
-    "warmup_steps": "warmup",
-    "lr_scheduler_type": "schedule",
-    "lr_scheduler": "schedule",
-    "scheduler": "schedule",
-    "rank": "r",
-    "target_modules": "targets",
-    "threshold": "min_reward",
-    "num_rounds": "rounds",
-    "iterations": "rounds",
-    "num_iterations": "rounds",
-    "loss_type": "name",
-    "system_prompt": "system",
+_OTHERS: dict[str, tuple[str, ...]] = {
+    "n": ("num_samples", "samples", "num_generations"),
+    "max_new_tokens": ("max_tokens", "max_length", "max_completion_length"),
+    "temperature": ("temp",),
+    "stop": ("stop_strings",),
+    "system": ("system_prompt",),
+    "epochs": ("num_train_epochs", "num_epochs"),
+    "steps": ("max_steps",),
+    "batch_size": ("per_device_train_batch_size",),
+    "lr": ("learning_rate",),
+    "clip": ("max_grad_norm",),
+    "warmup": ("warmup_ratio", "warmup_steps"),
+    "schedule": ("lr_scheduler_type", "lr_scheduler", "scheduler"),
+    "r": ("rank", "lora_rank"),
+    "targets": ("target_modules",),
+    "min_reward": ("threshold",),
+    "rounds": ("num_rounds", "iterations", "num_iterations"),
+    "name": ("loss_type",),
 }
+_ALIASES = {other: own for own, others in _OTHERS.items() for other in others}
 """What other trainers call a setting, to the last part of its name here."""
 
 
-_USUAL = {"generate.n": 1, "generate.temperature": 1, "generate.max_new_tokens": 1, "generate.stop": 1}
+_USUAL = ("generate.n", "generate.temperature", "generate.max_new_tokens", "generate.stop")
 """Of equally near settings, those that most people mean."""
 
 
@@ -77,20 +74,5 @@ def _alike(a: str, b: str) -> float:
     return difflib.SequenceMatcher(None, a, b).ratio()
 
 
-def _means(of: str, last: str, known: str) -> int | None:
-    """How `of`.`last` may stand for a key: 1 by name or alias, 2 by parts run together, 3 by initials."""
-    table, _, own = known.rpartition(".")
-    if not table or not last:
-        return None
-    squeezed, initials = re.sub(r"[^a-z0-9]", "", last), _initials(last)
-    if own in (last, _ALIASES.get(last)):
-        return 1
-    if squeezed in (table.rpartition(".")[2] + own, own.replace("_", "")) and len(squeezed) > 2:
-        return 2
-    return 3 if own == initials or (of == table and last == _initials(own)) else None
-
-
-def _initials(name: str) -> str | None:
-    """Of a name of several words."""
-    parts = [part for part in re.split(r"[_-]", name) if part]
-    return "".join(part[0] for part in parts) if len(parts) > 1 else None
+def _run_together(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.casefold())

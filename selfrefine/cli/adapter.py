@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common
+from selfrefine.cli import checks, common
 from selfrefine.cli.common import ModelOption
+from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
 
 app = App(help="Work with LoRA adapters.")
@@ -38,16 +38,15 @@ def merge(
     \b
       selfrefine adapter merge runs/demo/adapter -o my-model
     """
-    from selfrefine.errors import ConfigError, RunFolderError
+    from selfrefine.errors import RunFolderError
     from selfrefine.runfolder.round import RoundDir
 
     out = Path(output)
     if out.exists():
         raise RunFolderError(f"{out} already exists: choose another -o, or delete it")
-    if not (Path(adapter) / "adapter_config.json").is_file():  # before a model is loaded
-        raise ConfigError(f"{adapter}: not an adapter folder, it has no adapter_config.json")
     resolved = common.settings(None, None, common.flags(model=model, adapter=adapter))
+    checks.models(resolved.config)
     engine = common.load(resolved.config.model, Path(adapter), trust=False)
     rounded = None if dtype is Dtype.FLOAT32 else dtype.value
     RoundDir(out.resolve().parent).put_directory(out.name, lambda folder: engine.save_merged(folder, rounded))
-    sys.stderr.write(f"merged: {out}; use it with --model {out}\n")
+    say(f"merged: {out}; use it with --model {out}")

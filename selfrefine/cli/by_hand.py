@@ -53,8 +53,8 @@ def one_stage(
             session.follow_budgets()
             baseline(session)
             k = run.next_round()
-            told = {"round": k, **common.table(verb, work(session, k))}
-    told = {"stage": told.pop("stage"), **told}
-    reporter.say(summary_line(told))
+            told = {"stage": verb, "round": k, **common.figures(work(session, k))}
+    line = summary_line({key: value for key, value in told.items() if key != "round"})
+    reporter.say(line if verb == "final" else f"round {k} {line}")
     common.write_summary(summary_json, verb, told)
     return told

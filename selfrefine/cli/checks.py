@@ -8,37 +8,55 @@ import os
 from pathlib import Path
 
 from selfrefine.config import Config
-from selfrefine.errors import ConfigError, RunFolderError
+from selfrefine.errors import ConfigError, EngineError, RunFolderError
 
 
-def settings(config: Config) -> None:
+def verb(config: Config) -> None:
     """The rewards, models and adapter that a verb's settings name. Raises: ConfigError, EngineError."""
     if config.reward.use or config.evaluate.measure or config.guards.gold is not None:
-        from selfrefine.steps.scoring import check_asked
+        from selfrefine.steps.scoring import check_named
 
-        check_asked(config)
-    for name in (config.model, config.critique.critic_model):
-        if name is not None:
-            model(name, config.adapter if name == config.model else None)
+        check_named(config)
+    models(config)
 
 
-def model(name: str, adapter: str | None = None) -> None:
+def run(config: Config) -> None:
+    """The same for a run, and settings that contradict each other. Raises: ConfigError, EngineError."""
+    from selfrefine.stages.settings import check_run
+
+    check_run(config)
+    models(config)
+
+
+def models(config: Config) -> None:
     """Raises: EngineError, ConfigError where a model or an adapter is not in the folder that is named."""
-    if name == Config().model and adapter is None:
-        return
-    from selfrefine.engines import ENGINES, embedded
+    critic, adapter = config.critique.critic_model, config.adapter
+    if critic is not None and critic != config.model:
+        try:
+            _model(critic, scripts=True)  # the policy's is read next, the critic's after it
+        except EngineError as error:
+            raise EngineError(str(error).replace("--model", "critique.critic_model", 1)) from None
+    local = _model(config.model)
+    if local and adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
+        raise ConfigError(f"--adapter {adapter}: not an adapter folder, it has no adapter_config.json")
+
+
+def _model(name: str, *, scripts: bool = False) -> bool:
+    """Whether it is one of transformers. Raises: EngineError, ConfigError where it is not there."""
+    if name == Config().model:
+        return True
+    from selfrefine.engines import ENGINES, LoadOptions
     from selfrefine.engines.load import resolve
     from selfrefine.registry import split
 
-    kind = split(name)[0]
-    if "/" not in kind and ".py:" not in kind and kind in ENGINES and kind != "local":
-        return  # it checks what stands behind its name at once
-    path = Path(name).expanduser()
-    on_hub = name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.is_dir()
-    if name != embedded.NAME and ".py:" not in kind and not on_hub:
+    kind, _, rest = split(name)
+    if ".py:" in kind or ("/" not in kind and kind in ENGINES and kind != "local"):
+        if scripts and kind == "scripted":
+            ENGINES.get(kind).load(rest, None, LoadOptions())
+        return False
+    if name.count("/") != 1 or name.startswith((".", "/", "~")) or Path(name).is_dir():  # no hub id
         resolve(name.removeprefix("local:"))
-    if adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
-        raise ConfigError(f"--adapter {adapter}: not an adapter folder, it has no adapter_config.json")
+    return True
 
 
 def outputs(*paths: str | None) -> None:

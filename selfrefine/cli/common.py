@@ -14,7 +14,7 @@ import typer
 
 from selfrefine import recipes, streams
 from selfrefine.cli import complete
-from selfrefine.cli.guard import Stop, stoppable
+from selfrefine.cli.guard import Stop, say, stoppable
 from selfrefine.cli.help import MODEL, OUTPUT, RUN
 from selfrefine.compute import plain
 from selfrefine.errors import ConfigError, UsageError
@@ -43,15 +43,16 @@ Output = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+
+
+def run_option(about: str) -> Any:
+    return typer.Option(
+        "--run", metavar="NAME", help=about, rich_help_panel=RUN, autocompletion=complete.runs
+    )
+
+
 RunOption = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="NAME",
-        help="Do this stage of the next round of a run, given by name or folder.",
-        rich_help_panel=RUN,
-        autocompletion=complete.runs,
-    ),
+    str | None, run_option("Do this stage of the next round of a run, given by name or folder.")
 ]
 ConfigOption = Annotated[
     str | None,
@@ -130,6 +131,16 @@ def flags(**given: Any) -> dict[str, Any]:
 def settings(
     config: str | None, sets: list[str] | None, given: Mapping[str, Any], run: Mapping[str, Any] | None = None
 ) -> Settings:
+    """As `resolved`, and what is ignored is said."""
+    found = resolved(config, sets, given, run)
+    for note in found.notes:
+        say(note)
+    return found
+
+
+def resolved(
+    config: str | None, sets: list[str] | None, given: Mapping[str, Any], run: Mapping[str, Any] | None = None
+) -> Settings:
     """Default < run < recipe < config file < --set and flags. The file may name the recipe, a flag another.
 
     Raises: ConfigError, also where a file or flag would train on another reward than the recipe is about.
@@ -143,19 +154,14 @@ def settings(
         layers.append(("recipe", method.table))
         own = flatten(method.table).get("reward.use")
         for layer in (flatten(file), flatten(said)):
-            if own is not None and list(layer.get("reward.use", own)) != own:
+            use = layer.get("reward.use", own)
+            if own and isinstance(use, list) and use != own:  # another type is refused below
                 raise ConfigError(
                     f"recipe {name} trains on {', '.join(own)}, not on another reward: drop -r, and name the "
                     "reward that measures with --measure"
                 )
     layers += [("file", file), ("flag", said)]
-    resolved = resolve(layers)
-    if resolved.notes:
-        from selfrefine.report.console import make_console, say
-
-        for note in resolved.notes:
-            say(make_console(), note)
-    return resolved
+    return resolve(layers)
 
 
 def config_path(name: str) -> Path:
@@ -185,16 +191,12 @@ def need_input(ctx: typer.Context, source: str) -> None:
 def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
     """`load_engine`, and what there is to know about this model is said: once, here."""
     from selfrefine.engines.load import load_engine
-    from selfrefine.report.console import make_console, say
 
-    def tell(line: str) -> None:
-        say(make_console(), line)
-
-    engine = load_engine(name, adapter, trust_remote_code=trust, say=tell)
+    engine = load_engine(name, adapter, trust_remote_code=trust, say=say)
     for note in engine.notes:
-        tell(f"{name}: {note}")
+        say(f"{name}: {note}")
     if (memory := engine.memory) is not None:
-        memory.on_change = lambda change: tell(change.sentence())
+        memory.on_change = lambda change: say(change.sentence())
     return engine
 
 

@@ -18,7 +18,9 @@ def _filter(asked: Asked) -> Any:
 
     if asked.settings.config.critique.passes == 0 and asked.settings.origins["critique.passes"] == "flag":
         raise UsageError("--passes 0 makes no critique: leave out this stage")
-    return filtered(asked, Critique(asked.session), read_samples(asked.source), critique_line)
+    return filtered(
+        asked, Critique(asked.session), read_samples(asked.source), lambda found, _: critique_line(found)
+    )
 
 
 def _in_run(session: RunSession, k: int) -> Any:

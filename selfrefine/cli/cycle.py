@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import count
 from typing import Annotated, Any
 
 import typer
@@ -19,16 +20,10 @@ from selfrefine.cli.common import (
     TrustOption,
 )
 from selfrefine.cli.help import OUTPUT, RUN
+from selfrefine.config import Config
 
 Name = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="NAME",
-        help="Name or folder of the run: continued if it exists, made if not.",
-        rich_help_panel=RUN,
-        autocompletion=complete.runs,
-    ),
+    str | None, common.run_option("Name or folder of the run: continued if it exists, made if not.")
 ]
 Tasks = Annotated[
     str | None,
@@ -147,7 +142,7 @@ def command(
         from selfrefine.report.dry_run import plan
         from selfrefine.runfolder.jsonl import write_stdout
 
-        write_stdout(plan(common.settings(config, set_, given).config).encode())
+        write_stdout(plan(_checked(config, set_, given)).encode())
         return
     with common.reporting("cycle") as reporter:
         summary = loop(
@@ -155,6 +150,12 @@ def command(
         )
     common.write_summary(summary_json, "cycle", summary)
     _refuse(summary, require_improvement)
+
+
+def _checked(config: str | None, sets: list[str] | None, given: dict[str, Any]) -> Config:
+    asked = common.settings(config, sets, given).config
+    checks.run(asked)
+    return asked
 
 
 def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:
@@ -185,20 +186,23 @@ def loop(
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
 
-    path = open_run.run_path(name or new_name(common.RUNS_DIR))
-    old = Run.open(path) if path.exists() else None
-    # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
-    resolved = common.settings(config, sets, given, run=old.manifest.config if old else None)
-    if old and not or_new:
+    first = path = open_run.run_path(name or new_name(common.RUNS_DIR))
+    for number in count(2):
+        old = Run.open(path) if path.exists() else None
+        # What is not said again stays as the run has it: `selfrefine cycle --run demo` alone continues.
+        resolved = common.resolved(config, sets, given, run=old.manifest.config if old else None)
+        asked = common.session(resolved, reporter, trust=trust)
+        if not (old and or_new and open_run.differs(old, resolved, asked)):
+            break
+        path = first.with_name(f"{first.name}-{number}")
+    for note in resolved.notes:
+        reporter.say(note)
+    if path != first:
+        reporter.say(f"{first} was made with other settings or versions")
+    if old:
         open_run.check_settings(old, resolved, allow_drift=drift)
     else:
-        open_run.check_names(resolved)
-    asked = common.session(resolved, reporter, trust=trust)
-    if old and or_new and (other := open_run.same_or_free(path, resolved, asked)) != path:
-        reporter.say(f"{path} was made with other settings or versions")
-        path, old = other, Run.open(other) if other.exists() else None
-        resolved = common.settings(config, sets, given)
-        asked = common.session(resolved, reporter, trust=trust)  # of another model and critic, perhaps
+        checks.run(resolved.config)
     trains = resolved.config.cycle.rounds > 0
     if old and trains:
         asked.engine.trainer()  # refused now, not when the next round is to learn

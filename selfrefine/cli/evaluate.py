@@ -31,6 +31,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.report.words import with_interval
     from selfrefine.stages.measure import Measure, Measured, MeasureSummary
     from selfrefine.stats import interval
+    from selfrefine.words import count
 
     class Alone(Measure):
         def summary(self, total: Measured) -> MeasureSummary:
@@ -39,9 +40,9 @@ def _filter(asked: Asked) -> dict[str, Any]:
             mean = interval(list(total.values.values()), seed=self.session.config.seed)
             return msgspec.structs.replace(found, mean=mean)
 
-    def line(found: Any) -> str:
+    def line(found: Any, _: Any) -> str:
         mean = found.mean
-        return f"evaluate: {with_interval(mean)} on {mean.n} tasks, {mean.unscored} unscored"
+        return f"evaluate: {with_interval(mean)} on {count(mean.n, 'task')}, {mean.unscored:,} unscored"
 
     tasks = list(read_tasks(asked.source))
     stage = Alone(asked.session)

@@ -6,25 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import complete
-from selfrefine.cli.common import DriftOption, SetOption, SummaryOption
-from selfrefine.cli.help import RUN
+from selfrefine.cli.common import DriftOption, SetOption, SummaryOption, run_option
 
 if TYPE_CHECKING:
     from selfrefine.stages.session import RunSession
 
 
 def command(
-    run: Annotated[
-        str,
-        typer.Option(
-            "--run",
-            metavar="NAME",
-            help="Name or folder of the run.",
-            rich_help_panel=RUN,
-            autocompletion=complete.runs,
-        ),
-    ],
+    run: Annotated[str, run_option("Name or folder of the run.")],
     final: Annotated[
         bool,
         typer.Option("--final", help="Measure the accepted policy on the test tasks, and decide nothing."),
@@ -42,11 +31,13 @@ def command(
       selfrefine gate --run mine
     """
     from selfrefine.cli.by_hand import one_stage
-    from selfrefine.errors import GateNotMetError
+    from selfrefine.errors import GateNotMetError, UsageError
 
+    if final and require_improvement:
+        raise UsageError("--final decides nothing: leave out --require-improvement")
     name, work = ("final", _final) if final else ("gate", _gate)
     summary = one_stage(run, name, work, {}, set_, summary_json, allow_drift=allow_drift)
-    if require_improvement and not final and not summary["accepted"]:
+    if require_improvement and not summary["accepted"]:
         raise GateNotMetError(summary["reason"])
 
 

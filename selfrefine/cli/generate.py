@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from selfrefine.cli.verb import Asked, Flag, Verb
+
+if TYPE_CHECKING:
+    from selfrefine.report.console import Progress
 
 
 def _filter(asked: Asked) -> dict[str, Any]:
@@ -14,23 +16,13 @@ def _filter(asked: Asked) -> dict[str, Any]:
     from selfrefine.report.words import summary_line
     from selfrefine.stages.generate import Generate
 
-    class Timed(Generate):
-        """From the first unit on: neither the model's loading nor a slow pipe is sampling."""
+    told: dict[str, Any] = {}
 
-        began: float | None = None
-
-        def make(self, unit: Any, bar: Any) -> Any:
-            self.began = self.began or time.monotonic()
-            return super().make(unit, bar)
-
-    stage, told = Timed(asked.session), dict[str, Any]()
-
-    def line(summary: Any) -> str:
-        seconds = time.monotonic() - (stage.began or time.monotonic())
-        told.update(table("generate", summary), tokens_per_s=round(summary.tokens / max(seconds, 1e-9), 1))
+    def line(summary: Any, bar: Progress) -> str:
+        told.update(table("generate", summary), tokens_per_s=round(bar.tokens_per_s, 1))
         return summary_line(told)
 
-    filtered(asked, stage, read_tasks(asked.source), line)
+    filtered(asked, Generate(asked.session), read_tasks(asked.source), line)
     return told
 
 

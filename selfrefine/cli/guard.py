@@ -34,10 +34,10 @@ def guarded(app: Callable[[], Any]) -> int:
     except StdoutClosed as closed:
         return closed.exit_code
     except Interrupted as stopped:
-        _say(str(stopped))
+        say(str(stopped))
         return 128 + stopped.signum
     except SelfrefineError as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -47,10 +47,13 @@ def guarded(app: Callable[[], Any]) -> int:
     return 0
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """A line for a person. Where nobody reads stderr any more, that changes neither rows nor exit code."""
     from selfrefine.report.safe_text import safe_text
 
-    sys.stderr.write(safe_text(message, newlines=True) + "\n")
+    with suppress(OSError):
+        sys.stderr.write(safe_text(message, newlines=True) + "\n")
+        sys.stderr.flush()
 
 
 def _report_bug() -> None:
@@ -63,7 +66,7 @@ def _report_bug() -> None:
         "w", prefix="selfrefine-bug-", suffix=".txt", delete=False, encoding="utf-8", errors="replace"
     ) as file:
         file.write(f"{' '.join(sys.argv)}\n{trace}")
-    _say(f"bug: {last}\nthe traceback is in {file.name}; please report it (--debug shows it here)")
+    say(f"bug: {last}\nthe traceback is in {file.name}; please report it (--debug shows it here)")
 
 
 class Stop:
@@ -120,7 +123,8 @@ _working: list[Stop] = []
 
 
 def _in_forked_child() -> None:
-    """A reward's process pool ends its workers with SIGTERM, which is not for us. Ctrl-C is for us only."""
+    """A reward's process pool ends its workers with SIGTERM, which is not for us. Ctrl-C is for us only: a
+    child that wrote its signals into its parent's pipe would make one count as two."""
     if _working:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -164,12 +168,3 @@ def watch(
             end(128 + number[0])
         seen = True
         stop.answer(number[0])
-
-
-def _deaf() -> None:
-    """A forked child must not write its signals into its parent's pipe: one Ctrl-C would count as two."""
-    with suppress(ValueError):
-        signal.set_wakeup_fd(-1)
-
-
-os.register_at_fork(after_in_child=_deaf)

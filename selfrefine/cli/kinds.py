@@ -37,7 +37,7 @@ def _group(what: str, example: str) -> typer.Typer:
         ),
         json_: JsonOption = False,
     ) -> None:
-        from selfrefine.cli.reference_kinds import everything
+        from selfrefine.cli.kind_facts import everything
 
         told = everything(what, name)
         if json_ or not common.on_terminal():
@@ -55,7 +55,7 @@ def _group(what: str, example: str) -> typer.Typer:
 
 def _told(what: str, name: str) -> dict[str, Any]:
     """A line of `ls`; of a plugin that cannot be used, why."""
-    from selfrefine.cli.reference_kinds import facts
+    from selfrefine.cli.kind_facts import facts
     from selfrefine.errors import ConfigError
     from selfrefine.registry import registry
 

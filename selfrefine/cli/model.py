@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
 
 app = App(help="Find models on this machine.")
@@ -23,8 +24,7 @@ def path(
       selfrefine model path smollm2
     """
     from selfrefine.engines.load import resolve
-    from selfrefine.report.console import make_console, say
     from selfrefine.runfolder.jsonl import write_stdout
 
-    folder, _ = resolve(model.removeprefix("local:"), lambda line: say(make_console(), line))
+    folder, _ = resolve(model.removeprefix("local:"), say)
     write_stdout(f"{folder.resolve()}\n".encode())

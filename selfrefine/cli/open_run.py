@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,14 +15,12 @@ from selfrefine.cli import checks
 from selfrefine.cli.common import RUNS_DIR
 from selfrefine.errors import Interrupted, RunFolderError, SelfrefineError
 from selfrefine.layers import Settings
-from selfrefine.objectives.fit import check_rows
 from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest
 from selfrefine.runfolder.run import Run, check_free, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.stages.settings import check_method
 from selfrefine.steps.scoring import check_rewards
 from selfrefine.words import count
 
@@ -36,17 +35,6 @@ def run_path(name: str) -> Path:
     return new_path(path.parent, path.name)
 
 
-def check_names(settings: Settings) -> None:
-    """What needs neither a model nor tasks: names of rewards, settings that contradict each other.
-
-    Raises: ConfigError.
-    """
-    check_rows(settings.config.objective.name, settings.config.select)
-    check_method(settings.config)
-    check_rewards(settings.config)
-    checks.settings(settings.config)
-
-
 def create_run(name: str, settings: Settings, session: Session, *, trains: bool = False) -> Run:
     """What is cheap to refuse is refused first, the tasks are read, and the model is loaded last.
 
@@ -55,7 +43,7 @@ def create_run(name: str, settings: Settings, session: Session, *, trains: bool 
     """
     path = run_path(name)
     check_free(path)
-    check_names(settings)
+    checks.run(settings.config)
     splits = make_splits(settings.config, session.reporter.say)
     prompts = run_prompts(settings.config)
     if trains:
@@ -69,10 +57,30 @@ def check_settings(run: Run, settings: Settings, *, allow_drift: bool) -> None:
 
     Raises: RunFolderError naming each key with the run's value and this command's; ConfigError.
     """
-    check_names(settings)
+    checks.run(settings.config)
     if not allow_drift:
-        asked = msgspec.structs.replace(run.manifest, config=msgspec.to_builtins(settings.config))
-        _refuse(run, audit.drift(run.manifest, asked))
+        _refuse(run, known_differences(run, settings))
+
+
+def known_differences(run: Run, settings: Settings) -> list[str]:
+    """Of `differences`, those that are known without a model."""
+    own, old = settings.config, run.manifest
+    now = msgspec.structs.replace(
+        old,
+        config=msgspec.to_builtins(own),
+        packages=manifest.packages(),
+        code=files_used(own) | plugins_used(own),
+        prompts=sha256_texts(run_prompts(own)),
+        threads=_threads(old),
+    )
+    return audit.drift(old, now)
+
+
+def _threads(old: RunManifest) -> int:
+    """Those that torch will take, as far as the environment says it: loading it takes seconds."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    known = old.packages.get("torch") and old.device == "cpu" and "MKL_NUM_THREADS" not in os.environ
+    return int(said) if known and said.isdecimal() and int(said) else old.threads
 
 
 def _refuse(run: Run, differs: list[str]) -> None:
@@ -103,6 +111,12 @@ def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> 
     run.events.append("drift", differs=differs)
 
 
+def differs(run: Run, settings: Settings, session: Session) -> bool:
+    """Whether this command would be refused on the run; its model is loaded only where nothing else tells."""
+    checks.run(settings.config)
+    return bool(known_differences(run, settings) or differences(run, settings, session))
+
+
 def differences(run: Run, settings: Settings, session: Session) -> list[str]:
     """A sentence for each thing that this command would do otherwise than the run was made."""
     now = _manifest(run.manifest.name, settings, session, run.manifest)
@@ -113,15 +127,6 @@ def differences(run: Run, settings: Settings, session: Session) -> list[str]:
         "git": run.manifest.git,
     }
     return audit.drift(run.manifest, msgspec.structs.replace(now, **own))
-
-
-def same_or_free(path: Path, settings: Settings, session: Session) -> Path:
-    """`path`, or path-2, path-3, …: the first that is no run yet or was made as this command says."""
-    candidate, number = path, 1
-    while candidate.exists() and differences(Run.open(candidate), settings, session):
-        number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
-    return candidate
 
 
 def _manifest(name: str, settings: Settings, session: Session, old: RunManifest | None = None) -> RunManifest:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
+from selfrefine.cli.guard import say
 from selfrefine.cli.verb import Asked, Flag, Verb
 
 if TYPE_CHECKING:
@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
     from selfrefine.stages.reward import Reward
-    from selfrefine.steps.scoring import trained_specs
 
-    trained_specs(asked.settings.config)  # without any, no row is read
     if asked.own["selftest"] is not None:
         return _selftest(asked, asked.own["selftest"])
     return filtered(asked, Reward(asked.session), read_samples(asked.source))
@@ -32,7 +30,7 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
     problems = selftest(rows, asked.session.scorers, asked.settings.config.reward.gate_on)
     if problems:
         raise DataError("self-test failed:\n" + "\n".join(problems[:20]))
-    sys.stderr.write(f"selftest: {len(rows):,} rows, every good answer scores higher than every bad one\n")
+    say(f"selftest: {len(rows):,} rows, every good answer scores higher than every bad one")
     return {"rows": len(rows)}
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from selfrefine.cli import common, complete
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
+from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def new(
         ways = f"selfrefine cycle --run {run.called}, or stage by stage: {begin}"
     except EngineError:  # it can answer and be scored, not learn
         ways = begin
-    sys.stderr.write(f"made {run.path}; next: {ways}\n")
+    say(f"made {run.path}; next: {ways}")
 
 
 @app.command("ls")
@@ -132,10 +132,10 @@ def verify(
 
     run = Run.open(locate(common.RUNS_DIR, name))
     for path in in_progress(run):
-        sys.stderr.write(f"in progress: {path}\n")
+        say(f"in progress: {path}")
     if run.plan():
-        sys.stderr.write("plan.json: memory ran out in this run, so a repeat may differ in the last digits\n")
+        say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
     if problems := check(run):
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")
-    sys.stderr.write(f"verify: {run.path} is whole: {rounds}\n")
+    say(f"verify: {run.path} is whole: {rounds}")

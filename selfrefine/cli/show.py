@@ -37,10 +37,9 @@ def command(
     common.need_input(ctx, source)
     for folder in (Path(source), common.RUNS_DIR / source):
         if folder.is_dir():
-            raise UsageError(
-                f"{source} is a folder. Show a file, such as {folder}/round-001/reward.jsonl, "
-                f"or the run: selfrefine runs show {folder.name}"
-            )
+            is_run = (folder / "manifest.json").is_file()
+            more = f" in it, or the run: selfrefine runs show {source}" if is_run else " in it"
+            raise UsageError(f"{source} is a folder: name a JSON Lines file{more}")
     shown, before = 0, None
     for row in _rows(source):
         if not isinstance(row, str) and not row.id.startswith(id_ or ""):

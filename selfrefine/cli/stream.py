@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from selfrefine import records
 from selfrefine.cli.common import on_terminal, show, table
+from selfrefine.cli.guard import say
 from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.formats import check_output
@@ -21,6 +22,7 @@ from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
 
 if TYPE_CHECKING:
     from selfrefine.cli.verb import Asked
+    from selfrefine.report.console import Progress
     from selfrefine.stages.base import Stage
     from selfrefine.tasks.base import TaskOptions
 
@@ -80,12 +82,10 @@ def _name(source: str) -> str:
 
 def read_tasks(source: str, options: TaskOptions | None = None) -> Iterator[Task]:
     """Tasks of any source, or of stdin. Raises: ConfigError, DataError."""
-    from selfrefine.report.console import make_console, say
     from selfrefine.tasks import load
     from selfrefine.tasks.base import TaskOptions
 
-    options = options or TaskOptions()
-    options = replace(options, say=lambda line: say(make_console(), line))
+    options = replace(options or TaskOptions(), say=say)
     with open_input("-") if source == "-" else nullcontext() as stream:
         yield from load(source, options, stream)
 
@@ -94,7 +94,7 @@ def filtered(
     asked: Asked,
     stage: Stage[T, Any],
     rows: Iterable[T],
-    line: Callable[[Any], str] | None = None,
+    line: Callable[[Any, Progress], str] | None = None,
     total: int | None = None,
 ) -> Struct:
     """The stage's rows, written as soon as they are there; on a terminal, a readable view after the last.
@@ -109,7 +109,11 @@ def filtered(
     reporter, output = asked.reporter, asked.output or "/dev/null"
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
-    reporter.stop.way_on = "the rows written so far are complete"
+    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
+    reporter.stop.way_on = {
+        "-": "the rows written so far are complete",
+        "/dev/null": "nothing was measured",
+    }.get(output, "nothing was written: the output file appears when all rows are done")
     counted = _Counted(rows)
     units = units_of(stage, counted)  # before the bar, whose clock is that of the work
     reporter.check()
@@ -129,16 +133,11 @@ def filtered(
                     shown.extend(made)
                 else:
                     write(b"".join(records.encode(row) + b"\n" for row in made))
-                if output != "-":
-                    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
-                    reporter.stop.way_on = (
-                        "nothing was written: the output file appears when all rows are done"
-                    )
                 know_total()
                 reporter.check()
 
             summary = as_stream(stage, units, emit, reporter, bar)
-        bar.finish(line(summary) if line else summary_line(table(stage.title, summary)))
+        bar.finish(line(summary, bar) if line else summary_line(table(stage.title, summary)))
     if readable:
         view(shown)
     return summary

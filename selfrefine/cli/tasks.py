@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from selfrefine.cli import complete
 from selfrefine.cli.common import JsonOption, Output, SeedOption, on_terminal, show
+from selfrefine.cli.guard import say
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A file, or KIND:NAME. Without one, the kinds are listed.", autocompletion=complete.sources
+    ),
+]
+Own = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Set a setting of the source, such as max_terms=2. Repeatable."
+    ),
+]
 
 
 def command(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A file, or KIND:NAME. Without one, the kinds are listed.", autocompletion=complete.sources
-        ),
-    ] = "",
+    source: Source = "",
     output: Output = "-",
     n: Annotated[int | None, typer.Option("-n", help="Maximum number of tasks.")] = None,
     seed: SeedOption = None,
@@ -32,12 +40,7 @@ def command(
     reference_field: Annotated[
         str | None, typer.Option("--reference-field", help="Column that holds the reference.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Set a setting of the source, such as max_terms=2. Repeatable."
-        ),
-    ] = None,
+    set_: Own = None,
     json_: JsonOption = False,
 ) -> None:
     """Print tasks from a source as JSON Lines, the start of a pipe.
@@ -53,6 +56,7 @@ def command(
     from selfrefine.runfolder.jsonl import write_stdout
     from selfrefine.tasks import listing
     from selfrefine.tasks.base import TaskOptions
+    from selfrefine.words import count
 
     if not source:
         for kind in listing():
@@ -75,5 +79,5 @@ def command(
         for task in found:
             show(task_view(task))
         return
-    count = write_tasks(found, output)
-    sys.stderr.write(f"tasks: {count:,} task{'' if count == 1 else 's'} from {source}\n")
+    written = write_tasks(found, output)
+    say(f"tasks: {count(written, 'task')} from {source}")

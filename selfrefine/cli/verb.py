@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfrefine.cli import checks, common, complete, help
-from selfrefine.errors import NothingSelectedError
+from selfrefine.errors import NothingSelectedError, UsageError
 from selfrefine.layers import Settings, describe
 
 if TYPE_CHECKING:
@@ -149,6 +149,13 @@ class Verb:
         if self.json:
             yield one("json_", common.JsonOption, False)
 
+    def _refuse_data(self, typed: dict[str, Any], own: dict[str, Any]) -> None:
+        """Raises: UsageError for what would be ignored in a run, whose stages have files of their own."""
+        vain = {"FILE": typed["source"] != "-", "-o": typed["output"] != self.output_default}
+        vain |= {"--json": typed.get("json_")} | {f"--{key}": value for key, value in own.items()}
+        if found := [what for what, given in vain.items() if given]:
+            raise UsageError(f"--run reads and writes the run's files: leave out {', '.join(found)}")
+
     def _run(self, ctx: typer.Context, typed: dict[str, Any]) -> None:
         flags = (*self.flags, MODEL, ADAPTER, SEED)
         given = {flag.key: typed.get(flag.parameter) for flag in flags if flag.config}
@@ -159,6 +166,7 @@ class Verb:
         if typed["run"] is not None:
             from selfrefine.cli.by_hand import one_stage
 
+            self._refuse_data(typed, own)
             one_stage(
                 typed["run"],
                 self.name,
@@ -173,7 +181,7 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
-        checks.settings(settings.config)
+        checks.verb(settings.config)
         checks.outputs(typed["summary_json"], None if self.output_default == "adapter" else typed["output"])
         if self.check is not None:
             self.check(settings.config)

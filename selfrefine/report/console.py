@@ -45,9 +45,14 @@ def make_console(stream: TextIO | None = None) -> Console:
     """A console on `stream` (stderr by default) that parses no markup, no emoji codes and no numbers."""
     from rich.console import Console
 
+    class Unread(Console):
+        def on_broken_pipe(self) -> None:
+            """rich would point stdout to /dev/null, where rows would go unseen, and exit."""
+            self.quiet = True
+
     stream = sys.stderr if stream is None else stream
     lively = is_lively(stream)
-    return Console(
+    return Unread(
         file=stream, force_terminal=lively, no_color=not lively, markup=False, emoji=False, highlight=False
     )
 
@@ -115,11 +120,15 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
     def reward_mean(self) -> float | None:
         return self._reward_sum / self._reward_count if self._reward_count else None
 
+    @property
+    def tokens_per_s(self) -> float:
+        return self.tokens / self._worked_s if self._worked_s > 0 else 0.0
+
     def figures(self) -> list[str]:
         """Rate and reward, as far as there is something to say."""
         parts: list[str] = []
-        if self.tokens and self._worked_s > 0:
-            parts.append(f"{number(self.tokens / self._worked_s)} tok/s")
+        if self.tokens_per_s:
+            parts.append(f"{number(self.tokens_per_s)} tok/s")
         if self.reward_mean is not None:
             parts.append(f"reward {self.reward_mean:.3f}")
         return parts
@@ -223,6 +232,6 @@ def updates(console: Console, progress: Progress, wait: Callable[[float], bool])
     """A line after 10 seconds, then every 30, until `wait(seconds)` is true."""
     pause = FIRST_UPDATE_S
     while not wait(pause):
-        with suppress(OSError):  # nobody may be reading stderr, and the work goes on
+        with suppress(OSError):  # a full disk under a log: the work goes on
             console.print(text(progress.update()), soft_wrap=True)
         pause = UPDATE_EVERY_S

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfrefine.config import Config
-from selfrefine.objectives.fit import check_rows
 from selfrefine.records import Task
 from selfrefine.report import footprint
 from selfrefine.report.words import compact, number
 from selfrefine.stages.prepare import make_splits, run_prompts
-from selfrefine.stages.settings import check_method
-from selfrefine.steps.scoring import check_rewards
+from selfrefine.words import count
 
 TEMPLATE_TOKENS = 64
 """For what a chat template puts around a prompt."""
@@ -21,11 +19,8 @@ TEMPLATE_TOKENS = 64
 def plan(config: Config) -> str:
     """Batches, tokens, disk and memory at most, as text.
 
-    Raises: what making a run raises, as far as it can be known without a model.
+    Raises: ConfigError, DataError for its tasks.
     """
-    check_rows(config.objective.name, config.select)
-    check_method(config)
-    check_rewards(config)
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
@@ -50,10 +45,10 @@ def plan(config: Config) -> str:
         f"model          {config.model}",
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
         f"test {number(len(splits['test']))}",
-        f"per round      {number(per_round)} prompts x {own.n} samples = {number(rows)} answers",
+        f"per round      {count(per_round, 'prompt')} x {count(own.n, 'sample')} = {count(rows, 'answer')}",
         f"new tokens     at most {compact(learning + gate)} per round, "
-        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in all ({rounds} "
-        f"{'round' if rounds == 1 else 'rounds'})",
+        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
+        f"({count(rounds, 'round')})",
         f"disk           at most about {compact(rounds * rows * 4 * 2500)}B of rows"
         + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
     ]
@@ -91,26 +86,26 @@ def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> lis
         f"memory         at most about {compact(most)}B on {device}: always, plus the larger of the others"
     ]
     for name, own in parts.items():
-        shown = ", ".join(f"{what} {compact(count)}B" for what, count in own.items() if count)
+        shown = ", ".join(f"{what} {compact(size)}B" for what, size in own.items() if size)
         lines.append(f"  {name:<12} {compact(footprint.peak(own))}B: {shown}")
     return lines
 
 
 def _load(
-    config: Config, splits: dict[str, list[Task]], count: Callable[[str], int], rows: int
+    config: Config, splits: dict[str, list[Task]], length: Callable[[str], int], rows: int
 ) -> footprint.Load:
     """The longest prompt there may be and the most new tokens: of answers, critiques and revisions."""
     from selfrefine.engines.load import pick_device
     from selfrefine.training.plan import token_budget
 
     tasks = [task for own in splits.values() for task in own]
-    system = count(config.generate.system or "") + TEMPLATE_TOKENS
-    prompts = [system + sum(count(message.content) for message in task.prompt) for task in tasks]
+    system = length(config.generate.system or "") + TEMPLATE_TOKENS
+    prompts = [system + sum(length(message.content) for message in task.prompt) for task in tasks]
     new = max(config.generate.max_new_tokens, config.evaluate.max_new_tokens or 0)
     longest = max(prompts, default=TEMPLATE_TOKENS)
     trained = longest
     if own := config.critique.passes and config.critique:
-        written = max(map(count, run_prompts(config).values()))
+        written = max(map(length, run_prompts(config).values()))
         longest += written + config.generate.max_new_tokens + own.max_new_tokens
         new = max(new, own.max_new_tokens)
         trained = longest if config.select.learn != "answers" else trained

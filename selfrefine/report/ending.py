@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from selfrefine.report.words import revised_lines, with_interval
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary
-from selfrefine.stages.cycle import Ended, accepted_gate, stop
+from selfrefine.stages.cycle import Ended, stop
 from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Difference, paired_difference
 from selfrefine.steps.evaluate import per_task
@@ -104,28 +103,15 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
 
 
 def going_on(settings: CycleConfig, done: Sequence[RoundSummary]) -> list[str] | None:
-    """The flags with which `cycle --run` begins another round; None where no flag makes it.
+    """The flags with which `cycle --run` begins another round; None where more rounds alone do not make it.
 
     `settings` are those of the manifest: what an earlier command was given beside them does not last.
     """
-    words: list[str] = []
     if not settings.rounds:  # made to measure only, perhaps with a model that cannot be trained
         return None
-    while (ends := stop(settings, done)) is not None:
-        if ends.kind == "rounds":
-            settings = replace(settings, rounds=len(done))
-            words += ["--rounds", str(settings.rounds)]
-        elif ends.kind == "until" and (reached := accepted_gate(done) or 0.0) < 1.0:
-            # Half of the way that is left, rounded up: above what is reached.
-            settings = replace(settings, until=math.ceil((reached + 1.0) * 50) / 100)
-            words += ["--until", f"{settings.until:g}"]
-        elif ends.kind == "max_tokens":
-            spent = sum(one.cost.spent for one in done)
-            settings = replace(settings, max_tokens=spent + (settings.max_tokens or 0))
-            words += ["--set", f"cycle.max_tokens={settings.max_tokens}"]
-        else:  # patience is frozen, and nothing is above 1
-            return None
-    return words
+    if stop(settings, done) is None:
+        return []
+    return None if stop(replace(settings, rounds=len(done)), done) else ["--rounds", str(len(done))]
 
 
 def summary(run: Run, ended: Ended) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
             columns.setdefault(name, {})[key] = None
     if not columns:
         return None
-    table = _table("retention")
+    table = plain_table("retention")
     table.add_column("round")
     for name, keys in columns.items():
         table.add_column("\n".join((name, *keys)), justify="right", overflow="fold")
@@ -65,7 +65,7 @@ def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
     names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
     if not names:
         return None
-    table = _table("guards")
+    table = plain_table("guards")
     table.add_column("round")
     for summary in shown:
         table.add_column(str(summary.index), justify="right")
@@ -87,12 +87,12 @@ def _number(value: float | None) -> str:
     return "–" if value is None else number(value)
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str | None = None) -> Table:
     return Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
         show_edge=False,
-        title=text(title, "bold"),
+        title=None if title is None else text(title, "bold"),
         title_justify="left",
     )

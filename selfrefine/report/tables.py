@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -19,7 +18,7 @@ from rich.text import Text
 from selfrefine.doctor import Check
 from selfrefine.layers import path_of
 from selfrefine.records import Reward, Sample, Task
-from selfrefine.report.guards import watched_view
+from selfrefine.report.guards import plain_table, watched_view
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import compact, number, with_interval
 from selfrefine.runfolder.audit import RunInfo
@@ -69,7 +68,7 @@ def _decision(summary: RoundSummary) -> str:
 
 def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:
     """Per round: gate and test with their 95 % intervals, tokens, time and decision."""
-    table = _table(f"{measure}, mean [95 % interval]")
+    table = plain_table(f"{measure}, mean [95 % interval]")
     table.add_column("round", no_wrap=True)
     columns = [name for name in ("gate", "test") if any(getattr(row, name) for row in rows)]
     for name in columns:
@@ -99,7 +98,7 @@ def _clock(seconds: float) -> str:
 
 def runs_table(runs: Sequence[RunInfo]) -> Table:
     """`runs ls`: a line per run, damaged ones with what is wrong."""
-    table = _table()
+    table = plain_table()
     for name in ("run", "rounds", "kept", "gate", "test gain"):
         table.add_column(
             name,
@@ -136,7 +135,7 @@ def run_view(
     facts = {
         "run": manifest.name,
         "model": model,
-        "device": f"{manifest.device}, {manifest.dtype}, {manifest.threads} threads",
+        "device": f"{manifest.device}, {manifest.dtype}, {count(manifest.threads, 'thread')}",
         "seeds": ", ".join(f"{key} {value}" for key, value in manifest.seeds.items()),
         "command": " ".join(manifest.argv),
     }
@@ -253,15 +252,3 @@ def _reward_line(reward: Reward) -> str:
 
 def _indented(value: str, limit: int, style: str = "") -> Padding:
     return Padding(text(value, style, limit, newlines=True), (0, 0, 0, 2))
-
-
-def _table(title: str | None = None) -> Table:
-    heading = None if title is None else text(title, "bold")
-    return Table(
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-        title=heading,
-        title_justify="left",
-    )

@@ -120,6 +120,7 @@ def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
     if isinstance(value, int) and not isinstance(value, bool):
+        words = "tasks" if key == "n" else words
         if value or key not in _QUIET_AT_ZERO:
             yield f"{number(value)} {_noun(value, words)}"
     elif value is None or not isinstance(value, float):

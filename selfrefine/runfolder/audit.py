@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,16 @@ def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, item
 
 
+_HASH = re.compile(r"[0-9a-f]{40,}")
+
+
 def _short(values: dict[str, Any], key: str) -> str:
     if key not in values:
         return "not set"
-    text = msgspec.json.encode(values[key]).decode()
+    value = values[key]
+    if isinstance(value, str) and _HASH.fullmatch(value):
+        value = f"{value[:12]}…"
+    text = msgspec.json.encode(value).decode()
     return text if len(text) <= 60 else text[:59] + "…"
 
 

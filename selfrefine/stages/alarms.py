@@ -5,7 +5,7 @@ Each is looked at once per stage and round, from what the stage came to or, in t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -36,7 +36,7 @@ def of_drawn(
     answered = found.samples - found.errors
     cut = found.truncated / answered if answered else None
     words = "{:.0%} of the answers are cut off at max_new_tokens"
-    rings = run_on_alarm(found, settings, template) or _from("truncated", cut, settings.truncated, words)
+    rings = run_on_alarm(found, settings, template) or _from("truncated", cut, settings, words)
     if temperature and found.entropy is not None and found.entropy < settings.entropy:
         rings.append(_entropy(found.entropy, settings))
     return rings
@@ -50,7 +50,7 @@ def run_on_alarm(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
         return []
     why = "the model has no chat template" if template is False else "they go on after the first line"
     words = f"{{:.0%}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"
-    return _from("truncated", found.truncated / answered, settings.truncated, words)
+    return _from("truncated", found.truncated / answered, settings, words)
 
 
 def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) -> list[Alarm]:
@@ -61,53 +61,55 @@ def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
 def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:
     """After `critique`: verdicts that could not be read."""
     words = "{:.0%} of the critiques have no readable verdict"
-    return _from("unparsed", unread_share(found), settings.unparsed, words)
+    return _from("unparsed", unread_share(found), settings, words)
 
 
 def of_rewards(found: RewardSums, settings: AlarmsConfig) -> list[Alarm]:
     """After `reward`: groups whose answers all got the same reward teach nothing."""
     flat = found.flat / found.groups if found.groups else None
     words = "for {:.0%} of the prompts all answers have the same reward"
-    return _from("no_spread", flat, settings.no_spread, words)
+    return _from("no_spread", flat, settings, words)
 
 
 def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings: AlarmsConfig) -> list[Alarm]:
     """After a training step: gradient norm before clipping, and what the objective tells (nats per token)."""
     found = []
     if grad_norm > settings.grad_norm:
-        found.append(
-            _alarm("grad_norm", grad_norm, settings.grad_norm, f"step {step}: gradient norm {grad_norm:.3g}")
-        )
+        said = f"step {step}: gradient norm {grad_norm:.3g}"
+        found.append(_alarm("grad_norm", grad_norm, settings, said))
     if (kl := metrics.get("kl", 0.0)) > settings.kl:
-        found.append(
-            _alarm(
-                "kl",
-                kl,
-                settings.kl,
-                f"step {step}: {kl:.3g} nats per token from the reference or sampling policy",
-            )
-        )
-    clipped = metrics.get("clip_share")
-    found += _from(
-        "clip_share",
-        clipped,
-        settings.clip_share,
-        f"step {step}: {{:.0%}} of the ratios are clipped",
-    )
+        said = f"step {step}: {kl:.3g} nats per token from the reference or sampling policy"
+        found.append(_alarm("kl", kl, settings, said))
+    said = f"step {step}: {{:.0%}} of the ratios are clipped"
+    found += _from("clip_share", metrics.get("clip_share"), settings, said)
     if (entropy := metrics.get("entropy")) is not None and entropy < settings.entropy:
         found.append(_entropy(entropy, settings))
     return found
 
 
+def once(ring: Callable[[list[Alarm]], object]) -> Callable[[list[Alarm]], None]:
+    """`ring`, told of each alarm the first time only."""
+    rung: set[str] = set()
+
+    def first(found: list[Alarm]) -> None:
+        ring([one for one in found if one.name not in rung])
+        rung.update(one.name for one in found)
+
+    return first
+
+
 def _entropy(value: float, settings: AlarmsConfig) -> Alarm:
     said = f"entropy {value:.2g} nats per token: the answers hardly vary"
-    return _alarm("entropy", value, settings.entropy, said)
+    return _alarm("entropy", value, settings, said)
 
 
-def _from(name: str, share: float | None, limit: float, words: str) -> list[Alarm]:
+def _from(name: str, share: float | None, settings: AlarmsConfig, words: str) -> list[Alarm]:
     """A share rings from its limit on; at a limit of 1, when it is everything."""
-    return [_alarm(name, share, limit, words.format(share))] if share is not None and share >= limit else []
+    if share is None or share < getattr(settings, name):
+        return []
+    return [_alarm(name, share, settings, words.format(share))]
 
 
-def _alarm(name: str, value: float, limit: float, said: str) -> Alarm:
+def _alarm(name: str, value: float, settings: AlarmsConfig, said: str) -> Alarm:
+    limit = getattr(settings, name)
     return Alarm(name=name, value=value, limit=limit, reason=f"alarm: {said} (alarms.{name} {limit:g})")

@@ -8,7 +8,7 @@ from itertools import chain
 from msgspec import Struct
 
 from selfrefine.records import Sample
-from selfrefine.stages.alarms import Alarm
+from selfrefine.stages.alarms import Alarm, once
 from selfrefine.stages.base import In, Stage, Total
 from selfrefine.stages.progress import Bar, Reporter
 
@@ -34,13 +34,11 @@ def as_stream(
 ) -> Struct:
     """Each unit's rows go to `emit` as soon as they are there; returns what all units came to."""
     total: Total = stage.totals()  # type: ignore[assignment]
-    rung: set[str] = set()
 
+    @once
     def ring(found: list[Alarm]) -> None:
         for one in found:
-            if one.name not in rung:
-                reporter.say(f"{stage.title} {one.reason}")
-        rung.update(one.name for one in found)
+            reporter.say(f"{stage.title} {one.reason}")
 
     for unit in units:
         made, part = stage.make(unit, bar)

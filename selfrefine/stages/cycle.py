@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -93,25 +92,16 @@ ROUND: tuple[Callable[[RunSession, int], object], ...] = (
 """A round: each returns at once where its artifact is there. `gate` measures, decides and commits."""
 
 
-class Stop(NamedTuple):
-    """A reason to begin no further round."""
-
-    kind: Literal["rounds", "until", "patience", "max_tokens", "max_minutes"]
-    """Whose setting it is."""
-    said: str
-
-
 def why_stop(session: RunSession, elapsed_s: float) -> str | None:
     """The reason to stop before the next round, or None.
 
     max_minutes counts this process's time and is looked at between rounds.
     """
     summaries = [folder.summary() for folder in session.run.rounds()]
-    found = stop(session.config.cycle, summaries, elapsed_s)
-    return found.said if found else None
+    return stop(session.config.cycle, summaries, elapsed_s)
 
 
-def stop(settings: CycleConfig, summaries: Sequence[RoundSummary], elapsed_s: float = 0.0) -> Stop | None:
+def stop(settings: CycleConfig, summaries: Sequence[RoundSummary], elapsed_s: float = 0.0) -> str | None:
     """The first reason to stop after these committed rounds, or None."""
     rejected = 0
     for summary in reversed(summaries[1:]):
@@ -119,18 +109,18 @@ def stop(settings: CycleConfig, summaries: Sequence[RoundSummary], elapsed_s: fl
             break
         rejected += 1
     if len(summaries) > settings.rounds:
-        return Stop("rounds", f"{count(len(summaries) - 1, 'round')} done")
+        return f"{count(len(summaries) - 1, 'round')} done"
     reached = accepted_gate(summaries)
     if settings.until is not None and reached is not None and reached >= settings.until:
-        return Stop("until", f"gate target reached: {reached:.3f} of {settings.until:g}")
+        return f"gate target reached: {reached:.3f} of {settings.until:g}"
     if rejected >= settings.patience:
         last = "the last round" if rejected == 1 else f"the last {count(rejected, 'round')}"
-        return Stop("patience", f"no improvement in {last} (patience {settings.patience})")
+        return f"no improvement in {last} (patience {settings.patience})"
     spent = sum(one.cost.spent for one in summaries)
     if settings.max_tokens is not None and spent >= settings.max_tokens:
-        return Stop("max_tokens", f"token budget reached: {spent:,} of {settings.max_tokens:,}")
+        return f"token budget reached: {spent:,} of {settings.max_tokens:,}"
     if settings.max_minutes is not None and elapsed_s > settings.max_minutes * 60:
-        return Stop("max_minutes", f"time limit reached: {settings.max_minutes:g} min")
+        return f"time limit reached: {settings.max_minutes:g} min"
     return None
 
 

@@ -115,14 +115,12 @@ class Finetune:
         Raises: NothingToLearnError, DataError, TrainingError, EngineError, Interrupted.
         """
         own = self.session.config
-        rung: set[str] = set()
+        first = alarms.once(ring)
 
         def on_step(row: Any, total: int) -> None:
             bar.total, bar.noun = total, "steps"
             bar.advance(rows=1, tokens=row.tokens, example=f"step {row.step} of {total}, loss {row.loss:.4f}")
-            found = alarms.of_step(row.step, row.grad_norm, row.metrics, own.alarms)
-            ring([one for one in found if one.name not in rung])  # once each, not at every step
-            rung.update(one.name for one in found)
+            first(alarms.of_step(row.step, row.grad_norm, row.metrics, own.alarms))
             self.session.reporter.check()
 
         return finetune(

@@ -11,7 +11,7 @@ from msgspec import Struct
 from selfrefine import records
 from selfrefine.errors import RunFolderError
 from selfrefine.runfolder.round import RoundDir
-from selfrefine.stages.alarms import Alarm
+from selfrefine.stages.alarms import once
 from selfrefine.stages.base import In, Stage, Total
 from selfrefine.stages.session import Place, RunSession
 
@@ -41,12 +41,8 @@ def _make(stage: Stage[In, Total], session: RunSession, folder: RoundDir) -> Non
     where = place if place == "final" else f"round {place}"
     plan = list(stage.units(rows))
     total: list[Any] = []
-    so_far, rung = stage.totals(), set[str]()
-
-    def ring(found: list[Alarm]) -> None:
-        session.ring(place, stage.title, [one for one in found if one.name not in rung])
-        rung.update(one.name for one in found)
-
+    so_far = stage.totals()
+    ring = once(lambda found: session.ring(place, stage.title, found))
     with (
         session.timed(place, stage.title),
         reporter.stage(f"{where} {stage.title}", stage.expected(rows)) as bar,

@@ -111,6 +111,7 @@ def measure(session: RunSession, folder: RoundDir, split: str, adapter: Path | N
     assert isinstance(summary, MeasureSummary)
     found = summary.mean
     if found.mean is None:
-        errors = "; ".join(f"{name}: {one.first_error}" for name, one in summary.rewards.rewards.items())
+        told = summary.rewards.rewards.items()
+        errors = "; ".join(f"{name}: {one.first_error}" for name, one in told if one.first_error)
         raise ConfigError(f"{folder.file(split)}: no answer has a score for all of its rewards ({errors})")
     return found

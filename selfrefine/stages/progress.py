@@ -43,13 +43,7 @@ class _SilentBar:
     total: int | None = None
     noun = "rows"
 
-    def advance(
-        self,
-        rows: int = 0,
-        tokens: int = 0,
-        reward: tuple[float, int] | None = None,
-        example: str | None = None,
-    ) -> None:
+    def advance(self, *_: Any, **__: Any) -> None:
         pass
 
     def finish(self, line: str) -> None:

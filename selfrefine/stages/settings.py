@@ -7,8 +7,10 @@ from pathlib import Path
 from selfrefine import prompts
 from selfrefine.config import Config, Sampling
 from selfrefine.errors import ConfigError
+from selfrefine.objectives.fit import check_rows
 from selfrefine.steps import select
 from selfrefine.steps.critique import CritiqueSettings, Templates
+from selfrefine.steps.scoring import check_named, measuring_specs
 
 
 def right_mark(config: Config) -> float:
@@ -60,6 +62,15 @@ def check_critique(config: Config) -> None:
         raise ConfigError("critique.passes counts revisions; with critique.revise = false it must be 1")
     critique_templates(config)
     critique_settings(config)
+
+
+def check_run(config: Config) -> None:
+    """What needs neither a model nor tasks: names, and settings that contradict each other. Raises:
+    ConfigError."""
+    check_rows(config.objective.name, config.select)
+    check_method(config)
+    measuring_specs(config)
+    check_named(config)
 
 
 def check_method(config: Config) -> None:

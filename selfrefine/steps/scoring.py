@@ -43,42 +43,31 @@ def measuring_specs(config: Config) -> Sequence[str]:
     return specs
 
 
-def check_rewards(
-    config: Config, engine: Engine | None = None
-) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
-    """Those that are trained on, and those that measure; without an engine, only those that need none.
-
-    Raises: ConfigError where something does not fit.
-    """
-    trained, measuring = trained_specs(config), measuring_specs(config)
-    gold = [config.guards.gold] if config.guards.gold is not None else []
-    scorers, measures, _ = (
-        build_rewards(config, _possible(specs, engine), engine) for specs in (trained, measuring, gold)
-    )
-    reward.check_gate(
-        config.reward.gate_on, {reward.parse_spec(text).name for text in (*trained, *measuring)}
-    )
-    check_gold(config.guards.gold, trained)
+def check_rewards(config: Config, engine: Engine) -> tuple[tuple[Scorer, ...], tuple[Scorer, ...]]:
+    """Those that are trained on, and those that measure. Raises: ConfigError where something does not fit."""
+    check_named(config)
+    trained = trained_specs(config)
+    measures, scorers = (build_rewards(config, specs, engine) for specs in (measuring_specs(config), trained))
+    if config.guards.gold is not None:
+        build_rewards(config, [config.guards.gold], engine)
     return scorers, measures
 
 
-def _possible(specs: Sequence[str], engine: Engine | None) -> list[str]:
-    return [
-        text for text in specs if engine is not None or not reward.needs_engine([reward.parse_spec(text)])
-    ]
-
-
-def check_asked(config: Config) -> None:
-    """What one verb is asked to score with, before it reads a row or loads a model. Raises: ConfigError."""
-    chosen = [list(map(reward.parse_spec, specs)) for specs in (config.reward.use, config.evaluate.measure)]
-    for specs in filter(None, chosen):
-        reward.check(specs, config.reward.settings)
-    check_measure(config.evaluate.measure)
-    if config.guards.gold is not None:
-        reward.check([reward.parse_spec(config.guards.gold)], config.reward.settings)
-    names = {spec.name for specs in chosen for spec in specs}
+def check_named(config: Config) -> None:
+    """What is wrong with the rewards that are named, as far as no model is needed to know: before a row is
+    read, in a verb and in a run. Raises: ConfigError."""
+    use, measure = config.reward.use, config.evaluate.measure
+    gold = [config.guards.gold] if config.guards.gold is not None else []
+    for texts in filter(None, (use, measure, gold)):
+        reward.check(list(map(reward.parse_spec, texts)), config.reward.settings)
+        modelless = [text for text in texts if not reward.needs_engine([reward.parse_spec(text)])]
+        if modelless:
+            build_rewards(config, modelless, None)
+    check_measure(measure)
+    names = {reward.parse_spec(text).name for text in (*use, *measure)}
     if names:
         reward.check_gate(config.reward.gate_on, names)
+    check_gold(config.guards.gold, use or measure)
 
 
 def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:

@@ -61,7 +61,8 @@ BEFORE_ROWS: dict[str, tuple[int, list[str]]] = {
     "reward": (3, ["no reward", "-r NAME"]),
     "reward -r exact --gate-on chrf": (3, ["--gate-on chrf", "known: exact"]),
     "critique -r exakt": (3, ["'exakt'"]),
-    "critique --set critique.critic_model=nowhere": (6, ["--model nowhere"]),
+    "critique --set critique.critic_model=nowhere": (6, ["critique.critic_model nowhere: no model there"]),
+    "critique --set critique.critic_model=scripted:no.jsonl": (3, ["no.jsonl", "No such file"]),
     "critique --set critique.critique_prompt=nope": (3, ["nope"]),
     "evaluate -m exakt": (3, ["'exakt'"]),
     "evaluate -m critic": (3, ["not criticised"]),
@@ -81,6 +82,7 @@ BEFORE_ROWS: dict[str, tuple[int, list[str]]] = {
     "cycle --tasks t.jsonl -r exact --gate loose": (3, ["gate.mode", "known: off, significant, strict"]),
     "cycle --tasks t.jsonl -r exact --set objective.name=dpo": (3, ["dpo learns from pairs"]),
     "cycle --tasks t.jsonl -r exact --model ./nowhere": (6, ["--model ./nowhere"]),
+    "cycle --tasks t.jsonl -r exact --dry-run --model ./nowhere": (6, ["--model ./nowhere"]),
     "cycle --tasks t.jsonl -r exact --summary-json no/out": (5, ["cannot write no/out"]),
     "cycle --config demo --recipe strr": (3, ["did you mean 'star'?"]),
 }
@@ -102,6 +104,7 @@ TOML: dict[str, tuple[str, list[str]]] = {
     "broken TOML": ("[train\n", ["c.toml", "line 1"]),
     "another type": ("[generate]\nn = 'eight'\n", ["generate.n", "`int`"]),
     "a rate of zero": ("[train]\nlr = 0.0\n", ["train.lr", "> 0"]),
+    "rewards of another type under a recipe": ('recipe = "placebo"\n[reward]\nuse = 5\n', ["reward.use"]),
     "not UTF-8": ("# caf\udce9\n", ["c.toml"]),
     "nested 5,000 deep": ("a = " + "[" * 5000, ["c.toml", "nested too deeply"]),
 }
@@ -138,7 +141,7 @@ CYCLES: dict[str, tuple[list[str], int, list[str]]] = {
     "a critic that is nowhere": (
         ["-r", "numeric", "--critique", "1", "--set", "critique.critic_model=nowhere"],
         6,
-        ["--model nowhere"],
+        ["critique.critic_model nowhere"],
     ),
     "a path upwards as the name": (["-r", "numeric", "--run", "../x"], 5, ["'../x'", "'..'"]),
     "a bad name": (["-r", "numeric", "--run", ".x"], 5, ["'.x' is not a valid run name"]),

@@ -73,9 +73,9 @@ def test_a_merge_checks_its_folders_before_a_model_is_loaded(
     ("objective", "lesson", "code", "said"),
     [
         ("grpo", {}, 8, "grpo learns from rewards, and no row has one: run `selfrefine reward` first"),
-        ("dpo", {}, 4, "dpo learns from pairs, and no row belongs to one"),
+        ("dpo", {}, 4, "dpo needs pairs, and no row belongs to one"),
         ("dpo", {"pair": "p", "role": "chosen"}, 8, "dpo can learn from none of 2 rows: 2 unpaired"),
-        ("kto", {}, 4, "kto learns from rows marked chosen or rejected"),
+        ("kto", {}, 4, "kto needs rows marked chosen or rejected"),
         ("sft", {"role": "rejected"}, 8, "sft can learn from none of 2 rows: 2 rejected"),
     ],
 )

@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         ["--set", "train.replay=0.5"],
         groups(),
         2,
-        ["train.replay", "in a run only"],
+        ["train.replay", "needs --run"],
     ),
     # Of four rewards 1, 0, 0, 0 the best two would have advantages of plus and minus 1/2, not 3/4 and -1/4.
     "groups that were cut to their best": (

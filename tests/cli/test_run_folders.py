@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -131,6 +132,22 @@ def test_other_settings_are_drift_and_named(mine: Path) -> None:
     assert ["generate.temperature: 1.0 in the run, 0.5 now"] in [
         e["differs"] for e in events if "differs" in e
     ]
+
+
+def test_other_threads_and_an_edited_reward_are_drift_before_a_model_is_loaded(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *a, **k: pytest.fail("loaded a model"))
+    threads = json.loads((mine / "runs/run-001/manifest.json").read_text())["threads"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "77")
+    done = selfrefine("cycle", "--run", "run-001", cwd=mine)
+    assert done.code == 5 and f"threads: {threads} in the run, 77 now" in done.err
+    assert f"set OMP_NUM_THREADS={threads}" in done.err
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    (mine / "mine.py").write_text("def f(sample):\n    return 0.25\n")
+    done = selfrefine("cycle", "--run", "run-001", cwd=mine)
+    shown = [line for line in done.err.splitlines() if "mine.py" in line]
+    assert re.fullmatch(r'  code\.mine\.py: "[0-9a-f]{12}…" in the run, "[0-9a-f]{12}…" now', shown[0])
 
 
 def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, tiny_model_dir: Path) -> None:

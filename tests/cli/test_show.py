@@ -70,7 +70,11 @@ def test_foreign_text_does_not_act_on_a_terminal(tmp_path: Path) -> None:
 
 def test_what_cannot_be_shown_says_why(tmp_path: Path) -> None:
     (tmp_path / "runs" / "demo").mkdir(parents=True)
-    refused(selfrefine("show", "demo", cwd=tmp_path), 2, "runs show demo", "runs/demo/round-001/reward.jsonl")
+    done = selfrefine("show", "demo", cwd=tmp_path)
+    refused(done, 2, "demo is a folder: name a JSON Lines file in it")
+    assert "runs show" not in done.err  # it is no run
+    (tmp_path / "runs" / "demo" / "manifest.json").touch()
+    refused(selfrefine("show", "demo", cwd=tmp_path), 2, "or the run: selfrefine runs show demo")
     refused(selfrefine("show", "no.jsonl", cwd=tmp_path), 4, "no.jsonl: No such file")
     refused(selfrefine("show", stdin=b"{broken\n", cwd=tmp_path), 4, "stdin:1")
     assert selfrefine("show", stdin=None, cwd=tmp_path).code == 2  # a keyboard, and nothing typed

@@ -15,13 +15,14 @@ import typer
 from blocks import PAGES, ROOT, commands, fences
 
 from selfrefine import config, errors, layers
-from selfrefine.cli import app, reference
+from selfrefine.cli import app
 from selfrefine.cli.common import config_path
 from selfrefine.records import Lesson, Message, Sample, Task, encode
 from selfrefine.registry import REGISTRIES, registry
 from selfrefine.rewards import REWARDS
 from selfrefine.steps.reward import parse_spec
 from selfrefine.tasks import SOURCES
+from tools import reference
 
 DOCS = ROOT / "docs"
 

@@ -67,7 +67,7 @@ def test_a_recipe_is_short_and_says_what_it_is(name: str) -> None:
 
 def test_what_a_recipe_is_about_cannot_be_replaced_in_silence() -> None:
     """`--recipe placebo -r gym` would be the real thing under the placebo's name."""
-    with pytest.raises(ConfigError, match="placebo trains on random, not on another reward"):
+    with pytest.raises(ConfigError, match="recipe placebo trains on random, not on another reward"):
         resolved(None, recipe="placebo", reward__use=["gym"])
     config = resolved(None, recipe="placebo", evaluate__measure=["numeric"]).config
     trained, measures = check_rewards(config, None)  # type: ignore[arg-type]

@@ -236,3 +236,25 @@ def test_importing_the_console_does_not_import_rich() -> None:
         [sys.executable, "-c", "import re; " + code], capture_output=True, text=True, check=True
     )
     assert re.fullmatch(r"\[\]\n", done.stdout)
+
+
+NOBODY_READS_STDERR = """
+import os
+from selfrefine import streams
+from selfrefine.report.console import Progress, make_console, updates
+with streams.held():
+    console = make_console()
+    waits = iter([False, False, True])
+    updates(console, Progress("x", 10, 0, lambda: 0.0), lambda seconds: next(waits))
+    console.print("said to nobody")
+    os.write(streams.writing().fileno(), b"a row\\n")
+"""
+
+
+def test_no_row_is_lost_when_nobody_reads_the_messages_any_more() -> None:
+    """`selfrefine … 2>&1 >rows.jsonl | head`: rich answers a broken pipe by pointing stdout to /dev/null."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    run = subprocess.run([sys.executable, "-c", NOBODY_READS_STDERR], stdout=subprocess.PIPE, stderr=writes)
+    os.close(writes)
+    assert run.stdout == b"a row\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import jsonl, refused, selfrefine, task
+from harness import jsonl, refused, selfrefine, task, tree
 
 from selfrefine.runfolder.run import Run
 from selfrefine.stats import interval
@@ -145,6 +145,17 @@ def test_or_new_makes_the_other_run_with_its_own_critic(folder: Path) -> None:
     assert not json.loads((folder / "runs/r-2/manifest.json").read_text())["critic"]
     again = selfrefine("cycle", "--run", "r-2", cwd=folder)
     assert again.code == 0, again.err
+
+
+def test_or_new_goes_on_with_the_run_that_it_made(folder: Path) -> None:
+    """The second time it was compared with what the first run had been told besides, and made a third."""
+    words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--run", "r"]
+    other = [*words, *sets("train.lr=0.25"), "--or-new"]
+    assert selfrefine("cycle", *words, *sets("tasks.suffix=!"), cwd=folder).code == 0
+    for said in ("new run runs/r-2", "continuing runs/r-2"):
+        done = selfrefine("cycle", *other, cwd=folder)
+        assert done.code == 0 and said in done.err, done.err
+    assert not (folder / "runs/r-3").exists()
 
 
 @pytest.mark.parametrize(
@@ -322,3 +333,20 @@ def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) ->
     again = selfrefine("select", "--run", "r", *advice.split()[1:4], cwd=folder)
     assert again.code == 0 and told(folder, "round-001/selected.json")["selected"] == 4
     assert selfrefine("gate", "--run", "r", cwd=folder).code == 5  # and the next stage takes it as it is
+
+
+def test_in_a_run_nothing_that_was_typed_is_ignored(folder: Path) -> None:
+    """A file, an output and --json were taken, and had no effect."""
+    words = [*SCRIPT, *sets(*SETTINGS, 'reward.use=["numeric"]')]
+    assert selfrefine("runs", "new", "r", *words, cwd=folder).code == 0
+    before = tree(folder)
+    done = selfrefine("generate", "t.jsonl", "--run", "r", "-o", "x.jsonl", "--json", cwd=folder)
+    refused(done, 2, "leave out FILE, -o, --json")
+    refused(
+        selfrefine("reward", "--run", "r", "--selftest", "t.jsonl", cwd=folder), 2, "leave out --selftest"
+    )
+    refused(selfrefine("gate", "--run", "r", "--final", "--require-improvement", cwd=folder), 2, "--final")
+    assert tree(folder) == before
+    done = selfrefine("generate", "--run", "r", cwd=folder)
+    assert done.err.splitlines()[-1].startswith("round 1 generate: 8 samples of 4 tasks · "), done.err
+    refused(selfrefine("show", "r", cwd=folder), 2, "or the run: selfrefine runs show r")

@@ -18,9 +18,10 @@ def test_counts_agree_with_their_noun() -> None:
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("train.learning_rate", "train.lr"),  # initials; by spelling it was train.start
+        ("train.learning_rate", "train.lr"),  # by spelling it was train.start
         ("learning_rate", "train.lr"),
         ("train.lora_r", "train.lora.r"),  # parts run together, not the initials of train.lr
+        ("lora_rank", "train.lora.r"),
         ("train.batchsize", "train.batch_size"),
         ("generate.max_tokens", "generate.max_new_tokens"),  # what other programs call it
         ("train.num_train_epochs", "train.epochs"),

@@ -1,12 +1,10 @@
-"""What the docs say about the program, written by the program: `python -m selfrefine.cli.reference docs`.
+"""What the docs say about the program, written by the program: `python -m tools.reference docs`.
 
 docs/cli.md and docs/schema are written whole; of docs/configuration.md only the tables between its markers.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from selfrefine.cli import app
 from selfrefine.fields import table
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest
+from tools import kinds
 
 WIDTH = 100
 RECORDS: dict[str, type[msgspec.Struct]] = {
@@ -78,7 +77,7 @@ def schema_files() -> dict[str, str]:
 
 
 _TABLE = re.compile(r"(<!-- (settings|kinds): (\w+) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
-_KINDS = "selfrefine.cli.reference_kinds"
+_KINDS = {"rewards": kinds.rewards, "objectives": kinds.objectives, "sources": kinds.sources}
 
 
 def configuration_markdown(page: str) -> str:
@@ -94,10 +93,8 @@ def configuration_markdown(page: str) -> str:
             rows = table(
                 s for key, s in layers.keys().items() if (key.split(".")[0] if "." in key else "run") == name
             )
-        elif importlib.util.find_spec(_KINDS):
-            rows = getattr(importlib.import_module(_KINDS), f"{name}_markdown")()
         else:
-            return found[0]
+            rows = _KINDS[name]()
         return f"{opening}{rows.strip()}\n{closing}"
 
     return _TABLE.sub(written, page)

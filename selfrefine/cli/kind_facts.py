@@ -1,4 +1,4 @@
-"""What rewards, objectives and task sources say of themselves: the docs' tables, and `ls` and `show`."""
+"""What rewards and objectives say of themselves: `ls` and `show`, and the tables of the docs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from selfrefine.fields import Setting, settings_of, table
-from selfrefine.objectives.base import STRATEGIES
+from selfrefine.fields import Setting, settings_of
 from selfrefine.registry import registry
 from selfrefine.rewards.base import PassAt
 
 
 def settings(what: str, kind: Any) -> list[Setting]:
     """A kind's own settings, under the keys they have in a configuration."""
-    prefix = "tasks.settings" if what == "task source" else f"{what}.{kind.name}"
     structs: list[type[Struct]] = [kind.settings, *([PassAt] if what == "reward" else [])]
-    return [setting for struct in structs for setting in settings_of(struct, f"{prefix}.")]
+    return [setting for struct in structs for setting in settings_of(struct, f"{what}.{kind.name}.")]
 
 
 def needs(what: str, kind: Any) -> list[str]:
@@ -70,53 +68,3 @@ def everything(what: str, name: str) -> dict[str, Any]:
     module = kind.origin.module or run.__module__  # a function's is made into a kind elsewhere
     doc = inspect.cleandoc(sys.modules[module].__doc__ or "")
     return {**facts(what, name), "settings": told, "sha256": kind.origin.sha256, "doc": doc}
-
-
-def rewards_markdown() -> str:
-    """Every built-in reward and its settings."""
-    rows = [
-        f"| `{kind.name}` | {kind.about} | {'; '.join(needs('reward', kind))} |"
-        for kind in _built_in("reward")
-    ]
-    own = (
-        one for kind in _built_in("reward") for one in settings("reward", kind) if "pass_at" not in one.key
-    )
-    passes = settings_of(PassAt, "reward.NAME.")
-    return "\n".join(
-        ["| reward | what it asks | notes |", "|---|---|---|", *rows, "", table(iter([*passes, *own]))]
-    )
-
-
-def objectives_markdown() -> str:
-    """Every built-in objective and its settings."""
-    rows = [
-        f"| `{kind.name}` | {kind.about} | {', '.join(f'`{one}`' for one in STRATEGIES[kind.rows])} "
-        f"| {kind.learning_rate:g} "
-        f"| {'; '.join(needs('objective', kind))} | {kind.source} |"
-        for kind in _built_in("objective")
-    ]
-    own = (one for kind in _built_in("objective") for one in settings("objective", kind))
-    head = "| objective | learns from | `select.strategy` | `train.lr` | needs | source |"
-    return "\n".join([head, "|---|---|---|---|---|---|", *rows, "", table(own)])
-
-
-def sources_markdown() -> str:
-    """Every built-in task source and its settings."""
-    rows = []
-    for kind in _built_in("task source"):
-        takes = [f"`--{one.replace('_', '-')}`" for one in kind.takes]
-        takes += [f"`--set {one}=`: {text}" for one, text in _settings_of_source(kind)]
-        example = kind.example.replace("|", "\\|")
-        rows.append(f"| `{kind.spelling}` | {kind.about} | {'; '.join(takes)} | `{example}` |")
-    return "\n".join(["| source | what it is | takes | example |", "|---|---|---|---|", *rows])
-
-
-def _settings_of_source(kind: Any) -> list[tuple[str, str]]:
-    if kind.own_settings:
-        return [("KEY", "the dataset's own settings")]
-    return [(one.key, one.description.rstrip(".")) for one in settings_of(kind.settings)]
-
-
-def _built_in(what: str) -> list[Any]:
-    found = registry(what)
-    return [found.get(name) for name in found.built_in]
