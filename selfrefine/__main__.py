@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import sys
+
+try:
+    import signal
+except KeyboardInterrupt:
+    os._exit(130)
 
 
 def main() -> None:
     """Run the command line; never returns."""
+    # A Ctrl-C among the imports would be a traceback, or a library's ImportError.
+    if asks := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from selfrefine import streams
     from selfrefine.cli import app
     from selfrefine.cli.guard import guarded
 
     streams.hold()  # to the very end: a thread of outside code may print after the last row
-    sys.exit(guarded(app))
+
+    def run() -> None:
+        if asks:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        app()
+
+    sys.exit(guarded(run))
 
 
 if __name__ == "__main__":
