@@ -189,6 +189,8 @@ def _kill(group: int) -> None:
 
 def serve() -> None:
     """Answer calls until stdin ends."""
+    # A session of its own gets no Ctrl-C: a SIGINT is from the reward, and ends it like any other signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     with streams.held():
         stdin, stdout = streams.reading(), streams.writing()
         assert stdin is not None and stdout is not None
