@@ -13,9 +13,10 @@ except KeyboardInterrupt:
 
 def main() -> None:
     """Run the command line; never returns."""
-    # A Ctrl-C among the imports would be a traceback, or a library's ImportError.
-    if asks := signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    # A Ctrl-C among the imports, or while libraries end, would be a traceback, or a library's ImportError.
+    asks = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if asks:
+        signal.signal(signal.SIGINT, _quit)
     from selfrefine import streams
     from selfrefine.cli import app
     from selfrefine.cli.guard import guarded
@@ -27,7 +28,14 @@ def main() -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         app()
 
-    sys.exit(guarded(run))
+    code = guarded(run)
+    if asks:
+        signal.signal(signal.SIGINT, _quit)
+    sys.exit(code)
+
+
+def _quit(*_: object) -> None:
+    os._exit(130)
 
 
 if __name__ == "__main__":

@@ -149,6 +149,33 @@ class _Watch:
             raise _TimedOut
 
 
+@contextmanager
+def told_threads() -> Iterator[None]:
+    """What a thread of outside code raises is one line per place, not a traceback per row."""
+    told, before = set[tuple[type[BaseException], str, int]](), threading.excepthook
+
+    def tell(raised: threading.ExceptHookArgs) -> None:
+        at = raised.exc_traceback
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        if at is None or raised.exc_value is None or "--debug" in sys.argv:
+            before(raised)
+            return
+        file = at.tb_frame.f_code.co_filename
+        key = raised.exc_type, file, at.tb_lineno
+        if key not in told:
+            told.add(key)
+            where = f"{os.path.basename(file)}:{at.tb_lineno}"  # noqa: PTH119
+            with suppress(OSError):
+                sys.stderr.write(f"in a thread: {why(raised.exc_value)} ({where})\n")
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def _named(who: str) -> Any:
     stderr = sys.stderr
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from selfrefine import streams
+from selfrefine.boundary import told_threads
 from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.runfolder.jsonl import StdoutClosed
 
@@ -27,7 +28,7 @@ def guarded(app: Callable[[], Any]) -> int:
     if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        with streams.held():
+        with streams.held(), told_threads():
             app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -358,7 +358,15 @@ def state(sample):
 
 
 ENDS = """
-import os, signal, time
+import os, signal, threading, time
+
+def raises():
+    raise ValueError("boom")
+
+def threads(sample):  # a traceback per row
+    one = threading.Thread(target=raises)
+    one.start(), one.join()
+    return 1.0
 
 def forks(sample):
     if os.fork() == 0:
@@ -379,15 +387,17 @@ def closes(sample):  # the next row's files then had these numbers
 def test_what_would_end_or_double_the_command_costs_nothing(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(ENDS)
     words = [sys.executable, "-m", "selfrefine", "reward"]
-    for name in ("forks", "alarms", "closes"):
+    for name in ("threads", "forks", "alarms", "closes"):
         words += ["-r", f"mine.py:{name}"]
     done = subprocess.run(
         words, input=ROWS, cwd=tmp_path, env=environment(), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
     rows = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
-    assert [[one["value"] for one in row["rewards"]] for row in rows] == [[1.0] * 3] * 2
-    assert done.stderr.decode().splitlines()[-1].startswith("reward: 2 rows")  # stderr is itself again
+    assert [[one["value"] for one in row["rewards"]] for row in rows] == [[1.0] * 4] * 2
+    said = done.stderr.decode().splitlines()
+    assert said[0] == "in a thread: ValueError: boom (mine.py:5)" and "boom" not in "".join(said[1:])
+    assert said[-1].startswith("reward: 2 rows")  # stderr is itself again
 
 
 @pytest.mark.parametrize(
