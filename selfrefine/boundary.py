@@ -62,6 +62,7 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
         raise ConfigError(
             "reward.timeout_s works in the main thread only; in other threads set reward.isolate = true"
         )
+    process = os.getpid()
     before, folder = (sys.stdin, sys.stdout, sys.stderr), _open_folder()
     watch = _Watch(timeout_s, main)
     sys.stdin, sys.stdout, sys.stderr = streams.others()
@@ -73,6 +74,8 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
                 yield
             finally:
                 watch.armed = False
+                if os.getpid() != process:  # a child that it forked: the rest of the command is not its work
+                    os._exit(0 if sys.exc_info()[0] is None else 1)
     except BaseException as error:
         if watch.pressed:  # first: a boundary inside this one makes a Failed of it
             raise KeyboardInterrupt from None
@@ -82,6 +85,7 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
             raise Failed(why(error)) from error
     finally:
         watch.restore()
+        streams.mend()
         if streams.is_held():  # a thread it left running may still print
             sys.stdin, sys.stdout, _ = streams.others()
             sys.stderr = before[2]
@@ -115,6 +119,8 @@ class _Watch:
         self.armed = True
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._press)
+        if signal.getsignal(signal.SIGALRM) is signal.SIG_DFL:  # which ends the process
+            signal.signal(signal.SIGALRM, lambda *_: None)
         if self.timeout_s is not None:
             signal.signal(signal.SIGALRM, self._expire)
             signal.setitimer(signal.ITIMER_REAL, self.timeout_s, self.timeout_s)
@@ -141,6 +147,33 @@ class _Watch:
         if self.armed:  # again and again, where it is swallowed
             self.expired = True
             raise _TimedOut
+
+
+@contextmanager
+def told_threads() -> Iterator[None]:
+    """What a thread of outside code raises is one line per place, not a traceback per row."""
+    told, before = set[tuple[type[BaseException], str, int]](), threading.excepthook
+
+    def tell(raised: threading.ExceptHookArgs) -> None:
+        at = raised.exc_traceback
+        while at is not None and at.tb_next is not None:
+            at = at.tb_next
+        if at is None or raised.exc_value is None or "--debug" in sys.argv:
+            before(raised)
+            return
+        file = at.tb_frame.f_code.co_filename
+        key = raised.exc_type, file, at.tb_lineno
+        if key not in told:
+            told.add(key)
+            where = f"{os.path.basename(file)}:{at.tb_lineno}"  # noqa: PTH119
+            with suppress(OSError):
+                sys.stderr.write(f"in a thread: {why(raised.exc_value)} ({where})\n")
+
+    threading.excepthook = tell
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _named(who: str) -> Any:

@@ -12,7 +12,7 @@ import fcntl
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -21,6 +21,11 @@ STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 """What a user calls them. As paths they would lead to descriptors 0 and 1, which other code has."""
 
 _held: tuple[TextIO | None, TextIO | None] | None = None
+_stderr: int | None = None
+waiting = False
+"""Whether rows are being read from stdin: no work is under way that a signal could let finish."""
+stop_waiting: Callable[[], object] | None = None
+"""Raises where a signal has arrived already. Set by whoever handles signals."""
 
 
 def is_held() -> bool:
@@ -32,6 +37,24 @@ def reading() -> TextIO | None:
     return sys.stdin if _held is None else _held[0]
 
 
+def lines(stdin: TextIO) -> Iterator[bytes]:
+    """Of stdin. A signal handler that finds `waiting` may raise."""
+    global waiting
+    while True:
+        waiting = True
+        try:
+            if stop_waiting is not None:
+                stop_waiting()
+            line = stdin.buffer.readline()
+            if not line and stop_waiting is not None:  # a Ctrl-C ends the program that writes them, too
+                stop_waiting()
+        finally:
+            waiting = False
+        if not line:
+            return
+        yield line
+
+
 def writing() -> TextIO | None:
     """Where data goes; None where the caller closed it."""
     return sys.stdout if _held is None else _held[1]
@@ -39,19 +62,38 @@ def writing() -> TextIO | None:
 
 def hold() -> tuple[int | None, int | None]:
     """Keep stdin and stdout for data from now on. Returns what they were, as descriptors."""
-    global _held
+    global _held, _stderr
     kept = _copy(0), _copy(1)
-    null = os.open(os.devnull, os.O_RDWR)
-    _point(0, null)
-    try:
-        _point(1, 2)
-    except OSError:  # stderr is closed
-        _point(1, null)
-    if null > 2:
-        os.close(null)
+    _stderr = _copy(2)
+    _fill({0, 1})
     _held = _text(sys.stdin, 0, kept[0], "r"), _text(sys.stdout, 1, kept[1], "w")
     sys.stdin, sys.stdout = _held
     return kept
+
+
+def mend() -> None:
+    """Open again what other code has closed of descriptors 0 to 2: the next file would get such a number."""
+    if _held is not None and (closed := {fd for fd in range(3) if not _is_open(fd)}):
+        _fill(closed)
+
+
+def _fill(fds: set[int]) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    if 2 in fds and _stderr is not None:
+        os.dup2(_stderr, 2)
+    if 0 in fds:
+        _point(0, null)
+    if 1 in fds:
+        _point(1, 2 if _is_open(2) else null)
+    if null > 2:
+        os.close(null)
+
+
+def _is_open(fd: int) -> bool:
+    with suppress(OSError):
+        os.fstat(fd)
+        return True
+    return False
 
 
 @contextmanager
@@ -76,7 +118,7 @@ def held() -> Iterator[None]:
                 os.dup2(fd, number)
         _held = None
         sys.stdin, sys.stdout, sys.stderr = before
-        for fd in kept:
+        for fd in (*kept, _stderr):
             if fd is not None:
                 os.close(fd)
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 from selfrefine import streams
+from selfrefine.boundary import told_threads
 from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.runfolder.jsonl import StdoutClosed
 
@@ -27,7 +28,7 @@ def guarded(app: Callable[[], Any]) -> int:
     if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        with streams.held():
+        with streams.held(), told_threads():
             app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -70,35 +71,46 @@ def _report_bug() -> None:
 
 
 class Stop:
-    """A signal that arrived; `check` raises it between batches. `name`: the command's, for its messages."""
+    """A signal that arrived; `check` raises it between batches. `name`: the command's, for its messages.
+
+    Where what is under way would not be kept, the handler itself raises: while rows are waited for, and
+    `at_once`.
+    """
 
     def __init__(self, name: str = "") -> None:
         self.signum = 0
         self.way_on = "run the same command again to continue"
+        self.at_once = False
+        self.left: Callable[[], str] = lambda: ""
+        """What is left of the running batch, in words."""
         self._prefix = f"{name}: " if name else ""
         self._unsaid = [True]
 
     def answer(self, signum: int) -> None:
         """Say, once, that the signal was noticed. From the handler or from the watching thread."""
+        if streams.waiting:
+            return  # the handler ends it
         with suppress(IndexError, OSError):  # said already (a pop is atomic), or nobody may be listening
             self._unsaid.pop()
             again = "press Ctrl-C" if signum == signal.SIGINT else "send SIGTERM"
             # Over the terminal's ^C, or a bar.
             start = "\r\x1b[K" if os.isatty(2) and os.environ.get("TERM") != "dumb" else ""
-            note = f"{start}{self._prefix}finishing the running batch; {again} again to stop at once\n"
+            doing = "stopping" if self.at_once else f"finishing the running batch{self.left()}"
+            note = f"{start}{self._prefix}{doing}; {again} again to stop at once\n"
             os.write(2, note.encode())
 
     def check(self) -> None:
         if self.signum:
+            self._unsaid.clear()
             name = signal.Signals(self.signum).name
-            raise Interrupted(
-                f"{self._prefix}stopped by {name} after the running batch; {self.way_on}", self.signum
-            )
+            when = " while waiting for rows" if streams.waiting else " after the running batch"
+            when = "" if self.at_once and not streams.waiting else when
+            raise Interrupted(f"{self._prefix}stopped by {name}{when}; {self.way_on}", self.signum)
 
 
 @contextmanager
 def stoppable(name: str = "") -> Iterator[Stop]:
-    """Inside, the first SIGINT or SIGTERM lets the batch finish; a second one stops at once."""
+    """Inside, the first SIGINT or SIGTERM lets the batch finish (see `Stop`); a second one stops at once."""
     stop = Stop(name)
 
     def handle(signum: int, _frame: FrameType | None) -> None:
@@ -107,14 +119,18 @@ def stoppable(name: str = "") -> Iterator[Stop]:
             os.kill(os.getpid(), signum)
         stop.signum = signum
         stop.answer(signum)
+        if stop.at_once or streams.waiting:
+            stop.check()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     _working.append(stop)
+    before_wait, streams.stop_waiting = streams.stop_waiting, stop.check
     try:
         with _watched(stop):
             yield stop
     finally:
         _working.remove(stop)
+        streams.stop_waiting = before_wait
         for number, handler in before.items():
             signal.signal(number, handler)
 

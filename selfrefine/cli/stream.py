@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,8 @@ from selfrefine.cli.guard import say
 from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.formats import check_output
-from selfrefine.runfolder.jsonl import IdIndex, lines, open_input, open_output
+from selfrefine.runfolder.jsonl import IdIndex, appears_whole, lines, open_input, open_output
+from selfrefine.words import count
 
 if TYPE_CHECKING:
     from selfrefine.cli.verb import Asked
@@ -107,16 +109,15 @@ def filtered(
 
     check_output(asked.output or "")
     reporter, output = asked.reporter, asked.output or "/dev/null"
+    stop = reporter.stop
     readable = output == "-" and not asked.as_json and on_terminal()
     shown: list[Sample] = []
-    # A file appears whole or not at all: an interrupted filter leaves none, and says so.
-    reporter.stop.way_on = {
-        "-": "the rows written so far are complete",
-        "/dev/null": "nothing was measured",
-    }.get(output, "nothing was written: the output file appears when all rows are done")
     counted = _Counted(rows)
+    stop.at_once = True  # no row is made yet
     units = units_of(stage, counted)  # before the bar, whose clock is that of the work
     reporter.check()
+    # An interrupted filter leaves no file that appears when it is whole: no unit is worth finishing.
+    stop.at_once = asked.output is None or appears_whole(output)
     if total is None and (lines := _lines_of(asked.source)):
         total = stage.expected(range(lines))  # type: ignore[arg-type]  # a number of rows is all it takes
     with reporter.stage(stage.title, total) as bar:
@@ -124,6 +125,11 @@ def filtered(
         def know_total() -> None:
             if counted.ended:
                 bar.total = stage.expected(range(counted.rows))  # type: ignore[arg-type]
+
+        def told() -> Iterator[list[T]]:
+            for unit in units:
+                stop.left = partial(_left, bar, stage.expected(unit), bar.done)
+                yield unit
 
         know_total()
         with rows_to(output) as write:
@@ -136,11 +142,26 @@ def filtered(
                 know_total()
                 reporter.check()
 
-            summary = as_stream(stage, units, emit, reporter, bar)
+            summary = as_stream(stage, told(), emit, reporter, bar)
+            stop.at_once = False  # the file is about to appear
         bar.finish(line(summary, bar) if line else summary_line(table(stage.title, summary)))
     if readable:
         view(shown)
     return summary
+
+
+def way_on(output: str | None) -> str:
+    """What becomes of the rows when a filter is interrupted."""
+    if output is None:
+        return "nothing was measured"
+    if appears_whole(output):
+        return "nothing was written: the output file appears when all rows are done"
+    return "the rows written so far are complete"
+
+
+def _left(bar: Progress, rows: int | None, before: int) -> str:
+    """Of a unit of `rows`; `before` were done when it began."""
+    return "" if rows is None else f" ({rows - bar.done + before:,} of {count(rows, 'row')} left)"
 
 
 class _Counted:

@@ -185,7 +185,10 @@ class Verb:
         checks.outputs(typed["summary_json"], None if self.output_default == "adapter" else typed["output"])
         if self.check is not None:
             self.check(settings.config)
+        from selfrefine.cli.stream import way_on
+
         with common.reporting(self.name) as reporter:
+            reporter.stop.way_on = way_on(typed["output"])
             asked = Asked(
                 settings,
                 typed["source"],

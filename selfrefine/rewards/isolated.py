@@ -29,6 +29,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine import records, streams
+from selfrefine.boundary import told_threads
 from selfrefine.errors import ConfigError, SelfrefineError
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards import REWARDS, outside
@@ -189,7 +190,9 @@ def _kill(group: int) -> None:
 
 def serve() -> None:
     """Answer calls until stdin ends."""
-    with streams.held():
+    # A session of its own gets no Ctrl-C: a SIGINT is from the reward, and ends it like any other signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    with streams.held(), told_threads():
         stdin, stdout = streams.reading(), streams.writing()
         assert stdin is not None and stdout is not None
         lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()

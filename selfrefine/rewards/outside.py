@@ -20,7 +20,7 @@ from typing import Any, cast
 import msgspec
 
 from selfrefine.boundary import Failed, behind, escaped, why
-from selfrefine.errors import SelfrefineError
+from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.records import Reward, Sample
 from selfrefine.registry import BUILT_IN, Contained, Origin, outside_code
 from selfrefine.rewards.base import (
@@ -79,6 +79,8 @@ def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptio
                 return [_reward(kind, result, sample, options.reveal_references) for result, sample in pairs]
         except Failed as error:
             reason = str(error)
+        except Interrupted:
+            raise
         except SelfrefineError as error:  # of ours, that it called
             reason = why(error)
         return [unscored(kind.name, reason, kind.origin.signature)] * len(samples)

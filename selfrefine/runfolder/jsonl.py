@@ -49,7 +49,7 @@ def open_input(path: str) -> Iterator[Iterable[bytes]]:
         stdin = streams.reading()
         if stdin is None:
             raise DataError("cannot read stdin: it is closed")
-        yield stdin.buffer
+        yield streams.lines(stdin)
         return
     with ExitStack() as opened:  # the errors of the `with` body are not ours to translate
         try:
@@ -229,6 +229,12 @@ def write_stdout(data: bytes) -> None:
         raise RunFolderError(f"cannot write to stdout: {error.strerror}") from None
 
 
+def appears_whole(path: str) -> bool:
+    """Whether an output is a file that `open_output` replaces when all of it is written."""
+    target = Path(path)
+    return path not in streams.STDOUT and (target.is_file() or not target.exists())
+
+
 @contextmanager
 def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
     """A function that writes bytes to a file, or to stdout for `-`. The file appears whole or not at all, and
@@ -241,7 +247,7 @@ def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
         yield write_stdout
         return
     target = Path(path)
-    replace = target.is_file() or not target.exists()  # otherwise a device or a pipe: nothing to replace
+    replace = appears_whole(path)  # otherwise a device or a pipe: nothing to replace
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp") if replace else target
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_TRUNC | (CREATE if replace else os.O_CLOEXEC), 0o666)

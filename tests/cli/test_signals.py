@@ -6,12 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
+from pathlib import Path
 
 import pytest
-from harness import environment
+from harness import answer, environment, jsonl
 
 from selfrefine.cli.guard import Stop, watch
+from selfrefine.cli.stream import _left
 from selfrefine.errors import Interrupted
+from selfrefine.report.console import Progress
 
 NOTE = b"generate: finishing the running batch; press Ctrl-C again to stop at once\n"
 
@@ -71,6 +75,83 @@ with stoppable("generate") as stop:
     except Interrupted:
         os._exit(7)
 """
+
+
+WAITS = """
+import sys
+from selfrefine import streams
+from selfrefine.cli.guard import guarded, stoppable
+
+def command():
+    with stoppable("reward") as stop:
+        stop.way_on = "the rows written so far are complete"
+        print(flush=True, file=sys.__stderr__)
+        for _ in streams.lines(streams.reading()):
+            pass
+
+sys.exit(guarded(command))
+"""
+
+
+def test_ctrl_c_while_rows_are_waited_for_ends_the_wait() -> None:
+    """Trap: a blocked read went on until the other end of the pipe closed, and then said that it is empty."""
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", WAITS], env=environment(), **pipes) as work:
+        assert work.stderr and work.stderr.readline() == b"\n"
+        work.send_signal(signal.SIGINT)
+        assert work.wait(timeout=20) == 130  # stdin is still open
+        last = work.stderr.read().splitlines()[-1]
+    assert last == (b"reward: stopped by SIGINT while waiting for rows; the rows written so far are complete")
+
+
+IMPORTS = """
+import os, signal, sys
+from selfrefine.__main__ import main
+
+class Finder:
+    def find_spec(self, name, *_):
+        if name == "selfrefine.cli.gate":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder())
+main()
+"""
+
+
+def test_ctrl_c_among_the_imports_is_silent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS], env=environment(), capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_what_a_file_would_not_keep_is_not_finished(tmp_path: Path) -> None:
+    """With -o the rows of an interrupted filter are dropped: nobody waits for the rest of a batch."""
+    (tmp_path / "slow.py").write_text(
+        "import sys, time\ndef f(sample):\n"
+        "    sys.stderr.write('begun\\n')\n    time.sleep(60)\n    return 1.0\n"
+    )
+    (tmp_path / "in").write_bytes(jsonl(answer("a.r0.s0"), answer("a.r0.s1")))
+    words = [sys.executable, "-m", "selfrefine", "reward", "in", "-r", "slow.py:f", "-o", "out"]
+    with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as work:
+        assert work.stderr and work.stderr.readline() == b"begun\n"
+        work.send_signal(signal.SIGINT)
+        assert work.wait(timeout=20) == 130
+        said = work.stderr.read().decode().splitlines()
+    assert said == [
+        "reward: stopping; press Ctrl-C again to stop at once",
+        "reward: stopped by SIGINT; nothing was written: the output file appears when all rows are done",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
+
+
+def test_how_much_of_the_batch_is_left_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    stop = Stop("generate")
+    bar = Progress("generate", 1536, 0, lambda: 0.0)
+    bar.advance(rows=512 + 100)  # a unit of 512 before, 100 of this one
+    stop.left = partial(_left, bar, 1024, 512)
+    stop.answer(signal.SIGINT)
+    assert "finishing the running batch (924 of 1,024 rows left); press" in capfd.readouterr().err
 
 
 def test_a_real_process_answers_and_its_forked_worker_is_out_of_it() -> None:

@@ -346,14 +346,63 @@ def orphans(sample):  # its child would hold the pipe open
         os._exit(0)
     return 1.0
 
+def interrupts(sample):
+    if sample.index == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+    return 1.0
+
 def state(sample):
     return os.getpid() % 1000 / 1000
 """
 
 
+ENDS = """
+import os, signal, threading, time
+
+def raises():
+    raise ValueError("boom")
+
+def threads(sample):  # a traceback per row
+    one = threading.Thread(target=raises)
+    one.start(), one.join()
+    return 1.0
+
+def forks(sample):
+    if os.fork() == 0:
+        return 0.1  # the child went on with the command, and wrote rows of its own
+    return 1.0
+
+def alarms(sample):  # whose default is to end the process
+    signal.setitimer(signal.ITIMER_REAL, 0.02)
+    time.sleep(0.1)
+    return 1.0
+
+def closes(sample):  # the next row's files then had these numbers
+    os.close(0), os.close(1), os.close(2)
+    return 1.0
+"""
+
+
+def test_what_would_end_or_double_the_command_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(ENDS)
+    words = [sys.executable, "-m", "selfrefine", "reward"]
+    for name in ("threads", "forks", "alarms", "closes"):
+        words += ["-r", f"mine.py:{name}"]
+    done = subprocess.run(
+        words, input=ROWS, cwd=tmp_path, env=environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    rows = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+    assert [[one["value"] for one in row["rewards"]] for row in rows] == [[1.0] * 4] * 2
+    said = done.stderr.decode().splitlines()
+    assert said[0] == "in a thread: ValueError: boom (mine.py:5)" and "boom" not in "".join(said[1:])
+    assert said[-1].startswith("reward: 2 rows")  # stderr is itself again
+
+
 @pytest.mark.parametrize(
     ("name", "why"),
     [
+        ("interrupts", "its process was killed by SIGINT"),
         ("exits", "its process ended with exit code 7"),
         ("segfaults", "its process was killed by SIGSEGV"),
         ("grows", "MemoryError"),
@@ -363,7 +412,7 @@ def state(sample):
     ],
 )
 def test_a_crash_in_a_process_of_its_own_costs_its_row(
-    name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The rows before and after it are scored: the process is started again."""
     monkeypatch.setattr("selfrefine.rewards.isolated._GRACE_S", 0.3)
@@ -375,6 +424,7 @@ def test_a_crash_in_a_process_of_its_own_costs_its_row(
     first, dead, last = scored(f"{path}:{name}", samples(3), **options)
     assert (dead.value, dead.error) == (None, why)
     assert (first.value, last.value) == (1.0, 1.0) and first.signature == dead.signature
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_the_rewards_of_one_file_share_one_process_which_is_not_this_one(tmp_path: Path) -> None:
