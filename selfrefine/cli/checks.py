@@ -7,8 +7,9 @@ import errno
 import os
 from pathlib import Path
 
+from selfrefine.compute import adapter_files
 from selfrefine.config import Config
-from selfrefine.errors import ConfigError, EngineError, RunFolderError
+from selfrefine.errors import EngineError, RunFolderError
 
 
 def verb(config: Config) -> None:
@@ -37,8 +38,8 @@ def models(config: Config) -> None:
         except EngineError as error:
             raise EngineError(str(error).replace("--model", "critique.critic_model", 1)) from None
     local = _model(config.model)
-    if local and adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
-        raise ConfigError(f"--adapter {adapter}: not an adapter folder, it has no adapter_config.json")
+    if local and adapter is not None:
+        adapter_files.check(Path(adapter))
 
 
 def _model(name: str, *, scripts: bool = False) -> bool:
