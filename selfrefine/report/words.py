@@ -13,8 +13,14 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
     from selfrefine.stats import Difference, Interval
     from selfrefine.steps.critique_outcome import CritiqueSummary
 
-_QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
+_QUIET_AT_ZERO = frozenset(
+    {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates"}
+)
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
+
+
+_IN_WORDS = {"retokenised": "re-tokenised (sampled by another model)"}
+"""Keys that do not read as words."""
 
 
 def number(value: float) -> str:
@@ -97,7 +103,9 @@ def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        words = key if ".py:" in key else key.replace("_", " ")  # a name of somebody's, not of ours
+        words = (
+            key if ".py:" in key else _IN_WORDS.get(key, key.replace("_", " "))
+        )  # a name of somebody's, not of ours
         if isinstance(value, Mapping):
             yield from _of_mapping(words, value)
         elif isinstance(value, str) or not isinstance(value, Sequence):
