@@ -119,7 +119,7 @@ def test_an_unknown_key_is_refused_and_the_nearest_named(key: str, near: str) ->
 )
 def test_a_value_out_of_its_range_is_named_by_its_key(table: dict[str, Any]) -> None:
     [*_, key] = flatten(table)
-    with pytest.raises(ConfigError, match=f"^setting {key}"):
+    with pytest.raises(ConfigError, match=f"^(setting )?{key}"):
         resolve([("file", table)])
 
 
@@ -151,15 +151,25 @@ def test_a_number_is_finite(key: str, value: object) -> None:
             "no such choice 'best_of_n'; did you mean 'best-of-n'? (known: all, best-of-n, ",
         ),
         ("gate.mode", "loose", "no such choice 'loose' (known: off, significant, strict)"),
-        ("train.schedule", 3, "expected `str`, got `int` (known: constant, cosine, linear)"),
-        ("generate.n", "many", "expected `int`, got `str`"),
-        ("generate.stop", ["a", 1], "expected `str`, got `int`"),
+        (
+            "train.schedule",
+            3,
+            "train.schedule must be text, not a whole number (known: constant,",
+        ),
+        ("generate.n", "many", "generate.n must be a whole number, not text"),
+        ("generate.n", 0, "generate.n must be 1 or more"),
+        ("generate.temperature", -1.0, "generate.temperature must be 0 or more"),
+        ("generate.top_p", 2.0, "generate.top_p must be at most 1"),
+        ("train.lr", 0.0, "train.lr must be more than 0"),
+        ("select.band", [0.5], "select.band must have 2 values, not 1"),
+        ("generate.stop", ["a", 1], " must be text, not a whole number"),
+        ("generate.stop", [""], " must not be empty"),
     ],
 )
 def test_a_word_that_is_no_choice_is_answered_with_the_choices(key: str, given: object, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         resolve([("flag", {key: given})])
-    assert str(caught.value).startswith(f"setting {key}") and said in str(caught.value)
+    assert str(caught.value).removeprefix("setting ").startswith(key) and said in str(caught.value)
 
 
 def test_a_setting_says_what_it_takes() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from selfrefine.compute import adapter_files
 from selfrefine.config import Config
-from selfrefine.errors import EngineError, RunFolderError
+from selfrefine.errors import ConfigError, EngineError, RunFolderError
 
 
 def verb(config: Config) -> None:
@@ -39,7 +39,10 @@ def models(config: Config) -> None:
             raise EngineError(str(error).replace("--model", "critique.critic_model", 1)) from None
     local = _model(config.model)
     if local and adapter is not None:
-        adapter_files.check(Path(adapter))
+        try:
+            adapter_files.check(Path(adapter))
+        except ConfigError as error:
+            raise ConfigError(f"--adapter {error}") from None
 
 
 def _model(name: str, *, scripts: bool = False) -> bool:
