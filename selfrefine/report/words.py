@@ -38,6 +38,17 @@ def compact(value: float) -> str:
     return f"{value:.0f}"
 
 
+def size(count: float) -> str:
+    """Bytes: 938_000_000 -> "938 MB", 34_200 -> "34.2 kB"."""
+    short = compact(count)
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """0.88 -> "88 %"."""
+    return f"{100 * share:.{digits}f} %"
+
+
 def duration(seconds: float) -> str:
     """7.25 -> "7.2 s", 305 -> "5 min 05 s", 7262 -> "2 h 01 min"."""
     if seconds < 59.5:
@@ -138,7 +149,7 @@ def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
     elif key == "seconds" or key.endswith("_s"):
         yield duration(value) if key == "seconds" else f"{words[:-2]} {duration(value)}"
     elif key.endswith("_share"):
-        yield f"{value:.1%} {words.removesuffix(' share')}"
+        yield f"{percent(value, 1)} {words.removesuffix(' share')}"
     else:
         yield f"{words} {number(value)}"
 
@@ -165,7 +176,7 @@ def critique_line(found: CritiqueSummary) -> str:
     compared = found.comparison
     parts = [f"{count(found.drafts, 'draft')}, {count(found.revisions, 'revision')}"]
     if found.unparsed_share is not None:
-        parts.append(f"{found.unparsed_share:.0%} of verdicts unparsed")
+        parts.append(f"{percent(found.unparsed_share)} of verdicts unparsed")
     for i, one in enumerate(found.passes, start=1):
         if one.unscored < one.revisions:  # without rewards nobody knows
             parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
