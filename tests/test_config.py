@@ -342,7 +342,7 @@ def test_settings_of_a_source_leave_with_it() -> None:
     found = resolve([("file", SUMS), ("flag", {"tasks.source": "gym:basic_arithmetic"})])
     assert found.config.tasks.settings == {}
     assert found.config.tasks.suffix == " Just the number."  # how an answer is asked for is nobody's own
-    assert found.notes == ("tasks.settings ignored: it belongs to gym:chain_sum",)
+    assert found.notes == ("ignoring tasks.settings: they are for gym:chain_sum",)
     assert found.origins["tasks.settings"] == "default"
 
 
@@ -366,7 +366,7 @@ def test_columns_and_held_out_files_go_with_another_kind_of_source() -> None:
     """Measured on one file's gate tasks, a round of sums would always be undecided."""
     other = resolve([("file", QUESTIONS), ("flag", {"tasks.source": "gym:chain_sum"})])
     assert (other.config.tasks.prompt_field, other.config.tasks.gate_file) == (None, None)
-    assert [note.split()[0] for note in other.notes] == ["tasks.prompt_field", "tasks.gate_file"]
+    assert [note.split()[1].rstrip(":") for note in other.notes] == ["tasks.prompt_field", "tasks.gate_file"]
     alike = resolve([("file", QUESTIONS), ("flag", {"tasks.source": "more.jsonl"})])
     assert (alike.config.tasks.gate_file, alike.notes) == ("gate.jsonl", ())
 
@@ -376,7 +376,7 @@ def test_a_gate_reward_goes_with_the_rewards_it_was_one_of() -> None:
     flags = {"reward.use": ["exact"], "evaluate.measure": ["exact"]}
     gone = resolve([("file", file), ("flag", flags)])
     assert gone.config.reward.gate_on is None
-    assert gone.notes == ("reward.gate_on ignored: the reward it names is not used",)
+    assert gone.notes == ("ignoring reward.gate_on: the reward it names is not used",)
     for kept in ({}, {"reward.use": ["exact"]}, {"evaluate.measure": ["sentence:2", "exact"]}):
         assert resolve([("file", file), ("flag", kept)]).config.reward.gate_on == "sentence"
     with pytest.raises(ConfigError, match=r"reward\.use"):  # a number instead of a list is no bug
