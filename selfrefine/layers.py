@@ -77,12 +77,15 @@ def _of_replaced_names(tables: Sequence[Layer]) -> tuple[list[Layer], tuple[str,
     notes: dict[str, str] = {}
     for i, (origin, table) in enumerate(tables):
         source = table.get("tasks.source", source)
-        stale = dict.fromkeys(_of_source(table, source, chosen), f"it belongs to {source}")
+        stale = {
+            key: f"{'they are' if key.startswith('tasks.settings') else 'it is'} for {source}"
+            for key in _of_source(table, source, chosen)
+        }
         if _gate_is_gone(tables, i):
             stale["reward.gate_on"] = "the reward it names is not used"
         kept.append((origin, {key: value for key, value in table.items() if key not in stale}))
         notes |= {key: why for key, why in stale.items() if table[key] not in ({}, None)}
-    return kept, tuple(f"{key} ignored: {why}" for key, why in notes.items())
+    return kept, tuple(f"ignoring {key}: {why}" for key, why in notes.items())
 
 
 def _of_source(table: Mapping[str, Any], source: object, chosen: object) -> list[str]:

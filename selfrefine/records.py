@@ -195,8 +195,24 @@ def why_undecodable(line: bytes, error: Exception) -> str:
     except DataError as constant:
         return str(constant)
     except (ValueError, RecursionError):
-        return f"broken JSON line: {error}"
+        return _why_broken(line) or f"broken JSON line: {error}"
+    if isinstance(value, list):
+        return _ARRAY
     return str(error) if isinstance(value, dict) else "not a JSON object"
+
+
+_ARRAY = "a JSON array, not a JSON object; if the file is one array, convert it with `jq -c '.[]'`"
+
+
+def _why_broken(line: bytes) -> str | None:
+    """A file that is well-formed, but no JSON Lines in UTF-8, by the first line of it."""
+    if b"\0" in line:
+        return "zero bytes in it: if it is UTF-16 text, convert it to UTF-8: iconv -f UTF-16LE -t UTF-8"
+    if line.startswith(b"["):
+        return _ARRAY
+    if line.startswith(b"{") and line.endswith((b"{", b"[", b",")):
+        return "one row stands over several lines; `jq -c .` makes one line of it"
+    return None
 
 
 def _no_number(name: str) -> None:

@@ -25,7 +25,7 @@ from selfrefine.boundary import Failed, behind
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
 from selfrefine.own_code import files_read, load_file
-from selfrefine.words import nearest
+from selfrefine.words import in_words, nearest
 
 if TYPE_CHECKING:  # it alone would be a quarter of the start-up
     from importlib import metadata
@@ -279,14 +279,16 @@ def require_finite(key: str, value: object) -> None:
 
 
 def refusal(error: msgspec.ValidationError, known: Mapping[str, Setting], where: str = "") -> str:
-    """msgspec's message with the key first, and the choices where only some words are allowed."""
+    """msgspec's message in our words, the key first, and the choices where only some words are allowed."""
     message, _, path = str(error).partition(" - at `$")
     path = path.rstrip("`").removeprefix("" if where else ".")
-    key, message = where + path, message[0].lower() + message[1:]
+    key, must = where + path, in_words(message)
+    message = message[0].lower() + message[1:]
     choices = known[key].choices if key in known else ()
     given = message.removeprefix("invalid enum value ").strip("'")
     message = message.replace("invalid enum value", "no such choice")
-    return f"setting {key or '?'}: {message}{nearest(given, choices) if choices else ''}"
+    said = f"{key} {must}" if key and must else f"setting {key or '?'}: {must or message}"
+    return f"{said}{nearest(given, choices) if choices else ''}"
 
 
 def _distribution(entry: metadata.EntryPoint) -> str:

@@ -43,6 +43,34 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{f'; did you mean {meant!r}?' if meant else ''} (known: {', '.join(choices) or 'none'})"
 
 
+_BOUNDS = {">=": "{} or more", "<=": "at most {}", ">": "more than {}", "<": "less than {}"}
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
+    "null": "empty",
+}
+
+
+def in_words(refusal: str) -> str | None:
+    """What msgspec says of a value that it refuses: "must be 1 or more". None for what is none of these."""
+    if found := re.fullmatch(r"Expected `[^`]+` (>=|<=|>|<) (\S+)", refusal):
+        return f"must be {_BOUNDS[found[1]].format(found[2].removesuffix('.0'))}"
+    if found := re.fullmatch(r"Expected `([^`]+)`, got `([^`]+)`", refusal):
+        wanted = " or ".join(_TYPES.get(one, one) for one in found[1].split(" | ") if one != "null")
+        return f"must be {wanted}, not {_TYPES.get(found[2], found[2])}"
+    if found := re.fullmatch(r"Expected `(\w+)` of length (>=|<=|>|<)? ?(\d+)(?:, got (\d+))?", refusal):
+        if found[2] == ">=" and found[3] == "1":
+            return "must not be empty"
+        size = _BOUNDS[found[2]].format(found[3]) if found[2] else found[3]
+        of = "values" if found[1] == "array" else "characters"
+        return f"must have {size} {of}" + (f", not {found[4]}" if found[4] else "")
+    return None
+
+
 _OTHERS: dict[str, tuple[str, ...]] = {
     "n": ("num_samples", "samples", "num_generations"),
     "max_new_tokens": ("max_tokens", "max_length", "max_completion_length"),

@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 
+from selfrefine.compute import adapter_files
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError, EngineError, RunFolderError
 
@@ -37,8 +38,11 @@ def models(config: Config) -> None:
         except EngineError as error:
             raise EngineError(str(error).replace("--model", "critique.critic_model", 1)) from None
     local = _model(config.model)
-    if local and adapter is not None and not (Path(adapter) / "adapter_config.json").is_file():
-        raise ConfigError(f"--adapter {adapter}: not an adapter folder, it has no adapter_config.json")
+    if local and adapter is not None:
+        try:
+            adapter_files.check(Path(adapter))
+        except ConfigError as error:
+            raise ConfigError(f"--adapter {error}") from None
 
 
 def _model(name: str, *, scripts: bool = False) -> bool:

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from selfrefine.errors import UsageError
+from selfrefine.words import nearest
 
 MODEL, OUTPUT, RUN = "Model", "Output", "Run"
 """Groups of options; what is asked comes first, under "Options"."""
@@ -91,13 +92,21 @@ def _options(command: Any, ctx: Any, formatter: Any) -> None:
                 formatter.write_dl(rows)
 
 
-_PHRASES = (
+def _choices(found: re.Match[str]) -> str:
+    given, known = found[2], re.findall(r"'(.*?)'", found[3])
+    return f"{found[1]}: no such choice {given!r}{nearest(given, known)}"
+
+
+_PHRASES: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"No such command '(.*?)'\..*", r"there is no command '\1'"),
     (r"No such option: (\S+).*", r"there is no option \1"),
     (r"Option '(.*)' requires (an argument|\d+ arguments)\.", r"\1 needs a value"),
     (r"Invalid value for '(.*?)': .*valid integer.*", r"\1 must be a whole number"),
     (r"Invalid value for '(.*?)': .*valid number.*", r"\1 must be a number"),
-    (r"Invalid value for '(.*?)': (.*)", r"\1: \2"),
+    (r"Invalid value for '(.*?)': Input should be greater than or equal to (\S+)", r"\1 must be \2 or more"),
+    (r"Invalid value for '(.*?)': Input should be less than or equal to (\S+)", r"\1 must be at most \2"),
+    (r"Invalid value for '(.*?)': (?:Value error, )?'(.*)' is not one of (.*)", _choices),
+    (r"Invalid value for '(.*?)': (?:Value error, )?(.*)", r"\1: \2"),
     (r"Missing (?:argument|option) '(.*?)'\..*", r"\1 is missing"),
     (r"Got unexpected extra argument\(s\) \((.*)\)", r"unexpected argument: \1"),
 )

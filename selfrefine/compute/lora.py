@@ -20,43 +20,14 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils.save_and_load import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from selfrefine.compute import adapted
+from selfrefine.compute import adapted, adapter_files
+from selfrefine.compute.adapter_files import CONFIG, SIDECAR, WEIGHTS, sidecar
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
-
-WEIGHTS, CONFIG, SIDECAR = "adapter_model.safetensors", "adapter_config.json", "selfrefine.json"
-
-
-_PLAIN = {
-    "peft_type",
-    "task_type",
-    "peft_version",
-    "auto_mapping",
-    "base_model_name_or_path",
-    "revision",
-    "inference_mode",
-    "r",
-    "lora_alpha",
-    "lora_dropout",
-    "use_rslora",
-    "rank_pattern",
-    "alpha_pattern",
-    "fan_in_fan_out",
-    "target_modules",
-    "exclude_modules",
-    "layers_to_transform",
-    "layers_pattern",
-    "megatron_core",
-    "eva_config",  # of the initialisation
-}
-"""Settings that leave an adapter W + alpha/r * B A. What else departs from peft's default (DoRA, a trained
-bias, PiSSA, which rewrites the base) is refused: merging the product alone would be another policy."""
-_MATRIX = re.compile(r"\.lora_[AB]\.weight$")
-_HARMLESS_INITS = (False, "gaussian", "orthogonal", "eva")
 
 
 def attach_new(model: Any, settings: LoraConfig, seed: int) -> Any:
@@ -114,10 +85,26 @@ def attach(model: Any, folder: Path, weights_sha256: str, *, trainable: bool) ->
             raise ValueError(f"its tensors do not match the model's layers, such as {odd[0]}")
     except (RuntimeError, ValueError, TypeError, ZeroDivisionError, SafetensorError) as error:
         detach_leftovers(model)
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"{folder}: the adapter does not fit this model: {first}") from None
+        raise ConfigError(f"{folder}: the adapter does not fit this model: {_first(error)}") from None
     adapted.install(wrapped)
     return wrapped
+
+
+_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*?)\]\)"
+    r".* current model is torch\.Size\(\[(.*?)\]\)"
+)
+
+
+def _first(error: Exception) -> str:
+    """What is wrong in one line: of a table of shapes its first row, with the name as the file has it."""
+    if found := _MISMATCH.search(str(error)):
+        name, there, here = (
+            found[1].replace(".default.", "."),
+            *(found[i].replace(", ", " × ") for i in (2, 3)),
+        )
+        return f"{name} is {there} in the file, {here} is needed here"
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager
@@ -144,10 +131,8 @@ def as_policy(wrapped: Any, folder: Path | None, weights_sha256: str) -> Iterato
 
 
 def _read_config(folder: Path, weights_sha256: str) -> Any:
-    for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
-            raise ConfigError(f"{folder}: not an adapter folder, it has no {name}")
-    known = _sidecar(folder)
+    adapter_files.check(folder)
+    known = sidecar(folder)
     if known and known.get("weights_sha256") != weights_sha256:
         raise ConfigError(
             f"{folder}: this adapter was trained on {known.get('base')} "
@@ -160,58 +145,16 @@ def _read_config(folder: Path, weights_sha256: str) -> Any:
         raise ConfigError(f"{folder / CONFIG}: {error}") from None
     if not isinstance(config, peft.LoraConfig):
         raise ConfigError(f"{folder}: adapters of type {config.peft_type} are not supported, only LoRA")
-    _refuse_odd_settings(config, folder)
-    _refuse_odd_tensors(folder)
+    default, told = _settings(peft.LoraConfig()), _settings(config)
+    adapter_files.refuse_odd_settings(told, default, folder)
+    for name in default.keys() - adapter_files.PLAIN:
+        if not told[name] and name != "init_lora_weights":  # other versions write null, false or []
+            setattr(config, name, default[name])
     return config
 
 
-def _sidecar(folder: Path) -> dict[str, Any]:
-    """The base an adapter was trained on; empty for one that we did not write. Raises: ConfigError."""
-    file = folder / SIDECAR
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise ConfigError(f"{file}: {error}") from None
-    return found if isinstance(found, dict) else {}
-
-
-def unchecked(folder: Path) -> str:
-    """A sentence where nothing says which base an adapter was trained on: its shapes fit others too."""
-    if _sidecar(folder).get("weights_sha256"):
-        return ""
-    named = json.loads((folder / CONFIG).read_text()).get("base_model_name_or_path")
-    trained_on = f"; it names {named} as its base" if named else ""
-    return f"{folder} has no {SIDECAR}, so it is not checked that it was trained on this model{trained_on}"
-
-
-def _refuse_odd_settings(config: Any, folder: Path) -> None:
-    """Empty values are set to peft's defaults: other versions write null, false or [] for "not used"."""
-    default = peft.LoraConfig()
-    for name in (field.name for field in dataclasses.fields(config) if field.name not in _PLAIN):
-        value = getattr(config, name)
-        if name == "init_lora_weights" and value in _HARMLESS_INITS:
-            continue
-        if not value:
-            setattr(config, name, getattr(default, name))
-        elif value != getattr(default, name):
-            raise ConfigError(f"{folder}: LoRA adapters with {name} are not supported, only plain ones")
-
-
-def _refuse_odd_tensors(folder: Path) -> None:
-    """Whatever else is in the file, peft would load over the base's own weights, and nothing undoes that."""
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            odd = sorted(name for name in file.keys() if not _MATRIX.search(name))  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError) as error:
-        raise ConfigError(f"{folder / WEIGHTS}: cannot be read: {error}") from None
-    if odd:
-        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
-        raise ConfigError(
-            f"{folder / WEIGHTS} holds {odd[0]}{more}, which would change the base: only LoRA matrices of "
-            "linear layers are supported (in peft: save_pretrained(…, save_embedding_layers=False))"
-        )
+def _settings(config: Any) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def detach_leftovers(model: Any) -> None:
@@ -276,8 +219,8 @@ def save(
     config["inference_mode"] = True
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     (folder / CONFIG).write_text(_written(plain))
-    sidecar = {"base": name, "weights_sha256": weights_sha256}
-    (folder / SIDECAR).write_text(json.dumps(sidecar, indent=1) + "\n")
+    base_said = {"base": name, "weights_sha256": weights_sha256}
+    (folder / SIDECAR).write_text(json.dumps(base_said, indent=1) + "\n")
 
 
 def _written(config: dict[str, Any]) -> str:
@@ -291,7 +234,7 @@ def adapter_sha256(folder: Path) -> str:
     """
     digest = hashlib.sha256()
     config = (folder / CONFIG).read_bytes()
-    if (name := _sidecar(folder).get("base")) is not None:
+    if (name := sidecar(folder).get("base")) is not None:
         said = json.loads(config)
         if said.get("base_model_name_or_path") != name:
             config = _written(said | {"base_model_name_or_path": name, "revision": None}).encode()

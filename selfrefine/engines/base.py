@@ -100,6 +100,11 @@ def require(engine: Engine, capability: Capability, why: str) -> None:
         raise EngineError(f"{why}, but {engine.facts().model['id']} cannot {capability} (it supports: {can})")
 
 
+def _kind(engine: Engine) -> str:
+    name = str(engine.facts().model["id"])
+    return "a scripted model" if name.partition(":")[0] == "scripted" else f"{name}: this engine"
+
+
 class Tokeniser(Protocol):
     """From messages and text to token ids and back."""
 
@@ -186,11 +191,11 @@ class Engine(Tokeniser, Protocol):
         Raises: ConfigError for an adapter of another model, EngineError where there are no adapters.
         """
         if folder is not None:
-            raise EngineError(f"{self.facts().model['id']}: this engine does not support adapters")
+            raise EngineError(f"{_kind(self)} does not support adapters")
 
     def trainer(self) -> Trainer:
         """What trains these weights. Raises: EngineError for an engine that only answers."""
-        raise EngineError(f"{self.facts().model['id']}: this engine cannot be trained; use --model smollm2")
+        raise EngineError(f"{_kind(self)} cannot be trained; use --model smollm2")
 
     def keep_date(self, date: str | None) -> None:
         """The day that a chat template with a date is given (ISO 8601, as in `facts`); None: today."""
@@ -201,7 +206,7 @@ class Engine(Tokeniser, Protocol):
 
         Raises: EngineError where there are no weights to do it.
         """
-        raise EngineError(f"{self.facts().model['id']}: this engine has no weights to merge")
+        raise EngineError(f"{_kind(self)} has no weights to merge")
 
 
 class Trainer(Protocol):

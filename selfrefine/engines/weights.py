@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from selfrefine.compute import products
+from selfrefine.compute import adapter_files, products
 from selfrefine.config import LoraConfig
 from selfrefine.engines.base import Identity, Place, Tokeniser
 from selfrefine.errors import EngineError
@@ -70,9 +70,7 @@ class Weights:
         self.say_unchecked(folder)
 
     def say_unchecked(self, folder: Path) -> None:
-        from selfrefine.compute import lora
-
-        if (line := lora.unchecked(folder)) and line not in self._said:
+        if (line := adapter_files.unchecked(folder)) and line not in self._said:
             self._said.add(line)
             self._say(line)
 

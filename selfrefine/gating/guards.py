@@ -81,7 +81,7 @@ def _guard(
     by, (warn, veto) = change(value, against) + 1e-12, limits
     for state, limit in (("veto", veto), ("warn", warn)):
         if by >= limit and limit != off:
-            said = f"{name}: {what} {words.format(by)} ({against:.3g} → {value:.3g})"
+            said = f"{name}: {what} {words.format(by).replace('%', ' %')} ({against:.3g} → {value:.3g})"
             return Guard(name=name, value=value, against=against, limit=limit, state=state, reason=said)  # type: ignore[arg-type]
     return Guard(name=name, value=value, against=against)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from selfrefine.config import Config
 from selfrefine.records import Task
 from selfrefine.report import footprint
-from selfrefine.report.words import compact, number
+from selfrefine.report.words import number, size
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.words import count
 
@@ -45,19 +45,21 @@ def plan(config: Config) -> str:
         f"model          {config.model}",
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
         f"test {number(len(splits['test']))}",
-        f"per round      {count(per_round, 'prompt')} x {count(own.n, 'sample')} = {count(rows, 'answer')}",
-        f"new tokens     at most {compact(learning + gate)} per round, "
-        f"{compact(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
+        f"per round      {count(per_round, 'prompt')} × {count(own.n, 'sample')} = {count(rows, 'answer')}",
+        f"new tokens     at most {number(learning + gate)} per round, "
+        f"{number(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
         f"({count(rounds, 'round')})",
-        f"disk           at most about {compact(rounds * rows * 4 * 2500)}B of rows"
-        + (f", {compact(rounds * adapter)}B of adapters" if model else ""),
     ]
+    disk = {"rows": rounds * rows * 4 * 2500, "adapters": rounds * adapter}
+    if any(disk.values()):
+        parts = (f"{size(space)} of {what}" for what, space in disk.items() if space)
+        lines.append(f"disk           at most about {', '.join(parts)}")
     if model and folder:
         lines += _memory(config, model, _load(config, splits, _counter(folder), rows))
     else:
         scripted = config.model.partition(":")[0] == "scripted"
-        why = "a script has no weights" if scripted else "the model is not on this machine yet"
-        lines.append(f"memory         unknown: {why}")
+        known = "none for a scripted model" if scripted else "unknown: the model is not on this machine yet"
+        lines.append(f"memory         {known}")
     return "\n".join(lines) + "\n"
 
 
@@ -82,12 +84,11 @@ def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> lis
     most = footprint.peak(always) + max(
         footprint.peak(own) for name, own in parts.items() if name != "always"
     )
-    lines = [
-        f"memory         at most about {compact(most)}B on {device}: always, plus the larger of the others"
-    ]
+    larger = "sampling or training, whichever needs more" if config.cycle.rounds else "sampling"
+    lines = [f"memory         at most about {size(most)} on {device}: what is always there, plus {larger}"]
     for name, own in parts.items():
-        shown = ", ".join(f"{what} {compact(size)}B" for what, size in own.items() if size)
-        lines.append(f"  {name:<12} {compact(footprint.peak(own))}B: {shown}")
+        shown = ", ".join(f"{what} {size(space)}" for what, space in own.items() if space)
+        lines.append(f"  {name:<12} {size(footprint.peak(own))}: {shown}")
     return lines
 
 

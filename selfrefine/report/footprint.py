@@ -13,6 +13,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from selfrefine.words import count
+
 BASELINE_BYTES = 400_000_000
 """Python with torch 2.13 (a CPU build), transformers and peft imported: measured, 386 MiB resident."""
 HEAP = 1.5
@@ -139,12 +141,12 @@ def sampling(model: Shape, load: Load, room: Room) -> dict[str, int]:
     repeated = 2 * rows * columns * inner if model.heads != model.kv_heads else 0
     block = model.element_bytes * (3 * model.intermediate + 4 * model.hidden)
     parts = {
-        f"key/value cache of {rows} rows x {columns}": rows * columns * model.slot_bytes,
-        f"{prefilled} prompt tokens": prefilled * (model.slot_bytes + block),
+        f"key/value cache of {count(rows, 'row')} × {columns:,}": rows * columns * model.slot_bytes,
+        f"{count(prefilled, 'prompt token')}": prefilled * (model.slot_bytes + block),
         "logits": (prompts + DRAW_COPIES * rows) * model.vocabulary * 4,
         "attention buffers": repeated * model.element_bytes,
     }
-    return {name: int(SAMPLING_HEAP * count) for name, count in parts.items()}
+    return {name: int(SAMPLING_HEAP * space) for name, space in parts.items()}
 
 
 def merged_copy(model: Shape) -> dict[str, int]:
@@ -171,7 +173,7 @@ def training(model: Shape, load: Load) -> dict[str, int]:
     logits = 3 * trained if model.capped else HEAD_COPIES * min(trained, HEAD_ROWS)
     adapter = model.adapter_parameters(load.lora_rank)
     return {
-        f"activations of {tokens} tokens": int(
+        f"activations of {count(tokens, 'token')}": int(
             HEAP * tokens * model.layers * per_layer * model.element_bytes
         ),
         # The logits, their softmax, and its gradient.

@@ -13,8 +13,14 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
     from selfrefine.stats import Difference, Interval
     from selfrefine.steps.critique_outcome import CritiqueSummary
 
-_QUIET_AT_ZERO = frozenset({"truncated", "failed", "errors", "edited", "passed_through", "duplicates"})
+_QUIET_AT_ZERO = frozenset(
+    {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates"}
+)
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
+
+
+_IN_WORDS = {"retokenised": "re-tokenised (sampled by another model)"}
+"""Keys that do not read as words."""
 
 
 def number(value: float) -> str:
@@ -30,6 +36,17 @@ def compact(value: float) -> str:
         if abs(value) >= size * 0.9995:
             return f"{value / size:.3g}{letter}"
     return f"{value:.0f}"
+
+
+def size(count: float) -> str:
+    """Bytes: 938_000_000 -> "938 MB", 34_200 -> "34.2 kB"."""
+    short = compact(count)
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """0.88 -> "88 %"."""
+    return f"{100 * share:.{digits}f} %"
 
 
 def duration(seconds: float) -> str:
@@ -97,7 +114,9 @@ def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        words = key if ".py:" in key else key.replace("_", " ")  # a name of somebody's, not of ours
+        words = (
+            key if ".py:" in key else _IN_WORDS.get(key, key.replace("_", " "))
+        )  # a name of somebody's, not of ours
         if isinstance(value, Mapping):
             yield from _of_mapping(words, value)
         elif isinstance(value, str) or not isinstance(value, Sequence):
@@ -130,7 +149,7 @@ def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
     elif key == "seconds" or key.endswith("_s"):
         yield duration(value) if key == "seconds" else f"{words[:-2]} {duration(value)}"
     elif key.endswith("_share"):
-        yield f"{value:.1%} {words.removesuffix(' share')}"
+        yield f"{percent(value, 1)} {words.removesuffix(' share')}"
     else:
         yield f"{words} {number(value)}"
 
@@ -157,7 +176,7 @@ def critique_line(found: CritiqueSummary) -> str:
     compared = found.comparison
     parts = [f"{count(found.drafts, 'draft')}, {count(found.revisions, 'revision')}"]
     if found.unparsed_share is not None:
-        parts.append(f"{found.unparsed_share:.0%} of verdicts unparsed")
+        parts.append(f"{percent(found.unparsed_share)} of verdicts unparsed")
     for i, one in enumerate(found.passes, start=1):
         if one.unscored < one.revisions:  # without rewards nobody knows
             parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")

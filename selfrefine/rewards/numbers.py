@@ -11,9 +11,10 @@
 Not read, because it is not one number or could be two: `1.234.567`, `1.234,50`, `1,2,3`, `1'234`; `1 234`
 with a plain space; mixed numbers (`1 1/2`, `1½`); dates, times, ratios, ranges (`1/2/24`, `3:30`, `4-5`,
 `4 to 5`); tuples (`(0,5)`); inequalities, `±`; operations that are not worked out (`7-3`, `2 * 3`,
-`3 \\times 10^5`, `\\sqrt{2}`); variables (`3x`, `x_1`, `H2O`); scales (`5k`, `2 million`); `0.333...`; a
-minus apart from its number (`so - 3`; after `=` it is a sign). Numerals other than decimal digits (`six`,
-`四十二`, `Ⅳ`) are not read either; they matter only where the text has no digit.
+`3 \\times 10^5`, `\\sqrt{2}`, `3!` unless it ends a sentence); variables (`3x`, `x_1`, `H2O`); scales (`5k`,
+`2 million`); `0.333...`; a minus apart from its number (`so - 3`; after `=` it is a sign). Numerals other
+than decimal digits (`six`, `四十二`, `Ⅳ`, `π`) are not read either; they matter only where the text has no
+digit.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ _IN_WORDS = re.compile(
     re.IGNORECASE,
 )
 
+_PI = re.compile(r"π|\\pi\b|\bpi\b")
+
 
 def _patterns(*pairs: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
     return [(re.compile(pattern), why) for pattern, why in pairs]
@@ -61,7 +64,13 @@ def _patterns(*pairs: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
 
 _OPERATION = "an unevaluated operation"
 _RANGE = "a range or a difference"
+_EXPRESSION = "an expression"
+_DATE = re.compile(
+    r"(?<![\d./-])(?:\d{4}(?P<mark>[-/])\d{1,2}(?P=mark)\d{1,2}|\d{1,2}(?P<sign>[-/])\d{1,2}(?P=sign)\d{4})\Z"
+)
+_FACTORIAL = re.compile(r"!+(?:[ \t]*[-+*/^=×·a-z\d(]|[ \t]*\\(?:times|cdot)|\$)")
 _BEFORE = _patterns(
+    (r"\\[dtc]?frac[ \t]?(?:\d|\{[^{}]*\})?[ \t]?\Z", _EXPRESSION),
     (
         r"\d[ \t]*(?:~|\.\.|…)[ \t]*\Z|\d[ \t]+(?:to|or)[ \t]+\Z|\bbetween[ \t]+\S+[ \t]+and[ \t]+\Z",
         _RANGE,
@@ -80,7 +89,10 @@ _BEFORE = _patterns(
     (r"(?:±|\+/?-|\\pm)[ \t]*\Z", "a number with ±"),
 )
 _AFTER = _patterns(
-    (r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[π√]", _OPERATION),
+    (
+        r"\^(?!\{?(?:\\circ|°))|[²³¹⁰⁴-⁹]|[ \t]?\\(?:pi|sqrt|times|cdot|div|[dtc]?frac)\b|[ \t]?[π√]",
+        _OPERATION,
+    ),
     (r"[ \t]*\+[ \t]*[A-Za-z(\\]|\([a-z][ \t]?[-+*/)]", _OPERATION),
     (r"[xyznabij](?!\w)|[ \t]?[xyzn]\^|[A-Za-z]\^", "a factor of a variable"),
     (
@@ -109,13 +121,22 @@ def last_number(text: str) -> Number | None:
     for last in _ATOM.finditer(text):  # noqa: B007  the last one
         pass
     if last is None:
-        other = _IN_WORDS.search(text) or any(unicodedata.numeric(c, None) is not None for c in text)
-        return Number("", None, "only digits are read, not number words") if other else None
+        other = (
+            _IN_WORDS.search(text)
+            or _PI.search(text)
+            or any(unicodedata.numeric(c, None) is not None for c in text)
+        )
+        return Number("", None, "only digits are read, not number words or π") if other else None
     before = text[max(0, last.start() - _WINDOW) : last.start()]
     after = text[last.end() : last.end() + _WINDOW]
+    dated = before[-8:] + last[0]
     found, before = _quotient(last[0], before)
     sign, before, why = _signed(_CURRENCY.sub("", before))
-    why = found.why or why or _why_not(last[0], _CURRENCY.sub("", before), after)
+    why = (
+        "a date"
+        if _DATE.search(dated)
+        else found.why or why or _why_not(last[0], _CURRENCY.sub("", before), after)
+    )
     if why or found.value is None:
         return Number(last[0][:40], None, why)
     value = -found.value if sign else found.value
@@ -197,17 +218,19 @@ def _why_not(atom: str, before: str, after: str) -> str:
     found += [why for pattern, why in _AFTER if pattern.match(after)]
     if found:
         return found[0]
+    if after.startswith("!") and (_FACTORIAL.match(after) or not re.search(r"[^\W\d_][:,]?\s*\Z", before)):
+        return _OPERATION  # behind a word ("The answer is 3!") it is a sentence's end
     commands = list(_COMMAND.finditer(before))
     if commands:
         inside = before[commands[-1].end() :]
         if not inside.strip() or inside.count("{") > inside.count("}"):
-            return "an expression"
+            return _EXPRESSION
     if re.match(r"\s?[)\]}]", after):
         pair = re.fullmatch(r"\d+,\d+", atom) and before.endswith(("(", "["))
         if (pair and not _THOUSANDS.fullmatch(atom)) or re.search(r"[(\[{][^()\[\]{}]*\d\s*,\s*\Z", before):
             return "a tuple"
     if re.fullmatch(r"\d{3}(?:\.\d+)?", atom) and _TRIPLETS.search(before):
-        return "two numbers, or one with a space as separator"
+        return "ambiguous: a space inside a number, or two numbers"
     if "." in atom and after.startswith(("...", "…")):
         return "a truncated decimal"
     return ""

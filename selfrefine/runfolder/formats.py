@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,9 +26,10 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd data",
     b"PAR1\x15": "a Parquet file",  # a text may begin with these letters
     b"BZh91AY&SY": "bzip2 data",
-    b"\xff\xfe": "UTF-16 text",
-    b"\xfe\xff": "UTF-16 text",
 }
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+_TABLE = (".csv", ".tsv")
+_ROWS = "import csv, json, sys; [print(json.dumps(row)) for row in csv.DictReader(sys.stdin{})]"
 
 
 def bare(name: str) -> str:
@@ -49,9 +51,17 @@ def unpacked(path: str, stream: BinaryIO) -> Iterable[bytes]:
     return stream
 
 
-def foreign(first: bytes) -> str | None:
-    """What a stream is, by its first bytes, if it is no text."""
-    return next((what for magic, what in _MAGIC.items() if first.startswith(magic)), None)
+def foreign(first: bytes, name: str) -> str | None:
+    """What a stream is, by its first bytes, if it is no JSON Lines and no text, and how to convert it."""
+    if what := next((what for magic, what in _MAGIC.items() if first.startswith(magic)), None):
+        return f"this is {what}; convert it to JSON Lines, or name the file by its format"
+    if first.startswith(_UTF_16):
+        return "this is UTF-16 text; convert it to UTF-8: iconv -f UTF-16 -t UTF-8"
+    if bare(name).endswith(_TABLE) and not first.lstrip().startswith(b"{"):
+        code = _ROWS.format(", delimiter='\\t'" if bare(name).endswith(".tsv") else "")
+        files = f"< {shlex.quote(name)} > rows.jsonl"
+        return f'CSV is not read; convert it to JSON Lines:\npython -c "{code}" {files}'
+    return None
 
 
 def check_output(path: str) -> None:

@@ -71,10 +71,8 @@ def lines(stream: Iterable[bytes], name: str, blank: bool = False) -> Iterator[t
     number = 0
     try:
         for number, line in enumerate(stream, 1):
-            if number == 1 and (what := formats.foreign(line)):
-                raise DataError(
-                    f"{name}: this is {what}; convert it to JSON Lines, or name the file by its format"
-                )
+            if number == 1 and (odd := formats.foreign(line, name)):
+                raise DataError(f"{name}: {odd}")
             if (row := line.removeprefix(BOM_UTF8 if number == 1 else b"").strip()) or blank:
                 yield f"{name}:{number}", row
     except formats.UNREADABLE as error:

@@ -35,7 +35,7 @@ def of_drawn(
     """After `generate`: answers cut off, and a policy that says one thing only (greedy answers aside)."""
     answered = found.samples - found.errors
     cut = found.truncated / answered if answered else None
-    words = "{:.0%} of the answers are cut off at max_new_tokens"
+    words = "{} of the answers are cut off at max_new_tokens"
     rings = run_on_alarm(found, settings, template) or _from("truncated", cut, settings, words)
     if temperature and found.entropy is not None and found.entropy < settings.entropy:
         rings.append(_entropy(found.entropy, settings))
@@ -49,7 +49,7 @@ def run_on_alarm(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
     if not stops or answered < FEW:
         return []
     why = "the model has no chat template" if template is False else "they go on after the first line"
-    words = f"{{:.0%}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"
+    words = f"{{}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"
     return _from("truncated", found.truncated / answered, settings, words)
 
 
@@ -60,14 +60,14 @@ def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) ->
 
 def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:
     """After `critique`: verdicts that could not be read."""
-    words = "{:.0%} of the critiques have no readable verdict"
+    words = "{} of the critiques have no readable verdict"
     return _from("unparsed", unread_share(found), settings, words)
 
 
 def of_rewards(found: RewardSums, settings: AlarmsConfig) -> list[Alarm]:
     """After `reward`: groups whose answers all got the same reward teach nothing."""
     flat = found.flat / found.groups if found.groups else None
-    words = "for {:.0%} of the prompts all answers have the same reward"
+    words = "for {} of the prompts all answers have the same reward"
     return _from("no_spread", flat, settings, words)
 
 
@@ -80,7 +80,7 @@ def of_step(step: int, grad_norm: float, metrics: Mapping[str, float], settings:
     if (kl := metrics.get("kl", 0.0)) > settings.kl:
         said = f"step {step}: {kl:.3g} nats per token from the reference or sampling policy"
         found.append(_alarm("kl", kl, settings, said))
-    said = f"step {step}: {{:.0%}} of the ratios are clipped"
+    said = f"step {step}: {{}} of the ratios are clipped"
     found += _from("clip_share", metrics.get("clip_share"), settings, said)
     if (entropy := metrics.get("entropy")) is not None and entropy < settings.entropy:
         found.append(_entropy(entropy, settings))
@@ -107,7 +107,7 @@ def _from(name: str, share: float | None, settings: AlarmsConfig, words: str) ->
     """A share rings from its limit on; at a limit of 1, when it is everything."""
     if share is None or share < getattr(settings, name):
         return []
-    return [_alarm(name, share, settings, words.format(share))]
+    return [_alarm(name, share, settings, words.format(f"{100 * share:.0f} %"))]
 
 
 def _alarm(name: str, value: float, settings: AlarmsConfig, said: str) -> Alarm:

@@ -49,6 +49,8 @@ class FinetuneSummary(StageCost, frozen=True, kw_only=True):
     rows: int
     edited: int
     """Rows whose text is not what was sampled: encoded anew."""
+    retokenised: int = 0
+    """Rows that a model with another tokenizer sampled: prompt and answer are encoded anew."""
     steps: int
     trained_tokens: int
     dropped: dict[str, int] = {}
@@ -83,7 +85,7 @@ def finetune(
     from selfrefine.training.loop import train
     from selfrefine.training.plan import longest_row
 
-    fitting, edited, dropped = _learnable(samples, trainer, objective)
+    fitting, renewed, dropped = _learnable(samples, trainer, objective)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     seed = derive(run_seed, "finetune", round_index)
     with trainer.open(policies.start, config.lora, seed) as wrapped:
@@ -106,7 +108,7 @@ def finetune(
                 rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        done = _summary(log, len(fixed), edited, dropped)
+        done = _summary(log, len(fixed), renewed, dropped)
         lines = [msgspec.json.encode(row) for row in log]
         keep(done, lines, lambda folder: trainer.save(wrapped, folder))
         plain = why_not(wrapped, longest_row(fixed))
@@ -140,12 +142,15 @@ def _fixed(
         )
 
 
-def _summary(log: Sequence[StepLog], rows: int, edited: int, dropped: dict[str, int]) -> FinetuneSummary:
+def _summary(
+    log: Sequence[StepLog], rows: int, renewed: tuple[int, int], dropped: dict[str, int]
+) -> FinetuneSummary:
     tokens = sum(row.tokens for row in log)
     return FinetuneSummary(
         cost=Cost(trained_tokens=tokens),
         rows=rows,
-        edited=edited,
+        edited=renewed[0],
+        retokenised=renewed[1],
         steps=len(log),
         trained_tokens=tokens,
         dropped=dropped,
@@ -156,8 +161,9 @@ def _summary(log: Sequence[StepLog], rows: int, edited: int, dropped: dict[str, 
 
 def _learnable(
     samples: Sequence[Sample], trainer: Trainer, objective: ObjectiveConfig
-) -> tuple[list[Any], int, dict[str, int]]:
-    """What the objective can learn from, how many rows were edited, and what falls out for which reason.
+) -> tuple[list[Any], tuple[int, int], dict[str, int]]:
+    """What the objective can learn from, how many rows were edited and re-tokenised, and what falls out for
+    which reason.
 
     Raises: NothingToLearnError, DataError.
     """
@@ -165,7 +171,7 @@ def _learnable(
 
     if not samples:
         raise NothingToLearnError(_why_none(objective.name, 0, {}))
-    given, edited = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
+    given, edited, foreign = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     stale = 0
     if kind.needs_old_logprobs:
@@ -175,7 +181,7 @@ def _learnable(
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(given), dropped))
-    return fitting, edited, dropped
+    return fitting, (edited, foreign), dropped
 
 
 def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:

@@ -12,8 +12,11 @@ from selfrefine.engines.base import Tokeniser, exact_logprobs
 from selfrefine.records import Lesson, Sample
 
 
-def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True) -> tuple[list[Any], int]:
-    """Training items of the rows, and how many texts had been edited and were encoded anew.
+def items(
+    samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
+) -> tuple[list[Any], int, int]:
+    """Training items of the rows; how many texts were encoded anew because they had been edited, and how many
+    because another model, with another tokenizer, sampled them.
 
     exact: the model that is trained computes in float32 (`Trainer.exact_logprobs`); if it does not, no
     recorded logprob is what it would compute, and the items have none.
@@ -21,16 +24,31 @@ def items(samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
     The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
     that its ids no longer decode to was edited on the way (jq, a person): the text counts.
     """
-    made, edited = [], 0
+    made, edited, foreign = [], 0, 0
     for row, item in zip(samples, lessons(samples), strict=True):
-        completion, logprobs = row.token_ids, _old_logprobs(row) if exact else None
+        prompt, completion = row.prompt_token_ids, row.token_ids
+        logprobs = _old_logprobs(row) if exact else None
         if not completion or tokeniser.decode(completion) != row.text:
-            edited += bool(completion)
+            if _is_foreign(row, tokeniser):
+                foreign, prompt = foreign + 1, ()
+            else:
+                edited += bool(completion)
             completion, logprobs = tokeniser.encode_answer(row.text), None
-        prompt = row.prompt_token_ids or tokeniser.encode_chat(row.context)
+        prompt = prompt or tokeniser.encode_chat(row.context)
         ids = {"prompt_token_ids": prompt, "completion_token_ids": completion}
         made.append(replace(item, **ids, old_logprobs=logprobs))
-    return made, edited
+    return made, edited, foreign
+
+
+def _is_foreign(row: Sample, tokeniser: Tokeniser) -> bool:
+    """Whether the prompt's ids are another tokenizer's: neither made by this one nor decoded to the question.
+
+    The second is for a template that writes the day into a prompt, which differs tomorrow.
+    """
+    ids = row.prompt_token_ids
+    if not ids or not row.context or ids == tokeniser.encode_chat(row.context):
+        return False
+    return row.context[-1].content.strip() not in tokeniser.decode(ids)
 
 
 def lessons(samples: Sequence[Sample]) -> list[Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
+import sys
 import typing
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -16,16 +18,8 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Message, Task
 from selfrefine.seeds import derive
 from selfrefine.tasks.base import GENERATED, Located, SourceKind, TaskOptions, ask
-from selfrefine.tasks.gym_import import register
-from selfrefine.words import near, nearest
-
-
-def names() -> list[str]:
-    """All datasets of the installed reasoning-gym."""
-    import reasoning_gym  # noqa: F401  # registers them
-    from reasoning_gym.factory import DATASETS
-
-    return sorted(DATASETS)
+from selfrefine.tasks.gym_import import modules, register
+from selfrefine.words import in_words, nearest
 
 
 def read(name: str, options: TaskOptions) -> Iterator[Located]:
@@ -82,13 +76,14 @@ def _read_by_scorer(dataset: Any) -> frozenset[str]:
 
 
 def _create(name: str, where: str, options: TaskOptions) -> Any:
+    factory, known = sys.modules.get("reasoning_gym.factory"), sorted(modules())
+    if known and name not in known and (factory is None or name not in factory.DATASETS):
+        raise ConfigError(_unknown(where, name, known))
     register(name)
     from reasoning_gym.factory import DATASETS, create_dataset
 
     if name not in DATASETS:
-        meant = near(name, DATASETS)
-        hint = f"did you mean {meant}?" if meant else f"it has {len(DATASETS)} datasets"
-        raise ConfigError(f"{where}: reasoning-gym has no such dataset; {hint}")
+        raise ConfigError(_unknown(where, name, sorted(DATASETS)))
     fields = typing.get_type_hints(DATASETS[name][1])
     settings = {key: _converted(where, key, value, fields) for key, value in options.settings.items()}
     try:
@@ -104,6 +99,14 @@ def _create(name: str, where: str, options: TaskOptions) -> Any:
         raise ConfigError(f"{where}: {_said(error)}") from error
 
 
+def _unknown(where: str, name: str, known: Sequence[str]) -> str:
+    if not name:
+        return f"gym: names one of {len(known)} datasets, as in gym:chain_sum\n{', '.join(known)}"
+    alike = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(alike)}? " if alike else ""
+    return f"{where}: reasoning-gym has no such dataset; {hint}`selfrefine tasks gym:` lists all {len(known)}"
+
+
 def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
     """The setting as its field's type: "2" for an int, "[1, 2]" for a list. Raises: ConfigError."""
     if key in ("seed", "size"):
@@ -115,7 +118,7 @@ def _converted(where: str, key: str, value: Any, fields: dict[str, Any]) -> Any:
             value = msgspec.json.decode(value.encode())
         return msgspec.convert(value, fields[key], strict=False)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: {key}={value}: {error}") from None
+        raise ConfigError(f"{where}: {key}={value}: {in_words(str(error)) or error}") from None
 
 
 def _difficulty(metadata: dict[str, Any]) -> str:

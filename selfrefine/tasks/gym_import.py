@@ -15,6 +15,20 @@ from typing import Any
 LIBRARY = "reasoning_gym"
 
 
+_NAME = re.compile(r"^(?:DATASET_NAME = |register_dataset\()[\"'](\w+)[\"']", re.MULTILINE)
+
+
+def modules() -> dict[str, list[str]]:
+    """Names of datasets to the modules that register them, read from the source: nothing is imported."""
+    found: dict[str, list[str]] = {}
+    if folder := _folder():
+        for file in sorted(folder.rglob("*.py")):
+            for name in _NAME.findall(file.read_text(encoding="utf-8")):
+                module = ".".join((LIBRARY, *file.relative_to(folder).with_suffix("").parts))
+                found.setdefault(name, []).append(module)
+    return found
+
+
 def register(dataset: str) -> None:
     """Make `reasoning_gym.factory` know the dataset, if there is one. Raises: ImportError.
 
@@ -23,24 +37,17 @@ def register(dataset: str) -> None:
     factory = sys.modules.get(f"{LIBRARY}.factory")
     if LIBRARY in sys.modules or (factory is not None and dataset in factory.DATASETS):
         return
-    if module := _module_of(dataset):
-        with contextlib.suppress(Exception), _empty_parents(*module):
-            importlib.import_module(module[0])
+    named, folder = modules().get(dataset, []), _folder()
+    if folder and len(named) == 1:
+        with contextlib.suppress(Exception), _empty_parents(named[0], folder):
+            importlib.import_module(named[0])
             return
     importlib.import_module(LIBRARY)
 
 
-def _module_of(dataset: str) -> tuple[str, Path] | None:
-    """The dotted name of the module that registers it, and the library's folder."""
+def _folder() -> Path | None:
     spec = PathFinder.find_spec(LIBRARY)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    folder = Path(spec.submodule_search_locations[0])
-    named = re.compile(rf"^DATASET_NAME = [\"']{re.escape(dataset)}[\"']", re.MULTILINE)
-    found = [file for file in folder.rglob("*.py") if named.search(file.read_text(encoding="utf-8"))]
-    if len(found) != 1:
-        return None
-    return ".".join((LIBRARY, *found[0].relative_to(folder).with_suffix("").parts)), folder
+    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
 
 
 @contextlib.contextmanager

@@ -52,8 +52,6 @@ def decoded(line: bytes, where: str) -> str:
 def _rows(rows: Iterator[tuple[str, bytes]], name: str, options: TaskOptions) -> Iterator[Located]:
     first = True
     for where, line in rows:
-        if where == f"{name}:1" and line.startswith(b"["):
-            raise DataError(f"{where}: a JSON array, not JSON Lines; convert it with `jq -c '.[]'`")
         if not line:
             continue
         yield where, read_row(line, where, options)

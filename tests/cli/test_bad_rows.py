@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,14 @@ BAD_SAMPLES: dict[str, tuple[bytes, list[str]]] = {
         ["stdin:1", "nested too deeply"],
     ),
     "packed rows": (gzip.compress(GOOD), ["stdin", "gzip data"]),
-    "UTF-16": (GOOD.decode().encode("utf-16"), ["stdin", "UTF-16 text"]),
+    "UTF-16": (GOOD.decode().encode("utf-16"), ["stdin", "UTF-16 text; convert it to UTF-8"]),
+    "UTF-16 without its mark": (GOOD.decode().encode("utf-16-le"), ["stdin:1", "convert it to UTF-8"]),
+    "a row over several lines": (
+        json.dumps(answer("a"), indent=1).encode(),
+        ["stdin:1", "`jq -c .`"],
+    ),
+    "a JSON array": (b"[" + GOOD.strip() + b"]\n", ["stdin:1", "jq -c '.[]'"]),
+    "a JSON array over several lines": (b"[\n" + GOOD + b"]\n", ["stdin:1", "jq -c '.[]'"]),
     "another program's task": (b'{"instruction": "Say hi."}\n', ["stdin:1"]),
     "NaN": (GOOD[:-2] + b', "reward": NaN}\n', ["stdin:1", "NaN is not a JSON number"]),
     "a number as text": (GOOD[:-2] + b', "reward": "0.5"}\n', ["stdin:1", "$.reward", "float"]),
@@ -98,6 +107,17 @@ def test_a_bad_task_row_is_named_and_nothing_is_written(what: str, verb: str, tm
     data, words = BAD_TASKS[what]
     refused(selfrefine(*TASK_VERBS[verb], "-o", "out", stdin=data, cwd=tmp_path), 4, *words)
     assert tree(tmp_path) == []
+
+
+def test_the_advice_for_a_csv_file_works_as_it_is_printed(tmp_path: Path) -> None:
+    """An exported spreadsheet was "malformed: invalid character (byte 0)"."""
+    for name, mark in (("t.csv", ","), ("t.tsv", "\t")):
+        (tmp_path / name).write_text(f"prompt{mark}references\n1+1?{mark}2\n")
+        done = selfrefine("tasks", name, cwd=tmp_path)
+        refused(done, 4, f"{name}: CSV is not read")
+        command = done.err.splitlines()[1].replace("python", sys.executable, 1)
+        subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+        assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"prompt": "1+1?", "references": "2"}
 
 
 @pytest.mark.parametrize("what", ["a broken line", "an id twice", "not UTF-8"])

@@ -126,6 +126,10 @@ USAGE = {
     "generate --nope": ["no option --nope\nusage:"],
     "generate --n 3": ["no option --n", "did you mean -n?"],
     "generate -n x": ["generate: -n must be a whole number"],
+    "show -n 0 rows.jsonl": ["show: -n must be 1 or more"],
+    "adapter merge a -o b --dtype float8": [
+        "no such choice 'float8'; did you mean 'float32'? (known: bfloat16"
+    ],
     "generate --top-p x": ["generate: --top-p must be a number"],
     "recipes show": ["recipes show: name is missing"],
     "gate": ["gate: --run is missing"],

@@ -127,7 +127,7 @@ def test_an_answer_does_not_grade_itself(tmp_path: Path) -> None:
         [critique] = row["critiques"]
         assert "Score: 5" in critique["messages"][-1]["content"]  # the critic was shown the claim
         assert (critique["score"], critique["verdict"]) == (None, None)
-    assert "100% of verdicts unparsed" in done.err
+    assert "100 % of verdicts unparsed" in done.err
     scored = selfrefine("reward", "-r", "critic", stdin=done.out, cwd=tmp_path)
     assert scored.code == 4 and "no score" in scored.err
     # And the claim stands inside its quotation: the answer's own closing tag does not end it.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import tiny
 import torch
 from harness import answer, jsonl, refused, selfrefine, task
 
+from selfrefine.compute import adapter_files
 from selfrefine.engines import embedded
 
 TASKS = jsonl(task("a"))
@@ -67,6 +70,32 @@ def test_a_merge_checks_its_folders_before_a_model_is_loaded(
     done = selfrefine("adapter", "merge", tmp_path, "-o", "m", cwd=tmp_path)
     refused(done, 3, "not an adapter folder", "adapter_config.json")
     refused(selfrefine("adapter", "merge", "ad", "-o", "ad", cwd=trained), 5, "ad already exists")
+    good = json.loads((trained / "ad" / "adapter_config.json").read_text())
+    saved = (trained / "ad" / "adapter_model.safetensors").read_bytes()
+    length = int.from_bytes(saved[:8], "little")
+    header = json.loads(saved[8 : 8 + length])
+    names = [name for name in header if name != "__metadata__"]
+    header["base_model.model.model.embed_tokens.weight"] = header.pop(names[0])
+    longer = json.dumps(header).encode()
+    embedded = len(longer).to_bytes(8, "little") + longer + saved[8 + length :]
+    for told, weights, said in (
+        (good | {"use_dora": True}, saved, "use_dora"),
+        (good | {"bias": "all"}, saved, "bias"),
+        (good | {"modules_to_save": ["lm_head"]}, saved, "modules_to_save"),
+        (good | {"peft_type": "IA3"}, saved, "only LoRA"),
+        (good, embedded, "embed_tokens.weight, which would change the base"),
+        (good, saved[:99], "cut short"),
+        (good, None, "it has no adapter_model.safetensors"),
+        (None, saved, "adapter_config.json"),
+    ):
+        odd = tmp_path / f"odd-{len(list(tmp_path.iterdir()))}"
+        odd.mkdir()
+        (odd / "adapter_config.json").write_text("{" if told is None else json.dumps(told))
+        if weights is not None:
+            (odd / "adapter_model.safetensors").write_bytes(weights)
+        refused(selfrefine("adapter", "merge", odd, "-o", "m", cwd=tmp_path), 3, said)
+    known = {field.name for field in dataclasses.fields(peft.LoraConfig)} - {"runtime_config"}
+    assert known == adapter_files.PLAIN | set(adapter_files.DEFAULTS), "peft has learnt another setting"
 
 
 @pytest.mark.parametrize(
@@ -103,8 +132,8 @@ def test_an_adapter_without_its_sidecar_is_used_and_said_to_be_unchecked(
     checked = selfrefine(*words, stdin=TASKS, cwd=tmp_path)
     (tmp_path / "ad" / "selfrefine.json").unlink()
     done = selfrefine(*words, stdin=TASKS, cwd=tmp_path)
-    assert done.code == 0 and done.err.count("not checked that it was trained on this model") == 1
-    assert "not checked" not in checked.err and checked.code == 0
+    assert done.code == 0 and done.err.count("cannot check that it was trained on this model") == 1
+    assert "cannot check" not in checked.err and checked.code == 0
 
 
 def test_where_a_model_lies(tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,11 +297,11 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_model_dir: Path, tmp_
     assert done.code == 0 and tree(folder) == before
     plan = done.out.decode()
     assert "train 12, gate 6, test 6" in plan
-    assert "5 prompts x 3 samples = 15 answers" in plan
+    assert "5 prompts × 3 samples = 15 answers" in plan
     # 15 answers and 6 gate tasks of 40 tokens a round; gate once and test twice more: 2 x 840 + 240 + 480.
-    assert "at most 840 per round, 2.4k in all (2 rounds)" in plan
+    assert "at most 840 per round, 2,400 in all (2 rounds)" in plan
     assert "disk" in plan and "memory         at most about" in plan
-    for part in ("always", "sampling", "training", "embeddings", "key/value cache of 15 rows", "optimizer"):
+    for part in ("always  ", "sampling", "training", "embeddings", "key/value cache of 15 rows", "optimizer"):
         assert part in plan
 
 

@@ -339,7 +339,7 @@ def test_an_adapter_of_an_unknown_base_is_said_to_be_unchecked_once(tmp_path: Pa
         with engine.trainer().open(folder, LoraConfig(), 0):
             pass
     [line] = said
-    assert str(folder) in line and "not checked" in line and "names tiny-llama as its base" in line
+    assert str(folder) in line and "cannot check" in line and "its config names tiny-llama" in line
 
 
 def test_where_the_base_lies_is_written_and_is_no_part_of_the_policy(tmp_path: Path) -> None:
@@ -377,6 +377,10 @@ def test_an_adapter_that_does_not_fit_is_refused_and_the_model_is_intact(tmp_pat
         folder = adapter(tiny.engine(kind, **changes), tmp_path / name)
         (folder / "selfrefine.json").unlink()  # an adapter from elsewhere has no sidecar
         bad[name] = (folder, "")
+    bad["other shapes"] = (
+        tmp_path / "other shapes",
+        r"lora_A\.weight is \d × 48 in the file, \d × \d+ is needed",
+    )
     bad["no folder"] = (tmp_path / "nothing", "not an adapter folder")
     for name, file, text in (
         ("broken json", "adapter_config.json", "{"),

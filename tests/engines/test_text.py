@@ -142,7 +142,7 @@ def test_an_answer_cut_at_a_stop_text_is_not_edited(engine: LocalEngine, stop: s
                 finish_reason=done.finish_reason,
             )
         )
-    made, edited = items(rows, engine.tokeniser)
+    made, edited, _ = items(rows, engine.tokeniser)
     assert edited == 0 and [item.completion_token_ids for item in made] == [row.token_ids for row in rows]
 
 

@@ -225,7 +225,7 @@ def test_alarms_ring_once_a_stage_on_the_screen_and_in_the_events(
         ("finetune", "grad_norm", 1),  # once, of three steps
     ]
     assert (
-        "round 1 reward alarm: for 100% of the prompts all answers have the same reward (alarms.no_spread"
+        "round 1 reward alarm: for 100 % of the prompts all answers have the same reward (alarms.no_spread"
         in done.err
     )
     assert done.err.count("gradient norm") == 1

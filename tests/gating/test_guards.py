@@ -69,7 +69,7 @@ def test_distinct_answers_and_entropy_are_those_of_what_was_sampled() -> None:
     ]
     found = by_name(guards.drawn(rows, {"distinct": 3.0, "entropy": 5.0}, SETTINGS))
     assert found["distinct"].value == 1.5 and found["distinct"].state == "warn"
-    assert found["distinct"].reason == "distinct: distinct answers per prompt fell by 50% (3 → 1.5)"
+    assert found["distinct"].reason == "distinct: distinct answers per prompt fell by 50 % (3 → 1.5)"
     assert found["entropy"].value == pytest.approx(2.0 / 4) and found["entropy"].state == "warn"
 
 

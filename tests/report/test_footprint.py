@@ -51,7 +51,7 @@ def test_sampling_by_hand(tiny_model_dir: Path) -> None:
     room = Room(rows=256, slots=500, slack=4, prefill_tokens=45)
     parts = footprint.sampling(tiny(tiny_model_dir), LOAD, room)
     expected = {
-        "key/value cache of 6 rows x 54": 6 * 54 * 256,
+        "key/value cache of 6 rows × 54": 6 * 54 * 256,
         "40 prompt tokens": 40 * (256 + 4 * (3 * 48 + 4 * 32)),
         "logits": (2 + 5 * 6) * 303 * 4,  # each prompt's last place, then the draw
         "attention buffers": 2 * 6 * 54 * 32 * 4,
@@ -61,7 +61,7 @@ def test_sampling_by_hand(tiny_model_dir: Path) -> None:
 
 def test_a_cache_never_outgrows_its_budget_but_for_a_single_row(tiny_model_dir: Path) -> None:
     room = Room(rows=256, slots=100, slack=4, prefill_tokens=45)
-    assert "key/value cache of 1 rows x 54" in footprint.sampling(tiny(tiny_model_dir), LOAD, room)
+    assert "key/value cache of 1 row × 54" in footprint.sampling(tiny(tiny_model_dir), LOAD, room)
 
 
 def test_training_by_hand(tiny_model_dir: Path) -> None:

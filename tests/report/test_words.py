@@ -9,7 +9,9 @@ from selfrefine.report.words import (
     compact,
     duration,
     number,
+    percent,
     revised_lines,
+    size,
     stage_line,
     summary_line,
     with_interval,
@@ -37,6 +39,8 @@ def test_durations_never_show_sixty_seconds(seconds: float, words: str) -> None:
 
 def test_numbers() -> None:
     assert [number(x) for x in (1234567, 503.7, 0.28512, 0)] == ["1,234,567", "504", "0.285", "0"]
+    assert [size(x) for x in (938_000_000, 34_200, 512)] == ["938 MB", "34.2 kB", "512 B"]
+    assert [percent(0.876), percent(0.125, 1)] == ["88 %", "12.5 %"]
     assert [compact(x) for x in (950, 12345, 999_960, 1_234_567)] == ["950", "12.3k", "1M", "1.23M"]
 
 
@@ -97,7 +101,7 @@ def test_measures_shares_nested_figures_and_nulls() -> None:
         }
     )
     assert line == (
-        "critique: 64 drafts · 12.5% unparsed · numeric 0.500 [0.250, 0.750] (2 unscored) · "
+        "critique: 64 drafts · 12.5 % unparsed · numeric 0.500 [0.250, 0.750] (2 unscored) · "
         "comparison: compared 60 · right: draft 0.1, fresh –"
     )
 

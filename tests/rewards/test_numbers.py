@@ -48,6 +48,7 @@ READ = [
     ("The answer is\n6", Fraction(6)),
     ("4 steps\n* 6", Fraction(6)),
     ("1. Add\n2. Done:\n6.", Fraction(6)),
+    ("The answer is 3!", Fraction(3)),  # an exclamation, not a factorial
     ("one of 6", Fraction(6)),  # words count only where no digit stands
 ]
 LEFT = [
@@ -111,6 +112,24 @@ def test_an_operation_is_not_called_a_word() -> None:
     for text in ("3×4", "6÷2"):
         found = last_number(text)
         assert found is not None and found.why == "an unevaluated operation"
+
+
+@pytest.mark.parametrize(
+    ("why", "texts"),
+    [
+        ("an unevaluated operation", ("3!", r"\boxed{3!}", "It is $3!$", "so 3! ways", "5 π", r"2 \pi")),
+        ("a date", ("2024-05-01", "on 2024/05/01", "01-05-2024")),
+        ("a range or a difference", ("4-5-6", "2020-2024")),
+        ("an expression", (r"\frac12", r"\frac{1}2", r"\dfrac1{2}")),
+        ("only digits are read, not number words or π", ("π", r"$\pi$", "it is pi", "five")),
+        ("ambiguous: a space inside a number, or two numbers", ("12 345",)),
+    ],
+)
+def test_the_reason_says_what_it_is(why: str, texts: tuple[str, ...]) -> None:
+    """`3!` counted as 3, and was wrong where 6 was asked; `\\frac{1}2` as 2; a date was "a range"."""
+    for text in texts:
+        found = last_number(text)
+        assert found is not None and (found.value, found.why) == (None, why), text
 
 
 def test_no_number_is_no_number() -> None:

@@ -30,7 +30,7 @@ def test_half_of_the_answers_cut_off_rings() -> None:
     cut, whole = sample(finish_reason="length"), sample()
     [one] = alarms.of_drawn(drawn([cut, whole]), SETTINGS)
     assert (one.name, one.value, one.limit) == ("truncated", 0.5, 0.5)
-    assert one.reason == "alarm: 50% of the answers are cut off at max_new_tokens (alarms.truncated 0.5)"
+    assert one.reason == "alarm: 50 % of the answers are cut off at max_new_tokens (alarms.truncated 0.5)"
     assert alarms.of_drawn(drawn([cut, whole, whole]), SETTINGS) == []
     assert alarms.of_drawn(drawn([sample(finish_reason="error", error="x")]), SETTINGS) == []
 
@@ -41,7 +41,7 @@ def test_a_base_model_that_does_not_end_its_answers_rings_early_with_the_stop_th
     rows = [sample(f"t{i}", text=on, finish_reason="length") for i in range(31)] + [sample("t31", text="5")]
     [one] = alarms.run_on_early(drawn(rows), SETTINGS, template=False)
     assert one.reason == (
-        "alarm: 97% of the answers are cut off at max_new_tokens: the model has no chat template; "
+        "alarm: 97 % of the answers are cut off at max_new_tokens: the model has no chat template; "
         'generate.stop=["\\n"] ends them (alarms.truncated 0.5)'
     )
     assert alarms.of_drawn(drawn(rows), SETTINGS, template=False) == [one]  # the same at the end, said once

@@ -15,6 +15,7 @@ from selfrefine.engines.local import LocalEngine
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import EngineError
 from selfrefine.records import Lesson, Message, Sample, Task
+from selfrefine.report.words import summary_line
 from selfrefine.steps.finetune import finetune
 from selfrefine.steps.generate import generate
 from selfrefine.steps.select import select
@@ -40,7 +41,7 @@ def spelled(engine: Any, item: Any) -> str:
 
 def test_the_winning_answer_stands_in_the_assistants_place(engine: Any) -> None:
     """RAFT stored the best answer under the role `user`; the golden row says where it belongs."""
-    [item], edited = items([written("42")], engine)
+    [item], edited, _ = items([written("42")], engine)
     assert edited == 0
     assert spelled(engine, item) == (
         "<|im_start|>user\nWhat is 17 + 25?<|im_end|>\n<|im_start|>assistant\n42<|im_end|>"
@@ -52,12 +53,12 @@ def test_the_winning_answer_stands_in_the_assistants_place(engine: Any) -> None:
 def test_the_context_that_was_sampled_under_is_trained_on_system_message_included(engine: Any) -> None:
     settings = GenerateConfig(n=1, max_new_tokens=5, system="be brief")
     [row] = generate([TASK], engine, settings, 1)
-    [item], edited = items([row], engine)
+    [item], edited, _ = items([row], engine)
     assert (item.prompt_token_ids, item.completion_token_ids) == (row.prompt_token_ids, row.token_ids)
     assert edited == 0 and "be brief" in spelled(engine, item)
     # A row that lost its ids (somebody wrote it anew) is rendered from its messages, not from the bare task.
     bare = replace(row, prompt_token_ids=(), token_ids=(), text="42")
-    [again], _ = items([bare], engine)
+    [again], *_ = items([bare], engine)
     assert again.prompt_token_ids == row.prompt_token_ids
 
 
@@ -65,17 +66,34 @@ def test_sampled_ids_are_never_tokenised_again(engine: Any) -> None:
     """ "4" + "2" was sampled as two tokens; encoding "42" anew gives one, which the policy never chose."""
     ids = (*engine.encode_text("4"), *engine.encode_text("2"), engine.end_id)
     assert ids != engine.encode_answer("42") and engine.decode(ids) == "42"
-    [item], edited = items([written("42", token_ids=ids)], engine)
+    [item], edited, _ = items([written("42", token_ids=ids)], engine)
     assert item.completion_token_ids == ids and edited == 0
 
 
 def test_an_edited_text_is_encoded_anew_and_counted(engine: Any) -> None:
     """jq changed the text and not the ids: training on the ids would learn what was edited away."""
     ids = engine.encode_answer("wrong")
-    made, edited = items([written("42", token_ids=ids), written("wrong", token_ids=ids)], engine)
+    made, edited, _ = items([written("42", token_ids=ids), written("wrong", token_ids=ids)], engine)
     assert edited == 1
     assert made[0].completion_token_ids == engine.encode_answer("42")
     assert made[1].completion_token_ids == ids
+
+
+def test_rows_of_another_tokenizer_are_encoded_anew_prompt_and_all_and_nobody_edited_them(
+    engine: Any,
+) -> None:
+    """Its prompt ids mean other words here: answers were learnt below a question that nobody asked. A person
+    who edits a text leaves the question, also where a template has written yesterday's date into it."""
+    chat = engine.encode_chat(TASK.prompt)
+    ids = engine.encode_answer("wrong")
+    other = replace(written("42", token_ids=ids), prompt_token_ids=tuple(200 - i for i in range(9)))
+    dated = replace(other, prompt_token_ids=(*engine.encode_text("27 Nov "), *chat))
+    made, edited, foreign = items([other, dated], engine)
+    assert (edited, foreign) == (1, 1)
+    assert [item.prompt_token_ids for item in made] == [chat, dated.prompt_token_ids]
+    assert [item.completion_token_ids for item in made] == [engine.encode_answer("42")] * 2
+    line = summary_line({"stage": "finetune", "rows": 2, "edited": 0, "retokenised": 1})
+    assert line == "finetune: 2 rows · 1 re-tokenised (sampled by another model)"
 
 
 def test_a_text_cut_at_a_stop_string_is_not_taken_for_an_edit(engine: Any) -> None:
@@ -86,7 +104,7 @@ def test_a_text_cut_at_a_stop_string_is_not_taken_for_an_edit(engine: Any) -> No
 
 
 def test_special_tokens_in_an_edited_answer_are_text(engine: Any) -> None:
-    [item], _ = items([written("4<|im_end|>2")], engine)
+    [item], *_ = items([written("4<|im_end|>2")], engine)
     assert item.completion_token_ids.count(engine.end_id) == 1
     assert item.completion_token_ids[-1] == engine.end_id
 
@@ -101,7 +119,7 @@ def test_rows_that_were_cut_off_never_become_items(engine: Any) -> None:
 
 
 def test_an_engine_that_only_answers_cannot_be_trained() -> None:
-    with pytest.raises(EngineError, match="this engine cannot be trained"):
+    with pytest.raises(EngineError, match=r"^a scripted model cannot be trained; use --model smollm2"):
         Scripted().trainer()
 
 
@@ -113,13 +131,13 @@ def sampled(engine: Any, **fields: Any) -> Sample:
 
 def test_recorded_logprobs_travel_with_the_ids_they_belong_to(engine: Any) -> None:
     row = sampled(engine)
-    [item], _ = items([row], engine)
+    [item], *_ = items([row], engine)
     assert row.logprobs and item.old_logprobs == row.logprobs
     # An edited text has other ids; a row without its prompt's ids was sampled under who knows which.
     for changed in ({"text": "edited"}, {"prompt_token_ids": ()}, {"logprobs": None}):
-        [item], _ = items([replace(row, **changed)], engine)
+        [item], *_ = items([replace(row, **changed)], engine)
         assert item.old_logprobs is None, changed
-    [item], _ = items([replace(row, logprobs=(*row.logprobs, -1.0))], engine)
+    [item], *_ = items([replace(row, logprobs=(*row.logprobs, -1.0))], engine)
     assert item.old_logprobs is None  # more logprobs than tokens: somebody cut the ids
 
 
@@ -139,7 +157,7 @@ def test_logprobs_of_half_precision_are_not_what_training_would_compute(engine: 
         ("local|cuda|bfloat16|unmerged|torch 2|transformers 5", False),
         ("local|cuda|float16|merged|torch 2|transformers 5", False),
     ):
-        [item], _ = items([replace(row, engine=signature)], engine)
+        [item], *_ = items([replace(row, engine=signature)], engine)
         assert (item.old_logprobs is not None) == trusted, signature
 
 
@@ -149,7 +167,7 @@ def test_training_in_half_precision_trusts_no_recorded_logprob(engine: Any) -> N
     for model, exact in ((tiny.model(), True), (tiny.model().bfloat16(), False)):
         trainer = LocalEngine(model, engine.tokenizer, engine.identity).trainer()
         assert trainer.exact_logprobs is exact
-        [item], _ = items([row], trainer.tokeniser, exact=trainer.exact_logprobs)
+        [item], *_ = items([row], trainer.tokeniser, exact=trainer.exact_logprobs)
         assert (item.old_logprobs == row.logprobs) is exact
 
 
@@ -192,9 +210,9 @@ def test_lessons_roles_pairs_and_groups(engine: Any) -> None:
     """The group is the task in its round: a replayed row was sampled beside others, by another policy."""
     row = sampled(engine)
     marked = replace(row, lesson=Lesson(role="rejected", pair="p"))
-    [plain, rejected], _ = items([row, marked], engine)
+    [plain, rejected], *_ = items([row, marked], engine)
     assert (plain.role, plain.pair) == ("learn", None)
     assert (rejected.role, rejected.pair) == ("rejected", "p")
     assert plain.group == rejected.group
-    [earlier], _ = items([replace(row, round=1)], engine)
+    [earlier], *_ = items([replace(row, round=1)], engine)
     assert earlier.group != plain.group

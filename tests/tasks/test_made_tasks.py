@@ -18,6 +18,7 @@ from selfrefine.records import Sample, Task, encode
 from selfrefine.seeds import derive
 from selfrefine.tasks import TaskOptions, load
 from selfrefine.tasks.concepts import words
+from selfrefine.tasks.gym_import import modules
 
 ONE_DIGIT = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 TWO_DIGITS = ONE_DIGIT | {"max_digits": 2}
@@ -78,9 +79,14 @@ def test_neighbouring_seeds_do_not_share_their_tasks() -> None:
 @pytest.mark.parametrize(
     ("source", "settings", "words"),
     [
-        ("gym:chain_sums", {}, ["no such dataset", "chain_sum"]),
+        (
+            "gym:chain_sums",
+            {},
+            ["no such dataset", "did you mean chain_sum or", "`selfrefine tasks gym:` lists"],
+        ),
+        ("gym:", {}, ["gym: names one of", "ab, acre, advanced_geometry", "zebra_puzzles"]),
         ("gym:chain_sum", {"max_term": 2}, ["max_term", "did you mean 'max_terms'"]),
-        ("gym:chain_sum", {"max_terms": "two"}, ["max_terms=two", "int"]),
+        ("gym:chain_sum", {"max_terms": "two"}, ["max_terms=two: must be a whole number, not text"]),
         ("gym:chain_sum", {"max_terms": 1}, ["max_terms must be >= min_terms"]),  # the library's own words
         ("gym:chain_sum", {"seed": 1}, ["--seed"]),
         ("gym:chain_sum", {"size": 1}, ["-n"]),
@@ -90,6 +96,11 @@ def test_gym_refusals(source: str, settings: dict[str, str | int], words: list[s
     with pytest.raises(ConfigError) as caught:
         list(load(source, TaskOptions(settings=settings)))
     assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_the_names_of_datasets_are_read_without_importing_them() -> None:
+    """`tasks gym:nope` took a second to import a hundred datasets, to say that none is called so."""
+    assert modules().keys() == reasoning_gym.factory.DATASETS.keys()
 
 
 def test_entries_with_numpy_text_become_plain_json() -> None:
