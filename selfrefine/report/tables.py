@@ -109,7 +109,11 @@ def runs_table(runs: Sequence[RunInfo]) -> Table:
     table.add_column("state")
     for run in runs:
         if run.problem is not None:
-            table.add_row(text(run.name), *[text("")] * 4, text(run.problem, "bold red"))
+            table.add_row(
+                text(run.name),
+                *[text("")] * 4,
+                text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red"),
+            )
             continue
         kept = "" if run.last is None else str(run.last.accepted_round or "start")
         gain = "" if run.gain is None else f"{run.gain:+.3f}"

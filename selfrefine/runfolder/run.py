@@ -80,16 +80,29 @@ def locate(runs_dir: Path, name_or_path: str) -> Path:
         raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
     if os.sep in name_or_path:
         raise RunFolderError(f"no run at {name_or_path[:200]}")
-    near = difflib.get_close_matches(path.name, run_names(runs_dir), n=3, cutoff=0.5)
+    others = [one for one in run_names(runs_dir) if _alike(path.name, one)]
+    near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else "`selfrefine runs ls` lists them"
     raise RunFolderError(f"no run {name_or_path[:120]!r} in {runs_dir}; {hint}")
 
 
-def run_names(runs_dir: Path) -> list[str]:
-    """Names of the runs in a folder, sorted."""
+def run_folders(runs_dir: Path) -> list[str]:
+    """Names of the folders that are runs or were, sorted."""
     if not runs_dir.is_dir():
         return []
-    return sorted(p.name for p in runs_dir.iterdir() if valid_name(p.name) and _is_run(p))
+    return sorted(p.name for p in runs_dir.iterdir() if valid_name(p.name) and p.is_dir())
+
+
+def run_names(runs_dir: Path) -> list[str]:
+    """Names of the runs in a folder, sorted."""
+    return [name for name in run_folders(runs_dir) if _is_run(runs_dir / name)]
+
+
+def _alike(name: str, other: str) -> bool:
+    """Not of one series: who asks for run-7 does not mean run-9."""
+    series = [re.sub(r"\d+", "0", one) for one in (name, other)]
+    numbers = [[int(digits) for digits in re.findall(r"\d+", one)] for one in (name, other)]
+    return series[0] != series[1] or numbers[0] == numbers[1]
 
 
 def _is_run(path: Path) -> bool:

@@ -242,7 +242,7 @@ def test_runs_ls_and_show(mine: Path) -> None:
     assert (told["rounds"], told["accepted_round"], told["state"]) == (1, 1, "ended: 1 round done")
     assert (told["gate"], told["test"], told["gain"], told["problem"]) == (0.5, 0.5, 0.0, None)
     assert told["began"] < told["changed"]
-    assert "damaged" in found["broken"]["problem"]
+    assert found["broken"]["state"] == "damaged" and "damaged" in found["broken"]["problem"]
     table = selfrefine("runs", "ls", cwd=mine, terminal=True).out.decode()
     assert "run-001" in table and "damaged" in table
     shown = selfrefine("runs", "show", "run-001", cwd=mine)
