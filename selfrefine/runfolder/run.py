@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -155,9 +156,27 @@ def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
     return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
 
 
+def holder(run: Path) -> str | None:
+    """Who writes to a run now: "process 12". The lock's file alone says nothing: it outlives its process."""
+    try:
+        fd = os.open(run / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
+        return f"process {pid}" if pid else "another process"
+    finally:
+        os.close(fd)
+    return None
+
+
 def check_free(path: Path) -> None:
     """Raises: RunFolderError where a run cannot be made because something is there."""
     if path.exists() or path.is_symlink():
+        if (who := holder(path)) is not None:
+            raise RunFolderError(f"{path} is being made or run by {who}: wait for it, or choose another name")
         way = f"continue it with `selfrefine cycle --run {called(path)}`, or " if _is_run(path) else ""
         raise RunFolderError(f"{path} already exists: {way}choose another name")
 
@@ -194,8 +213,11 @@ class Run:
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            check_free(path)
             with _only_one(path.parent):
-                check_free(path)
+                if path.exists():  # made a moment ago, and locked in the next
+                    time.sleep(0.2)
+                    check_free(path)
                 building = path.with_name(f".{path.name}.building")
                 if building.exists():
                     shutil.rmtree(building)
@@ -254,9 +276,8 @@ class Run:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
-                holder = f"process {pid}" if pid else "another process"
-                raise RunFolderError(f"{self.path} is locked by {holder}: wait for it, or stop it") from None
+                who = holder(self.path) or "another process"
+                raise RunFolderError(f"{self.path} is locked by {who}: wait for it, or stop it") from None
             with write_errors(self.path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -267,18 +288,8 @@ class Run:
             os.close(fd)
 
     def locked(self) -> bool:
-        """Is some process writing to it now? The lock's file alone says nothing: it outlives its process."""
-        try:
-            fd = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        """Is some process writing to it now?"""
+        return holder(self.path) is not None
 
     def _mend(self) -> None:
         for folder in (self.path, self.round(self.next_round()).path, self.final.path):

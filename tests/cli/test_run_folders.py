@@ -211,6 +211,7 @@ def test_stages_out_of_order_say_what_is_missing(tiny_model_dir: Path, tmp_path:
         done = selfrefine(verb, "--run", "x", cwd=folder)
         assert done.code == 5, (verb, done.err)
         assert "Traceback" not in done.err and "round-001" in done.err.splitlines()[-1]
+    assert "first run `selfrefine generate --run x`, then `selfrefine reward --run x`, then" in done.err
 
 
 def test_a_run_is_made_once(mine: Path) -> None:

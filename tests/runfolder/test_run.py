@@ -203,6 +203,8 @@ def test_a_second_process_is_refused_and_told_whose_lock_it_is(run: Run) -> None
     os.read(ready[0], 1)
     with pytest.raises(RunFolderError, match=f"locked by process {pid}"), run.lock():
         pass
+    with pytest.raises(RunFolderError, match=f"is being made or run by process {pid}"):
+        Run.create(run.path, manifest(), SPLITS, {})  # the same command twice at once: no "continue it"
     assert Run.open(run.path).tasks("gate") == SPLITS["gate"], "reading needs no lock"
     os.write(go[1], b".")
     os.waitpid(pid, 0)
