@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import decode_sample
 from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
@@ -38,12 +39,22 @@ UNCOMPARED = frozenset(
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
     """A sentence for each setting that would make the rest of the run another experiment."""
     # Through JSON, since one of them came from a file: there a tuple is a list.
-    before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
+    before, now, usual = (
+        dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new, {"config": Config()})
+    )
+
+    def newer(key: str) -> bool:
+        """A setting that the run's version did not have yet, as this one has it by itself."""
+        by_default = new.origins.get(key.removeprefix("config.")) == "default"
+        return key not in before and (by_default or (key in usual and now.get(key) == usual[key]))
+
     return [
         f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
         + (" (sums are rounded differently)" if key == "threads" else "")
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
+        if before.get(key) != now.get(key)
+        and not newer(key)
+        and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]
 
 

@@ -122,6 +122,12 @@ def test_what_a_cycle_says_to_type_next_works(mine: Path, ran: tuple[Path, Resul
 
 
 def test_other_settings_are_drift_and_named(mine: Path) -> None:
+    path = mine / "runs/run-001/manifest.json"
+    told = json.loads(path.read_text())
+    for key in ("isolate", "isolate_memory_gib", "isolate_cpu_s"):
+        del told["config"]["reward"][key]  # as a version without these settings wrote it
+    path.write_text(json.dumps(told))
+    assert selfrefine("cycle", "--run", "run-001", cwd=mine).code == 0
     words = ["cycle", "--run", "run-001", "--rounds", "2", "--set", "generate.temperature=0.5"]
     before = frozen(mine / "runs/run-001")
     done = selfrefine(*words, cwd=mine)

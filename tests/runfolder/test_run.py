@@ -333,6 +333,15 @@ def test_drift_names_what_differs_and_lets_a_run_be_extended() -> None:
         config={"sampling": {"temperature": 1.0}, "cycle": {"rounds": 9, "until": 0.5, "max_minutes": 1}},
     )  # fmt: skip
     assert drift(old, later) == []
+    # A run of a version without a setting: its default changes nothing, another value does.
+    told = {"sampling": {"temperature": 1.0}, "cycle": {"rounds": 3}}
+    assert drift(old, manifest(config=told | {"reward": {"isolate": False, "isolate_cpu_s": 60.0}})) == []
+    assert drift(old, manifest(config=told | {"reward": {"isolate": True}})) == [
+        "reward.isolate: not set in the run, true now"
+    ]
+    own = {"config": told | {"objective": {"grpo": {"eps": 0.2}}}}
+    assert len(drift(old, manifest(**own))) == 1
+    assert drift(old, manifest(**own, origins={"objective.grpo.eps": "default"})) == []
     other = manifest(
         threads=4,
         packages={"torch": "2.14.0"},
