@@ -52,8 +52,8 @@ def why_nothing(
     said = f"nothing to learn from {count(n, 'answer')}: {first.said}"
     if others:
         said += f"; also {'; '.join(cause.said for cause in others)}"
-    # Where one cause is plain, what would help against the others is no use yet.
-    apply = [first] if first.sure > 1 else [first, *others]
+    # Where one cause is plain and can be mended, what would help against the others is no use yet.
+    apply = [first] if first.sure > 1 and first.tries else [first, *others]
     tries = list(dict.fromkeys(one for cause in apply for one in cause.tries))
     marks = [one.here for one in apply if one.here]
     if not in_run:
