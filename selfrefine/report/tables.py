@@ -126,7 +126,7 @@ def runs_table(runs: Sequence[RunInfo]) -> Table:
             overflow="fold",
             min_width=7 if name == "gate" else None,  # "[0.227,": an interval breaks at its spaces only
         )
-    table.add_column("state", overflow="fold")
+    table.add_column("state", overflow="fold", min_width=8)
     for run in runs:
         if run.problem is not None:
             table.add_row(

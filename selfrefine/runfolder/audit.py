@@ -49,13 +49,19 @@ def drift(old: RunManifest, new: RunManifest) -> list[str]:
         return key not in before and (by_default or (key in usual and now.get(key) == usual[key]))
 
     return [
-        f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
-        + (" (sums are rounded differently)" if key == "threads" else "")
+        _difference(key, before, now)
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
         and not newer(key)
         and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]
+
+
+def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    if key.startswith("code.") and all(_HASH.search(str(values.get(key))) for values in (before, now)):
+        return f"{key.removeprefix('code.')} was edited since the run began"
+    more = " (sums are rounded differently)" if key == "threads" else ""
+    return f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now{more}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -73,10 +79,11 @@ def _short(values: dict[str, Any], key: str) -> str:
     if key not in values:
         return "not set"
     value = values[key]
-    if isinstance(value, str) and _HASH.fullmatch(value):
-        value = f"{value[:12]}…"
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else text[:59] + "…"
+    text = _HASH.sub(lambda found: f"{found[0][:12]}…", msgspec.json.encode(value).decode())
+    if len(text) > 60:
+        text = text[:58] + "…"
+        text += '"' * (text.replace('\\"', "").count('"') % 2)
+    return text
 
 
 def in_progress(run: Run) -> list[str]:

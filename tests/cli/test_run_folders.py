@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import shutil
 from pathlib import Path
@@ -153,7 +152,7 @@ def test_other_threads_and_an_edited_reward_are_drift_before_a_model_is_loaded(
     (mine / "mine.py").write_text("def f(sample):\n    return 0.25\n")
     done = selfrefine("cycle", "--run", "run-001", cwd=mine)
     shown = [line for line in done.err.splitlines() if "mine.py" in line]
-    assert re.fullmatch(r'  code\.mine\.py: "[0-9a-f]{12}…" in the run, "[0-9a-f]{12}…" now', shown[0])
+    assert shown == ["  mine.py was edited since the run began"]
 
 
 def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, tiny_model_dir: Path) -> None:

@@ -356,6 +356,19 @@ def test_drift_names_what_differs_and_lets_a_run_be_extended() -> None:
     ]
 
 
+def test_a_drift_line_can_be_read() -> None:
+    """Two hashes of 50 digits for an edited reward, and a long text that was cut lost its quote."""
+    a, b, long = "a1" * 32, "b2" * 32, "word " * 20
+    old = manifest(code={"rew.py": a, "gone.py": a}, prompts={"p.md": f"sha256:{a}"}, config={"x": long})
+    new = manifest(code={"rew.py": b}, prompts={"p.md": f"sha256:{b}"}, config={"x": [long, "y"]})
+    assert drift(old, new) == [
+        'code.gone.py: "a1a1a1a1a1a1…" in the run, not set now',
+        "rew.py was edited since the run began",
+        f'x: "{long[:57]}…" in the run, ["{long[:56]}…" now',
+        'prompts.p.md: "sha256:a1a1a1a1a1a1…" in the run, "sha256:b2b2b2b2b2b2…" now',
+    ]
+
+
 def test_verify_finds_a_changed_and_a_missing_artifact(run: Run) -> None:
     commit_round(run, 0)
     commit_round(run, 1, accepted=1)
