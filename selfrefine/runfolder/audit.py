@@ -155,13 +155,18 @@ def _gone(run: Run) -> list[str]:
         return [lost]
     last = run.next_round() - 1
     try:
-        ended = [event for event in run.events.read() if event.get("kind") == "stage-end"]
+        told = [event for event in run.events.read() if event.get("kind") in ("stage-begin", "stage-end")]
     except DataError:  # so is this
         return []
     found: dict[str, None] = {}
-    for event in ended:
-        k, file = event.get("round"), f"{_ROWS.get(event['stage'], event['stage'])}.jsonl"
-        if k == "final" and not any(run.path.glob(f"final*/{file}")):
+    # Another round after an end that was begun only: that end is removed.
+    rounds = [number for number, event in enumerate(told) if event.get("round") != "final"]
+    for number, event in enumerate(told):
+        if event["kind"] == "stage-begin":
+            continue
+        k, stage = event.get("round"), event.get("stage")
+        file = f"{_ROWS.get(str(stage), stage)}.jsonl"
+        if k == "final" and number > max(rounds, default=-1) and not any(run.path.glob(f"final*/{file}")):
             found[f"final/{file} is missing: events.jsonl says that its stage was finished"] = None
         elif isinstance(k, int) and k > last and not (run.round(k).path / file).is_file():
             where = run.round(k).path
@@ -172,7 +177,8 @@ def _gone(run: Run) -> list[str]:
 
 def _lost_round(run: Run) -> str | None:
     last = run.next_round() - 1
-    later = [int(path.parent.name[6:]) for path in run.path.glob("round-*/round.json")]
+    found = (path.parent.name[6:] for path in run.path.glob("round-*/round.json"))
+    later = [int(number) for number in found if number.isdecimal()]
     with suppress(RunFolderError):  # a damaged one is named as such
         final = run.final_summary()
         later += [final.after_round] if final else []

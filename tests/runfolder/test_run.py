@@ -406,6 +406,8 @@ def test_what_no_hash_speaks_of_is_missed_too(run: Run) -> None:
     assert verify(run) == [f"round-001 {said}"]
     (run.path / "final-after-000/test.jsonl").unlink()
     assert verify(run) == [f"round-001 {said}", f"final/test.jsonl {said}"]
+    run.events.append("stage-begin", round=2, stage="generate")  # an end without its summary is made anew
+    assert verify(run) == [f"round-001 {said}"]
     commit_round(run, 1)
     (run.round(0).path / "round.json").unlink()
     assert "round-000/round.json is missing, but round 1 was committed" in verify(run)
