@@ -22,7 +22,7 @@ def require_before(verb: str, config: Config, folder: RoundDir) -> None:
     reads = {"critique": "generate", "reward": answers, "select": "reward", "finetune": "reward"}
     reads |= dict.fromkeys(("evaluate", "gate"), "adapter")
     if verb in reads and not (verb == "finetune" and folder.has("selected")):
-        folder.require(reads[verb])
+        folder.require(reads[verb], critiqued=config.critique.passes > 0)
 
 
 def one_stage(

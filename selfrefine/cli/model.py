@@ -23,8 +23,8 @@ def path(
     \b
       selfrefine model path smollm2
     """
-    from selfrefine.engines.load import resolve
+    from selfrefine.engines.load import LOCAL, resolve
     from selfrefine.runfolder.jsonl import write_stdout
 
-    folder, _ = resolve(model.removeprefix("local:"), say)
+    folder, _ = resolve(model.removeprefix("local:"), say, kinds=[LOCAL])  # a script has no folder
     write_stdout(f"{folder.resolve()}\n".encode())

@@ -68,6 +68,7 @@ def known_differences(run: Run, settings: Settings) -> list[str]:
     now = msgspec.structs.replace(
         old,
         config=msgspec.to_builtins(own),
+        origins=settings.origins,
         packages=manifest.packages(),
         code=files_used(own) | plugins_used(own),
         prompts=sha256_texts(run_prompts(own)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -54,7 +55,8 @@ def ls(json_: JsonOption = False) -> None:
     """List the runs in ./runs: rounds, the round that was kept, its gate score, test gain and state.
 
     States: new; running (locked by a process); by hand (the last command was one stage); interrupted (the
-    same command continues it); failed, with exit code and reason; ended, with the reason.
+    same command continues it); failed, with exit code and reason; ended, with the reason; damaged, with what
+    is wrong.
 
     \b
       selfrefine runs ls
@@ -82,10 +84,13 @@ def show(
     """
     from selfrefine.report.ending import final_row, round_seconds, test_gain
     from selfrefine.report.tables import run_view
+    from selfrefine.runfolder.audit import glance
     from selfrefine.runfolder.run import Run, locate
 
     run = Run.open(locate(common.RUNS_DIR, name))
     summaries = [folder.summary() for folder in run.rounds()]
+    if (damage := glance(run, summaries)) is not None:
+        say(damage)
     gain = test_gain(run)
     if json_:
         told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run), "test_gain": gain}
@@ -101,17 +106,19 @@ ORDER = ("generate", "critique", "reward", "resampled", "rationalised", "selecte
 
 def _stage_lines(folder: RoundDir) -> list[str]:
     """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
-    import msgspec
-
     from selfrefine.report.words import stage_line, summary_line
+    from selfrefine.runfolder.jsonl import read_json
     from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
+
+    def told(path: Path) -> dict[str, Any]:
+        return read_json(path, dict[str, Any]) or {}
 
     lines = []
     names = {*folder.stages(), TRAINING_LOG}
     for name in (*ORDER, *sorted(names - {*ORDER})):
         if name in names and (path := folder.summary_file(name)).is_file():
-            lines.append(stage_line(name, common.figures(msgspec.json.decode(path.read_bytes()))))
-    counts = msgspec.json.decode((folder.path / ROUND_FILE).read_bytes()).get("counts")
+            lines.append(stage_line(name, common.figures(told(path))))
+    counts = told(folder.path / ROUND_FILE).get("counts")
     return [*lines, summary_line({"stage": "counts", **counts})] if counts else lines
 
 

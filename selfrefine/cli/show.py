@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +39,7 @@ def command(
     for folder in (Path(source), common.RUNS_DIR / source):
         if folder.is_dir():
             is_run = (folder / "manifest.json").is_file()
-            more = f" in it, or the run: selfrefine runs show {source}" if is_run else " in it"
+            more = f" in it, or the run: selfrefine runs show {shlex.quote(source)}" if is_run else " in it"
             raise UsageError(f"{source} is a folder: name a JSON Lines file{more}")
     shown, before = 0, None
     for row in _rows(source):

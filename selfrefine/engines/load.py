@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,8 +64,10 @@ LOCAL = EngineKind(
 )
 
 
-def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tuple[Path, str]:
-    """The folder that holds a model, and its revision. Raises: EngineError."""
+def resolve(
+    name: str, say: Callable[[str], object] = lambda line: None, kinds: Iterable[EngineKind] | None = None
+) -> tuple[Path, str]:
+    """The folder that holds a model, and its revision. Raises: EngineError, with the `kinds` there are."""
     if name == embedded.NAME:
         return embedded.ensure(say), embedded.GGUF_SHA256[:12]
     folder = Path(name).expanduser()
@@ -78,7 +80,7 @@ def resolve(name: str, say: Callable[[str], object] = lambda line: None) -> tupl
     if folder.is_dir() or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise EngineError(
             f"--model {name}: no model there (a model folder has a config.json); "
-            f"use one of: {'; '.join(kind.spelling for kind in ENGINES.usable())}"
+            f"use one of: {'; '.join(kind.spelling for kind in kinds or ENGINES.usable())}"
         )
     return _from_hub(name)
 

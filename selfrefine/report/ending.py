@@ -76,7 +76,7 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
         what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
         lines.append(
             f"{what} on {count(gain.n, 'test task')}, paired: {with_interval(gain)} "
-            f"(test split read {count(run.test_reads(), 'time')})"
+            f"(test split measured {count(run.test_reads(), 'time')})"
         )
     if told := revised(run.final):
         lines += revised_lines(told)

@@ -31,7 +31,8 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
 
 
 _LEGEND = (
-    "general: 24 general texts · round-NNN: what it learnt · source: gate tasks\n"
+    "general: 24 general texts · round-NNN: tasks learnt in that round\n"
+    "source: gate tasks\n"
     "accuracy, mean reward: higher is better · perplexity: lower is better"
 )
 

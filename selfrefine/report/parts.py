@@ -28,7 +28,7 @@ def part_table(run: Run) -> Table | None:
         return None
     table = Table(title="test answers by reward", title_justify="left", box=None, padding=(0, 2, 0, 0))
     for heading in ("reward", "mean, start", "mean, end", "full marks"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, overflow="fold")
     for name in names:
         means = [with_interval(interval(_values(rows, name))) for rows in (start, end)]
         full = [[value == 1.0 for value in _values(rows, name) if value is not None] for rows in (start, end)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -66,22 +66,42 @@ def _decision(summary: RoundSummary) -> str:
     return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[summary.gate.outcome]
 
 
-def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> Table:
-    """Per round: gate and test with their 95 % intervals, tokens, time and decision."""
-    table = plain_table(f"{measure}, mean [95 % interval]")
-    table.add_column("round", no_wrap=True)
-    columns = [name for name in ("gate", "test") if any(getattr(row, name) for row in rows)]
-    for name in columns:
-        table.add_column(name, no_wrap=True)
-    table.add_column("tokens", justify="right", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("decision")
-    for row in rows:
-        cells = [with_interval(value) if (value := getattr(row, name)) else "" for name in columns]
-        tokens = "" if row.tokens is None else compact(row.tokens)
-        clock = "" if row.seconds is None else _clock(row.seconds)
-        table.add_row(*map(text, (row.label, *cells, tokens, clock, row.decision)))
-    return table
+class RoundTable(Struct, frozen=True):
+    """Per round: gate and test with their 95 % intervals, tokens, time and decision; where it is narrow,
+    without time, then without tokens, then with intervals on two lines. A decision is always there."""
+
+    rows: Sequence[RoundRow]
+    measure: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for costs in (("tokens", "time"), ("tokens",), ()):
+            table = self._table(costs)
+            if console.measure(table, options=options.update(max_width=1_000)).maximum <= options.max_width:
+                break
+        yield table
+
+    def _table(self, costs: Sequence[str]) -> Table:
+        table = plain_table(f"{self.measure}, mean [95 % interval]")
+        table.add_column("round", no_wrap=True)
+        columns = [name for name in ("gate", "test") if any(getattr(row, name) for row in self.rows)]
+        for name in columns:
+            table.add_column(name, overflow="fold")
+        for name in costs:
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("decision", overflow="fold")
+        for row in self.rows:
+            cells = [with_interval(value) if (value := getattr(row, name)) else "" for name in columns]
+            spent = {
+                "tokens": "" if row.tokens is None else compact(row.tokens),
+                "time": "" if row.seconds is None else _clock(row.seconds),
+            }
+            table.add_row(*map(text, (row.label, *cells, *(spent[name] for name in costs), row.decision)))
+        return table
+
+
+def round_table(rows: Sequence[RoundRow], measure: str = "accuracy") -> RoundTable:
+    """The table that a cycle ends with, as wide as its console."""
+    return RoundTable(rows, measure)
 
 
 def measure_name(config: Mapping[str, Any]) -> str:
@@ -104,12 +124,16 @@ def runs_table(runs: Sequence[RunInfo]) -> Table:
             name,
             justify="left" if name in {"run", "gate"} else "right",
             overflow="fold",
-            no_wrap=name == "gate",
+            min_width=7 if name == "gate" else None,  # "[0.227,": an interval breaks at its spaces only
         )
-    table.add_column("state")
+    table.add_column("state", overflow="fold", min_width=8)
     for run in runs:
         if run.problem is not None:
-            table.add_row(text(run.name), *[text("")] * 4, text(run.problem, "bold red"))
+            table.add_row(
+                text(run.name),
+                *[text("")] * 4,
+                text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red"),
+            )
             continue
         kept = "" if run.last is None else str(run.last.accepted_round or "start")
         gain = "" if run.gain is None else f"{run.gain:+.3f}"

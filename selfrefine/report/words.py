@@ -14,12 +14,17 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
     from selfrefine.steps.critique_outcome import CritiqueSummary
 
 _QUIET_AT_ZERO = frozenset(
-    {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates"}
+    {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates", "below"}
+    | {"over_the_cap", "groups", "groups_without_spread"}
 )
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
 
 
-_IN_WORDS = {"retokenised": "re-tokenised (sampled by another model)"}
+_IN_WORDS = {
+    "retokenised": "re-tokenised (sampled by another model)",
+    "below": "below the threshold",
+    "n": "tasks",
+}
 """Keys that do not read as words."""
 
 
@@ -114,9 +119,8 @@ def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parts(values: Mapping[str, Any]) -> Iterator[str]:
     for key, value in values.items():
-        words = (
-            key if ".py:" in key else _IN_WORDS.get(key, key.replace("_", " "))
-        )  # a name of somebody's, not of ours
+        # A name with .py: is somebody's, not ours.
+        words = key if ".py:" in key else _IN_WORDS.get(key, key.replace("_", " "))
         if isinstance(value, Mapping):
             yield from _of_mapping(words, value)
         elif isinstance(value, str) or not isinstance(value, Sequence):
@@ -139,7 +143,6 @@ def _of_mapping(words: str, value: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_scalar(key: str, words: str, value: Any) -> Iterator[str]:
     if isinstance(value, int) and not isinstance(value, bool):
-        words = "tasks" if key == "n" else words
         if value or key not in _QUIET_AT_ZERO:
             yield f"{number(value)} {_noun(value, words)}"
     elif value is None or not isinstance(value, float):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import decode_sample
-from selfrefine.runfolder.jsonl import lines, sha256_file
-from selfrefine.runfolder.round import RoundDir
-from selfrefine.runfolder.run import Run, overlaps, run_names
-from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
+from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
+from selfrefine.runfolder.round import RoundDir, called
+from selfrefine.runfolder.run import Run, overlaps, run_folders
+from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest, StageCost
 from selfrefine.stats import Interval
 
 UNCOMPARED = frozenset(
@@ -37,13 +39,29 @@ UNCOMPARED = frozenset(
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
     """A sentence for each setting that would make the rest of the run another experiment."""
     # Through JSON, since one of them came from a file: there a tuple is a list.
-    before, now = (dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new))
+    before, now, usual = (
+        dict(_flat(msgspec.json.decode(msgspec.json.encode(m)))) for m in (old, new, {"config": Config()})
+    )
+
+    def newer(key: str) -> bool:
+        """A setting that the run's version did not have yet, as this one has it by itself."""
+        by_default = new.origins.get(key.removeprefix("config.")) == "default"
+        return key not in before and (by_default or (key in usual and now.get(key) == usual[key]))
+
     return [
-        f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now"
-        + (" (sums are rounded differently)" if key == "threads" else "")
+        _difference(key, before, now)
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
+        if before.get(key) != now.get(key)
+        and not newer(key)
+        and not any(f"{key}.".startswith(f"{u}.") for u in UNCOMPARED)
     ]
+
+
+def _difference(key: str, before: dict[str, Any], now: dict[str, Any]) -> str:
+    if key.startswith("code.") and all(_HASH.search(str(values.get(key))) for values in (before, now)):
+        return f"{key.removeprefix('code.')} was edited since the run began"
+    more = " (sums are rounded differently)" if key == "threads" else ""
+    return f"{key.removeprefix('config.')}: {_short(before, key)} in the run, {_short(now, key)} now{more}"
 
 
 def _flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -61,10 +79,11 @@ def _short(values: dict[str, Any], key: str) -> str:
     if key not in values:
         return "not set"
     value = values[key]
-    if isinstance(value, str) and _HASH.fullmatch(value):
-        value = f"{value[:12]}…"
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= 60 else text[:59] + "…"
+    text = _HASH.sub(lambda found: f"{found[0][:12]}…", msgspec.json.encode(value).decode())
+    if len(text) > 60:
+        text = text[:58] + "…"
+        text += '"' * (text.replace('\\"', "").count('"') % 2)
+    return text
 
 
 def in_progress(run: Run) -> list[str]:
@@ -95,9 +114,14 @@ def verify(run: Run) -> list[str]:
         problems += _verify_round(folder, summary)
         policies[folder.index] = summary.policy_after
         accepted = policies.get(summary.accepted_round)
-    for folder in (run.round(run.next_round()), run.final):
+    problems += _gone(run)
+    began = run.round(run.next_round())
+    for folder in (began, run.final):
         policy = accepted if folder is run.final else None
         problems += [line for name in folder.stages() for line in _rows(folder, name, measured=policy)]
+        problems += _summaries(folder)
+    if (broken := run.events.broken()) is not None:
+        problems.append(broken)
     try:
         adapter, link = run.accepted_adapter, run.path / "adapter"
         if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
@@ -119,6 +143,57 @@ def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
     for name in folder.stages():
         problems += _rows(folder, name, summary.policy_before, measured)
     return problems
+
+
+_ROWS = {"select": "selected", "resample": "resampled", "rationalise": "rationalised", "finetune": "train"}
+"""A stage as the events call it to the name of its file, where that is another."""
+
+
+def _gone(run: Run) -> list[str]:
+    """What was there once, by the events, by later rounds or by the end, and no hash speaks of any more."""
+    if (lost := _lost_round(run)) is not None:
+        return [lost]
+    last = run.next_round() - 1
+    try:
+        told = [event for event in run.events.read() if event.get("kind") in ("stage-begin", "stage-end")]
+    except DataError:  # so is this
+        return []
+    found: dict[str, None] = {}
+    # Another round after an end that was begun only: that end is removed.
+    rounds = [number for number, event in enumerate(told) if event.get("round") != "final"]
+    for number, event in enumerate(told):
+        if event["kind"] == "stage-begin":
+            continue
+        k, stage = event.get("round"), event.get("stage")
+        file = f"{_ROWS.get(str(stage), stage)}.jsonl"
+        if k == "final" and number > max(rounds, default=-1) and not any(run.path.glob(f"final*/{file}")):
+            found[f"final/{file} is missing: events.jsonl says that its stage was finished"] = None
+        elif isinstance(k, int) and k > last and not (run.round(k).path / file).is_file():
+            where = run.round(k).path
+            what = f"{where.name}/{file}" if where.is_dir() else where.name
+            found[f"{what} is missing: events.jsonl says that its stage was finished"] = None
+    return list(found)
+
+
+def _lost_round(run: Run) -> str | None:
+    last = run.next_round() - 1
+    found = (path.parent.name[6:] for path in run.path.glob("round-*/round.json"))
+    later = [int(number) for number in found if number.isdecimal()]
+    with suppress(RunFolderError):  # a damaged one is named as such
+        final = run.final_summary()
+        later += [final.after_round] if final else []
+    if max(later, default=-1) <= last:
+        return None
+    return f"{run.round(last + 1).path.name}/round.json is missing, but round {max(later)} was committed"
+
+
+def _summaries(folder: RoundDir) -> Iterator[str]:
+    """Of stages whose hashes stand nowhere yet."""
+    for path in sorted(folder.path.glob("*.json")):
+        try:
+            read_json(path, FinalSummary if path.name == "summary.json" else StageCost)
+        except RunFolderError as error:
+            yield str(error)
 
 
 def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -166,7 +241,8 @@ class RunInfo(Struct, frozen=True, kw_only=True):
     last: RoundSummary | None = None
     final: FinalSummary | None = None
     state: str = ""
-    """running, new, interrupted, by hand, "ended: …" or "failed (exit N): …", by its lock and its events."""
+    """running, new, interrupted, by hand, "ended: …" or "failed (exit N): …", by its lock and its events;
+    damaged, where there is a `problem`."""
     began: str | None = None
     """Time of the first event, in UTC."""
     changed: str | None = None
@@ -211,15 +287,17 @@ def line(info: RunInfo) -> dict[str, Any]:
 
 
 def list_runs(runs_dir: Path) -> list[RunInfo]:
-    """Every run of a folder by name, damaged ones too. Reads no rows."""
+    """Every folder in `runs_dir` by name, damaged runs and what has no manifest too. Reads no rows."""
     found = []
-    for name in run_names(runs_dir):
+    for name in run_folders(runs_dir):
         path = runs_dir / name
         try:
             run = Run.open(path)
             committed = run.next_round()
             first = run.summary(0) if committed else None
             began, changed = _times(run)
+            last = run.summary(committed - 1) if committed > 1 else first
+            damage = glance(run, [one for one in (first, last) if one])
             found.append(
                 RunInfo(
                     name=name,
@@ -227,16 +305,32 @@ def list_runs(runs_dir: Path) -> list[RunInfo]:
                     rounds=max(0, committed - 1),
                     manifest=run.manifest,
                     first=first,
-                    last=run.summary(committed - 1) if committed > 1 else first,
+                    last=last,
                     final=run.final_summary(),
-                    state=state(run),
+                    state="damaged" if damage else state(run),
                     began=began,
                     changed=changed,
+                    problem=damage,
                 )
             )
-        except RunFolderError as error:
-            found.append(RunInfo(name=name, path=path, problem=str(error)))
+        except (RunFolderError, DataError) as error:
+            found.append(RunInfo(name=name, path=path, state="damaged", problem=str(error)))
     return found
+
+
+def glance(run: Run, summaries: Sequence[RoundSummary]) -> str | None:
+    """What is wrong at a glance, no row read: files that are gone or end within a line."""
+    files = [run.round(one.index).path / name for one in summaries for name in one.artifacts]
+    bad = next(
+        (path for path in files if not path.is_file() or (path.suffix == ".jsonl" and torn_end(path))), None
+    )
+    if bad is None and run.events.cut() and not run.locked():
+        bad = run.events.path
+    what = (
+        None if bad is None else f"{bad.relative_to(run.path)} is {'damaged' if bad.is_file() else 'missing'}"
+    )
+    what = _lost_round(run) or what
+    return what and f"{what}: see `selfrefine runs verify {called(run.path)}`"
 
 
 def _times(run: Run) -> tuple[str | None, str | None]:

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from selfrefine.runfolder.jsonl import lines
+from selfrefine.errors import DataError
+from selfrefine.runfolder.jsonl import lines, torn_end
 
 
 class Events:
@@ -40,16 +41,39 @@ class Events:
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - size))
             rows = stream.read().split(b"\n")[1 if length > size else 0 :]
-        found = []
-        for row in filter(None, rows):
-            with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                found.append(msgspec.json.decode(row, type=dict[str, Any]))
-        return found
+        return [event for row in filter(None, rows) if (event := _event(row)) is not None]
+
+    def cut(self) -> bool:
+        """Whether the file begins or ends with what is no whole event; a look at both ends only."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return False
+        with self.path.open("rb") as stream:
+            return _event(stream.readline()) is None or torn_end(self.path)
+
+    def broken(self) -> str | None:
+        """A sentence for the first line that is no event, or for a last one without its end."""
+        if not self.path.is_file():
+            return None
+        where = self.path.name
+        try:
+            with self.path.open("rb") as stream:
+                for where, line in lines(stream, self.path.name):
+                    if _event(line) is None:
+                        return f"{where} is damaged: not a whole event"
+        except DataError as error:
+            return str(error)
+        return f"{where} is damaged: its line is cut off" if self.cut() else None
 
     def read(self) -> Iterator[dict[str, Any]]:
         """The events that can be read; a torn line is left out."""
         if self.path.is_file():
             with self.path.open("rb") as stream:
                 for _, line in lines(stream, self.path.name):
-                    with suppress(msgspec.DecodeError, UnicodeDecodeError):
-                        yield msgspec.json.decode(line, type=dict[str, Any])
+                    if (event := _event(line)) is not None:
+                        yield event
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    with suppress(msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(line, type=dict[str, Any])
+    return None

@@ -90,6 +90,14 @@ def read_json(path: Path, kind: type[T]) -> T | None:
         raise RunFolderError(f"{path} is damaged: {error}") from None
 
 
+def torn_end(path: Path) -> bool:
+    """Whether a file of lines ends within one. Reads its last byte."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        return size > 0 and stream.read(1) != b"\n"
+
+
 class IdIndex:
     """Which ids were seen, in at most 32 bytes a row: a 64-bit hash and a line number.
 

@@ -94,19 +94,23 @@ class RoundDir:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
 
-    def require(self, name: str) -> None:
-        """The stage's file, or the adapter, must be there. Raises: RunFolderError: what to run first."""
+    def require(self, name: str, critiqued: bool = False) -> None:
+        """The stage's file, or the adapter, must be there. Raises: RunFolderError: what to run first, in
+        order; answers that are to be scored are `critiqued` before."""
         if self.has(name):
             return
         path = self.adapter if name == "adapter" else self.file(name)
         if self.committed or name not in _MADE_BY:
             raise RunFolderError(f"{path} is missing")
-        chain = ("generate", "critique") if name == "critique" else ("generate", "reward", name)
+        early = ("generate", "critique") if critiqued else ("generate",)
+        chain = ("generate", name) if name == "critique" else (*early, "reward", name)
+        if name == "generate":
+            chain = (name,)
         # finetune selects, too.
-        verb = next(_MADE_BY[one] for one in chain if not self.has(one))
-        raise RunFolderError(
-            f"{path} is missing: first run `selfrefine {verb} --run {called(self.path.parent)}`"
-        )
+        verbs = dict.fromkeys(_MADE_BY[one] for one in chain if not self.has(one))
+        run = called(self.path.parent)
+        steps = ", then ".join(f"`selfrefine {verb} --run {run}`" for verb in verbs)
+        raise RunFolderError(f"{path} is missing: first run {steps}")
 
     def samples(self, name: str) -> Iterator[Sample]:
         """The rows of a finished stage, of a committed round only as they were committed.

@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,16 +81,29 @@ def locate(runs_dir: Path, name_or_path: str) -> Path:
         raise RunFolderError(f"{path} is not a run folder: it has no {MANIFEST}")
     if os.sep in name_or_path:
         raise RunFolderError(f"no run at {name_or_path[:200]}")
-    near = difflib.get_close_matches(path.name, run_names(runs_dir), n=3, cutoff=0.5)
+    others = [one for one in run_names(runs_dir) if _alike(path.name, one)]
+    near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.7)
     hint = f"did you mean {' or '.join(near)}?" if near else "`selfrefine runs ls` lists them"
     raise RunFolderError(f"no run {name_or_path[:120]!r} in {runs_dir}; {hint}")
 
 
-def run_names(runs_dir: Path) -> list[str]:
-    """Names of the runs in a folder, sorted."""
+def run_folders(runs_dir: Path) -> list[str]:
+    """Names of the folders that are runs or were, sorted."""
     if not runs_dir.is_dir():
         return []
-    return sorted(p.name for p in runs_dir.iterdir() if valid_name(p.name) and _is_run(p))
+    return sorted(p.name for p in runs_dir.iterdir() if valid_name(p.name) and p.is_dir())
+
+
+def run_names(runs_dir: Path) -> list[str]:
+    """Names of the runs in a folder, sorted."""
+    return [name for name in run_folders(runs_dir) if _is_run(runs_dir / name)]
+
+
+def _alike(name: str, other: str) -> bool:
+    """Not of one series: who asks for run-7 does not mean run-9."""
+    series = [re.sub(r"\d+", "0", one) for one in (name, other)]
+    numbers = [[int(digits) for digits in re.findall(r"\d+", one)] for one in (name, other)]
+    return series[0] != series[1] or numbers[0] == numbers[1]
 
 
 def _is_run(path: Path) -> bool:
@@ -142,9 +156,27 @@ def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
     return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
 
 
+def holder(run: Path) -> str | None:
+    """Who writes to a run now: "process 12". The lock's file alone says nothing: it outlives its process."""
+    try:
+        fd = os.open(run / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
+        return f"process {pid}" if pid else "another process"
+    finally:
+        os.close(fd)
+    return None
+
+
 def check_free(path: Path) -> None:
     """Raises: RunFolderError where a run cannot be made because something is there."""
     if path.exists() or path.is_symlink():
+        if (who := holder(path)) is not None:
+            raise RunFolderError(f"{path} is being made or run by {who}: wait for it, or choose another name")
         way = f"continue it with `selfrefine cycle --run {called(path)}`, or " if _is_run(path) else ""
         raise RunFolderError(f"{path} already exists: {way}choose another name")
 
@@ -181,8 +213,11 @@ class Run:
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
             path.parent.mkdir(parents=True, exist_ok=True)
+            check_free(path)
             with _only_one(path.parent):
-                check_free(path)
+                if path.exists():  # made a moment ago, and locked in the next
+                    time.sleep(0.2)
+                    check_free(path)
                 building = path.with_name(f".{path.name}.building")
                 if building.exists():
                     shutil.rmtree(building)
@@ -241,9 +276,8 @@ class Run:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
-                holder = f"process {pid}" if pid else "another process"
-                raise RunFolderError(f"{self.path} is locked by {holder}: wait for it, or stop it") from None
+                who = holder(self.path) or "another process"
+                raise RunFolderError(f"{self.path} is locked by {who}: wait for it, or stop it") from None
             with write_errors(self.path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -254,18 +288,8 @@ class Run:
             os.close(fd)
 
     def locked(self) -> bool:
-        """Is some process writing to it now? The lock's file alone says nothing: it outlives its process."""
-        try:
-            fd = os.open(self.path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
-        return False
+        """Is some process writing to it now?"""
+        return holder(self.path) is not None
 
     def _mend(self) -> None:
         for folder in (self.path, self.round(self.next_round()).path, self.final.path):

@@ -43,7 +43,7 @@ def why_nothing(
     if not n:
         return "there are no answers to select from"
     found = [
-        *_sampling(samples, config, counts, template, in_run),
+        *_sampling(samples, config, counts, template, hinted, in_run),
         *_structure(samples, config, counts),
         *_rewards(samples, config, counts, hinted, in_run),
     ]
@@ -52,8 +52,8 @@ def why_nothing(
     said = f"nothing to learn from {count(n, 'answer')}: {first.said}"
     if others:
         said += f"; also {'; '.join(cause.said for cause in others)}"
-    # Where one cause is plain, what would help against the others is no use yet.
-    apply = [first] if first.sure > 1 else [first, *others]
+    # Where one cause is plain and can be mended, what would help against the others is no use yet.
+    apply = [first] if first.sure > 1 and first.tries else [first, *others]
     tries = list(dict.fromkeys(one for cause in apply for one in cause.tries))
     marks = [one.here for one in apply if one.here]
     if not in_run:
@@ -69,6 +69,7 @@ def _sampling(
     config: SelectConfig,
     counts: Mapping[str, int],
     template: bool | None,
+    hinted: bool,
     in_run: bool,
 ) -> Iterator[Cause]:
     """What no reward is to blame for: answers that failed, were cut off, or have no reward."""
@@ -76,7 +77,7 @@ def _sampling(
     if errors := counts.get("errors", 0):
         yield Cause(errors, f"{_of(errors, n)} failed (`error` in the rows says why)")
     if cut := counts.get("truncated", 0):
-        yield _cut(samples, config, cut, template, in_run)
+        yield _cut(samples, config, cut, template, hinted, in_run)
     if unscored := counts.get("unscored", 0):
         if not any(row.rewards or row.reward is not None for row in samples):
             yield Cause(
@@ -90,7 +91,12 @@ def _sampling(
 
 
 def _cut(
-    samples: Sequence[Sample], config: SelectConfig, cut: int, template: bool | None, in_run: bool
+    samples: Sequence[Sample],
+    config: SelectConfig,
+    cut: int,
+    template: bool | None,
+    hinted: bool,
+    in_run: bool,
 ) -> Cause:
     answered = sum(row.finish_reason != "error" and row.error is None for row in samples)
     said = f"{_of(cut, len(samples))} were cut off at max_new_tokens"
@@ -98,14 +104,28 @@ def _cut(
     mark = _mark(config) or max((row.reward or 0.0 for row in _fit(samples, config)), default=0.0)
     good = sum(reward >= mark and reward > 0.0 for reward in lost)
     if lost:
-        said += f" ({good:,} of them with a good reward)" if good else " (none of them with a good reward)"
-    longer = ("a higher generate.max_new_tokens", "a shorter answer format (tasks.suffix)")
+        said += f", and {good:,} scored well" if good else ", and none scored well"
+    longer = ("a shorter answer format (tasks.suffix)", "a higher generate.max_new_tokens")
+    # Of complete answers `_rewards` says it.
+    wrong = lost and max(lost) == 0.0 and not _fit(samples, config)
+    others = (*_star(samples, hinted, in_run), *_graded(config, lost)) if wrong else ()
     if stops := run_on.stops(answered, cut, run_on.passed(samples), template):
         why = "the model has no chat template and does not end its answers"
         said += f": {why}" if template is False else ": they go on after the first line"
         stop = f"--set '{run_on.value(stops)}'" + ("" if in_run else " in `selfrefine generate`")
-        return Cause(cut, said, (stop, *longer[: 2 if template else 0]), 3)
-    return Cause(cut, said, longer, 2 if good else 0)
+        return Cause(cut, said, (stop, *longer[: 0 if template is False else 2], *others), 3)
+    return Cause(cut, said, (*longer, *others), 2 if good else 0)
+
+
+def _star(rows: Sequence[Sample], hinted: bool, in_run: bool) -> tuple[str, ...]:
+    """Answers with a hint, where there is a reference to give one and none was given."""
+    referenced = not hinted and any(row.task.references for row in rows)
+    return ("--recipe star" if in_run else "`selfrefine cycle --recipe star`",) if referenced else ()
+
+
+def _graded(config: SelectConfig, values: Sequence[float]) -> tuple[str, ...]:
+    best = "" if config.strategy == "best-of-n" else "best-of-n with "
+    return (f"{best}a graded reward",) if set(values) <= {0.0, 1.0} else ()
 
 
 _STRUCTURE: dict[str, tuple[str, str, tuple[str, ...]]] = {
@@ -153,11 +173,8 @@ def _rewards(
     high, flat, mark = max(values), counts.get("prompts_without_spread", 0), _mark(config)
     what = "answer" if config.strategy == "groups" else "complete answer"
     n = count(rows, what)
-    referenced = not hinted and any(row.task.references for row in scored)
-    star = ("--recipe star" if in_run else "`selfrefine cycle --recipe star`",) if referenced else ()
+    star, graded = _star(scored, hinted, in_run), _graded(config, values)
     more = ("more samples per prompt (-n)",)
-    best = "" if config.strategy == "best-of-n" else "best-of-n with "
-    graded = (f"{best}a graded reward",) if set(values) <= {0.0, 1.0} else ()
     # Rounded down, since a threshold that nothing reaches would not help.
     lower = math.floor(high * 1000) / 1000 if config.strategy in ("best-of-n", "threshold", "all") else None
     if high == 0.0:
@@ -196,7 +213,7 @@ def _mark(config: SelectConfig) -> float | None:
 
 
 def _of(some: int, n: int) -> str:
-    return "all answers" if some == n else f"{some:,} of {n:,} answers"
+    return f"{some:,} of {count(n, 'answer')}"
 
 
 def _reason(samples: Sequence[Sample]) -> str:

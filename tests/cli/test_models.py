@@ -144,6 +144,9 @@ def test_where_a_model_lies(tiny_model_dir: Path, tmp_path: Path, monkeypatch: p
     done = selfrefine("model", "path", cwd=tmp_path)  # without a name the embedded one
     assert (done.out.decode(), done.err) == (f"{tmp_path.resolve()}\n", "converting\n")
     refused(selfrefine("model", "path", "./nowhere", cwd=tmp_path), 6, "no model there")
+    script = selfrefine("model", "path", "scripted", cwd=tmp_path)
+    refused(script, 6, "use one of: smollm2 (embedded), a folder, a hub id")
+    assert "scripted[" not in script.err  # it advised what it had refused
 
 
 def test_a_run_keeps_the_date_of_its_templates_clock(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def test_what_cannot_be_shown_says_why(tmp_path: Path) -> None:
     assert "runs show" not in done.err  # it is no run
     (tmp_path / "runs" / "demo" / "manifest.json").touch()
     refused(selfrefine("show", "demo", cwd=tmp_path), 2, "or the run: selfrefine runs show demo")
+    refused(selfrefine("show", "runs/demo", cwd=tmp_path), 2, "selfrefine runs show runs/demo")
+    refused(selfrefine("show", ".", cwd=tmp_path), 2, ". is a folder: name a JSON Lines file in it")
     refused(selfrefine("show", "no.jsonl", cwd=tmp_path), 4, "no.jsonl: No such file")
     refused(selfrefine("show", stdin=b"{broken\n", cwd=tmp_path), 4, "stdin:1")
     assert selfrefine("show", stdin=None, cwd=tmp_path).code == 2  # a keyboard, and nothing typed

@@ -38,7 +38,7 @@ def test_a_column_begins_with_the_round_it_belongs_to() -> None:
     assert "1 0.889 · – 1.25" in lines  # a figure that could not be computed is no 0
     assert any("general" in line for line in lines) and any("round-001" in line for line in lines)
     # What the columns are, and which way is good: nobody could guess.
-    assert any("general: 24 general texts" in line for line in lines)
+    assert any("24 general texts · round-NNN: tasks learnt in that round" in line for line in lines)
     assert any("perplexity: lower is better" in line for line in lines)
 
 

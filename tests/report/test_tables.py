@@ -89,6 +89,22 @@ def test_the_last_table_of_the_demo_fits_80_columns_at_its_widest() -> None:
     assert "2:01:02" in text
 
 
+def test_a_narrow_terminal_loses_costs_and_never_a_decision_or_an_interval() -> None:
+    """At 40 columns the decision was gone, and "0.285 [0.227, …" was left of an interval."""
+    rows = [
+        RoundRow(
+            label="0", gate=right(9, 200), test=right(18, 400), tokens=1_234, seconds=5, decision="start"
+        ),
+        RoundRow(label="1", gate=right(57, 200), tokens=12_345, seconds=305.0, decision="rolled back"),
+    ]
+    for width, kept in ((80, {"tokens", "time"}), (70, {"tokens"}), (62, set()), (40, set())):
+        told = shown(tables.round_table(rows), width)
+        assert {"tokens", "time"} & set(told.split()) == kept, (width, told)
+        assert "…" not in told
+        for word in ("[0.227,", "0.351]", "start", "rolled", "back"):
+            assert word in told.split(), (width, told)
+
+
 def test_a_split_that_was_never_read_has_no_column() -> None:
     assert "test" not in shown(tables.round_table([RoundRow(label="0", gate=right(1, 2))]))
 
@@ -166,6 +182,8 @@ def test_the_list_of_runs_keeps_damaged_ones_and_never_credits_a_rejected_round(
     assert "+0.150" in lines["kept"]  # 0.25 - 0.10 on the test tasks
     assert "start" in lines["lost"].split()  # what is kept when nothing was
     shown(tables.runs_table(runs))  # and it fits 80 columns
+    narrow = shown(tables.runs_table(runs), width=50).split()
+    assert "[0.232," in narrow and "patience" in narrow  # wrapped, not cut
 
 
 def test_doctor_says_how_to_mend_under_what_is_broken() -> None:

@@ -71,6 +71,12 @@ def test_no_truncation_is_silent_but_no_unscored_row_is_news() -> None:
     assert line == "reward: 8 rows · 0 unscored · 1 min 01 s"
 
 
+def test_counts_that_say_nothing_are_left_out_and_none_is_a_bare_letter() -> None:
+    """ "8 n", "960 below · 0 over the cap", and groups where no task has two answers."""
+    told = {"n": 8, "unscored": 0, "below": 960, "over_the_cap": 0, "groups": 0, "groups_without_spread": 0}
+    assert summary_line(told) == "8 tasks · 0 unscored · 960 below the threshold"
+
+
 def test_a_stored_stage_reads_from_what_went_in_to_what_came_out() -> None:
     """Its keys are sorted in the file: twenty counts by the alphabet, the result among many zeros."""
     told = {
@@ -84,8 +90,8 @@ def test_a_stored_stage_reads_from_what_went_in_to_what_came_out() -> None:
         "unscored": 0,
     }
     assert stage_line("selected", told) == (
-        "selected: 1,024 samples · 290 below · 12 truncated · 0 unscored · 61 prompts selected · 61 selected"
-        " · entropy 0"  # a figure of zero is news, a count of zero is not
+        "selected: 1,024 samples · 290 below the threshold · 12 truncated · 0 unscored · 61 prompts selected"
+        " · 61 selected · entropy 0"  # a figure of zero is news, a count of zero is not
     )
 
 

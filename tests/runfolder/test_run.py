@@ -102,6 +102,15 @@ def test_what_is_no_run_is_named_with_what_is_missing(run: Run) -> None:
         locate(runs, "notes")
     with pytest.raises(RunFolderError, match=r"did you mean demo\?"):
         locate(runs, "dmeo")
+    commit_round(run, 0)
+    for name in ("br9", "run-008"):
+        run.path.with_name(name).mkdir()
+        (run.path.with_name(name) / "manifest.json").touch()
+    for name in ("br7", "run-7"):  # one of a series is not a misspelt other
+        with pytest.raises(RunFolderError, match="`selfrefine runs ls` lists them"):
+            locate(runs, name)
+    with pytest.raises(RunFolderError, match=r"did you mean run-008\?"):
+        locate(runs, "run-8")
     with pytest.raises(RunFolderError, match=r"no run at \.\./x"):
         locate(runs, "../x")
     with pytest.raises(RunFolderError):
@@ -193,6 +202,8 @@ def test_a_second_process_is_refused_and_told_whose_lock_it_is(run: Run) -> None
     os.read(ready[0], 1)
     with pytest.raises(RunFolderError, match=f"locked by process {pid}"), run.lock():
         pass
+    with pytest.raises(RunFolderError, match=f"is being made or run by process {pid}"):
+        Run.create(run.path, manifest(), SPLITS, {})  # the same command twice at once: no "continue it"
     assert Run.open(run.path).tasks("gate") == SPLITS["gate"], "reading needs no lock"
     os.write(go[1], b".")
     os.waitpid(pid, 0)
@@ -321,6 +332,15 @@ def test_drift_names_what_differs_and_lets_a_run_be_extended() -> None:
         config={"sampling": {"temperature": 1.0}, "cycle": {"rounds": 9, "until": 0.5, "max_minutes": 1}},
     )  # fmt: skip
     assert drift(old, later) == []
+    # A run of a version without a setting: its default changes nothing, another value does.
+    told = {"sampling": {"temperature": 1.0}, "cycle": {"rounds": 3}}
+    assert drift(old, manifest(config=told | {"reward": {"isolate": False, "isolate_cpu_s": 60.0}})) == []
+    assert drift(old, manifest(config=told | {"reward": {"isolate": True}})) == [
+        "reward.isolate: not set in the run, true now"
+    ]
+    own = {"config": told | {"objective": {"grpo": {"eps": 0.2}}}}
+    assert len(drift(old, manifest(**own))) == 1
+    assert drift(old, manifest(**own, origins={"objective.grpo.eps": "default"})) == []
     other = manifest(
         threads=4,
         packages={"torch": "2.14.0"},
@@ -332,6 +352,19 @@ def test_drift_names_what_differs_and_lets_a_run_be_extended() -> None:
         "sampling.top_k: not set in the run, 5 now",
         'packages.torch: "2.13.0" in the run, "2.14.0" now',
         "threads: 2 in the run, 4 now (sums are rounded differently)",
+    ]
+
+
+def test_a_drift_line_can_be_read() -> None:
+    """Two hashes of 50 digits for an edited reward, and a long text that was cut lost its quote."""
+    a, b, long = "a1" * 32, "b2" * 32, "word " * 20
+    old = manifest(code={"rew.py": a, "gone.py": a}, prompts={"p.md": f"sha256:{a}"}, config={"x": long})
+    new = manifest(code={"rew.py": b}, prompts={"p.md": f"sha256:{b}"}, config={"x": [long, "y"]})
+    assert drift(old, new) == [
+        'code.gone.py: "a1a1a1a1a1a1…" in the run, not set now',
+        "rew.py was edited since the run began",
+        f'x: "{long[:57]}…" in the run, ["{long[:56]}…" now',
+        'prompts.p.md: "sha256:a1a1a1a1a1a1…" in the run, "sha256:b2b2b2b2b2b2…" now',
     ]
 
 
@@ -348,6 +381,63 @@ def test_verify_finds_a_changed_and_a_missing_artifact(run: Run) -> None:
         "round-000/generate.jsonl: changed since it was written",
         "round-001/adapter/adapter_model.safetensors: missing",
     ]
+
+
+def test_what_no_hash_speaks_of_is_missed_too(run: Run) -> None:
+    """The trap: a run that ended with nothing to learn in round 1, whose answers were deleted, was whole."""
+    commit_round(run, 0)
+    folder, events = run.round(1), run.path / "events.jsonl"
+    folder.stage("generate", [0], lambda _: ([row("base", 1)], b"null"), summarise=lambda _: b"{}")
+    for place, stage in ((1, "generate"), (1, "select"), ("final", "test")):
+        run.events.append("stage-begin", round=place, stage=stage)
+        if stage != "select":
+            run.events.append("stage-end", round=place, stage=stage, seconds=1.0)
+    run.final.stage("test", [0], lambda _: ([row("base")], b"null"), summarise=lambda _: b"{}")
+    assert verify(run) == []
+    folder.summary_file("generate").write_text("null")
+    assert "generate.json is damaged: Expected `object`" in verify(run)[0]
+    folder.summary_file("generate").unlink()
+    folder.file("generate").unlink()
+    said = "is missing: events.jsonl says that its stage was finished"
+    assert verify(run) == [f"round-001/generate.jsonl {said}"]
+    folder.path.rmdir()
+    run.final.path.rename(run.path / "final-after-000")  # moved by an extension, which is no loss
+    assert verify(run) == [f"round-001 {said}"]
+    (run.path / "final-after-000/test.jsonl").unlink()
+    assert verify(run) == [f"round-001 {said}", f"final/test.jsonl {said}"]
+    run.events.append("stage-begin", round=2, stage="generate")  # an end without its summary is made anew
+    assert verify(run) == [f"round-001 {said}"]
+    commit_round(run, 1)
+    (run.round(0).path / "round.json").unlink()
+    assert "round-000/round.json is missing, but round 1 was committed" in verify(run)
+    whole = events.read_bytes()
+    for size in (60, len(whole) - 3):  # within the first line and within the last
+        events.write_bytes(whole[:size])
+        number = whole[:size].count(b"\n") + 1
+        assert f"events.jsonl:{number} is damaged: not a whole event" in verify(run)
+        assert run.events.cut()
+
+
+def test_a_damaged_run_is_listed_as_such(run: Run) -> None:
+    """The traps: "interrupted" for cut events, and no line at all without a manifest."""
+    runs = run.path.parent
+    commit_round(run, 0)
+    run.events.append("end", why="1 round done")
+    (runs / "empty").mkdir()
+    (runs / "README.md").touch()
+    (runs / "torn").mkdir()
+    (runs / "torn/manifest.json").write_text("null")
+    told = {info.name: (info.state, info.problem or "") for info in list_runs(runs)}
+    assert told["demo"] == ("ended: 1 round done", "") and sorted(told) == ["demo", "empty", "torn"]
+    assert told["empty"][0] == told["torn"][0] == "damaged"
+    assert "manifest.json: No such file" in told["empty"][1] and "is damaged" in told["torn"][1]
+    for broken in (run.round(0).file("generate"), run.path / "events.jsonl"):
+        whole = broken.read_bytes()
+        broken.write_bytes(whole[:-5])
+        [info] = [one for one in list_runs(runs) if one.name == "demo"]
+        what = f"{broken.relative_to(run.path)} is damaged: see `selfrefine runs verify"
+        assert info.state == "damaged" and info.problem and info.problem.startswith(what)
+        broken.write_bytes(whole)
 
 
 def test_verify_names_the_row_that_does_not_decode(run: Run) -> None:

@@ -72,7 +72,7 @@ def test_an_edited_reward_file_is_drift_and_its_rewards_are_not_paired(folder: P
     assert list(told(folder, "manifest.json")["code"]) == ["mine.py"]
     (folder / "mine.py").write_text("def half(sample):\n    return 1.0\n")
     again = selfrefine("cycle", "--run", "r", cwd=folder)
-    assert again.code == 5 and "code.mine.py" in again.err
+    assert again.code == 5 and "mine.py was edited" in again.err
     from selfrefine.errors import DataError
     from selfrefine.gating.comparison import check_signatures
 

@@ -142,7 +142,7 @@ def test_the_cause_is_named_before_what_merely_took_more_rows() -> None:
     causes, tries = why(rows)
     assert causes == (
         "nothing to learn from 768 answers: none of 358 complete answers is right (every reward is 0); also "
-        "410 of 768 answers were cut off at max_new_tokens (none of them with a good reward)"
+        "410 of 768 answers were cut off at max_new_tokens, and none scored well"
     )
     for said in ("--recipe star", "more samples", "graded reward", "shorter answer format"):
         assert said in tries
@@ -154,9 +154,25 @@ def test_the_cause_is_named_before_what_merely_took_more_rows() -> None:
     assert ": 10 of 110 answers were cut off" in why(many(10, 1.0, "length") + many(100, 0.0))[0]
 
 
+def test_where_all_were_cut_off_and_none_is_right_every_way_out_is_named() -> None:
+    """It named two, as if a higher limit were all that a reward of 0 could need."""
+    causes, tries = why(many(16, 0.0, "length", text="so " * 9))
+    said = "16 of 16 answers were cut off at max_new_tokens, and none scored well"
+    assert causes == f"nothing to learn from 16 answers: {said}"
+    assert tries == (
+        "try a shorter answer format (tasks.suffix), or a higher generate.max_new_tokens, or "
+        "`selfrefine cycle --recipe star`, or a graded reward"
+    )
+    assert ", or best-of-n with a graded reward" in why(many(16, 0.0, "length"), strategy="threshold")[1]
+    early = why(many(16, 0.0, "length", text="5\nQ: What is 3 + 4?\nA: 7"), {"in_run": True})[1]
+    assert early.startswith("try a new run with --set 'generate.stop=[\"\\n\"]', or a shorter answer format")
+    assert "--recipe star, or" in early
+    assert "star" not in why(many(16, 0.5, "length"))[1]  # good ones were cut off: only the limit is to blame
+
+
 def test_each_cause_has_its_own_way_out() -> None:
     assert why([])[0] == "there are no answers to select from"
-    assert "all answers failed" in why([row("a", 0, None, error="no room")])[0]
+    assert "1 of 1 answer failed" in why([row("a", 0, None, error="no room")])[0]
     assert "a higher generate.max_new_tokens" in why([row("a", 0, 1.0, finish_reason="length")])[1]
     causes, tries = why(group("a", 1.0, 1.0))
     assert "all answers to 1 prompt have the same reward (all 1)" in causes
@@ -175,7 +191,7 @@ def test_each_cause_has_its_own_way_out() -> None:
     failed = [
         replace(one, rewards=(Reward(name="exact", value=None, error="no reference"),)) for one in never
     ]
-    assert "all answers could not be scored (exact: no reference)" in why(failed)[0]
+    assert "2 of 2 answers could not be scored (exact: no reference)" in why(failed)[0]
 
 
 def test_in_a_run_the_advice_is_what_can_be_done_there() -> None:

@@ -151,7 +151,7 @@ def test_drafts_without_a_revision_say_what_became_of_their_critiques() -> None:
         assert not select(thread("a", 0.2, 0.6), config).counts.get("not_criticised")
         failed_rows = [replace(plain, finish_reason="error", error="no room")]
         unanswered = select(failed_rows, config).counts
-        assert "all answers failed" in why_nothing(failed_rows, config, unanswered)
+        assert "1 of 1 answer failed" in why_nothing(failed_rows, config, unanswered)
 
 
 def test_a_turn_that_failed_is_taught_a_better_draft() -> None:
