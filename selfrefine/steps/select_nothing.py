@@ -153,9 +153,9 @@ def _structure(samples: Sequence[Sample], config: SelectConfig, counts: Mapping[
     """Rows that are not of the kind that is to be learnt."""
     n, only_revisions = len(samples), config.learn != "answers" or config.candidates == "revisions"
     if only_revisions and counts.get("drafts", 0) == n:
-        yield Cause(n, "all are drafts, and only revisions or critiques are learnt", (), 1)
+        yield Cause(n, "all are drafts, and only revisions or critiques are learnt", (), 2)
     if counts.get("revisions", 0) == n:
-        yield Cause(n, "all are revisions, and only drafts are learnt", (), 1)
+        yield Cause(n, "all are revisions, and only drafts are learnt", (), 2)
     for key, (noun, what, tries) in _STRUCTURE.items():
         if rows := counts.get(key, 0):
             yield Cause(rows, f"{count(rows, noun)} {what}", tries)
