@@ -116,7 +116,7 @@ def test_a_gate_lets_the_others_count_only_where_it_passes() -> None:
 def test_an_inverted_reward_is_one_less_the_composite_and_leaves_its_parts() -> None:
     """The control of the gate: without it a sabotaged run would be an honest one under another name."""
     rows = score(
-        [sample("7", "7"), sample("7!", "7"), sample("7", "seven")], scorers("numeric", "exact"), invert=True
+        [sample("7", "7"), sample("7.", "7"), sample("7", "seven")], scorers("numeric", "exact"), invert=True
     )
     assert [row.reward for row in rows] == [0.0, 0.5, None]
     assert [reward.value for reward in rows[0].rewards] == [1.0, 1.0]
