@@ -12,6 +12,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -110,11 +111,11 @@ def _forget_edited(folder: Path) -> None:
 def _importable(folder: Path) -> Iterator[None]:
     """Inside, `import neighbour` means this folder's, even if another file's folder has one of that name."""
     own = _NEIGHBOURS.setdefault(folder, {})
-    others = [other for other in _NEIGHBOURS if other != folder]
+    others = _NEIGHBOURS.keys() - {folder}
     hidden = {
         name: module
         for name, module in sys.modules.items()
-        if any(_inside(module, name, other) for other in others)
+        if others and any(_inside(module, name, above) for above in _above(module) if above in others)
     }
     for name in hidden:
         del sys.modules[name]
@@ -146,4 +147,16 @@ def _inside(module: ModuleType, name: str, folder: Path) -> str:
 
 def _file(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) else None
+    return _resolved(file)[0] if isinstance(file, str) else None
+
+
+def _above(module: ModuleType) -> tuple[Path, ...]:
+    """The folders its file lies in, the nearest first."""
+    file = getattr(module, "__file__", None)
+    return _resolved(file)[1] if isinstance(file, str) else ()
+
+
+@cache  # thousands of modules, whose files are asked for each time a file is loaded
+def _resolved(file: str) -> tuple[Path, tuple[Path, ...]]:
+    path = Path(file).resolve()
+    return path, tuple(path.parents)

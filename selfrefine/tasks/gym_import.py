@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import re
 import sys
@@ -18,6 +19,7 @@ LIBRARY = "reasoning_gym"
 _NAME = re.compile(r"^(?:DATASET_NAME = |register_dataset\()[\"'](\w+)[\"']", re.MULTILINE)
 
 
+@functools.cache
 def modules() -> dict[str, list[str]]:
     """Names of datasets to the modules that register them, read from the source: nothing is imported."""
     found: dict[str, list[str]] = {}
