@@ -25,7 +25,7 @@ from selfrefine.boundary import Failed, behind
 from selfrefine.errors import ConfigError
 from selfrefine.fields import Setting, settings_of
 from selfrefine.own_code import files_read, load_file
-from selfrefine.words import in_words, nearest
+from selfrefine.words import a, in_words, nearest
 
 if TYPE_CHECKING:  # it alone would be a quarter of the start-up
     from importlib import metadata
@@ -147,9 +147,11 @@ class Registry(Generic[T]):
         elif self.adopt:
             made = pkgutil.resolve_name(self.adopt)(name, value, origin)
         if made is None:
+            module, _, kind = self.kind.partition(":")
+            wanted = f"{'a function or ' if self.adopt else ''}{a(kind)} (see {module})"
             raise ConfigError(
-                f"{self.what} {name}: {where} defines it as a {type(value).__name__}, "
-                f"which is not a {self.what}"
+                f"{self.what} {name}: {where} defines it as {a(type(value).__name__)}, "
+                f"which is not {a(self.what)}; it must be {wanted}"
             )
         adopted: T = made
         return adopted

@@ -12,6 +12,11 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
     return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
+def a(noun: str) -> str:
+    """ "a reward", "an objective"."""
+    return f"{'an' if noun[0] in 'aeiouAEIOU' else 'a'} {noun}"
+
+
 def near(word: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant, if one is close.
 

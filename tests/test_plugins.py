@@ -157,7 +157,9 @@ def test_a_file_is_as_good_for_all_four_kinds(tiny_model_dir: Path, tmp_path: Pa
     [row] = map(json.loads, (tmp_path / "ad/train.jsonl").read_text().splitlines())
     assert row["lr"] == 0.5 and row["loss"] > 1.0
     done = selfrefine("reward", "-r", "mine.py:counted", stdin=answers.out, cwd=tmp_path)
-    refused(done, 3, "mine.py:counted", "SourceKind", "is not a reward")
+    refused(done, 3, "mine.py:counted", "a SourceKind, which is not a reward", "a function or a RewardKind")
+    done = selfrefine("finetune", "--objective", "mine.py:long", stdin=scored.out, cwd=tmp_path)
+    refused(done, 3, "a function, which is not an objective", "an ObjectiveKind (see selfrefine.objectives")
     assert selfrefine("rewards", "show", "mine.py:shout", cwd=tmp_path).rows[0]["about"] == "is it shouted"
 
 

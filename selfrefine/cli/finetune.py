@@ -34,6 +34,7 @@ def _filter(asked: Asked) -> dict[str, Any]:
 
     config, reporter, out = asked.settings.config, asked.reporter, Path(asked.output or "adapter")
     reporter.stop.way_on = "no adapter was written"
+    reporter.stop.at_once = True  # without checkpoints no step is worth finishing
     _check(asked, out)
     rows, selection = _chosen(asked)
     reporter.check()
@@ -48,7 +49,11 @@ def _filter(asked: Asked) -> dict[str, Any]:
         for one in alarms:
             reporter.say(f"{stage.title} {one.reason}")
 
-    place = FolderPlace(out, reporter.say)
+    def begin() -> None:
+        reporter.stop.at_once = False
+        reporter.check()
+
+    place = FolderPlace(out, reporter.say, begin)
     with reporter.stage(stage.title, None) as bar:
         found, note = stage.make(rows, place, policies, bar, ring)
         summary = table("finetune", found)

@@ -25,6 +25,7 @@ def _selftest(asked: Asked, path: str) -> dict[str, Any]:
     from selfrefine.runfolder.jsonl import open_input
     from selfrefine.steps.reward import selftest, selftest_rows
 
+    asked.reporter.stop.at_once, asked.reporter.stop.way_on = True, "the self-test has no result"
     with open_input(path) as stream:
         rows = selftest_rows(stream, path)
     problems = selftest(rows, asked.session.scorers, asked.settings.config.reward.gate_on)

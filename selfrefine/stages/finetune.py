@@ -67,10 +67,13 @@ class RoundPlace:
 
 
 class FolderPlace:
-    """A folder of the user's, which appears whole or not at all; without checkpoints."""
+    """A folder of the user's, which appears whole or not at all; without checkpoints.
 
-    def __init__(self, out: Path, say: Callable[[str], object]) -> None:
-        self.out, self.say = out, say
+    `begin` is called before something is written there.
+    """
+
+    def __init__(self, out: Path, say: Callable[[str], object], begin: Callable[[], object]) -> None:
+        self.out, self.say, self.begin = out, say, begin
         self.parent = RoundDir(out.resolve().parent)
 
     def load(self) -> Path | None:
@@ -80,6 +83,8 @@ class FolderPlace:
         """Keeps nothing."""
 
     def keep(self, summary: FinetuneSummary, log: Sequence[bytes], save: Build) -> None:
+        self.begin()
+
         def build(place: Path) -> None:
             save(place)
             (place / "train.jsonl").write_bytes(b"".join(line + b"\n" for line in log))
@@ -87,6 +92,7 @@ class FolderPlace:
         self.parent.put_directory(self.out.name, build)
 
     def rescue(self, save: Build) -> None:
+        self.begin()
         kept = self.out.with_name(f"{self.out.name}.last-good")
         if kept.exists():
             shutil.rmtree(kept)

@@ -125,24 +125,80 @@ def test_ctrl_c_among_the_imports_is_silent() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_what_a_file_would_not_keep_is_not_finished(tmp_path: Path) -> None:
-    """With -o the rows of an interrupted filter are dropped: nobody waits for the rest of a batch."""
-    (tmp_path / "slow.py").write_text(
-        "import sys, time\ndef f(sample):\n"
-        "    sys.stderr.write('begun\\n')\n    time.sleep(60)\n    return 1.0\n"
-    )
-    (tmp_path / "in").write_bytes(jsonl(answer("a.r0.s0"), answer("a.r0.s1")))
-    words = [sys.executable, "-m", "selfrefine", "reward", "in", "-r", "slow.py:f", "-o", "out"]
-    with subprocess.Popen(words, cwd=tmp_path, env=environment(), stderr=subprocess.PIPE) as work:
-        assert work.stderr and work.stderr.readline() == b"begun\n"
+SLOW = """
+import sys, time
+def f(sample):
+    sys.stderr.write("begun\\n")
+    time.sleep(60)
+    return 1.0
+"""
+
+
+def interrupted(folder: Path, *words: str) -> list[str]:
+    """What the command says after it has begun and got a Ctrl-C. It must end with 130, and soon."""
+    command = [sys.executable, "-m", "selfrefine", *words]
+    with subprocess.Popen(command, cwd=folder, env=environment(), stderr=subprocess.PIPE) as work:
+        assert work.stderr
+        said = list[bytes]()
+        while (line := work.stderr.readline()) != b"begun\n":
+            assert line, said
+            said.append(line)
         work.send_signal(signal.SIGINT)
         assert work.wait(timeout=20) == 130
-        said = work.stderr.read().decode().splitlines()
-    assert said == [
+        return work.stderr.read().decode().splitlines()
+
+
+def test_what_a_file_would_not_keep_is_not_finished(tmp_path: Path) -> None:
+    """With -o the rows of an interrupted filter are dropped: nobody waits for the rest of a batch."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "in").write_bytes(jsonl(answer("a.r0.s0"), answer("a.r0.s1")))
+    assert interrupted(tmp_path, "reward", "in", "-r", "slow.py:f", "-o", "out") == [
         "reward: stopping; press Ctrl-C again to stop at once",
         "reward: stopped by SIGINT; nothing was written: the output file appears when all rows are done",
     ]
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
+
+
+SLOW_LOSS = """
+import sys, time
+from selfrefine.objectives.base import Loss, ObjectiveKind
+def loss(logprobs, batch):
+    sys.stderr.write("begun\\n")
+    time.sleep(60)
+    return Loss(-sum(row[0] for row in logprobs), {})
+slow = ObjectiveKind(name="x", about="waits", rows="answers", loss=loss, learning_rate=0.1)
+"""
+
+
+def test_a_filter_that_keeps_no_checkpoint_does_not_finish_its_step(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A step of a large model takes minutes, and nothing of it would be kept."""
+    (tmp_path / "slow.py").write_text(SLOW_LOSS)
+    (tmp_path / "in").write_bytes(jsonl(answer("a.r0.s0", reward=1.0)))
+    words = ["finetune", "in", "--model", str(tiny_model_dir), "--objective", "slow.py:slow", "-o", "ad"]
+    said = interrupted(tmp_path, *words, "--select", "all")
+    assert said[-2:] == [
+        "finetune: stopping; press Ctrl-C again to stop at once",
+        "finetune: stopped by SIGINT; no adapter was written",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "slow.py"]
+
+
+def test_a_self_test_is_stopped_in_the_middle(tmp_path: Path) -> None:
+    """Trap: it looked for the signal nowhere, and went on to its last row."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "known").write_bytes(
+        jsonl(
+            {"prompt": "1 + 1?", "text": "2", "label": "good"},
+            {"prompt": "1 + 1?", "text": "3", "label": "bad"},
+        )
+    )
+    said = interrupted(tmp_path, "reward", "--selftest", "known", "-r", "slow.py:f")
+    assert said == [
+        "reward: stopping; press Ctrl-C again to stop at once",
+        "reward: stopped by SIGINT; the self-test has no result",
+    ]
 
 
 def test_how_much_of_the_batch_is_left_is_said(capfd: pytest.CaptureFixture[str]) -> None:
