@@ -63,7 +63,7 @@ def _patterns(*pairs: tuple[str, str]) -> list[tuple[re.Pattern[str], str]]:
 
 
 _OPERATION = "an unevaluated operation"
-_RANGE = "a range or a difference"
+_RANGE = "a range, a choice or a difference"
 _EXPRESSION = "an expression"
 _DATE = re.compile(
     r"(?<![\d./-])(?:\d{4}(?P<mark>[-/])\d{1,2}(?P=mark)\d{1,2}|\d{1,2}(?P<sign>[-/])\d{1,2}(?P=sign)\d{4})\Z"

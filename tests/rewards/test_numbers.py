@@ -119,7 +119,7 @@ def test_an_operation_is_not_called_a_word() -> None:
     [
         ("an unevaluated operation", ("3!", r"\boxed{3!}", "It is $3!$", "so 3! ways", "5 π", r"2 \pi")),
         ("a date", ("2024-05-01", "on 2024/05/01", "01-05-2024")),
-        ("a range or a difference", ("4-5-6", "2020-2024")),
+        ("a range, a choice or a difference", ("4-5-6", "2020-2024", "4 or 10")),
         ("an expression", (r"\frac12", r"\frac{1}2", r"\dfrac1{2}")),
         ("only digits are read, not number words or π", ("π", r"$\pi$", "it is pi", "five")),
         ("ambiguous: a space inside a number, or two numbers", ("12 345",)),
