@@ -31,7 +31,7 @@ test: $(DEV)  ## run the short tests; under 10 minutes in total on 2 cores
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not long" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-long: $(DEV)  ## run the long tests: a million rows, pairs of crashes, the tutorial
-	$(PY) -m pytest -q -m long $(ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m long -n $(WORKERS) --dist worksteal $(ARGS)
 
 bench: $(DEV)  ## compare with model.generate and TRL: benchmarks/RESULTS.md; under 15 minutes on 2 cores
 	$(PY) -m benchmarks $(ARGS)
