@@ -16,10 +16,10 @@ from benchmarks import machine, rows, training, work
 from benchmarks.compare import ratio
 from benchmarks.context import QUICK, Context
 from benchmarks.records import Row, Section
+from selfrefine.compute.device import token_budget
 from selfrefine.compute.forward import by_budget
 from selfrefine.config import TrainConfig
 from selfrefine.records import Sample
-from selfrefine.training.plan import token_budget
 
 GIB = 2**30
 

@@ -118,6 +118,7 @@ def _load_local(name: str, folder: Path, revision: str, how: LoadOptions) -> Loc
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from selfrefine.compute.device import pick_device
     from selfrefine.engines.local import LocalEngine
 
     if not weight_files(folder):
@@ -162,14 +163,6 @@ def _refuse_recurrent(model: Any, name: str) -> None:
             f"--model {name}: layers of kind {', '.join(strange) or 'recurrent'} are not supported; "
             "use a model with attention layers only"
         )
-
-
-def pick_device() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import torch
 
+from selfrefine.compute.device import BUDGETS, SCORE_TOKENS, SLACK, UNIT_TOKENS, Budget
 from selfrefine.compute.forward import cut, scored
 from selfrefine.compute.plain import plain
 from selfrefine.config import Sampling
@@ -22,17 +23,7 @@ from selfrefine.engines.weights import LocalTrainer, Weights
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.records import Message
 from selfrefine.runfolder.manifest import EngineFacts
-from selfrefine.sampling.decode import SLACK, Budget, Job, decode, never
-
-BUDGETS: dict[str, Budget] = {
-    # rows, cache slots, prefill tokens. On a CPU more rows only move the cache out of reach.
-    "cpu": Budget(rows=128, tokens=49_152, prefill_tokens=4_096),
-    "cuda": Budget(rows=512, tokens=524_288, prefill_tokens=32_768),
-    "mps": Budget(rows=128, tokens=65_536, prefill_tokens=8_192),
-}
-UNIT_TOKENS = {"cpu": 24_576, "cuda": 1_048_576, "mps": 49_152}
-"""New tokens a commit unit holds at most: about a minute of sampling a 135M model on two cores."""
-SCORE_TOKENS = {"cpu": 4_096, "cuda": 32_768, "mps": 4_096}
+from selfrefine.sampling.decode import Job, decode, never
 
 
 class LocalEngine(Engine):

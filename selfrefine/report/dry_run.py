@@ -65,9 +65,7 @@ def plan(config: Config) -> str:
 
 def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> list[str]:
     """The estimate and its parts: what is always there, and on top of it whichever work takes more."""
-    from selfrefine.engines.load import pick_device
-    from selfrefine.engines.local import BUDGETS
-    from selfrefine.sampling.decode import SLACK
+    from selfrefine.compute.device import BUDGETS, SLACK, pick_device
 
     device = pick_device()
     budget = BUDGETS[device]
@@ -96,8 +94,7 @@ def _load(
     config: Config, splits: dict[str, list[Task]], length: Callable[[str], int], rows: int
 ) -> footprint.Load:
     """The longest prompt there may be and the most new tokens: of answers, critiques and revisions."""
-    from selfrefine.engines.load import pick_device
-    from selfrefine.training.plan import token_budget
+    from selfrefine.compute.device import pick_device, token_budget
 
     tasks = [task for own in splits.values() for task in own]
     system = length(config.generate.system or "") + TEMPLATE_TOKENS
@@ -143,7 +140,7 @@ def _counter(folder: Path) -> Callable[[str], int]:
 
 def _element_bytes() -> int:
     """Weights are bf16 on CUDA and float32 elsewhere, as `engines.load` has it."""
-    from selfrefine.engines.load import pick_device
+    from selfrefine.compute.device import pick_device
 
     return 2 if pick_device() == "cuda" else 4
 

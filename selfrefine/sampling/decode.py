@@ -21,6 +21,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from selfrefine import seeds
+from selfrefine.compute.device import SLACK, Budget
 from selfrefine.compute.head import head_at
 from selfrefine.compute.plain import plain
 from selfrefine.compute.prefix import shared_beginning
@@ -28,19 +29,6 @@ from selfrefine.config import Sampling
 from selfrefine.errors import EngineError
 from selfrefine.sampling.cache import SlotCache
 from selfrefine.sampling.draw import draw
-
-SLACK = 64
-"""Extra columns: the cache is shifted left once per this many steps instead of at every refill."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """How much may be decoded together: constants of a device class, never of free memory."""
-
-    rows: int
-    tokens: int
-    """Cache slots (rows x columns)."""
-    prefill_tokens: int
 
 
 @dataclass

@@ -124,7 +124,8 @@ def _fixed(
     policies: Policies,
 ) -> list[Any]:
     """The items with what stays as it is while the policy is trained: logprobs under others, advantages."""
-    from selfrefine.training.plan import longest_row, token_budget
+    from selfrefine.compute.device import token_budget
+    from selfrefine.training.plan import longest_row
     from selfrefine.training.precomputed import fix
 
     kind = OBJECTIVES.get(objective.name)

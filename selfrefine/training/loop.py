@@ -20,13 +20,14 @@ from msgspec import Struct
 from safetensors.torch import load_file, save
 
 from selfrefine import seeds
+from selfrefine.compute.device import token_budget
 from selfrefine.compute.forward import completion_logprobs, shares_rows
 from selfrefine.config import TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives.base import Batch, Item, ObjectiveKind, add_metrics
 from selfrefine.training.entropy import EntropyMeter
-from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at, token_budget
+from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at
 from selfrefine.training.precomputed import baseline, tokens_of
 
 

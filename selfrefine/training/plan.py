@@ -16,9 +16,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 
-TOKENS = {"cpu": 240, "cuda": 16_384, "mps": 2_048}
-"""Tokens of a micro-batch by device class. A few hundred keep a CPU's products busy, and memory follows."""
-
 Unit = list[int]
 """Places of items that must stay together: a pair, or one item."""
 
@@ -29,15 +26,6 @@ def units(items: Sequence[Item]) -> list[Unit]:
     for i, item in enumerate(items):
         found.setdefault(i if item.pair is None else item.pair, []).append(i)
     return list(found.values())
-
-
-def token_budget(settings: TrainConfig, device: str, longest: int = 0) -> int:
-    """Tokens of a micro-batch at most: what was asked for, or the constant of the device class.
-
-    The constant gives way to twice the longest prompt with its answer: one has to fit anyhow, and where only
-    one does, no prompt is ever shared.
-    """
-    return settings.token_budget or max(TOKENS[device], 2 * longest)
 
 
 def longest_row(items: Sequence[Item]) -> int:

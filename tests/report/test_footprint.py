@@ -124,10 +124,8 @@ with open("/proc/self/status") as status:
 def test_a_real_process_stays_within_the_estimate_and_above_half_of_it(
     what: str, prompt: int, answer: int, prompts: int, n: int
 ) -> None:
+    from selfrefine.compute.device import BUDGETS, SLACK, token_budget
     from selfrefine.config import TrainConfig
-    from selfrefine.engines.local import BUDGETS
-    from selfrefine.sampling.decode import SLACK
-    from selfrefine.training.plan import token_budget
 
     model = footprint.shape(embedded.converted_dir())
     if model is None:

@@ -16,11 +16,12 @@ import tiny
 import torch
 from scipy.stats import chisquare  # type: ignore[import-untyped]
 
+from selfrefine.compute.device import SLACK, Budget
 from selfrefine.config import Sampling
 from selfrefine.errors import EngineError
 from selfrefine.sampling import decode as decoding
 from selfrefine.sampling.cache import SlotCache
-from selfrefine.sampling.decode import SLACK, Budget, Job, Live, decode
+from selfrefine.sampling.decode import Job, Live, decode
 
 END = 302
 Rules = tuple[Sampling, Sequence[int]]

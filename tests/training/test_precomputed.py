@@ -17,6 +17,7 @@ import torch
 from folder import Folder
 from msgspec.structs import replace
 
+from selfrefine.compute.device import token_budget
 from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted
@@ -26,7 +27,6 @@ from selfrefine.objectives.base import Item
 from selfrefine.objectives.sft import SFT
 from selfrefine.steps.finetune import NoCheckpoints
 from selfrefine.training.loop import StepLog, train
-from selfrefine.training.plan import token_budget
 from selfrefine.training.precomputed import baseline, fix
 
 LORA = LoraConfig(r=4)
