@@ -3,11 +3,12 @@
 Whatever it does there has a defined end. What it raises becomes `Failed` with a reason: SystemExit,
 KeyboardInterrupt and RecursionError too, while the user's own Ctrl-C still interrupts. What it prints goes to
 stderr, and its stdin is empty. A warning is shown once per place, with the code's name. Afterwards the
-working directory, signal handlers, timers and standard streams are what they were.
+working directory, signal handlers, timers, recursion limit and standard streams are what they were.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -23,6 +24,8 @@ from selfrefine.errors import ConfigError, SelfrefineError
 
 _KEPT_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD, signal.SIGALRM)
 _LONGEST_REASON = 1000
+_OFTEN = 3
+"""Time limits that a call has swallowed when it is said."""
 _warned: set[tuple[str, type[Warning], str, int]] = set()
 
 
@@ -62,9 +65,9 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
         raise ConfigError(
             "reward.timeout_s works in the main thread only; in other threads set reward.isolate = true"
         )
-    process = os.getpid()
+    process, depth = os.getpid(), sys.getrecursionlimit()
     before, folder = (sys.stdin, sys.stdout, sys.stderr), _open_folder()
-    watch = _Watch(timeout_s, main)
+    watch = _Watch(who, timeout_s, main)
     sys.stdin, sys.stdout, sys.stderr = streams.others()
     try:
         with warnings.catch_warnings():
@@ -84,6 +87,7 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
                 raise
             raise Failed(why(error)) from error
     finally:
+        sys.setrecursionlimit(depth)
         watch.restore()
         streams.mend()
         if streams.is_held():  # a thread it left running may still print
@@ -103,9 +107,10 @@ def behind(who: str, timeout_s: float | None = None) -> Iterator[None]:
 class _Watch:
     """Signals while outside code runs: its time limit, and whether a Ctrl-C came from outside."""
 
-    def __init__(self, timeout_s: float | None, main: bool) -> None:
-        self.timeout_s, self.main = timeout_s, main
+    def __init__(self, who: str, timeout_s: float | None, main: bool) -> None:
+        self.who, self.timeout_s, self.main = who, timeout_s, main
         self.pressed = self.expired = self.armed = False
+        self._swallowed = 0
         self._handlers = [(number, signal.getsignal(number)) for number in _KEPT_SIGNALS]
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -145,8 +150,38 @@ class _Watch:
 
     def _expire(self, _signum: int, _frame: FrameType | None) -> None:
         if self.armed:  # again and again, where it is swallowed
+            self._swallowed += self.expired
+            if self._swallowed == _OFTEN:
+                said = f"{self.who}: goes on after its time limit, because its code catches every exception; "
+                with suppress(OSError):
+                    os.write(2, f"{said}stop it by two Ctrl-C, and use reward.isolate=true\n".encode())
             self.expired = True
             raise _TimedOut
+
+
+@contextmanager
+def no_silent_exit() -> Iterator[None]:
+    """Inside, outside code cannot end the process without a word.
+
+    `os._exit` raises SystemExit (in a child that it forked it exits), and after a crash in C code Python says
+    in which line that was.
+    """
+    process, leave, told = os.getpid(), os._exit, faulthandler.is_enabled()
+
+    def refuse(status: int) -> None:
+        if os.getpid() != process:
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refuse  # type: ignore[assignment]
+    if not told:
+        faulthandler.enable(2, all_threads=False)
+    try:
+        yield
+    finally:
+        os._exit = leave
+        if not told:
+            faulthandler.disable()
 
 
 @contextmanager

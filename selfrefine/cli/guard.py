@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from selfrefine import streams
-from selfrefine.boundary import told_threads
+from selfrefine.boundary import no_silent_exit, told_threads
 from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.runfolder.jsonl import StdoutClosed
 
@@ -28,24 +28,37 @@ def guarded(app: Callable[[], Any]) -> int:
     if sys.stderr is None:  # closed by the caller: what would be said there is lost, what is done is not
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 (for as long as the process lives)
     try:
-        with streams.held(), told_threads():
+        with streams.held(), told_threads(), no_silent_exit():
             app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except StdoutClosed as closed:
         return closed.exit_code
-    except Interrupted as stopped:
-        say(str(stopped))
-        return 128 + stopped.signum
-    except SelfrefineError as error:
-        say(f"error: {error}")
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception:  # noqa: BLE001 - the outermost frame: everything left is a bug and is reported as one
-        _report_bug()
-        return 1
+    except Exception as error:  # noqa: BLE001 - the outermost frame: all else is a bug and is reported as one
+        return _ended_by(error)
     return 0
+
+
+def _ended_by(error: Exception) -> int:
+    """Say how it ended; returns the exit code."""
+    if (stopped := _interruption(error)) is not None:
+        say(str(stopped))
+        return 128 + stopped.signum
+    if isinstance(error, SelfrefineError):
+        say(f"error: {error}")
+        return error.exit_code
+    _report_bug()
+    return 1
+
+
+def _interruption(error: BaseException | None) -> Interrupted | None:
+    """The signal behind an error: a handler may raise amid a library's code, which makes its own error of it
+    (an enum that is being defined: TypeError)."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def say(message: str) -> None:

@@ -5,7 +5,7 @@ Each is looked at once per stage and round, from what the stage came to or, in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from msgspec import Struct
 
@@ -30,32 +30,45 @@ FEW, EARLY = 8, 32
 
 
 def of_drawn(
-    found: Drawn, settings: AlarmsConfig, temperature: float = 1.0, template: bool | None = None
+    found: Drawn,
+    settings: AlarmsConfig,
+    temperature: float = 1.0,
+    template: bool | None = None,
+    given: Collection[str] = (),
 ) -> list[Alarm]:
     """After `generate`: answers cut off, and a policy that says one thing only (greedy answers aside)."""
     answered = found.samples - found.errors
     cut = found.truncated / answered if answered else None
     words = "{} of the answers are cut off at max_new_tokens"
-    rings = run_on_alarm(found, settings, template) or _from("truncated", cut, settings, words)
+    rings = run_on_alarm(found, settings, template, given) or _from("truncated", cut, settings, words)
     if temperature and found.entropy is not None and found.entropy < settings.entropy:
         rings.append(_entropy(found.entropy, settings))
     return rings
 
 
-def run_on_alarm(found: Drawn, settings: AlarmsConfig, template: bool | None) -> list[Alarm]:
-    """Answers that do not end, with the stop text that would end them. A base model's never do."""
+def run_on_alarm(
+    found: Drawn, settings: AlarmsConfig, template: bool | None, given: Collection[str] = ()
+) -> list[Alarm]:
+    """Answers that do not end, with the stop text that would end them. A base model's never do.
+
+    `given`: the stop texts that are set.
+    """
     answered = found.samples - found.errors
-    stops = run_on.stops(answered, found.truncated, found.ran_on, template)
+    stops = run_on.stops(answered, found.truncated, found.ran_on, template, given)
     if not stops or answered < FEW:
         return []
     why = "the model has no chat template" if template is False else "they go on after the first line"
-    words = f"{{}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops)} ends them"
+    words = (
+        f"{{}} of the answers are cut off at max_new_tokens: {why}; {run_on.value(stops, given)} ends them"
+    )
     return _from("truncated", found.truncated / answered, settings, words)
 
 
-def run_on_early(found: Drawn, settings: AlarmsConfig, template: bool | None) -> list[Alarm]:
+def run_on_early(
+    found: Drawn, settings: AlarmsConfig, template: bool | None, given: Collection[str] = ()
+) -> list[Alarm]:
     """The same, while answers are still drawn."""
-    return run_on_alarm(found, settings, template) if found.samples >= EARLY else []
+    return run_on_alarm(found, settings, template, given) if found.samples >= EARLY else []
 
 
 def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:

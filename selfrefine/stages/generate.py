@@ -73,12 +73,17 @@ class Generate(Stage[Task, Drawn]):
         )
 
     def early(self, total: Drawn) -> list[alarms.Alarm]:
-        return alarms.run_on_early(total, self.session.config.alarms, self.session.has_template)
+        own = self.session
+        return alarms.run_on_early(total, own.config.alarms, own.has_template, self.settings.stop)
 
     def alarms(self, total: Drawn) -> list[alarms.Alarm]:
         own = self.session.config
         return alarms.of_drawn(
-            total, own.alarms, own.generate.temperature, template=self.session.has_template
+            total,
+            own.alarms,
+            own.generate.temperature,
+            template=self.session.has_template,
+            given=self.settings.stop,
         )
 
     def expected(self, rows: Sequence[Task]) -> int | None:

@@ -90,7 +90,8 @@ class Measure(Stage[Task, Measured]):
 
     def early(self, total: Measured) -> list[alarms.Alarm]:
         """A base model that does not end its answers is found out when round 0 is measured."""
-        return alarms.run_on_early(total.drawn, self.session.config.alarms, self.session.has_template)
+        own = self.session
+        return alarms.run_on_early(total.drawn, own.config.alarms, own.has_template, self.settings.stop)
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n

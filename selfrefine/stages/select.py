@@ -95,6 +95,7 @@ class Select(Stage[Sample, SelectCounts]):
                 in_run=isinstance(self.session, RunSession),
                 hinted=own.rationalise.n > 0,
                 template=self.session.has_template,
+                given=self.session.config.generate.stop,
             )
             raise NothingSelectedError(f"{where}{why}", chosen.counts)
         again = replay(

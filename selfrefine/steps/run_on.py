@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from selfrefine.records import Sample
 
@@ -26,22 +27,23 @@ def passed(rows: Iterable[Sample]) -> dict[str, int]:
     return dict(found)
 
 
-def stops(answered: int, cut: int, seen: Mapping[str, int], template: bool | None) -> tuple[str, ...]:
+def stops(
+    answered: int, cut: int, seen: Mapping[str, int], template: bool | None, given: Collection[str] = ()
+) -> tuple[str, ...]:
     """The stop texts to suggest, none where cut-off answers have another cause.
 
     `template`: has the model a chat template? None: not known. A chat model that is cut off after a line
-    break was probably still at work, so for one only the line break counts.
+    break was probably still at work, so for one only the line break counts. `given`: the stop texts that were
+    set already; what was suggested once and did not help is not suggested again.
     """
     if not answered or cut < NEARLY_ALL * answered:
         return ()
-    usual = [stop for stop in _ENDS if 2 * seen.get(stop, 0) > cut]
-    if template:
+    usual = [stop for stop in _ENDS if 2 * seen.get(stop, 0) > cut and stop not in given]
+    if template or (template is None and "\n" not in usual):
         return ("\n",) if "\n" in usual else ()
-    if template is None and "\n" not in usual:
-        return ()
-    return tuple(usual) or ("\n",)
+    return tuple(usual) or (() if "\n" in given else ("\n",))
 
 
-def value(texts: Iterable[str]) -> str:
-    """The setting, as `--set` and TOML read it: `generate.stop=["\\n", "."]`."""
-    return "generate.stop=[" + ", ".join('"' + text.replace("\n", "\\n") + '"' for text in texts) + "]"
+def value(texts: Iterable[str], given: Iterable[str] = ()) -> str:
+    """The setting as `--set` and TOML read it, with those `given` already: `generate.stop=["\\n", "."]`."""
+    return f"generate.stop={json.dumps([*given, *texts], ensure_ascii=False)}"

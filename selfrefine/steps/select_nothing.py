@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from selfrefine.config import SelectConfig
@@ -33,17 +33,19 @@ def why_nothing(
     in_run: bool = False,
     hinted: bool = False,
     template: bool | None = None,
+    given: Collection[str] = (),
 ) -> str:
     """Two lines: the causes, and what to try.
 
     `counts`: those of `select` on these `samples`. `in_run`: settings are frozen. `hinted`: answers were also
-    sampled with a hint. `template`: has the model a chat template? None: not known.
+    sampled with a hint. `template`: has the model a chat template? None: not known. `given`: the
+    stop texts that were set.
     """
     n = len(samples)
     if not n:
         return "there are no answers to select from"
     found = [
-        *_sampling(samples, config, counts, template, hinted, in_run),
+        *_sampling(samples, config, counts, template, given, hinted, in_run),
         *_structure(samples, config, counts),
         *_rewards(samples, config, counts, hinted, in_run),
     ]
@@ -69,6 +71,7 @@ def _sampling(
     config: SelectConfig,
     counts: Mapping[str, int],
     template: bool | None,
+    given: Collection[str],
     hinted: bool,
     in_run: bool,
 ) -> Iterator[Cause]:
@@ -77,7 +80,7 @@ def _sampling(
     if errors := counts.get("errors", 0):
         yield Cause(errors, f"{_of(errors, n)} failed (`error` in the rows says why)")
     if cut := counts.get("truncated", 0):
-        yield _cut(samples, config, cut, template, hinted, in_run)
+        yield _cut(samples, config, cut, template, given, hinted, in_run)
     if unscored := counts.get("unscored", 0):
         if not any(row.rewards or row.reward is not None for row in samples):
             yield Cause(
@@ -95,6 +98,7 @@ def _cut(
     config: SelectConfig,
     cut: int,
     template: bool | None,
+    given: Collection[str],
     hinted: bool,
     in_run: bool,
 ) -> Cause:
@@ -109,10 +113,10 @@ def _cut(
     # Of complete answers `_rewards` says it.
     wrong = lost and max(lost) == 0.0 and not _fit(samples, config)
     others = (*_star(samples, hinted, in_run), *_graded(config, lost)) if wrong else ()
-    if stops := run_on.stops(answered, cut, run_on.passed(samples), template):
+    if stops := run_on.stops(answered, cut, run_on.passed(samples), template, given):
         why = "the model has no chat template and does not end its answers"
         said += f": {why}" if template is False else ": they go on after the first line"
-        stop = f"--set '{run_on.value(stops)}'" + ("" if in_run else " in `selfrefine generate`")
+        stop = f"--set '{run_on.value(stops, given)}'" + ("" if in_run else " in `selfrefine generate`")
         return Cause(cut, said, (stop, *longer[: 0 if template is False else 2], *others), 3)
     return Cause(cut, said, (*longer, *others), 2 if good else 0)
 

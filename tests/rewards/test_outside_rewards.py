@@ -402,7 +402,7 @@ def test_stdin_is_no_rewards(tmp_path: Path) -> None:
             assert done.returncode == 4 and b"on any of the 2,000 rows: SystemExit" in done.stderr
         else:
             assert done.returncode == 0 and {row["reward"] for row in written} == {1.0}
-        assert (done.stderr.count(b"later\n"), done.stderr.count(b"around")) == (
+        assert (done.stderr.count(b"later"), done.stderr.count(b"around")) == (
             (5, 5) if count == 5 else (0, 0)
         )
 

@@ -51,6 +51,14 @@ def test_a_base_model_that_does_not_end_its_answers_rings_early_with_the_stop_th
     assert alarms.run_on_early(drawn(rows[:31]), SETTINGS, template=False) == []
     half = rows[:16] + [sample(f"u{i}", text="5") for i in range(16)]
     assert alarms.run_on_early(drawn(half), SETTINGS, template=False) == []
+    # Trap: a stop text that was set, and did not end them, was suggested again.
+    line = [sample(f"t{i}", text="5 and 7 and", finish_reason="length") for i in range(32)]
+    assert alarms.run_on_early(drawn(line), SETTINGS, False, ("\n",)) == []
+    assert (
+        "generate.stop" not in alarms.of_drawn(drawn(line), SETTINGS, template=False, given=("\n",))[0].reason
+    )
+    [told] = alarms.run_on_early(drawn(rows), SETTINGS, False, (";",))
+    assert 'generate.stop=[";", "\\n"] ends them' in told.reason
     long = [sample(f"t{i}", text="well, well", finish_reason="length") for i in range(32)]
     assert alarms.run_on_early(drawn(long), SETTINGS, template=True) == []
     assert "generate.stop" not in alarms.of_drawn(drawn(long), SETTINGS, template=True)[0].reason

@@ -224,6 +224,9 @@ def test_answers_that_do_not_end_get_a_stop_text(text: str, template: bool | Non
         assert parse_set(f"generate.stop={stop}")[1] == [
             one for one in ("\n", ".") if repr(one)[1:-1] in stop
         ]
+    # What was set already and did not help is not tried again.
+    set_already = why(rows, {"template": template, "given": ("\n", ".")})[1]
+    assert "generate.stop" not in set_already
     # Half of them cut off is another matter.
     assert "generate.stop" not in why(rows[:60] + many(60, 0.0), {"template": template})[1]
 
