@@ -66,7 +66,8 @@ class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says(
             "Time limit in seconds for one call of a reward of your own or of a plugin. A call scores one "
             "row, or a prompt's rows for a group reward; beyond the limit these are unscored. Without "
-            "`isolate` it cannot interrupt a C function that never returns to Python."
+            "`isolate` it interrupts neither a C function that never returns to Python nor code that "
+            "catches every exception."
         ),
     ] = None
     isolate: Annotated[
