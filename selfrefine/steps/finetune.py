@@ -18,9 +18,10 @@ from selfrefine.records import Sample
 from selfrefine.registry import outside_code
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.seeds import derive
-from selfrefine.steps.training_items import items, lessons
+from selfrefine.steps.training_items import equal_pairs, items, lessons
 
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
+    from selfrefine.objectives.base import ObjectiveKind
     from selfrefine.training.loop import CheckpointStore, StepLog
 
 
@@ -177,7 +178,7 @@ def _learnable(
     stale = 0
     if kind.needs_old_logprobs:
         given, stale = _with_known_policy(samples, given)
-    fitting, dropped = fit(given, kind, own)
+    fitting, dropped = _unequal(samples, kind, *fit(given, kind, own))
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
@@ -189,9 +190,22 @@ def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:
     """What can be said of the rows before a model is loaded. Raises: NothingToLearnError, DataError."""
     from selfrefine.objectives.fit import fit_rows
 
-    fitting, dropped = fit_rows(lessons(samples), OBJECTIVES.get(objective.name))
+    kind = OBJECTIVES.get(objective.name)
+    fitting, dropped = _unequal(samples, kind, *fit_rows(lessons(samples), kind))
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(samples), dropped))
+
+
+def _unequal(
+    samples: Sequence[Sample], kind: ObjectiveKind, fitting: list[Any], dropped: dict[str, int]
+) -> tuple[list[Any], dict[str, int]]:
+    """Without pairs of equal texts, if the objective compares; to others the chosen one is an example."""
+    if kind.rows not in ("pairs", "labels"):
+        return fitting, dropped
+    equal = equal_pairs(samples)
+    kept = [item for item in fitting if item.pair not in equal]
+    n = len(fitting) - len(kept)
+    return kept, dropped | ({"in_equal_pairs": n} if n else {})
 
 
 def _why_none(objective: str, rows: int, dropped: dict[str, int]) -> str:

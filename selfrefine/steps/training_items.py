@@ -51,6 +51,25 @@ def _is_foreign(row: Sample, tokeniser: Tokeniser) -> bool:
     return row.context[-1].content.strip() not in tokeniser.decode(ids)
 
 
+def equal_pairs(samples: Sequence[Sample]) -> set[str]:
+    """The pairs whose two texts are the same: they prefer nothing, and still have a loss to report.
+
+    The same to the last character, since white space may be what a pair is about; and so may be an answer's
+    end, where only one was cut off.
+    """
+    sides: dict[str, list[Sample]] = {}
+    for row in samples:
+        if row.lesson is not UNSET and row.lesson.pair is not None:
+            sides.setdefault(row.lesson.pair, []).append(row)
+    return {pair for pair, rows in sides.items() if _says_the_same(rows)}
+
+
+def _says_the_same(rows: Sequence[Sample]) -> bool:
+    roles = sorted(row.lesson.role for row in rows if row.lesson is not UNSET)
+    ends = {(row.text, row.finish_reason == "length") for row in rows}
+    return roles == ["chosen", "rejected"] and len(ends) == 1
+
+
 def lessons(samples: Sequence[Sample]) -> list[Any]:
     """The items without their ids: what is known of the rows before there is a tokeniser."""
     from selfrefine.objectives.base import Item

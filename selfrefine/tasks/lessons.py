@@ -26,7 +26,9 @@ def rows_of(task: Task, where: str) -> Iterator[Sample]:
         kept = {key: value for key, value in extra.items() if key not in ("rejected", "chosen")}
         task = msgspec.structs.replace(task, extra=kept or UNSET)
         rejected = _text(extra["rejected"], f"{where}: rejected")
-        yield _row(task, "chosen", task.references[0], Lesson(role="chosen", pair=task.id))
+        # Beside an answer of the row's own, `chosen` is not the reference, but it is the pair's side.
+        chosen = _text(extra["chosen"], f"{where}: chosen") if "chosen" in extra else task.references[0]
+        yield _row(task, "chosen", chosen, Lesson(role="chosen", pair=task.id))
         yield _row(task, "rejected", rejected, Lesson(role="rejected", pair=task.id))
         return
     label = bytes(extra.get("label", Raw(b""))).strip()

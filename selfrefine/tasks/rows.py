@@ -5,6 +5,7 @@ Columns that are used move into the task; all others travel on unchanged and unr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -29,6 +30,8 @@ _ANSWERS = {
     "instruction": ("output", "response"),
 }
 """By prompt field, the columns that hold the reference, best first."""
+_CHATS = ("messages", "conversations")
+"""Beside a `prompt`, the columns that may hold the whole chat."""
 _SHAPES = {
     "conversations": "ShareGPT rows (conversations); the last answer is the reference",
     "instruction": "alpaca rows (instruction, input); the reference is `{}`",
@@ -56,21 +59,29 @@ def read_row(line: bytes, where: str, options: TaskOptions) -> Task:
         raise DataError(f"{where}: {_no_prompt(row, field)}")
     given, template = _value(row, field, where), PLACEHOLDER
     if field == "chosen":
-        _same_prompt(given, row, where)
+        _has_prompt_inside(given, row, where)
     if field == "concepts":
         template = concepts.TEMPLATE
         row["meta"] = Raw(msgspec.json.encode(_with_concepts(given, row, where)))
         given = ", ".join(given)
     elif field == "instruction" and not options.prompt_field:
         given = _instruction(given, row, where)
-    chat, references = _split_answer(field, messages.read(given, where), row)
+    chat = messages.read(given, where)
+    if field == "instruction" and not options.prompt_field:
+        chat = [*_history(row, where), *chat]
+    chat, references = _split_answer(field, chat, row)
     source = _answer_field(field, row, options)
     if source is not None:
         if source not in row:
             raise DataError(f"{where}: no field {source!r} for the reference; the row has {_names(row)}")
-        references = _references(row, source, where)
-        del row[source]
-    chat = _with_system(chat, field, row, where)
+        own, references = references, _references(row, source, where)
+        if own and not options.reference_field and own != references:
+            raise DataError(f"{where}: {field} ends with another answer than {source}; leave one out")
+    chat = _whole(
+        chat, field, (source,) if options.reference_field else (source, "chosen", "rejected"), row, where
+    )
+    row.pop(source or "", None)
+    chat = _with_system(chat, field, row, where, options)
     if not chat or chat[-1].role != "user" or not chat[-1].content.strip():
         raise DataError(f"{where}: the prompt must end with a user message that is not blank")
     row.pop(field, None)
@@ -91,7 +102,20 @@ def _answer_field(field: str, row: dict[str, Raw], options: TaskOptions) -> str 
     """The column that holds the reference; none where the row names its references itself."""
     if options.reference_field or "references" in row:
         return options.reference_field
-    return next((name for name in _ANSWERS.get(field, ()) if name in row), None)
+    found = next((name for name in _ANSWERS.get(field, ()) if name in row), None)
+    if found is not None or options.prompt_field:
+        return found
+    if field != "chosen" and {"chosen", "rejected"} <= row.keys():
+        return "chosen"
+    if field == "prompt":
+        return next((name for name in _CHATS if name in row and _begins_as_chat(row[name])), None)
+    return None
+
+
+def _begins_as_chat(value: Raw) -> bool:
+    """A column of that name with anything else in it is a foreign one."""
+    text = bytes(value)
+    return text[:1] == b"[" and text[1:].lstrip()[:1] == b"{"
 
 
 def _value(row: dict[str, Raw], field: str, where: str) -> Any:
@@ -113,13 +137,38 @@ def _with_concepts(found: Any, row: dict[str, Raw], where: str) -> dict[str, Any
     return {**meta, "concepts": found}
 
 
-def _same_prompt(chosen: Any, row: dict[str, Raw], where: str) -> None:
+def _has_prompt_inside(chosen: Any, row: dict[str, Raw], where: str) -> None:
     """Without a `prompt`, both sides of a preference are chats that begin with it."""
     rejected = _value(row, "rejected", where) if "rejected" in row else chosen
     if not messages.is_chat(chosen) or not messages.is_chat(rejected):
         raise DataError(f"{where}: chosen and rejected are texts and there is no prompt column")
-    if chosen[:-1] != rejected[:-1]:
-        raise DataError(f"{where}: chosen and rejected do not begin with the same prompt")
+
+
+def _whole(
+    chat: list[Message], field: str, columns: Iterable[str | None], row: dict[str, Raw], where: str
+) -> list[Message]:
+    """What is answered: the prompt, with what the columns that hold the answers have of the chat besides.
+
+    Their last messages alone would be learnt as answers to another question. A row with references of its
+    own has said what it asks. Raises: DataError where columns disagree.
+    """
+    if "references" in row:
+        return chat
+    begun = {field: chat} if field == "chosen" else {}
+    for column in dict.fromkeys(column for column in columns if column in row and column != field):
+        value = _value(row, column, where)
+        if messages.is_chat(value):
+            side = messages.read(value, f"{where}: {column}")
+            if field != "chosen":
+                side = messages.joined(chat, side, (field, column), where)
+            begun[column] = messages.asked(side)
+        elif value is not None:
+            begun[column] = chat
+    for column in begun:
+        first = next(iter(begun))
+        if not messages.alike(begun[first], begun[column]):
+            raise DataError(f"{where}: {first} and {column} do not begin with the same prompt")
+    return next(iter(begun.values()), chat)
 
 
 def _instruction(given: Any, row: dict[str, Raw], where: str) -> str:
@@ -134,16 +183,38 @@ def _instruction(given: Any, row: dict[str, Raw], where: str) -> str:
     return "\n\n".join(part for part in parts if part.strip())
 
 
-def _with_system(chat: list[Message], field: str, row: dict[str, Raw], where: str) -> list[Message]:
-    """ShareGPT and alpaca rows may have their system message in a column of its own."""
-    if field not in ("conversations", "instruction") or "system" not in row:
+def _history(row: dict[str, Raw], where: str) -> list[Message]:
+    """Alpaca's earlier turns: pairs of a question and its answer."""
+    turns = (_value(row, "history", where) if "history" in row else None) or []
+    row.pop("history", None)
+    if not isinstance(turns, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in turns):
+        raise DataError(f"{where}: history is not a list of [question, answer]")
+    if not all(isinstance(text, str) for turn in turns for text in turn):
+        raise DataError(f"{where}: history is not text")
+    roles = ("user", "assistant")
+    return [
+        Message(role=role, content=text) for turn in turns for role, text in zip(roles, turn, strict=True)
+    ]
+
+
+def _with_system(
+    chat: list[Message], field: str, row: dict[str, Raw], where: str, options: TaskOptions
+) -> list[Message]:
+    """The system message may stand in a column of its own. One of the options replaces both."""
+    if field == "concepts" or "system" not in row:
         return chat
     system = _value(row, "system", where)
-    del row["system"]
     if system is not None and not isinstance(system, str):
-        raise DataError(f"{where}: system is not text")
-    has_one = any(message.role == "system" for message in chat)
-    return chat if not system or has_one else [Message(role="system", content=system), *chat]
+        if field in ("conversations", "instruction"):
+            raise DataError(f"{where}: system is not text")
+        return chat  # a foreign column of that name
+    del row["system"]
+    own = [message.content for message in chat if message.role == "system"]
+    if own and system and system.strip() not in map(str.strip, own) and options.system is None:
+        raise DataError(
+            f"{where}: the column system and {field} have different system messages; leave one out"
+        )
+    return chat if own or not system else [Message(role="system", content=system), *chat]
 
 
 def _split_answer(
@@ -157,10 +228,12 @@ def _split_answer(
 
 def _references(row: dict[str, Raw], source: str, where: str) -> list[str]:
     """A string, a number (as it is spelled), a list of these, a chat's last answer, or null for none."""
-    value = _value(row, source, where)
+    value = messages.as_list(_value(row, source, where))
     if value is None:
         return []
     if messages.is_chat(value):
+        if source in _CHATS and messages.read(value, f"{where}: {source}")[-1].role != "assistant":
+            return []  # not answered yet
         return [messages.answer(value, f"{where}: {source}")]
     if not isinstance(value, list):
         value, spelled = [value], [bytes(row[source]).decode().strip()]

@@ -38,6 +38,11 @@ def unselected() -> bytes:
     return jsonl(*(scored("a", i, str(3 + i), float(i == 0)) for i in range(4)))
 
 
+@pytest.fixture
+def model_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *a, **k: pytest.fail("loaded a model"))
+
+
 def trained(
     objective: str, rows: bytes, model: Path, folder: Path, *words: str
 ) -> tuple[Any, list[Any], str]:
@@ -63,6 +68,27 @@ def test_rows_that_were_selected_are_not_selected_again(
     assert {"accuracy", "margin"} <= set(log[0]["metrics"])
     if objective == "dpo":
         assert log[0]["loss"] == pytest.approx(0.6931, abs=1e-3)
+
+
+@pytest.mark.parametrize("objective", ["dpo", "ipo", "kto"])
+def test_a_pair_of_equal_texts_is_no_pair(objective: str, tmp_path: Path, model_free: None) -> None:
+    """It trained nothing and said: 2 selected, loss 0.693, an adapter, exit code 0."""
+    rows = jsonl({"prompt": "q", "chosen": "same", "rejected": "same"})
+    done = selfrefine("finetune", "--objective", objective, stdin=rows, cwd=tmp_path)
+    why = f"error: {objective} can learn from none of 2 rows: 2 in equal pairs"
+    assert (done.code, done.err.splitlines()[-1]) == (8, why)
+
+
+def test_pairs_of_equal_texts_are_counted_and_the_others_learnt(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """To the last character: white space may be what a pair is about. `sft` follows what is chosen."""
+    sides = [("same", "same"), ("4", "4 "), ("4", "5")]
+    rows = jsonl(*({"prompt": "q", "chosen": good, "rejected": bad} for good, bad in sides))
+    (tmp_path / "dpo").mkdir()
+    summary, log, said = trained("dpo", rows, tiny_model_dir, tmp_path / "dpo")
+    assert (summary["rows"], summary["in_equal_pairs"], log[0]["items"]) == (4, 2, 4)
+    assert "2 in equal pairs" in said
+    summary, _, _ = trained("sft", rows, tiny_model_dir, tmp_path)
+    assert (summary["rows"], summary["rejected"], "in_equal_pairs" in summary) == (3, 3, False)
 
 
 @pytest.mark.parametrize("objective", ["reinforce", "rloo", "grpo"])

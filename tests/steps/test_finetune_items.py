@@ -19,7 +19,7 @@ from selfrefine.report.words import summary_line
 from selfrefine.steps.finetune import finetune
 from selfrefine.steps.generate import generate
 from selfrefine.steps.select import select
-from selfrefine.steps.training_items import items
+from selfrefine.steps.training_items import equal_pairs, items
 
 TASK = Task(id="a", prompt=(Message(role="user", content="What is 17 + 25?"),), references=("42",))
 
@@ -37,6 +37,27 @@ def written(text: str, **fields: Any) -> Sample:
 def spelled(engine: Any, item: Any) -> str:
     ids = (*item.prompt_token_ids, *item.completion_token_ids)
     return str(engine.tokenizer.decode(ids, skip_special_tokens=False))
+
+
+def test_a_pair_of_equal_texts_is_found_by_its_sides() -> None:
+    """An answer that came to its end, against the same text cut off, teaches to come to an end."""
+
+    def side(role: str, pair: str | None, text: str, **fields: Any) -> Sample:
+        return written(text, lesson=Lesson(role=role, pair=pair), **fields)  # type: ignore[arg-type]
+
+    rows = [
+        *(side(role, "equal", "42") for role in ("chosen", "rejected")),
+        *(side(role, "spaced", text) for role, text in (("chosen", "42"), ("rejected", "42\n"))),
+        *(
+            side(role, "cut", "42", finish_reason=end)
+            for role, end in (("chosen", "stop"), ("rejected", "length"))
+        ),
+        side("chosen", "half", "42"),
+        *(side("chosen", "twice", "42") for _ in range(2)),
+        *(side(role, None, "42") for role in ("chosen", "rejected")),
+        written("42"),
+    ]
+    assert equal_pairs(rows) == {"equal"}
 
 
 def test_the_winning_answer_stands_in_the_assistants_place(engine: Any) -> None:

@@ -28,6 +28,8 @@ def chat(*texts: str) -> Turns:
 
 
 ME = ("Me.",)
+TALK = ["q1", "a1", "q2"]
+KIND = {"role": "system", "content": "Be kind."}
 SHARED: dict[str, tuple[dict[str, Any], list[str], tuple[str, ...]]] = {
     # It said: role None cannot be used.
     "ShareGPT": ({"conversations": turns("Who?", "Me.")}, ["Who?"], ME),
@@ -49,6 +51,71 @@ SHARED: dict[str, tuple[dict[str, Any], list[str], tuple[str, ...]]] = {
     "a preference with its prompt inside": (
         {"chosen": chat("2+2?", "4"), "rejected": chat("2+2?", "5")}, ["2+2?"], ("4",)
     ),
+    # The rest: what columns hold of the chat besides the prompt was dropped, and q2's answer learnt as q1's.
+    "a preference that goes on": (
+        {"prompt": "q1", "chosen": chat(*TALK, "4"), "rejected": chat(*TALK, "5")}, TALK, ("4",)
+    ),
+    "a preference that goes on after a list": (
+        {"prompt": chat("q1"), "chosen": chat(*TALK, "4"), "rejected": chat(*TALK, "5")}, TALK, ("4",)
+    ),
+    "a preference that goes on after the prompt": (
+        {"prompt": "q1", "chosen": chat(*TALK, "4")[1:], "rejected": chat(*TALK, "5")[1:]}, TALK, ("4",)
+    ),
+    "a preference with its last question as the prompt": (  # Capybara
+        {"prompt": "q2", "chosen": chat(*TALK, "4"), "rejected": chat(*TALK, "5")}, TALK, ("4",)
+    ),
+    "a preference with a system message inside": (
+        {"prompt": "q", "chosen": [KIND, *chat("q", "4")], "rejected": [KIND, *chat("q", "5")]},
+        ["Be kind.", "q"], ("4",),
+    ),
+    "a preference with a system message before": (
+        {"prompt": [KIND, *chat("q")], "chosen": chat("q", "4"), "rejected": chat("q", "5")},
+        ["Be kind.", "q"], ("4",),
+    ),
+    "a preference of TRL's explicit form": (
+        {"prompt": [KIND, *chat(*TALK)], "chosen": chat("", "4")[1:], "rejected": chat("", "5")[1:]},
+        ["Be kind.", *TALK], ("4",),
+    ),
+    "a preference of UltraFeedback": (
+        {"prompt": "q ", "chosen": chat("q", "4"), "rejected": chat("q", "5"), "messages": chat("q", "4"),
+         "score_chosen": 8.0}, ["q"], ("4",),
+    ),
+    "a preference beside a chat": (
+        {"messages": [KIND, *chat("q", "4")], "chosen": "4", "rejected": "5"}, ["Be kind.", "q"], ("4",)
+    ),
+    "a preference of Orca": (  # the system column was dropped, and the pair not seen
+        {"system": "Be kind.", "question": "q", "chosen": "4", "rejected": "5"}, ["Be kind.", "q"], ("4",)
+    ),
+    "a preference after a ShareGPT talk": (
+        {"conversations": turns(*TALK), "chosen": turns("", "4")[1], "rejected": turns("", "5")[1]},
+        TALK, ("4",),
+    ),
+    "a preference beside an answer": (  # it was the answer that was preferred
+        {"question": "q", "answer": "four", "chosen": "4", "rejected": "5"}, ["q"], ("four",)
+    ),
+    "a completion of more turns": (
+        {"prompt": chat("q1"), "completion": chat(*TALK, "4")[1:]}, TALK, ("4",)
+    ),
+    "a completion that repeats its prompt": (
+        {"prompt": "q", "completion": [KIND, *chat("q", "4")]}, ["Be kind.", "q"], ("4",)
+    ),
+    "UltraChat": ({"prompt": "q1", "messages": chat(*TALK, "4")}, TALK, ("4",)),
+    "UltraChat without an answer": ({"prompt": "q1", "messages": chat(*TALK)}, TALK, ()),
+    "a prompt with ShareGPT": ({"prompt": "q1", "conversations": turns(*TALK, "4")}, TALK, ("4",)),
+    "a prompt with a system column": (
+        {"system": "Be kind.", "prompt": "q", "completion": "4"}, ["Be kind.", "q"], ("4",)
+    ),
+    "a system column that repeats the chat's": (
+        {"system": "Be kind.", "messages": [KIND, *chat("q", "4")]}, ["Be kind.", "q"], ("4",)
+    ),
+    "alpaca with a history": (
+        {"instruction": "q2", "input": "", "output": "4", "history": [["q1", "a1"]]}, TALK, ("4",)
+    ),
+    "no history": ({"instruction": "q", "input": "", "output": "4", "history": None}, ["q"], ("4",)),
+    # Foreign columns of these names.
+    "messages that are no chat": ({"prompt": "q", "messages": 3, "completion": "4"}, ["q"], ("4",)),
+    "a number of messages": ({"prompt": "q", "messages": [3]}, ["q"], ()),
+    "a system of another kind": ({"prompt": "q", "system": {"os": "x"}, "completion": "4"}, ["q"], ("4",)),
     "references of its own": ({"prompt": "2+2?", "chosen": "4", "references": ["four"]}, ["2+2?"], ("four",)),
 }  # fmt: skip
 
@@ -80,6 +147,44 @@ def test_what_a_row_was_taken_for_is_said_once(tmp_path: Path) -> None:
         ({"chosen": "x", "rejected": "y"}, ["no prompt column"]),
         ({"chosen": chat("a", "b"), "rejected": chat("c", "d")}, ["same prompt"]),
         ({"prompt": "x", "chosen": chat("a")}, ["chosen", "not the assistant's"]),
+        # What was trained was the answer to another question, or the answers to two.
+        (
+            {"prompt": "q", "chosen": chat("OTHER", "4"), "rejected": chat("OTHER", "5")},
+            ["prompt and chosen disagree", "correct one of them"],
+        ),
+        ({"prompt": "q", "chosen": "4", "rejected": chat("OTHER", "5")}, ["prompt and rejected disagree"]),
+        (
+            {
+                "prompt": "q1",
+                "chosen": chat("", "a1", "q2", "4")[1:],
+                "rejected": chat("", "z1", "q2", "5")[1:],
+            },
+            ["chosen and rejected do not begin with the same prompt"],
+        ),
+        ({"prompt": "q1", "chosen": "4", "rejected": chat(*TALK, "5")}, ["chosen and rejected do not begin"]),
+        (
+            {"prompt": "q", "chosen": chat("q", "4"), "rejected": [KIND, *chat("q", "5")]},
+            ["chosen and rejected do not begin"],
+        ),
+        (
+            {"prompt": [KIND, *chat("q")], "chosen": [KIND | {"content": "Be rude."}, *chat("q", "4")]},
+            ["prompt and chosen have different system messages"],
+        ),
+        ({"prompt": "q", "completion": chat("OTHER", "4")}, ["prompt and completion disagree"]),
+        ({"prompt": "q", "messages": chat("OTHER", "4")}, ["prompt and messages disagree"]),
+        (
+            {"messages": chat("q", "x"), "chosen": "4", "rejected": "5"},
+            ["messages ends with another answer than chosen"],
+        ),
+        (
+            {"system": "Be rude.", "messages": [KIND, *chat("q", "4")]},
+            ["the column system and messages have different system messages"],
+        ),
+        (
+            {"instruction": "q", "output": "4", "history": "q1"},
+            ["history is not a list of [question, answer]"],
+        ),
+        ({"instruction": "q", "output": "4", "history": [["q1", None]]}, ["history is not text"]),
     ],
 )
 def test_what_cannot_be_taken_says_why(row: dict[str, Any], words: list[str]) -> None:
@@ -106,7 +211,29 @@ def test_a_preference_is_a_pair_to_learn(what: str, tmp_path: Path) -> None:
     assert pairs[0] == pairs[1] != pairs[2] == pairs[3]  # the same pair twice is two pairs
     assert len({row.id for row in found}) == 4
     assert found[0].context == found[1].context and b"rejected" not in encode(found[0].task)
+    assert [message.content for message in found[0].context] == SHARED[what][1]
     assert said[-1].endswith("2 chosen · 2 rejected")
+
+
+def test_what_the_user_names_is_not_held_against_other_columns() -> None:
+    """The way out where columns disagree, or where one of them is not meant."""
+    row = {"prompt": "q", "messages": [KIND, *chat("OTHER", "4")], "system": "Be rude."}
+    [task] = tasks_of(json.dumps(row), prompt_field="prompt")
+    assert [message.content for message in task.prompt] == ["Be rude.", "q"]
+    [task] = tasks_of(json.dumps(row), prompt_field="messages", system="Be brief.")
+    assert [message.content for message in task.prompt] == ["Be brief.", "OTHER"]
+    assert task.references == ("4",)
+    pair = {"prompt": "q", "gold": "4", "chosen": chat("OTHER", "5"), "rejected": chat("OTHER", "6")}
+    [task] = tasks_of(json.dumps(pair), reference_field="gold")
+    assert (question(task), task.references) == ("q", ("4",))
+
+
+def test_a_task_that_was_made_from_a_preference_is_read_again() -> None:
+    """A template changes its question, which `rejected` then no longer begins with: no contradiction."""
+    row = {"prompt": "q1", "chosen": chat(*TALK, "4"), "rejected": chat(*TALK, "5")}
+    [task] = tasks_of(json.dumps(row), suffix=" Be brief.")
+    assert question(task) == "q2 Be brief."
+    assert tasks_of(encode(task)) == [task]
 
 
 def test_labels_and_plain_answers_are_learnt_as_such(tmp_path: Path) -> None:
