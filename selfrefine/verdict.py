@@ -5,9 +5,9 @@ The rules, each with its table in the tests:
 1. Escape sequences (payload included), invisible characters and markdown marks are dropped first.
    Full-width letters, digits and marks count as their plain forms.
 2. A score is a label and a number: `Score: N` (or rating, grade; `:`, `=`, `-`), `N/M`, `N of M`,
-   `N out of M`, `N%`. Of `1 + 1 + 0 = 2` the sum is read. The result is N / M. M may also stand as a scale, before the
-   mark or after the number: `(out of 10)`, `(0-10)`, `on a scale of 0 to 10`. Without M the scale is the
-   caller's.
+   `N out of M`, `N%`. Of `1 + 1 + 0 = 2` the sum is read. The result is N / M. M may also stand as a scale,
+   before the mark or after the number: `(out of 10)`, `(0-10)`, `on a scale of 0 to 10`. Without M the scale
+   is the caller's.
 3. Prose counts only where no label does, and only a whole plain sentence: `The score is N.`, `I give it N/M.`
    Anything more in it (`not`, `if`, `with`, `to reach`) makes it a sentence about another score.
 4. Another number in the same sentence after the score must agree, `4 (80%)`, `0.8 (4/5)`, or be its scale.
