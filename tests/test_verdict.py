@@ -48,8 +48,53 @@ SCORES = [
     ("Score: 7 (out of 10)", 0.7),
     ("Score: 3 of 10", 0.3),
     ("Score: 4 (one point off)", 0.8),
+    # a whole plain sentence, where no label is
+    ("The score is 4/5.", 0.8),
+    ("Good.\nOverall, I give this answer a score of 4 out of 5.\nBye", 0.8),
+    ("I would rate this 4/5 because the sum is right.", 0.8),
+    # prose about another score than this one's was read in place of the label before it
+    ("Score: 1\nTo reach a score of 4, add the units.", 0.2),
+    ("Score: 3\nThe maximum score is 5.", 0.6),
+    ("Score: 3\nMaximum score: 5", 0.6),
+    ("Score: 4\nPrevious score: 2", 0.8),
+    ("Score: 2\nIt would deserve 5/5 with the units.", 0.4),
+    ("Score: 2\nI would give it 4/5 if mended.", 0.4),
+    ("Score: 2. I would give it 4/5 if mended.", 0.4),
+    ("Score: 2\nThe score is 4 once mended.", 0.4),
+    ("Score: 4\nI can't give it 5/5 because of a typo.", 0.8),
+    ("Score: 4\nLast time I gave it 2/5.", 0.8),
+    ("Good work. Score: 4/5. Well done.", 0.8),
+    # the scale beside the label or after the number: 4 of 10 was read as 4 of 5
+    ("Score (out of 10): 4", 0.4),
+    ("Score (out of 10): 8", 0.8),
+    ("Score (0-10): 4", 0.4),
+    ("Score [0-10]: 5", 0.5),
+    ("Score, 0-10: 5", 0.5),
+    ("Score out of 10: 8", 0.8),
+    ("Score (max 10): 5", 0.5),
+    ("Score (0 to 1): 0.8", 0.8),
+    ("Score (correctness): 4", 0.8),
+    ("Score: 5 on a scale of 0 to 10", 0.5),
+    ("Score: 5 on a 10-point scale", 0.5),
+    ("Score: 4 points (scale: 0-10)", 0.4),
+    ("Score: 4 (max 10)", 0.4),
+    ("Score: 4 out of a possible 10", 0.4),
+    ("Score (out of 5): 4 (80%)", 0.8),
+    # full-width and Arabic marks: 3.5 was read as 3
+    ("Score: ３．５", 0.7),
+    ("Score: ３，５", 0.7),
+    ("Ｓｃｏｒｅ：４", 0.8),
+    ("Score: ٣٫٥", 0.7),
+    # said again without a scale; points; percent as a word
+    ("Score: 4/5 (0.8)", 0.8),
+    ("Score: 4 out of 5 points (80%)", 0.8),
+    ("Score: 80 percent", 0.8),
+    # what follows on the next line belongs to no number: 3 of 10 was read here
+    ("Score: 3\nof 10 items, 2 are wrong", 0.6),
+    ("Score: 4\n- 5 typos", 0.8),
 ]
 
+FOLLOWED = "contradictory: the score is followed by another one"
 NO_SCORES = [
     ("Score: 7", "score 7 is outside 0 to 5"),
     ("Score: -1", "score -1 is outside 0 to 5"),
@@ -74,6 +119,27 @@ NO_SCORES = [
     ("Score: 0.8", "score 0.8 may be out of 1 or out of 5"),
     ("Score: 4 of 5 or 5 of 5", "the score is not a number"),
     ("Style score: 5, content score: 1", "contradictory: different scores on one line"),
+    # another number in its sentence: the first one was read
+    ("Score: 4, 3", FOLLOWED),
+    ("Score: 4 and 3", FOLLOWED),
+    ("Score: 4 3", FOLLOWED),
+    ("Score: 4/5 (0.6)", FOLLOWED),
+    ("Score: 3 1/2", FOLLOWED),
+    ("Score: 3 ½", FOLLOWED),
+    ("Score: 4 sur 10", FOLLOWED),
+    ("Score: 4 (was 2)", FOLLOWED),
+    # a scale that contradicts, cannot be read, or whose 0 is not known
+    ("Score (out of 10): 4/5", "contradictory: the score has different scales"),
+    ("Score: 4/5 on a scale of 0 to 10", "contradictory: the score has different scales"),
+    ("Score (1-10): 5", "the score is on a scale from 1, not from 0"),
+    ("Score: 5 (on a scale of 1-10)", "the score is on a scale from 1, not from 0"),
+    ("Score (item 3): 4", "the scale beside the score cannot be read"),
+    ("Score (out of ten): 4", "the scale beside the score cannot be read"),
+    ("Score: 4 out of ten", "the score or its scale is partly in words: only digits are read"),
+    ("Score: 4 and a half", "the score or its scale is partly in words: only digits are read"),
+    ("Score: .8", "score .8 may be out of 1 or out of 5"),
+    # the first number of a list is no score
+    ("Score:\n1. The units are missing.", "the score is not a number"),
 ]
 
 
@@ -88,7 +154,23 @@ def test_a_score_that_cannot_be_read_is_null_with_a_reason(text: str, reason: st
 
 
 @pytest.mark.parametrize(
-    "text", ["It uses 3 out of 5 concepts.", "3/4 of it is fine.", "Underscore: 4", "The score is low.", ""]
+    "text",
+    [
+        "It uses 3 out of 5 concepts.",
+        "3/4 of it is fine.",
+        "Underscore: 4",
+        "The score is low.",
+        "",
+        # denied, conditional, or another's: these were read as 5/5, 4/5, 2/5
+        "I can't give it 5/5, there is a typo.",
+        "I would not give it 4/5",
+        "I would give it 5/5 but there is a typo.",
+        "I'd give it 4/5, had you added the units.",
+        "Last time I gave it 2/5.",
+        "The score is 4 at most.",
+        "A perfect score of 4 would need units.",
+        "Maximum score: 5",
+    ],
 )
 def test_not_every_number_is_a_score(text: str) -> None:
     assert parse(f"{text}\nVerdict: revise") == (None, "revise", None)
@@ -110,10 +192,25 @@ def test_not_every_number_is_a_score(text: str) -> None:
         ("Verdict: isn't quite ok", "revise"),
         ("Verdict: revise (it is not ok)", "revise"),
         ("Verdict: revise, but only the end", "revise"),
+        ("Verdict: revise: the units are missing", "revise"),
+        ("Verdict: revise the second line", "revise"),
+        ("Verdict: revise. It is not complete.", "revise"),
+        ("Verdict: ok. The sum is right.", "ok"),
+        ("Verdict: ok, no changes are needed.", "ok"),
+        ("Verdict: ok, I wouldn't change anything", "ok"),
+        ("Verdict: ｏｋ", "ok"),
+        ("Verdict: ok</s>", "ok"),
+        # prose about another verdict does not outrank the label
+        ("Verdict: revise\nThe verdict is ok once it is mended.", "revise"),
+        ("Verdict: revise\nTo get a verdict: ok, add the units.", "revise"),
     ],
 )
 def test_a_verdict_is_read_on_the_last_line_that_has_one(text: str, verdict: str) -> None:
     assert parse(text) == (None, verdict, None)
+
+
+OK_GOES_ON = "the verdict is not clear: more words follow ok in its sentence"
+TAKEN_BACK = "the verdict is not clear: what follows revise may take it back"
 
 
 @pytest.mark.parametrize(
@@ -135,6 +232,22 @@ def test_a_verdict_is_read_on_the_last_line_that_has_one(text: str, verdict: str
         ("Verdict: okra", "the verdict is neither ok nor revise"),
         ("Verdict: ok\nVerdict: hmm", "the verdict is neither ok nor revise"),
         ("Verdict: ok. Verdict: revise", "contradictory: different verdicts on one line"),
+        # words that no list of reservations had: these were read as ok
+        ("Verdict: ok; needs work", OK_GOES_ON),
+        ("Verdict: ok once the sum is corrected", OK_GOES_ON),
+        ("Verdict: ok, yet wrong", OK_GOES_ON),
+        ("Verdict: ok apart from the sum", OK_GOES_ON),
+        ("Verdict: ok - not!", "contradictory: the verdict is ok with a reservation"),
+        ("Verdict: ok. Not!", "contradictory: the verdict is ok with a reservation"),
+        (
+            "Verdict: ok, not perfect and you should fix the typo",
+            "contradictory: the verdict says both ok and revise",
+        ),
+        # and these as revise
+        ("Verdict: revise is unnecessary", TAKEN_BACK),
+        ("Verdict: revise - not needed", TAKEN_BACK),
+        ("Verdict: revise?", TAKEN_BACK),
+        ("Verdict: revise if you like", TAKEN_BACK),
     ],
 )
 def test_a_verdict_that_cannot_be_read_is_null_with_a_reason(text: str, reason: str) -> None:
@@ -146,6 +259,11 @@ def test_full_marks_with_revise_and_nothing_with_ok_contradict_each_other() -> N
     assert parse("Score: 0/5\nVerdict: ok")[:2] == (None, None)
     assert "contradictory" in (parse("Score: 5\nVerdict: revise").error or "")
     assert parse("Score: 4\nVerdict: ok") == (0.8, "ok", None)
+    assert parse("Verdict: ok, score: 4/5") == (0.8, "ok", None)  # the score is no reservation
+
+
+def test_nothing_has_no_sign() -> None:
+    assert str(parse("Score: -0\nVerdict: revise").score) == "0.0"
 
 
 def test_another_scale_is_the_callers() -> None:
@@ -186,6 +304,13 @@ def test_a_critic_that_parrots_its_prompt_grades_nothing(name: str) -> None:
         "give" + " " * 50_000,
         "Score:" * 20_000,
         "\x1b]" * 50_000,
+        "Score (" * 20_000,
+        "Score: 4" + " (4" * 20_000 + " 3",
+        "Score: 4" + " " * 50_000 + "3",
+        "Score: 4 and " + "the possible " * 20_000 + "3",
+        "I give " + "the " * 50_000,
+        "I give it 4/5" + "]" * 50_000 + "x",
+        "The score is " * 20_000,
     ],
 )
 def test_a_megabyte_of_nonsense_is_read(text: str) -> None:

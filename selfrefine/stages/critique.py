@@ -13,6 +13,7 @@ from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_critique, critique_settings, critique_templates
 from selfrefine.steps.critique import critique
 from selfrefine.steps.critique_outcome import CritiqueSummary, Outcome, summary
+from selfrefine.steps.reward import require_scored
 from selfrefine.steps.units import sample_units
 
 
@@ -56,6 +57,10 @@ class Critique(Stage[Sample, Outcome]):
         return result.rows, result.outcome
 
     def summary(self, total: Outcome) -> CritiqueSummary:
+        """Raises: DataError where one of the rewards could score no row, as `reward` does."""
+        if self.score is not None:
+            names = {scorer.name for scorer in self.session.scorers}
+            require_scored({name: sums for name, sums in total.rewards.items() if name in names})
         return summary(total)
 
     def alarms(self, total: Outcome) -> list[alarms.Alarm]:

@@ -2,7 +2,9 @@
 
 A critique is attached to the row whose text it is about: pass 0's to the draft, pass 1's to the revision of
 pass 0. A pass ends a draft's thread at verdict `ok` or when the engine cannot answer (prompt too long); a
-verdict that could not be read counts as `revise`. What passes through untouched: revisions, rows that carry
+verdict that could not be read counts as `revise`. Rows are scored once their critiques
+are there, for a reward that reads them (`critic`); with `feedback` rewards before, and again if one is null.
+What passes through untouched: revisions, rows that carry
 critiques already (running the step twice changes nothing), and rows with finish_reason `error`.
 
 Source: Madaan et al. 2023, "Self-Refine" (feedback, refine, stop); Huang et al. 2024, "Large Language Models
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from msgspec import UNSET, Raw, Struct
@@ -26,6 +29,7 @@ from selfrefine.prompts import Template
 from selfrefine.records import Critique, Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
 from selfrefine.steps.critique_outcome import Outcome, PassOutcome, comparison, n_fresh, transition
+from selfrefine.steps.reward import mean_sums
 
 REVEALED = "references_revealed"
 """Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
@@ -94,14 +98,23 @@ def critique(
     run = _Run(policy, critic, templates, settings, run_seed, score or (lambda rows: rows))
     threads = [_Thread([row], live=_is_draft(row)) for row in samples]
     drafts = [thread for thread in threads if thread.live]
-    for thread, row in zip(drafts, run.scored([thread.rows[0] for thread in drafts]), strict=True):
-        thread.rows = [row]
+    told = settings.feedback == "rewards"
+    if told:
+        run.score_texts(drafts, 0)
     outcome = Outcome(drafts=len(drafts), passed_through=len(threads) - len(drafts))
     for pass_index in range(settings.passes):
         live = [thread for thread in drafts if thread.live]
         outcome += run.criticise(live, pass_index)
         if settings.revise:
             outcome += run.revise([thread for thread in live if thread.live], pass_index)
+            if told:
+                run.score_texts(drafts, pass_index + 1)
+    for k in range(settings.passes + 1):
+        # All of them again, not the null ones only: a reward may compare the rows of a task (`majority`).
+        if not told or any(row.critiques and row.reward is None for row in _texts(drafts, k)):
+            run.score_texts(drafts, k)
+    outcome += _transitions(drafts, settings.passes)
+    outcome += Outcome(rewards=mean_sums([row for thread in drafts for row in thread.rows]))
     outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
     revised = [thread for thread in drafts if len(thread.rows) > 1]
     fresh = run.fresh(revised, drafts) if settings.control else None
@@ -131,6 +144,13 @@ class _Run:
             raise ValueError("score must return the rows it was given, in their order")
         return scored
 
+    def score_texts(self, threads: list[_Thread], k: int) -> None:
+        """The drafts (k = 0), or the k-th revisions, wherever there is one."""
+        scored = iter(self.scored(_texts(threads, k)))
+        for thread in threads:
+            if len(thread.rows) > k:
+                thread.rows[k] = next(scored)
+
     def seed(self, stage: str, pass_index: int, row: Sample) -> int:
         return row_seed(self.run_seed, stage, pass_index, row.round, row.task.id, row.index)
 
@@ -159,25 +179,20 @@ class _Run:
         return Outcome(passes=passes, critique_tokens=n_tokens, failed_critiques=n_failed)
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
-        """Appends a scored revision to each thread; a failed one ends the thread."""
+        """Appends a revision to each thread; a failed one ends the thread."""
         chats = [self._revise_chat(thread, pass_index) for thread in threads]
         seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
         answers = _ask(self.policy, chats, seeds, self.settings.revision)
-        rows: list[Sample] = []
+        n_tokens = 0
         for thread, chat, (seed,), (prompt, (answer,)) in zip(threads, chats, seeds, answers, strict=True):
             draft = thread.rows[0]
             row = self._row(draft, f".v{pass_index + 1}", chat, prompt, seed, answer)
             extra = {REVEALED: Raw(b"true")} if self._reveals(draft) else UNSET
-            rows.append(replace(row, parent_id=draft.id, extra=extra))
-        rows = self.scored(rows)
-        counts = PassOutcome()
-        for thread, row in zip(threads, rows, strict=True):
-            counts += transition(thread.rows[-1], row)
-            thread.rows.append(row)
+            thread.rows.append(replace(row, parent_id=draft.id, extra=extra))
             thread.tokens += len(row.token_ids)
             thread.live = row.finish_reason != "error"
-        n_tokens = sum(len(row.token_ids) for row in rows)
-        return Outcome(passes=(PassOutcome(),) * pass_index + (counts,), revision_tokens=n_tokens)
+            n_tokens += len(row.token_ids)
+        return Outcome(revision_tokens=n_tokens)
 
     def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> list[list[Sample]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""
@@ -328,6 +343,20 @@ def _context(thread: _Thread) -> _Context:
 
 def _as_text(messages: tuple[Message, ...]) -> str:
     return "\n".join(f"{message.role}: {message.content}" for message in messages)
+
+
+def _texts(threads: list[_Thread], k: int) -> list[Sample]:
+    """The drafts (k = 0), or the k-th revisions, of the threads that have one."""
+    return [thread.rows[k] for thread in threads if len(thread.rows) > k]
+
+
+def _transitions(threads: list[_Thread], passes: int) -> Outcome:
+    """What each pass made of the texts, counted when all are scored."""
+    counts = [PassOutcome()] * passes
+    for thread in threads:
+        for k, (before, after) in enumerate(pairwise(thread.rows)):
+            counts[k] += transition(before, after)
+    return Outcome(passes=tuple(counts))
 
 
 def _is_draft(row: Sample) -> bool:

@@ -19,6 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from selfrefine.records import Sample
 from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.steps.reward import MeanSums
 from selfrefine.sums import Sums
 
 MAX_FRESH = 64
@@ -65,6 +66,8 @@ class Outcome(Sums, frozen=True, kw_only=True):
     draft_reward: float = 0.0
     revision_reward: float = 0.0
     fresh_reward: float = 0.0
+    rewards: dict[str, MeanSums] = {}
+    """Of drafts and revisions, by name."""
 
 
 class Tokens(Struct, frozen=True, kw_only=True):

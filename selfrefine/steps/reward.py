@@ -244,6 +244,15 @@ def scored_sums(samples: Sequence[Sample], scorers: Sequence[Scorer]) -> RewardS
     )
 
 
+def mean_sums(samples: Sequence[Sample]) -> dict[str, MeanSums]:
+    """Of all rewards that the rows carry, by name."""
+    found: dict[str, list[Reward]] = {}
+    for row in samples:
+        for one in row.rewards:
+            found.setdefault(one.name, []).append(one)
+    return {name: _mean_sums((one.value, one.error) for one in column) for name, column in found.items()}
+
+
 def _mean_sums(pairs: Iterable[tuple[float | None, str | None]]) -> MeanSums:
     known = list(pairs)
     values = [value for value, _ in known if value is not None]
@@ -308,7 +317,12 @@ def _mean(sums: MeanSums) -> Mean:
 
 def require_some_scored(found: RewardSummary) -> None:
     """Raises: DataError when there were rows and one of the rewards could be computed on none of them."""
-    for name, mean in found.rewards.items():
+    require_scored(found.rewards)
+
+
+def require_scored(rewards: Mapping[str, Mean] | Mapping[str, MeanSums]) -> None:
+    """Raises: DataError when one of these could be computed on none of its rows."""
+    for name, mean in rewards.items():
         if mean.unscored and not mean.scored:
             rows = "the only row" if mean.unscored == 1 else f"any of the {mean.unscored:,} rows"
             raise DataError(

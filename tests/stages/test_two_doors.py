@@ -316,6 +316,49 @@ def test_critique_without_rewards_claims_no_transitions(folder: Path) -> None:
     refused(none, 2, "--passes 0 makes no critique")
 
 
+def test_a_critique_is_scored_where_it_is_made_and_a_reward_that_scores_nothing_is_refused(
+    folder: Path,
+) -> None:
+    """`critique -r critic` left every draft unscored, exit 0, and said nothing. 4 of 5 is 0.8."""
+    drafts = selfrefine("generate", "t.jsonl", *SCRIPT, "-n", "1", cwd=folder).out
+    for name, said in (("judge", "Score: 4\nVerdict: revise"), ("mute", "Verdict: revise")):
+        (folder / name).write_bytes(jsonl({"match": "", "answers": [said]}))
+    (folder / "mine.py").write_text("def raises(sample):\n    raise KeyError('gold')\n")
+
+    def judged(judge: str, reward: str) -> Any:
+        words = ["--model", f"scripted:{judge}", "-r", reward, *sets("critique.revise=false")]
+        return selfrefine("critique", *words, "-o", "out.jsonl", stdin=drafts, cwd=folder)
+
+    assert judged("judge", "critic").code == 0
+    rows = [json.loads(line) for line in (folder / "out.jsonl").read_text().splitlines()]
+    assert [row["reward"] for row in rows] == [0.8] * 20
+    again = selfrefine("critique", *SCRIPT, "-r", "critic", "out.jsonl", cwd=folder)
+    assert (
+        again.code == 0 and [row["reward"] for row in again.rows] == [0.8] * 20
+    )  # passed through: no failure
+    (folder / "out.jsonl").unlink()
+    refused(
+        judged("mute", "critic"), 4, "reward critic could not be computed on any of the 20 rows", "no score"
+    )
+    refused(judged("judge", "mine.py:raises"), 4, "could not be computed on any of the 20 rows", "KeyError")
+    assert not (folder / "out.jsonl").exists()
+
+
+def test_in_a_run_too_the_critique_is_scored_where_it_is_made(folder: Path) -> None:
+    (folder / "judge").write_bytes(
+        jsonl(
+            {"match": "Verdict:", "answers": ["Score: 4\nVerdict: revise"]}, {"match": "", "answers": ["7"]}
+        )
+    )
+    words = sets(*SETTINGS, 'reward.use=["critic"]', 'evaluate.measure=["numeric"]', "critique.revise=false")
+    new = ["--model", "scripted:judge", *words, *sets("critique.passes=1")]
+    assert selfrefine("runs", "new", "r", *new, cwd=folder).code == 0
+    for verb in ("generate", "critique"):
+        assert selfrefine(verb, "--run", "r", cwd=folder).code == 0
+    rows = (folder / "runs/r/round-001/critique.jsonl").read_text().splitlines()
+    assert [json.loads(row)["reward"] for row in rows] == [0.8] * 8
+
+
 def test_what_is_advised_where_nothing_was_selected_can_be_done(folder: Path) -> None:
     """A run's settings are frozen: by hand it advised more samples, which that run refuses."""
     words = sets(*SETTINGS, 'reward.use=["mine.py:half"]')

@@ -201,6 +201,42 @@ def test_feedback_is_name_and_detail_of_the_very_text_that_is_criticised() -> No
     assert "you said" not in run([draft("9")]).rows[0].critiques[0].messages[0].content
 
 
+def test_a_reward_that_reads_critiques_finds_those_of_this_call() -> None:
+    """Drafts were scored before their critiques: with `critic` every one was null. 1 of 5 is 0.2."""
+
+    def by_critic(rows: list[Sample]) -> list[Sample]:
+        scores = [row.critiques[-1].score if row.critiques else None for row in rows]
+        details = [Reward(name="critic", value=value, detail="told") for value in scores]
+        return [
+            replace(row, reward=one.value, rewards=(one,)) for row, one in zip(rows, details, strict=True)
+        ]
+
+    for feedback in ("none", "rewards"):
+        settings = CritiqueSettings(passes=2, control=False, feedback=feedback)  # type: ignore[arg-type]
+        result = critique([draft("9"), draft("7", 1)], POLICY, CRITIC, TEMPLATES, settings, 11, by_critic)
+        # 9 and its revision 8 got 1 of 5; the last revision, 7, has no critique. The other draft got 5 of 5.
+        assert [row.reward for row in result.rows] == [0.2, 0.2, None, 1.0]
+        assert result.outcome.passes[0].wrong_wrong == 1 and result.outcome.passes[1].unscored == 1
+        sums = result.outcome.rewards["critic"]
+        assert (sums.scored, sums.unscored) == (3, 1)
+        told = "- critic: told" in result.rows[0].critiques[0].messages[0].content
+        assert told == (feedback == "rewards")
+
+
+def test_a_reward_scores_each_text_once_where_nothing_is_null() -> None:
+    """Scoring costs: a program, a model. With `feedback` rewards the scores from before the critique stay."""
+    for feedback in ("none", "rewards"):
+        seen: list[str] = []
+
+        def counted(rows: list[Sample], seen: list[str] = seen) -> list[Sample]:
+            seen.extend(row.id for row in rows)
+            return score(rows)
+
+        settings = CritiqueSettings(passes=2, control=False, feedback=feedback)  # type: ignore[arg-type]
+        critique([draft("9")], POLICY, CRITIC, TEMPLATES, settings, 11, counted)
+        assert seen == ["t.r2.s0", "t.r2.s0.v1", "t.r2.s0.v2"]
+
+
 def test_the_system_prompt_speaks_to_the_reviser_and_is_shown_to_the_critic() -> None:
     chat = [("system", "Be terse."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "What is 3 + 4?")]
     row = replace(draft("8"), messages=tuple(Message(role=role, content=text) for role, text in chat))
