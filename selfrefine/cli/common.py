@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -214,7 +215,11 @@ class ConsoleReporter:
         from selfrefine.report.console import stage
 
         with stage(self.console, name, total) as bar:
-            yield bar
+            before, self.stop.left = self.stop.left, partial(_so_far, bar)
+            try:
+                yield bar
+            finally:
+                self.stop.left = before
 
     def check(self) -> None:
         self.stop.check()
@@ -223,6 +228,10 @@ class ConsoleReporter:
         from selfrefine.report.console import say
 
         say(self.console, message)
+
+
+def _so_far(bar: Progress) -> str:
+    return "" if bar.total is None else f"; {bar.done:,} of {bar.total:,} {bar.noun} of this stage are done"
 
 
 def session(settings: Settings, reporter: ConsoleReporter, *, trust: bool) -> Session:

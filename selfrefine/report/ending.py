@@ -87,7 +87,8 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
     if adapter.exists():
         tasks, folder = (shlex.quote(str(path)) for path in (run.path / "tasks" / "test.jsonl", adapter))
         model = "" if own.model == Config().model else f" --model {shlex.quote(own.model)}"
-        lines.append(f"try it: selfrefine generate {tasks} --adapter {folder}{model}")
+        greedy = f"-n 1 --temperature 0 --max-new-tokens {own.generate.max_new_tokens}"
+        lines.append(f"try it: head -3 {tasks} | selfrefine generate {greedy} --adapter {folder}{model}")
     last = ended.summaries[-1] if ended.summaries else None
     if last is not None and last.undecided_round is not None:
         lines.append(

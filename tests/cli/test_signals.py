@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from harness import answer, environment, jsonl
 
+from selfrefine.cli import common
 from selfrefine.cli.guard import Stop, watch
 from selfrefine.cli.stream import _left
 from selfrefine.errors import Interrupted
@@ -208,6 +209,17 @@ def test_how_much_of_the_batch_is_left_is_said(capfd: pytest.CaptureFixture[str]
     stop.left = partial(_left, bar, 1024, 512)
     stop.answer(signal.SIGINT)
     assert "finishing the running batch (924 of 1,024 rows left); press" in capfd.readouterr().err
+
+
+def test_in_a_run_it_is_said_how_far_the_stage_is(capfd: pytest.CaptureFixture[str]) -> None:
+    """A batch may be most of a stage: whoever waits for it wants to know how much there is."""
+    stop = Stop("cycle")
+    with common.ConsoleReporter(stop).stage("round 1 generate", 1024) as bar:
+        bar.advance(rows=300)
+        stop.answer(signal.SIGINT)
+        bar.finish("")
+    said = "cycle: finishing the running batch; 300 of 1,024 rows of this stage are done; press Ctrl-C again"
+    assert said in capfd.readouterr().err and stop.left() == ""
 
 
 def test_a_real_process_answers_and_its_forked_worker_is_out_of_it() -> None:
