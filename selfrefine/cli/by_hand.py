@@ -40,6 +40,7 @@ def one_stage(
     from selfrefine.stages.gate import baseline
 
     run = Run.open(locate(common.RUNS_DIR, name))
+    run.check_whole()
     resolved = common.settings(None, sets, given, run=run.manifest.config)
     check_settings(run, resolved, allow_drift=allow_drift)
     require_before(verb, resolved.config, run.round(max(1, run.next_round())))

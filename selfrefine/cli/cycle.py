@@ -200,6 +200,7 @@ def loop(
     if path != first:
         reporter.say(f"{first} was made with other settings or versions")
     if old:
+        old.check_whole()
         open_run.check_settings(old, resolved, allow_drift=drift)
     else:
         checks.run(resolved.config)

@@ -19,6 +19,7 @@ from selfrefine.registry import files_used, plugins_used
 from selfrefine.runfolder import audit, manifest
 from selfrefine.runfolder.run import Run, check_free, new_path, sha256_texts
 from selfrefine.runfolder.summaries import RunManifest
+from selfrefine.runfolder.whole import HISTORY_LOST, lost_history
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.steps.scoring import check_rewards
@@ -98,24 +99,34 @@ def _refuse(run: Run, differs: list[str]) -> None:
 
 
 def come_back(session: RunSession, settings: Settings, *, allow_drift: bool) -> None:
-    """Refuse to go on when anything that decides the outcome differs; record it when that is allowed.
+    """Refuse to go on when anything that decides the outcome differs; record it when that is allowed, and a
+    history that was lost.
 
     Raises: RunFolderError naming what differs; ConfigError for settings that contradict each other.
     """
     run = session.run
     check_rewards(settings.config, session.engine)
     differs = differences(run, settings, session)
-    if not differs:
-        return
     if not allow_drift:
         _refuse(run, differs)
-    run.events.append("drift", differs=differs)
+    if (lost := lost_history(run.path)) is not None:
+        # A power cut does this too: events are not fsynced, so the run goes on.
+        session.reporter.say(f"{run.path}: {lost}: what happened before is lost; going on without it")
+        run.events.append(HISTORY_LOST, why=lost)
+    if differs:
+        run.events.append("drift", differs=differs)
 
 
 def differs(run: Run, settings: Settings, session: Session) -> bool:
-    """Whether this command would be refused on the run; its model is loaded only where nothing else tells."""
+    """Whether this command would be refused on the run; its model is loaded only where nothing else tells.
+
+    Raises: RunFolderError for a damaged run: nothing else tells, so it would be gone on with.
+    """
     checks.run(settings.config)
-    return bool(known_differences(run, settings) or differences(run, settings, session))
+    if known_differences(run, settings):
+        return True
+    run.check_whole()
+    return bool(differences(run, settings, session))
 
 
 def differences(run: Run, settings: Settings, session: Session) -> list[str]:

@@ -132,7 +132,7 @@ def verify(
       selfrefine runs verify demo
     """
     from selfrefine.errors import RunFolderError
-    from selfrefine.runfolder.audit import in_progress
+    from selfrefine.runfolder.audit import in_progress, renewed
     from selfrefine.runfolder.audit import verify as check
     from selfrefine.runfolder.run import Run, locate
     from selfrefine.words import count
@@ -142,7 +142,10 @@ def verify(
         say(f"in progress: {path}")
     if run.plan():
         say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
-    if problems := check(run):
+    problems = check(run)
+    if (note := renewed(run)) is not None:
+        say(note)
+    if problems:
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")
     say(f"verify: {run.path} is whole: {rounds}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,10 @@ from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import decode_sample
 from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
-from selfrefine.runfolder.round import RoundDir, called
+from selfrefine.runfolder.round import RoundDir, called, check_link
 from selfrefine.runfolder.run import Run, overlaps, run_folders
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest, StageCost
+from selfrefine.runfolder.whole import HISTORY_LOST, lost_history, lost_round
 from selfrefine.stats import Interval
 
 UNCOMPARED = frozenset(
@@ -114,24 +114,45 @@ def verify(run: Run) -> list[str]:
         problems += _verify_round(folder, summary)
         policies[folder.index] = summary.policy_after
         accepted = policies.get(summary.accepted_round)
-    problems += _gone(run)
+    lost = lost_round(run.path)
+    problems += _gone(run) if lost is None else [lost]
     began = run.round(run.next_round())
     for folder in (began, run.final):
-        policy = accepted if folder is run.final else None
+        policy = accepted if folder is run.final and lost is None else None
         problems += [line for name in folder.stages() for line in _rows(folder, name, measured=policy)]
         problems += _summaries(folder)
     if (broken := run.events.broken()) is not None:
         problems.append(broken)
+    if (history := lost_history(run.path)) is not None:
+        problems.append(
+            f"{history}: a file that has no hash yet cannot be missed; put it back from a copy, or go on "
+            f"without that history: `selfrefine cycle --run {run.called}`"
+        )
+    return problems + ([] if lost else _link(run))
+
+
+def _link(run: Run) -> list[str]:
+    """Whether `adapter` leads to the accepted policy, which is not known where a round is lost."""
     try:
+        check_link(run.path)
         adapter, link = run.accepted_adapter, run.path / "adapter"
-        if link.is_symlink() != bool(adapter) or (adapter and link.resolve() != adapter.resolve()):
-            problems.append(
-                f"the link adapter does not point to round {run.accepted_round}: any command that writes to "
-                "the run repairs it"
-            )
     except RunFolderError as error:
-        problems.append(str(error))
-    return problems
+        return [str(error)]
+    if link.is_symlink() == bool(adapter) and (not adapter or link.resolve() == adapter.resolve()):
+        return []
+    which = f"the link adapter does not point to round {run.accepted_round}"
+    return [f"{which}: any command that writes to the run repairs it"]
+
+
+def renewed(run: Run) -> str | None:
+    """A sentence where events.jsonl begins anew: what a command that went on without its history wrote."""
+    first = next(run.events.read(), {})
+    if first.get("kind") != HISTORY_LOST:
+        return None
+    return (
+        f"events.jsonl begins at {first.get('time')}, the earlier one was lost: a file from before that has "
+        "no hash yet cannot be missed"
+    )
 
 
 def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
@@ -151,8 +172,6 @@ _ROWS = {"select": "selected", "resample": "resampled", "rationalise": "rational
 
 def _gone(run: Run) -> list[str]:
     """What was there once, by the events, by later rounds or by the end, and no hash speaks of any more."""
-    if (lost := _lost_round(run)) is not None:
-        return [lost]
     last = run.next_round() - 1
     try:
         told = [event for event in run.events.read() if event.get("kind") in ("stage-begin", "stage-end")]
@@ -173,18 +192,6 @@ def _gone(run: Run) -> list[str]:
             what = f"{where.name}/{file}" if where.is_dir() else where.name
             found[f"{what} is missing: events.jsonl says that its stage was finished"] = None
     return list(found)
-
-
-def _lost_round(run: Run) -> str | None:
-    last = run.next_round() - 1
-    found = (path.parent.name[6:] for path in run.path.glob("round-*/round.json"))
-    later = [int(number) for number in found if number.isdecimal()]
-    with suppress(RunFolderError):  # a damaged one is named as such
-        final = run.final_summary()
-        later += [final.after_round] if final else []
-    if max(later, default=-1) <= last:
-        return None
-    return f"{run.round(last + 1).path.name}/round.json is missing, but round {max(later)} was committed"
 
 
 def _summaries(folder: RoundDir) -> Iterator[str]:
@@ -329,7 +336,7 @@ def glance(run: Run, summaries: Sequence[RoundSummary]) -> str | None:
     what = (
         None if bad is None else f"{bad.relative_to(run.path)} is {'damaged' if bad.is_file() else 'missing'}"
     )
-    what = _lost_round(run) or what
+    what = lost_round(run.path) or what or lost_history(run.path)
     return what and f"{what}: see `selfrefine runs verify {called(run.path)}`"
 
 

@@ -7,6 +7,7 @@ Every place where a crash could tell apart two orders of doing things has a fail
 from __future__ import annotations
 
 import errno
+import fcntl
 import functools
 import hashlib
 import os
@@ -15,7 +16,8 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from stat import S_ISREG
+from typing import TextIO, TypeVar
 
 import msgspec
 
@@ -215,11 +217,19 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 
 def write_stdout(data: bytes) -> None:
-    """Write and flush. Raises: StdoutClosed (quiet), RunFolderError (a full disk behind `>`)."""
+    """Write and flush whole lines. Where a file behind `>` takes only some of them, it ends after the last
+    whole one; from a pipe nothing can be taken back.
+
+    Raises: StdoutClosed (quiet), RunFolderError (a full disk behind `>`).
+    """
     stdout = streams.writing()
     if stdout is None:
         raise RunFolderError("cannot write to stdout: it is closed")
     try:
+        stdout.buffer.flush()
+        if (fd := _file_of(stdout)) is not None:
+            _write_lines(fd, data)
+            return
         view = memoryview(data)
         while view:  # with PYTHONUNBUFFERED the buffer is the bare file, whose writes may be short
             view = view[stdout.buffer.write(view) or 0 :]
@@ -233,6 +243,38 @@ def write_stdout(data: bytes) -> None:
         if isinstance(error, BrokenPipeError):
             raise StdoutClosed("") from None
         raise RunFolderError(f"cannot write to stdout: {error.strerror}") from None
+
+
+def _file_of(stdout: TextIO) -> int | None:
+    """The descriptor of a stdout that is a regular file."""
+    with suppress(OSError, ValueError, AttributeError):  # stdout of a test is no descriptor
+        fd = stdout.fileno()
+        return fd if S_ISREG(os.fstat(fd).st_mode) else None
+    return None
+
+
+def _write_lines(fd: int, data: bytes) -> None:
+    """All of it, or as many whole lines of it as fit. Raises: OSError.
+
+    Others may write to the same file, through this descriptor (`(a & b) > FILE`) or their own (`>>`). Half a
+    line is cut off only where it is certainly ours: each write ended where it had to after the one before,
+    and nothing stands behind the last.
+    """
+    appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND  # then the offset says nothing before a write
+    end = os.fstat(fd).st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+    done, ours = 0, True
+    try:
+        while done < len(data):
+            wrote = os.write(fd, memoryview(data)[done:])
+            done, end = done + wrote, end + wrote
+            ours = ours and os.lseek(fd, 0, os.SEEK_CUR) == end
+    except OSError:
+        half = done - (data.rfind(b"\n", 0, done) + 1)
+        with suppress(OSError):  # a file that can only be appended to (chattr +a)
+            if half and ours and os.fstat(fd).st_size == end:
+                os.ftruncate(fd, end - half)
+                os.lseek(fd, end - half, os.SEEK_SET)  # where the next command of `( … ) > FILE` writes
+        raise
 
 
 def appears_whole(path: str) -> bool:

@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -180,10 +181,12 @@ class RoundDir:
         if final.is_dir():
             return final
         self._prepare()
+        building = self.path / f".{name}.building"
         with write_errors(final):
-            building = _build(self.path / f".{name}.building", build)
-            failpoint("directory.before-rename")
-            building.rename(final)
+            with gone_if_it_fails(building):
+                _build(building, build)
+                failpoint("directory.before-rename")
+                building.rename(final)
             failpoint("directory.renamed")
             fsync_directory(self.path)
         return final
@@ -197,7 +200,9 @@ class RoundDir:
         current = self.directory(name) or self.path / name
         old = self.path / f".{name}.old"
         with write_errors(current):
-            new = _build(self.path / f".{name}.new", build)
+            new = self.path / f".{name}.new"
+            with gone_if_it_fails(new):
+                _build(new, build)
             failpoint("replace.built")
             if current.is_dir():
                 current.rename(old)
@@ -290,6 +295,27 @@ def round_name(index: int) -> str:
     return f"round-{index:03d}"
 
 
+def first_open(run: Path) -> int:
+    """The first round that is not committed."""
+    index = 0
+    while RoundDir(run / round_name(index)).committed:
+        index += 1
+    return index
+
+
+def check_link(run: Path) -> None:
+    """A copy that followed links has a folder in the link's place, and that is nobody's to delete.
+
+    Raises: RunFolderError.
+    """
+    link = run / "adapter"
+    if link.exists() and not link.is_symlink():
+        raise RunFolderError(
+            f"{link} is no link to the accepted round's adapter (a copy that followed links?): delete it, "
+            "and `selfrefine cycle` makes the link"
+        )
+
+
 def point_adapter(run: Path, accepted_round: int) -> None:
     """Make RUN/adapter a relative link to the accepted round's adapter; none when that is the base."""
     link = run / "adapter"
@@ -320,7 +346,19 @@ def sweep(folder: Path) -> None:
             path.unlink()
 
 
-def _build(place: Path, build: Callable[[Path], object]) -> Path:
+@contextmanager
+def gone_if_it_fails(place: Path) -> Iterator[None]:
+    """An error or an interruption in the body leaves nothing of a directory that it was building. A killed
+    process leaves it to the next one.
+    """
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _build(place: Path, build: Callable[[Path], object]) -> None:
     """Fill an empty directory and make it durable: its files, their directories, itself."""
     if place.exists():
         shutil.rmtree(place)
@@ -330,7 +368,6 @@ def _build(place: Path, build: Callable[[Path], object]) -> Path:
     failpoint("build.filled")
     sync_tree(place)
     failpoint("build.synced")
-    return place
 
 
 def sync_tree(top: Path) -> None:

@@ -22,6 +22,7 @@ import msgspec
 from selfrefine import records
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import Task, prompt_key
+from selfrefine.runfolder import whole
 from selfrefine.runfolder.events import Events
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import (
@@ -32,13 +33,22 @@ from selfrefine.runfolder.jsonl import (
     sha256_file,
     write_errors,
 )
-from selfrefine.runfolder.round import RoundDir, called, point_adapter, round_name, sweep, sync_tree
+from selfrefine.runfolder.locks import LOCK, holder, only_one
+from selfrefine.runfolder.round import (
+    RoundDir,
+    called,
+    first_open,
+    gone_if_it_fails,
+    point_adapter,
+    round_name,
+    sweep,
+    sync_tree,
+)
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 from selfrefine.words import count
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
-_LOCK = ".lock"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -156,22 +166,6 @@ def sha256_texts(files: Mapping[str, bytes | str]) -> dict[str, str]:
     return {name: hashlib.sha256(v).hexdigest() for name, v in data.items()}
 
 
-def holder(run: Path) -> str | None:
-    """Who writes to a run now: "process 12". The lock's file alone says nothing: it outlives its process."""
-    try:
-        fd = os.open(run / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        pid = os.pread(fd, 20, 0).decode("ascii", errors="replace").strip()
-        return f"process {pid}" if pid else "another process"
-    finally:
-        os.close(fd)
-    return None
-
-
 def check_free(path: Path) -> None:
     """Raises: RunFolderError where a run cannot be made because something is there."""
     if path.exists() or path.is_symlink():
@@ -190,7 +184,7 @@ class Run:
     def __init__(self, path: Path, manifest: RunManifest) -> None:
         self.path = path
         self.manifest = manifest
-        self.events = Events(path / "events.jsonl")
+        self.events = Events(path / whole.EVENTS)
         self.prompts_dir = path / "prompts"
         self.final = RoundDir(path / "final")
 
@@ -212,28 +206,29 @@ class Run:
         files = task_files(splits)
         manifest = msgspec.structs.replace(manifest, tasks=sha256_texts(files), prompts=sha256_texts(prompts))
         with write_errors(path.parent, "no run was made"):
-            path.parent.mkdir(parents=True, exist_ok=True)
             check_free(path)
-            with _only_one(path.parent):
+            with only_one(path.parent):
                 if path.exists():  # made a moment ago, and locked in the next
                     time.sleep(0.2)
                     check_free(path)
                 building = path.with_name(f".{path.name}.building")
                 if building.exists():
                     shutil.rmtree(building)
-                for folder in (building, building / "tasks", building / "prompts"):
-                    folder.mkdir()
-                failpoint("create.begun")
-                for name, data in files.items():
-                    (building / "tasks" / f"{name}.jsonl").write_bytes(data)
-                for name, text in prompts.items():
-                    new_path(building, name)
-                    (building / "prompts" / name).write_text(text, encoding="utf-8", newline="")
-                failpoint("create.filled")
-                (building / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)) + b"\n")
-                sync_tree(building)
-                failpoint("create.before-rename")
-                building.rename(path)
+                with gone_if_it_fails(building):
+                    for folder in (building, building / "tasks", building / "prompts"):
+                        folder.mkdir()
+                    failpoint("create.begun")
+                    for name, data in files.items():
+                        (building / "tasks" / f"{name}.jsonl").write_bytes(data)
+                    for name, text in prompts.items():
+                        new_path(building, name)
+                        (building / "prompts" / name).write_text(text, encoding="utf-8", newline="")
+                    failpoint("create.filled")
+                    asked = msgspec.json.format(msgspec.json.encode(manifest)) + b"\n"
+                    (building / MANIFEST).write_bytes(asked)
+                    sync_tree(building)
+                    failpoint("create.before-rename")
+                    building.rename(path)
                 failpoint("create.renamed")
                 fsync_directory(path.parent)
         return cls(path, manifest)
@@ -268,16 +263,17 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Be the one writer; mend what a killed one left. The kernel lets go of it when this process dies.
 
-        Raises: RunFolderError naming the process that holds it.
+        Raises: RunFolderError naming the process that holds it, or where nothing may be written (`whole`).
         """
         with write_errors(self.path):
-            fd = os.open(self.path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fd = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 who = holder(self.path) or "another process"
                 raise RunFolderError(f"{self.path} is locked by {who}: wait for it, or stop it") from None
+            self.check_whole()
             with write_errors(self.path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
@@ -286,6 +282,14 @@ class Run:
             os.ftruncate(fd, 0)  # a finished run is the same bytes whoever finished it
         finally:
             os.close(fd)
+
+    def check_whole(self) -> None:
+        """Asked by whatever writes, before a model is loaded: what is made next follows from all rounds.
+
+        Raises: RunFolderError: what is lost or cannot be read, and the way out.
+        """
+        whole.refuse(self.path)
+        _ = self.accepted_adapter, self.current_adapter
 
     def locked(self) -> bool:
         """Is some process writing to it now?"""
@@ -315,10 +319,7 @@ class Run:
 
     def next_round(self) -> int:
         """The first round that is not committed."""
-        index = 0
-        while self.round(index).committed:
-            index += 1
-        return index
+        return first_open(self.path)
 
     def summary(self, index: int) -> RoundSummary:
         """Raises: RunFolderError when that round is not committed."""
@@ -375,16 +376,8 @@ class Run:
     def _adapter(self, index: int, why: str) -> Path | None:
         adapter = self.round(index).adapter
         if index and not adapter.is_dir():
-            raise RunFolderError(f"{adapter} is missing: {why}")
+            raise RunFolderError(
+                f"{adapter} is missing: {why}; put it back from a copy, or delete {round_name(index)}, all "
+                "later rounds and final*"
+            )
         return adapter if index else None
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two processes that make a run of one name at one time: the second waits, then finds it there."""
-    fd = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

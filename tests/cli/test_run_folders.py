@@ -161,6 +161,47 @@ def test_other_threads_and_an_edited_reward_are_drift_before_a_model_is_loaded(
     assert shown == ["  mine.py was edited since the run began"]
 
 
+def test_a_damaged_run_is_refused_by_every_writing_command_before_a_model_is_loaded(
+    mine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: `cycle` ended with 0, with the adapter of the round before the gap. Said before anything else
+    that the command is wrong about, because --allow-drift is no way out of it."""
+    monkeypatch.setattr("selfrefine.cli.common.load", lambda *a, **k: pytest.fail("loaded a model"))
+    shutil.rmtree(mine / "runs/run-001/round-000")
+    before = frozen(mine / "runs/run-001")
+    named, drift = ("--run", "run-001"), ("--set", "generate.temperature=0.5")
+    verbs = ("generate", "critique", "reward", "select", "finetune", "evaluate", "gate")
+    commands = [[verb, *named] for verb in (*verbs, "cycle")]
+    commands += [["gate", "--final", *named], ["cycle", *named, *drift], ["generate", *named, *drift]]
+    for words in (*commands, ["cycle", *named, "--or-new"]):
+        done = selfrefine(*words, cwd=mine)
+        said = "error: runs/run-001 is damaged: round-000/round.json is missing, but round 1 was committed"
+        assert done.code == 5 and said in done.err and "try it" not in done.err, (words, done.err)
+    assert frozen(mine / "runs/run-001") == before
+
+
+@pytest.mark.parametrize("words", [("cycle",), ("gate", "--final")])
+def test_a_run_without_its_events_goes_on_and_says_so_once(mine: Path, words: tuple[str, ...]) -> None:
+    """A power cut may take events that were not on disk yet, and the run is to go on after one. But without a
+    word the new events passed for the whole history."""
+    events = mine / "runs/run-001/events.jsonl"
+    events.unlink()
+    said = "events.jsonl is missing, but round-000 was begun"
+    found = selfrefine("runs", "verify", "run-001", cwd=mine)
+    assert found.code == 5 and f"{said}: a file that has no hash yet cannot be missed" in found.err
+    refused = selfrefine(*words, "--run", "run-001", "--set", "train.lr=0.5", cwd=mine)
+    assert refused.code == 5 and not events.exists()
+    done = [selfrefine(*words, "--run", "run-001", cwd=mine) for _ in range(2)]
+    assert [one.code for one in done] == [0, 0]
+    assert [one.err.count(f"{said}: what happened before is lost") for one in done] == [1, 0]
+    kinds = [json.loads(line)["kind"] for line in events.read_text().splitlines()]
+    assert kinds[0] == "history-lost" and kinds.count("history-lost") == 1
+    found = selfrefine("runs", "verify", "run-001", cwd=mine)
+    assert found.code == 0 and "the earlier one was lost" in found.err
+    [listed] = selfrefine("runs", "ls", "--json", cwd=mine).rows
+    assert listed["problem"] is None and listed["state"] != "damaged"
+
+
 def test_by_hand_is_the_same_as_cycle(ran: tuple[Path, Result], tmp_path: Path, tiny_model_dir: Path) -> None:
     """design 10.6: equal samples, rewards, adapter and decision."""
     folder = workshop(tmp_path / "hand", tiny_model_dir)
@@ -187,6 +228,7 @@ def test_a_gate_file_of_another_adapter_does_not_decide(mine: Path) -> None:
     (run / "round-001/round.json").unlink()
     shutil.rmtree(run / "round-001/adapter")
     (run / "round-001/train.jsonl").unlink()
+    shutil.rmtree(run / "final")  # measured after that round: with it the run would be damaged
     done = selfrefine("finetune", "--run", "run-001", "--set", "train.lr=1e-2", "--allow-drift", cwd=mine)
     assert done.code == 0, done.err
     refused = selfrefine("gate", "--run", "run-001", "--allow-drift", cwd=mine)

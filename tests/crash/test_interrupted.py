@@ -107,6 +107,9 @@ def test_a_full_disk_is_said_and_loses_nothing(world: World, checkpoint_steps: i
         last = [line for line in case.said.splitlines() if line.startswith("error: ")][-1]
         what, hint = last.removeprefix("error: disk full: ").split(": ", 1)
         assert "free space and run the same command again" in hint
+        left = [p.name for p in case.path.rglob(".*") if p.name.endswith((".building", ".new", ".tmp"))]
+        assert not left, "what a command was building goes when it ends with an error"
+        assert (case.path / "runs").exists() == (limit > 300)
         full.append(what.removeprefix("runs/r/").partition("/")[2] or what)
     assert full[0] == "runs" and full[-1] == ("train.ckpt" if checkpoint_steps == 1 else "adapter"), full
     assert all(name.endswith(".jsonl") for name in full[1:-1]), full

@@ -45,9 +45,16 @@ def summary(index: int, **fields: Any) -> RoundSummary:
     return RoundSummary(index=index, **({"policy_before": "base", "policy_after": "base"} | fields))
 
 
+def begin(run: Run) -> None:
+    """As every command does before it writes to a run: without an event, the run's history would be lost."""
+    if not run.events.path.exists():
+        run.events.append("stage-command", stage="gate")
+
+
 def commit_round(
     run: Run, index: int, accepted: int = 0, policy: str = "base", rows: int = 1
 ) -> RoundSummary:
+    begin(run)
     folder = run.round(index)
     folder.stage("generate", range(rows), lambda n: ([row(policy, index, f"a.r{index}.s{n}")], b"null"))
     if index:

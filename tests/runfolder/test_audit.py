@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from folders import commit_round, manifest, row, summary
+from folders import begin, commit_round, manifest, row, summary
 
 from selfrefine.errors import RunFolderError
 from selfrefine.runfolder.audit import drift, list_runs, verify
@@ -128,6 +128,7 @@ def test_a_damaged_run_is_listed_as_such(run: Run) -> None:
 
 
 def test_verify_names_the_row_that_does_not_decode(run: Run) -> None:
+    begin(run)
     run.round(0).stage("generate", [0], lambda _: ([row("base"), b'{"id":'], b"null"))
     [problem] = verify(run)
     assert problem.startswith("round-000/generate.jsonl:2: broken JSON line")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import resource
@@ -15,6 +16,7 @@ import pytest
 
 from selfrefine.engines.scripted import Rule, Scripted
 from selfrefine.errors import DataError, RunFolderError
+from selfrefine.runfolder import jsonl
 from selfrefine.runfolder.jsonl import (
     IdIndex,
     atomic_write,
@@ -300,6 +302,61 @@ def test_head_ends_a_pipe_quietly() -> None:
 def test_a_full_stdout_is_said_once_with_the_run_folders_exit_code() -> None:
     done = shell('"$0" -c "$1" > /dev/full')
     assert (done.returncode, done.stderr) == (5, "cannot write to stdout: No space left on device")
+
+
+def numbers(end: int) -> bytes:
+    return b"".join(b'{"n":%d}\n' % n for n in range(end))
+
+
+def test_a_full_file_behind_stdout_ends_after_a_whole_row(tmp_path: Path) -> None:
+    """1,024 bytes: 10 rows of 8, 90 of 9 and 13 of 10 are 1,020. The traps: `>>` to a file whose last line is
+    another's half, where only ours may go; and the next command of a group, which wrote behind a hole."""
+    out, full = tmp_path / "out", "cannot write to stdout: File too large"
+    done = shell(f'ulimit -f 1; "$0" -c "$1" > {out}')
+    assert (done.returncode, done.stderr) == (5, full)
+    assert out.read_bytes() == numbers(113)
+    out.write_bytes(b"old row")  # 1,017 left: 12 rows of 10 and 7 bytes of the next
+    done = shell(f'ulimit -f 1; "$0" -c "$1" >> {out}')
+    assert (done.returncode, done.stderr) == (5, full)
+    assert out.read_bytes() == b"old row" + numbers(112)
+    shell(f'ulimit -f 1; ("$0" -c "$1"; echo "$?") > {out}')
+    assert out.read_bytes() == numbers(113) + b"5\n"
+
+
+@pytest.mark.parametrize("flags", [0, os.O_APPEND])
+@pytest.mark.parametrize(
+    ("others", "left"),
+    [
+        ({}, b"before\none\n"),
+        ({1: b"OTHER"}, b"before\none\nOTHERtw"),
+        ({2: b"OTHER"}, b"before\none\ntwOTHER"),
+    ],
+)
+def test_only_our_own_half_of_a_line_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: int, others: dict[int, bytes], left: bytes
+) -> None:
+    """The disk takes 4 bytes, then 2, then none; another process writes through the same descriptor before
+    the second write or before the third. What it wrote stays, although our half stays then too."""
+    out = tmp_path / "out"
+    out.write_bytes(b"before\n")
+    fd = os.open(out, os.O_WRONLY | flags)
+    os.lseek(fd, 0, os.SEEK_END)
+    sizes, write = iter([4, 2, 0]), os.write
+    calls = iter(range(3))
+
+    def nearly_full(fd: int, data: bytes) -> int:
+        if other := others.get(next(calls)):
+            write(fd, other)
+        if not (size := next(sizes)):
+            raise OSError(errno.ENOSPC, "full")
+        return write(fd, data[:size])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(OSError, match="full"):
+        jsonl._write_lines(fd, b"one\ntwo\n")
+    monkeypatch.undo()
+    os.close(fd)
+    assert out.read_bytes() == left
 
 
 def test_a_closed_stdout_is_an_error_not_a_crash() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
-from folders import SPLITS, commit_round, manifest, row, summary, task
+from folders import SPLITS, begin, commit_round, manifest, row, summary, task
 
 from selfrefine.errors import DataError, Interrupted, RunFolderError
 from selfrefine.records import Message, Task, encode
 from selfrefine.runfolder.audit import in_progress, list_runs, verify
+from selfrefine.runfolder.locks import only_one
 from selfrefine.runfolder.run import Run, locate, new_path, valid_name
 from selfrefine.tasks.splits import split
 
@@ -80,6 +84,45 @@ def test_a_run_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     assert again.tasks("train") == SPLITS["train"]
     with pytest.raises(RunFolderError, match="already exists: continue it with `selfrefine cycle --run /"):
         Run.create(run.path, manifest(), SPLITS, {})
+
+
+def test_a_run_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what was built, nor the lock, nor a folder of runs, but what was there before stays."""
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    Run.create(tmp_path / "old" / "one", manifest(), SPLITS, {})
+    monkeypatch.setattr("selfrefine.runfolder.run.sync_tree", full)
+    for folder in ("old", "new"):
+        with pytest.raises(RunFolderError, match=r"disk full: .*: no run was made"):
+            Run.create(tmp_path / folder / "two", manifest(), SPLITS, {})
+    assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.glob("**/*") if "one/" not in f"{p}/") == [
+        *("old", "old/.lock")
+    ]
+
+
+def test_who_waits_for_a_lock_that_was_removed_locks_the_new_one(tmp_path: Path) -> None:
+    """The trap: a lock on a file that has no name any more keeps nobody out."""
+    begin, ready, go = os.pipe(), os.pipe(), os.pipe()
+    pid = os.fork()  # first, or it would inherit the lock
+    if pid == 0:
+        os.read(begin[0], 1)
+        with only_one(tmp_path / "runs"):
+            os.write(ready[1], b".")
+            os.read(go[0], 1)
+        os._exit(0)
+    with pytest.raises(RunFolderError), only_one(tmp_path / "runs"):
+        os.write(begin[1], b".")
+        time.sleep(0.2)  # it waits by now
+        raise RunFolderError("no run was made")
+    os.read(ready[0], 1)
+    fd = os.open(tmp_path / "runs" / ".lock", os.O_RDWR)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(fd)
+    os.write(go[1], b".")
+    os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +219,7 @@ def test_a_stage_does_not_repeat_committed_units(run: Run) -> None:
         if len(done) == 2:
             raise Interrupted("stopped", 2)
 
+    begin(run)
     plan = ["a", "b", "c"]
     with pytest.raises(Interrupted):
         run.round(0).stage("generate", plan, work, should_stop=stop)
@@ -262,7 +306,13 @@ def test_a_directory_build_that_fails_leaves_no_directory(run: Run) -> None:
 
     with pytest.raises(DataError):
         run.round(1).put_directory("adapter", fail)
-    assert not run.round(1).has("adapter")
+    assert not any(run.round(1).path.iterdir()), "what was being built goes, too"
+    run.round(1).replace_directory("train.ckpt", lambda d: (d / "step").write_text("1"))
+    with pytest.raises(DataError):
+        run.round(1).replace_directory("train.ckpt", fail)
+    assert [str(p.relative_to(run.round(1).path)) for p in run.round(1).path.rglob("*")] == [
+        *("train.ckpt", "train.ckpt/step")
+    ]
     run.round(1).put_directory("adapter", lambda d: (d / "whole").write_text(""))
     assert [p.name for p in run.round(1).adapter.iterdir()] == ["whole"]
 
