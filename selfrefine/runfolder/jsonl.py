@@ -257,21 +257,19 @@ def _write_lines(fd: int, data: bytes) -> None:
     """All of it, or as many whole lines of it as fit. Raises: OSError.
 
     Others may write to the same file, through this descriptor (`(a & b) > FILE`) or their own (`>>`). Half a
-    line is cut off only where it is certainly ours: each write ended where it had to after the one before,
-    and nothing stands behind the last.
+    line is cut off only where it is certainly ours: the file ends where our own bytes alone make it end.
     """
     appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND  # then the offset says nothing before a write
     end = os.fstat(fd).st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
-    done, ours = 0, True
+    done = 0
     try:
         while done < len(data):
             wrote = os.write(fd, memoryview(data)[done:])
             done, end = done + wrote, end + wrote
-            ours = ours and os.lseek(fd, 0, os.SEEK_CUR) == end
     except OSError:
         half = done - (data.rfind(b"\n", 0, done) + 1)
         with suppress(OSError):  # a file that can only be appended to (chattr +a)
-            if half and ours and os.fstat(fd).st_size == end:
+            if half and os.fstat(fd).st_size == end:
                 os.ftruncate(fd, end - half)
                 os.lseek(fd, end - half, os.SEEK_SET)  # where the next command of `( … ) > FILE` writes
         raise
