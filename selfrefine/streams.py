@@ -20,8 +20,6 @@ STDIN = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 STDOUT = frozenset({"-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"})
 """What a user calls them. As paths they would lead to descriptors 0 and 1, which other code has."""
 
-_HIGH = 200
-"""Lowest number of the descriptors that are kept, away from what code closes that counts up from 3."""
 _held: tuple[TextIO | None, TextIO | None] | None = None
 _stderr: int | None = None
 waiting = False
@@ -155,7 +153,7 @@ class _Stderr(io.RawIOBase):
 
 def _copy(fd: int) -> int | None:
     with suppress(OSError):  # closed by the caller
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGH)
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
     return None
 
 

@@ -2,10 +2,10 @@
 
 A critique is attached to the row whose text it is about: pass 0's to the draft, pass 1's to the revision of
 pass 0. A pass ends a draft's thread at verdict `ok` or when the engine cannot answer (prompt too long); a
-verdict that could not be read counts as `revise`. Rows are scored once their critiques
-are there, for a reward that reads them (`critic`); with `feedback` rewards before, and again if one is null.
-What passes through untouched: revisions, rows that carry
-critiques already (running the step twice changes nothing), and rows with finish_reason `error`.
+verdict that could not be read counts as `revise`. Rows are scored once their critiques are there, for a
+reward that reads them (`critic`); with `feedback` rewards before, and again if one is null. What passes
+through untouched: revisions, rows that carry critiques already (running the step twice changes nothing), and
+rows with finish_reason `error`.
 
 Source: Madaan et al. 2023, "Self-Refine" (feedback, refine, stop); Huang et al. 2024, "Large Language Models
 Cannot Self-Correct Reasoning Yet", for why the comparison must be at equal cost and without references.

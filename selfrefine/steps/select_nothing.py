@@ -38,8 +38,8 @@ def why_nothing(
     """Two lines: the causes, and what to try.
 
     `counts`: those of `select` on these `samples`. `in_run`: settings are frozen. `hinted`: answers were also
-    sampled with a hint. `template`: has the model a chat template? None: not known. `given`: the
-    stop texts that were set.
+    sampled with a hint. `template`: has the model a chat template? None: not known. `given`: the stop
+    texts that were set.
     """
     n = len(samples)
     if not n:

@@ -282,6 +282,12 @@ def test_a_signal_lets_the_batch_finish_and_leaves_whole_rows(signal: str, code:
     assert len(written) % 1024 == 0 and 0 < len(written) < 4_000
 
 
+def test_few_open_files_are_enough(shell: Shell) -> None:
+    """Trap: stdout was kept under a number above this limit, and called closed."""
+    done = shell("ulimit -n 64; selfrefine reward answers.jsonl -r numeric > limited; wc -l < limited")
+    assert done.returncode == 0 and int(done.stdout) > 0, done.stderr
+
+
 SLOW = """
 import pathlib, time
 
