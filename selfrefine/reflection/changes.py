@@ -1,0 +1,82 @@
+"""How answers to the same tasks changed from one policy to another: by tag, and task by task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from selfrefine.records import Count, Sample
+from selfrefine.stats import Difference, paired_difference
+from selfrefine.steps.critique_outcome import is_right
+from selfrefine.steps.evaluate import per_task
+
+
+class TagGain(Struct, frozen=True, kw_only=True):
+    """The paired gain on the tasks that carry one value of a tag."""
+
+    tag: str
+    value: str
+    tasks: Count
+    before: float | None
+    after: float | None
+    gain: Difference
+
+
+class Flips(Struct, frozen=True, kw_only=True):
+    """Tasks by what became of them; those without a score under both policies are `unscored`."""
+
+    stayed_right: Count = 0
+    became_right: Count = 0
+    became_wrong: Count = 0
+    stayed_wrong: Count = 0
+    unscored: Count = 0
+
+
+def by_tag(before: Sequence[Sample], after: Sequence[Sample], seed: int, most: int = 12) -> list[TagGain]:
+    """The gain for each value of each tag, in order of tags and values.
+
+    A tag that has one value only, or more than `most` (an id, a source text), tells nothing and is left out.
+    """
+    values: dict[str, set[str]] = {}
+    tags: dict[str, Mapping[str, str]] = {}
+    for row in [*before, *after]:
+        tags[row.task.id] = row.task.tags
+        for tag, value in row.task.tags.items():
+            values.setdefault(tag, set()).add(value)
+    old, new = per_task(before), per_task(after)
+    found = []
+    for tag in sorted(name for name, seen in values.items() if 2 <= len(seen) <= most):
+        for value in sorted(values[tag]):
+            ids = [key for key, own in tags.items() if own.get(tag) == value]
+            pairs = [
+                (b, a) for key in ids if (b := old.get(key)) is not None and (a := new.get(key)) is not None
+            ]
+            found.append(
+                TagGain(
+                    tag=tag,
+                    value=value,
+                    tasks=len(pairs),
+                    before=sum(b for b, _ in pairs) / len(pairs) if pairs else None,
+                    after=sum(a for _, a in pairs) / len(pairs) if pairs else None,
+                    gain=paired_difference(
+                        {key: old.get(key) for key in ids}, {key: new.get(key) for key in ids}, seed
+                    ),
+                )
+            )
+    return found
+
+
+def flips(before: Sequence[Sample], after: Sequence[Sample]) -> Flips:
+    """How many tasks became right and wrong; right is a mean reward of 1."""
+    old, new = per_task(before), per_task(after)
+    counts = dict.fromkeys(Flips.__struct_fields__, 0)
+    for key in old.keys() | new.keys():
+        b, a = old.get(key), new.get(key)
+        if b is None or a is None:
+            counts["unscored"] += 1
+        elif is_right(b):
+            counts["stayed_right" if is_right(a) else "became_wrong"] += 1
+        else:
+            counts["became_right" if is_right(a) else "stayed_wrong"] += 1
+    return Flips(**counts)

@@ -1,0 +1,139 @@
+"""What a reflection finds and plans: the shapes of weaknesses.json and plan.json."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from selfrefine.records import Count
+
+FailureKind = Literal[
+    "wrong", "unreadable", "empty", "cut off", "repetitive", "other language", "rewards disagree", "refused"
+]
+"""Why an answer failed, the most telling first in `failures.py`; an answer has one kind."""
+
+Learnability = Literal["never right", "sometimes right", "always right"]
+"""Of a training task, by the samples that one round drew for it."""
+
+
+class Slice(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A set of tasks, told by the task alone: the same slice can be drawn from the training tasks."""
+
+    by: Literal["tag", "prompt-words", "numbers", "digits", "word"]
+    """`numbers`: how many stand in the prompt; `digits`: of the longest of them; `word`: a word or n-gram."""
+    key: str = ""
+    """The tag's name, or the word."""
+    value: str = ""
+    """The tag's value."""
+    low: float | None = None
+    """low <= figure < high, where `by` is a figure."""
+    high: float | None = None
+
+
+class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One cut of a split's answers, with its figure."""
+
+    name: str
+    """As people read it: `op = -`, `digits >= 2`, `cut off`."""
+    by: Literal["tag", "found", "failure", "learnability"]
+    slice: Slice | None = None
+    """null where the cut is by answers (failure, learnability), not by tasks."""
+    n: Count
+    """Support: tasks in the cell; answers, where the cut is by failure."""
+    rate: float | None
+    """Mean reward of the cell's tasks; of a failure kind or learnability, its share of all."""
+    lo: float | None = None
+    hi: float | None = None
+    rest: float | None = None
+    """Mean reward of the tasks outside the slice."""
+    p_value: float | None = None
+    """That the slice does worse than the rest; null where nothing was tested."""
+    q_value: float | None = None
+    """p_value corrected for all slices looked at (Benjamini and Hochberg 1995)."""
+    weight: float = 0.0
+    """Share of all missing reward that is missing in this slice: what there is to gain."""
+    examples: tuple[str, ...] = ()
+    """Up to three row ids, failed ones first."""
+
+
+class Weaknesses(Struct, frozen=True, kw_only=True):
+    """`weaknesses.json`."""
+
+    after_round: Count
+    """The last committed round that was looked at."""
+    gate: tuple[Cell, ...] = ()
+    """The accepted policy's answers to the gate tasks."""
+    train: tuple[Cell, ...] = ()
+    """The last round's samples of its training tasks."""
+    heaviest: tuple[str, ...] = ()
+    """Names of the slices that are significantly weak, by weight."""
+    looked_at: Count = 0
+    """Slices that were tested, on both splits."""
+    level: float = 0.05
+    """q_value below which a slice counts as weak."""
+    notes: tuple[str, ...] = ()
+    """What could not be said, and why: one sentence each."""
+
+
+ActionKind = Literal[
+    "reweight",
+    "sample-more",
+    "temperature",
+    "longer",
+    "hint",
+    "few-shot",
+    "rationalise",
+    "lower-lr",
+    "replay",
+    "stop",
+]
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    """The number that an action should move."""
+
+    figure: str
+    """`gate.mean`, `train.never right`, or the name of a cell."""
+    split: Literal["gate", "train"]
+    direction: Literal["up", "down"]
+    before: float | None
+
+
+class Action(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that the next round does otherwise."""
+
+    kind: ActionKind
+    reason: str
+    """One sentence with the figure that led to it."""
+    target: Target
+    settings: dict[str, Any] = {}
+    """Dotted keys of the configuration with their values for this round, or the action's own (weights)."""
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """An earlier action, and whether its number moved."""
+
+    round: Count
+    kind: ActionKind
+    target: Target
+    after: float | None
+    moved: bool | None
+    """null where the figure could not be computed; `why` says so."""
+    why: str = ""
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    """`plan.json` of the round that it is for."""
+
+    round: Count
+    mode: Literal["auto", "suggest"]
+    actions: tuple[Action, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+    """All earlier actions of the run, oldest first: planned against measured."""
+    dropped: dict[str, str] = {}
+    """Kinds that are not tried again, each with its reason (failed twice, or not possible in this run)."""
+    hints: tuple[dict[str, Any], ...] = ()
+    """System hints that were tried on training tasks: text, mean reward with and without, tasks."""
+    tokens: Count = 0
+    """Sampled for trying hints and writing causes; counted in the round's cost."""
