@@ -65,10 +65,9 @@ def test_whatever_was_cut_can_be_drawn_again() -> None:
 
 
 def test_slices_of_the_same_tasks_are_one_with_the_simplest_name() -> None:
-    tasks = [
-        task(f"t{i}", ("Wie viel ist das" if i % 2 else "What is that number") + " now", lang="de" if i % 2 else "en")
-        for i in range(40)
-    ]
+    texts = [("en", "What is that number now"), ("de", "Wie viel ist das now")]
+    texts = [("en", "What is that number now"), ("de", "Wie viel ist das now")]
+    tasks = [task(f"t{i}", text, lang=lang) for i, (lang, text) in enumerate(texts * 20)]
     # wie, viel, das, their n-grams and the prompt's length hold the same tasks as the tag.
     assert list(cut(tasks)) == ["lang = de", "lang = en"]
 

@@ -49,7 +49,10 @@ def test_subtractions_are_found_by_their_operator() -> None:
     assert cells(found.gate)['word "+"'].q_value == 1.0
 
 
-WORDS = {"de": "Sage mir was der Hund und die Katze heute machen", "en": "Tell me what a dog or a cat does today"}
+WORDS = {
+    "de": "Sage mir was der Hund und die Katze heute machen",
+    "en": "Tell me what a dog or a cat does today",
+}
 
 
 def two_languages(seed: int) -> list[Task]:
@@ -132,7 +135,8 @@ def test_samples_of_one_task_are_not_counted_as_tasks() -> None:
     many = [replace(rows[i], id=f"{rows[i].id}.{k}") for i in range(20) for k in range(100 if i < 8 else 1)]
     one, again = (cells(look(rows).gate), cells(look(many).gate))
     assert one['word "zebra"'].n == again['word "zebra"'].n == 5
-    assert one['word "zebra"'].p_value == again['word "zebra"'].p_value == pytest.approx(1 / 15504)  # C(20, 5)
+    # None of the 15 right ones of 20 among its 5: one draw of C(20, 5).
+    assert one['word "zebra"'].p_value == again['word "zebra"'].p_value == pytest.approx(1 / 15504)
 
 
 def test_a_cell_has_rate_rest_interval_weight_and_its_worst_answers() -> None:
@@ -148,7 +152,9 @@ def test_a_cell_has_rate_rest_interval_weight_and_its_worst_answers() -> None:
 
 def test_learnability_and_failure_kinds_count_what_they_say() -> None:
     plan = {"a": [0.0, 0.0], "b": [1.0, 0.0], "c": [1.0, 1.0], "d": [None, 1.0], "e": [None, None]}
-    rows = [answer(task(key, "q"), value, index=k) for key, own in plan.items() for k, value in enumerate(own)]
+    rows = [
+        answer(task(key, "q"), value, index=k) for key, own in plan.items() for k, value in enumerate(own)
+    ]
     found = cells(look([], rows).train)
     # e has no score: it is neither never right nor zero.
     assert [(found[s].n, found[s].rate) for s in ("never right", "sometimes right", "always right")] == [
