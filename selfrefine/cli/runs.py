@@ -127,7 +127,7 @@ def _stage_lines(folder: RoundDir) -> list[str]:
 def verify(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
 ) -> None:
-    """Check hashes, rows, splits, policies and the adapters' lineage of a run; exit 5 when something is wrong.
+    """Check hashes, rows, splits, policies and lineage of a run; exit 5 when something is wrong.
 
     \b
       selfrefine runs verify demo
@@ -171,7 +171,9 @@ def track(
     ] = False,
     folder: Annotated[
         str | None,
-        typer.Option("--dir", metavar="FOLDER", help="Where to write. [tracking/TRACKER]", show_default=False),
+        typer.Option(
+            "--dir", metavar="FOLDER", help="Where to write. [tracking/TRACKER]", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Write a run's figures as files of TensorBoard, Trackio, MLflow or Weights & Biases.

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from selfrefine.lineage import chain
 from selfrefine.lineage.chain import CARD, LINEAGE, Lineage
 from selfrefine.lineage.tested import Tested
@@ -54,11 +56,14 @@ def place(run: Run, summary: RoundSummary, start: Path | None) -> None:
 
 def render(lineage: Lineage, tested: Tested | None = None, kind: Kind = "adapter") -> str:
     """The card. `tested`: the test figures, once they are known. `merged`: of a plain model made of it."""
+    lineage = msgspec.json.decode(chain.encode(lineage), type=Lineage)  # tables in the order of the file
+    settings = {key: lineage.settings[key] for key in chain.TOLD if key in lineage.settings}
     first, last = lineage.chain[0], lineage.chain[-1]
     accepted = [link for link in lineage.chain[1:-1] if link.outcome == "accept"]
     body = _environment().get_template(TEMPLATE)
     text = body.render(
         told=lineage,
+        settings=settings | lineage.settings,
         base=HUB.get(lineage.base.get("id", ""), lineage.base.get("id", "")),
         embedded=lineage.base.get("id") in HUB,
         on_hub=(hub := hub_id(lineage)) is not None,
@@ -79,7 +84,7 @@ def render(lineage: Lineage, tested: Tested | None = None, kind: Kind = "adapter
 
 
 def hub_id(lineage: Lineage) -> str | None:
-    """The base's name on the hub; None of a folder. A folder has no revision, so `a/b` with one is no path."""
+    """The base's name on the hub; None of a folder. A folder has no revision: `a/b` with one is no path."""
     name = lineage.base.get("id", "")
     if name in HUB:
         return HUB[name]
@@ -140,7 +145,7 @@ def figure(value: float | None, sign: bool = False) -> Text:
 
 
 def interval(found: Interval | Difference | None) -> Text:
-    """"0.325 [0.281, 0.372]"; the mean alone where there is no interval."""
+    """ "0.325 [0.281, 0.372]"; the mean alone where there is no interval."""
     if found is None or found.mean is None:
         return Text("–")
     sign = isinstance(found, Difference)

@@ -104,8 +104,8 @@ class Lineage(Struct, frozen=True, kw_only=True):
 
 
 def of_round(run: Run, summary: RoundSummary, origin: Origin | None) -> Lineage:
-    """The lineage of an accepted round, from the rounds before it, its own `summary` (which may be about to be
-    committed) and its files. Raises: RunFolderError."""
+    """The lineage of an accepted round, from the rounds before it, its own `summary` (which may still have
+    to be committed) and its files. Raises: RunFolderError."""
     own = run.manifest
     folder = run.round(summary.index)
     links = [_link(run, run.summary(k), run.round(k)) for k in range(summary.index)]
@@ -228,7 +228,7 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Paths in it by their names: a card is published, and where somebody's files lie is in no way its topic."""
+    """Paths in it by their names: a card is published, and where somebody's files lie is not its topic."""
     if isinstance(value, str):
         return _name(value)
     if isinstance(value, Sequence):

@@ -135,5 +135,3 @@ def _short(value: Any) -> str:
         return "nothing"
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 40 else f"{text[:16]}…"
-
-

@@ -24,8 +24,8 @@ class Tested(Struct, frozen=True, kw_only=True):
 
 
 def of_adapter(adapter: Path, lineage: Lineage) -> Tested | None:
-    """The test figures of the adapter in its run's folder; None elsewhere, before the run has ended, and where
-    another round's policy was measured. Raises: RunFolderError, DataError."""
+    """The test figures of the adapter in its run's folder; None elsewhere, before the run has ended, and
+    where another round's policy was measured. Raises: RunFolderError, DataError."""
     folder = adapter.resolve().parent
     if not (folder.parent / MANIFEST).is_file():
         return None
@@ -39,7 +39,10 @@ def of_adapter(adapter: Path, lineage: Lineage) -> Tested | None:
 
 def test_gain(run: Run, end: RoundDir | None = None) -> Difference | None:
     """Paired difference on the test split, from the starting policy to the accepted one; None where one of
-    them was not measured. `end`: another final measurement than the last. Raises: RunFolderError, DataError."""
+    them was not measured. `end`: another final measurement than the last.
+
+    Raises: RunFolderError, DataError.
+    """
     start, end = run.round(0), end or run.final
     if not (start.has("test") and end.has("test")):
         return None

@@ -66,7 +66,9 @@ def claimed(place: Path, run: Run) -> Iterator[None]:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunFolderError(f"{place} is followed into by another process: wait for it, or stop it") from None
+            raise RunFolderError(
+                f"{place} is followed into by another process: wait for it, or stop it"
+            ) from None
         if (before := os.pread(fd, 100, 0).decode(errors="replace")) and before != mark:
             raise RunFolderError(f"{place} holds another run named {run.name}: choose another --dir")
         with write_errors(place):

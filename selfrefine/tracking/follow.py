@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from selfrefine.runfolder.audit import state
 from selfrefine.runfolder.run import Run
 from selfrefine.tracking.base import TrackerKind, claimed
-from selfrefine.tracking.points import Key
+from selfrefine.tracking.points import Key, Point
 from selfrefine.tracking.reading import about, points
+from selfrefine.words import count
 
 EVERY_S = 2.0
 """Between two looks at a run that goes on."""
@@ -41,7 +42,7 @@ def track(
 
 def _handed(
     run: Run,
-    log: Callable[[list[object]], object] | Callable[..., object],
+    log: Callable[[Sequence[Point]], object],
     follow: bool,
     say: Callable[[str], object],
     check: Callable[[], object],
@@ -54,14 +55,15 @@ def _handed(
         if new := [point for point in points(run) if point.key not in sent]:
             log(new)
             sent |= {point.key for point in new}
-            say(f"{len(sent):,} points, up to round {max(p.step for p in new if p.axis == 'round'):,}"
-                if any(p.axis == "round" for p in new) else f"{len(sent):,} points")
+            if follow:
+                say(f"{count(len(new), 'new point')}; rounds committed: {max(0, run.next_round() - 1):,}")
         if not follow or now.startswith("ended"):
             return len(sent)
-        if now != last and now != "running":
-            say(f"the run is not running ({now}); waiting for it to go on, Ctrl-C stops")
+        if now not in (last, "running"):
+            say(f"the run is not running ({now}); waiting for it to go on, Ctrl-C stops this command")
         last = now
         until = time.monotonic() + every_s
+        check()
         while time.monotonic() < until:
-            check()
             time.sleep(min(_STEP_S, every_s))
+            check()

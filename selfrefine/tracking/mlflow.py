@@ -1,4 +1,4 @@
-"""MLflow: its SQLite database DIR/mlflow.db, experiment `selfrefine`. Texts are tags: `decision.round-002`."""
+"""MLflow: its SQLite file DIR/mlflow.db, experiment `selfrefine`. Texts are tags: `decision.round-002`."""
 
 from __future__ import annotations
 
@@ -37,14 +37,18 @@ class Mlflow:
         made = self._client.create_run(experiment, tags={MARK: run}, run_name=run)
         self._id = made.info.run_id
         self._texts = Counter[tuple[str, int]]()
-        asked = [self._entities.Param(".".join(map(name, k.split("."))), inert(str(v))) for k, v in about.items()]
+        asked = [
+            self._entities.Param(".".join(map(name, k.split("."))), inert(str(v))) for k, v in about.items()
+        ]
         for i in range(0, len(asked), PARAMS):
             self._client.log_batch(self._id, params=asked[i : i + PARAMS])
 
     def log(self, points: Sequence[Point]) -> None:
         metric = self._entities.Metric
         numbers = [
-            metric(p.series, p.value, round(p.time * 1000), p.step) for p in points if not isinstance(p.value, str)
+            metric(p.series, p.value, round(p.time * 1000), p.step)
+            for p in points
+            if not isinstance(p.value, str)
         ]
         for i in range(0, len(numbers), METRICS):
             self._client.log_batch(self._id, metrics=numbers[i : i + METRICS])

@@ -69,8 +69,7 @@ def of_round(summary: RoundSummary, spent: Cost, time: float) -> Iterator[Point]
 
 
 def of_stage(file: str, figures: Mapping[str, Any], k: int, time: float) -> Iterator[Point]:
-    """Every number of a stage's summary, `file`.json, but for its cost; a mean that round.json has too is left
-    to that."""
+    """Every number of a stage's summary, `file`.json, but for its cost and a mean that round.json has too."""
     told = {key: value for key, value in figures.items() if key not in ("cost", "mean")}
     yield from _numbers(STAGES.get(file, file), dict(_flat(told)), "round", k, time)
 
@@ -110,7 +109,9 @@ def of_end(final: FinalSummary, gain: Difference | None, time: float) -> Iterato
 def name(text: str) -> str:
     """A part of a series' name. Where characters have to go, a hash keeps two names apart."""
     kept = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("._-")[:60]
-    return kept if kept == text else f"{kept or 'x'}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:4]}"
+    if kept and kept == text:
+        return kept
+    return f"{kept or 'x'}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:4]}"
 
 
 def _interval(series: str, found: Interval, k: int, time: float) -> Iterator[Point]:
@@ -119,9 +120,7 @@ def _interval(series: str, found: Interval, k: int, time: float) -> Iterator[Poi
     )
 
 
-def _numbers(
-    group: str, figures: Mapping[str, Any], axis: Axis, step: int, time: float
-) -> Iterator[Point]:
+def _numbers(group: str, figures: Mapping[str, Any], axis: Axis, step: int, time: float) -> Iterator[Point]:
     for key, value in figures.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             series = f"{group}/{name(key)}"

@@ -46,7 +46,7 @@ def points(run: Run) -> list[Point]:
             spent += summary.cost
             _keep(found, of_round(summary, spent, times.of_round(k, folder)))
     _keep(found, _told(events))
-    for place in sorted([*run.path.glob("final-after-*"), run.final.path]):
+    for place in [*sorted(run.path.glob("final-after-*")), run.final.path]:
         final = read_json(place / "summary.json", FinalSummary)
         if final is not None:
             gain = test_gain(run, RoundDir(place))
@@ -69,8 +69,8 @@ def about(run: Run) -> dict[str, str | int | float | bool]:
 
 
 class _Times:
-    """When things were done, by the events. What no event tells of (a power cut can lose them) has the time of
-    its file."""
+    """When things were done, by the events. What no event tells of (a power cut can lose them) has its
+    file's time."""
 
     def __init__(self, events: list[dict[str, Any]]) -> None:
         self._stages: dict[tuple[Any, Any], float] = {}

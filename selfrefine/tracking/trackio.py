@@ -1,5 +1,5 @@
-"""Trackio: its SQLite file in DIR, project `selfrefine`. Written through its storage, since only that takes the
-time of a point; its `init` would start a server's client."""
+"""Trackio: its SQLite file in DIR, project `selfrefine`. Written through its storage, since only that takes
+the time of a point; its `init` would start a server's client."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class Trackio:
     def __init__(self, place: Path, name: str, about: About) -> None:
         # Read when the package is imported. No Space, no telemetry: this command sends nothing.
         os.environ["TRACKIO_DIR"] = str(place.resolve())
-        os.environ |= {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
+        os.environ |= {
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_OFFLINE": "1",
+            "GRADIO_ANALYTICS_ENABLED": "False",
+        }
         for key in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
             os.environ.pop(key, None)
         self._storage: Any = needed("trackio.sqlite_storage", "trackio").SQLiteStorage
@@ -32,7 +36,9 @@ class Trackio:
             project=PROJECT,
             run=self._run,
             run_id=self._id,
-            metrics_list=[{p.series: inert(p.value) if isinstance(p.value, str) else p.value} for p in points],
+            metrics_list=[
+                {p.series: inert(p.value) if isinstance(p.value, str) else p.value} for p in points
+            ],
             steps=[p.step for p in points],
             timestamps=[datetime.fromtimestamp(p.time, UTC).isoformat() for p in points],
             config=self._config,

@@ -16,7 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from selfrefine.compute import adapter_files, lora
+from selfrefine.compute import adapter_files
 from selfrefine.config import LoraConfig
 from selfrefine.engines.base import Place, exact_logprobs
 from selfrefine.engines.local import LocalEngine
