@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,12 +127,13 @@ def _stage_lines(folder: RoundDir) -> list[str]:
 def verify(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
 ) -> None:
-    """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong.
+    """Check hashes, rows, splits, policies and lineage of a run; exit 5 when something is wrong.
 
     \b
       selfrefine runs verify demo
     """
     from selfrefine.errors import RunFolderError
+    from selfrefine.lineage.check import verify as check_lineage
     from selfrefine.runfolder.audit import in_progress, renewed
     from selfrefine.runfolder.audit import verify as check
     from selfrefine.runfolder.run import Run, locate
@@ -142,10 +144,59 @@ def verify(
         say(f"in progress: {path}")
     if run.plan():
         say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
-    problems = check(run)
+    problems = [*check(run), *check_lineage(run)]
     if (note := renewed(run)) is not None:
         say(note)
     if problems:
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")
     say(f"verify: {run.path} is whole: {rounds}")
+
+
+class TrackerName(StrEnum):
+    """As in `tracking.TRACKERS`, which would load the run folder's modules for a --help."""
+
+    TENSORBOARD = "tensorboard"
+    TRACKIO = "trackio"
+    MLFLOW = "mlflow"
+    WANDB = "wandb"
+
+
+@app.command("track")
+def track(
+    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    to: Annotated[TrackerName, typer.Option("--to", help="The tracker to write for.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Go on until the run has ended, or until Ctrl-C.")
+    ] = False,
+    folder: Annotated[
+        str | None,
+        typer.Option(
+            "--dir", metavar="FOLDER", help="Where to write. [tracking/TRACKER]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Write a run's figures as files of TensorBoard, Trackio, MLflow or Weights & Biases.
+
+    It reads the run folder and never writes to it, so it works on finished runs, on a run that goes on in
+    another terminal, and can be stopped or killed at any time. Given again, it writes this run anew: nothing
+    is doubled. It sends nothing: with wandb, `wandb sync` does, when you call it.
+
+    \b
+      selfrefine runs track demo --to tensorboard
+      selfrefine runs track demo --to mlflow --follow
+    """
+    import shlex
+
+    from selfrefine.runfolder.run import Run, locate
+    from selfrefine.tracking import TRACKERS
+    from selfrefine.tracking.follow import track as hand_over
+    from selfrefine.words import count
+
+    run = Run.open(locate(common.RUNS_DIR, name))
+    kind, place = TRACKERS[to.value], Path(folder or f"tracking/{to.value}")
+    with common.reporting("track") as reporter:
+        reporter.stop.way_on = "the same command writes the run anew and follows it"
+        handed = hand_over(run, kind, place, follow, reporter.say, reporter.check)
+    say(f"track: {count(handed, 'point')} of {run.called} in {place}")
+    say(f"next: {kind.look.format(dir=shlex.quote(str(place)))}")

@@ -12,6 +12,7 @@ from rich.console import Group, RenderableType
 
 from selfrefine.config import Config, CycleConfig
 from selfrefine.layers import stored
+from selfrefine.lineage.tested import test_gain as test_gain
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
@@ -21,8 +22,6 @@ from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.stages.cycle import Ended, stop
 from selfrefine.stages.revisions import RevisionSummary
-from selfrefine.stats import Difference, paired_difference
-from selfrefine.steps.evaluate import per_task
 from selfrefine.words import count
 
 
@@ -48,18 +47,6 @@ def final_row(run: Run) -> RoundRow | None:
 def revised(folder: RoundDir) -> RevisionSummary | None:
     """The comparison of revisions on the test tasks, where one was made there."""
     return folder.stage_summary("revised", RevisionSummary)
-
-
-def test_gain(run: Run) -> Difference | None:
-    """Paired difference on the test split, from the starting policy to the accepted one."""
-    start, end = run.round(0), run.final
-    if not (start.has("test") and end.has("test")):
-        return None
-    return paired_difference(_per_task(start), _per_task(end), seed=run.manifest.seeds["run"])
-
-
-def _per_task(folder: RoundDir) -> dict[str, float | None]:
-    return per_task(folder.samples("test"))
 
 
 def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableType:
