@@ -1,0 +1,99 @@
+"""The page, put together: runs are read, facts become sections, charts are drawn, all of it becomes one file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from selfrefine import __version__
+from selfrefine.report.page import facts_result, facts_rounds, markup, svg
+from selfrefine.report.page.figures import Figure, Headline, Section
+from selfrefine.report.page.read import Told, told
+from selfrefine.runfolder.run import Run
+from selfrefine.words import count
+
+SECTIONS: tuple[Callable[[Told, str], Section | None], ...] = (facts_rounds.section,)
+"""In the order of the page. Each gets a run and a prefix of ids that is the run's own."""
+
+
+class RunPart(Struct, frozen=True, kw_only=True):
+    id: str
+    name: str
+    headline: Headline
+    sections: tuple[Section, ...]
+
+
+def page(runs: Sequence[Run], watching: int = 0) -> str:
+    """The page of these runs as HTML.
+
+    watching: seconds after which the page looks again, as while a run goes on; 0: never.
+    """
+    found = [told(run, name) for run, name in zip(runs, names(runs), strict=True)]
+    drawn = svg.available()
+    parts = [_part(one, f"run{number}", drawn) for number, one in enumerate(found, start=1)]
+    many = len(parts) > 1
+    scripts = [text for name in ("page.js",) if (text := markup.asset(name))]
+    styles = [text for name in ("page.css",) if (text := markup.asset(name))]
+    return markup.render(
+        title=f"{len(found)} runs compared" if many else found[0].name,
+        subtitle=" · ".join(one.name for one in found) if many else _subtitle(found[0]),
+        version=__version__,
+        policy=markup.policy(scripts, styles),
+        styles=[markup.inline(text) for text in styles],
+        scripts=[markup.inline(text) for text in scripts],
+        watching=watching,
+        contents=_contents(parts, many),
+        compared=[],
+        runs=parts,
+        many=many,
+        blocks=[],
+    )
+
+
+def _part(one: Told, key: str, drawn: bool) -> RunPart:
+    sections = [section for make in SECTIONS if (section := make(one, key)) is not None]
+    return RunPart(
+        id=key,
+        name=one.name,
+        headline=facts_result.headline(one),
+        sections=tuple(with_drawings(section) if drawn else with_tables(section) for section in sections),
+    )
+
+
+def with_drawings(section: Section) -> Section:
+    """Its charts as SVG."""
+
+    def drawing(figure: Figure) -> Figure:
+        if figure.chart is None:
+            return figure
+        return replace(figure, svg=svg.draw(figure.chart, figure.title, figure.finding, figure.id))
+
+    return replace(section, figures=tuple(map(drawing, section.figures)))
+
+
+def with_tables(section: Section) -> Section:
+    """Without vl-convert the tables stand open in the charts' place."""
+    return replace(section, figures=tuple(replace(figure, open=True) for figure in section.figures))
+
+
+def names(runs: Sequence[Run]) -> list[str]:
+    """Their names, or their paths where two have the same."""
+    short = [run.name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run.path) for run in runs]
+
+
+def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
+    if many:
+        return [{"id": part.id, "title": part.name} for part in parts]
+    (one,) = parts
+    found = [{"id": f"{one.id}-result", "title": "Result"}]
+    return found + [{"id": section.id, "title": section.title} for section in one.sections]
+
+
+def _subtitle(one: Told) -> str:
+    rounds = count(max(0, len(one.rounds) - 1), "round")
+    recipe = one.manifest.config.get("recipe")
+    return " · ".join(filter(None, (one.manifest.model.get("id"), f"recipe {recipe}" if recipe else "", rounds)))

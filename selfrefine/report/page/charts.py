@@ -1,0 +1,199 @@
+"""Vega-Lite specifications of the page's kinds of charts. Values in, a dict out; nothing is drawn here.
+
+Texts in a chart are short and pass `label`. Colours are variables of page.css.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from selfrefine.report.safe_text import safe_text
+
+COLOURS = tuple(f"var(--c{i})" for i in range(1, 7))
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [1, 3])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
+HEAT = tuple(f"var(--heat-{i})" for i in range(7))
+_HEIGHT = 220
+Point = Mapping[str, Any]
+
+
+def label(text: str, limit: int = 40) -> str:
+    """A name from outside as it stands in a chart: nothing in it acts, and it is short."""
+    return safe_text(text, limit)
+
+
+def _series(names: Sequence[str], field: str = "series") -> dict[str, Any]:
+    """Colour, dash and shape say the same, for who cannot tell colours apart; one series needs no legend."""
+    legend = {} if len(names) > 1 else {"legend": None}
+    domain = list(names)
+
+    def scale(values: Sequence[Any]) -> dict[str, Any]:
+        return {"field": field, "type": "nominal", "scale": {"domain": domain, "range": list(values)[: len(names)]}, **legend}
+
+    return {"color": scale(COLOURS), "shape": scale(SHAPES), "strokeDash": scale(DASHES)}
+
+
+def _y(title: str, unit: bool, zero: bool = True) -> dict[str, Any]:
+    scale: dict[str, Any] = {"domain": [0, 1]} if unit else {"zero": zero, "nice": True}
+    axis = {"tickCount": 5, "format": ".1f"} if unit else {"tickCount": 5}
+    return {"type": "quantitative", "title": title, "scale": scale, "axis": axis}
+
+
+def with_intervals(
+    points: Sequence[Point], names: Sequence[str], x: str, y: str, order: Sequence[str], unit: bool = True
+) -> dict[str, Any]:
+    """Means with their intervals over an ordinal x: points have `x`, `series`, `mean`, `lo`, `hi` and `tip`.
+
+    Lines join a series' points; a bar shows each interval, moved aside a little where series share an x.
+    """
+    own = _series(names)
+    offset = {"xOffset": {"field": "series", "type": "nominal", "sort": list(names)}} if len(names) > 1 else {}
+    base: dict[str, Any] = {
+        "x": {"field": "x", "type": "ordinal", "sort": list(order), "title": x, "scale": {"type": "point", "padding": 0.4}},
+        "color": own["color"],
+    }
+    if offset:  # only a band can be shared
+        base["x"]["scale"] = {"type": "band", "padding": 0.5}
+    return {
+        "height": _HEIGHT,
+        "data": {"values": list(points)},
+        "encoding": base | offset,
+        "layer": [
+            {
+                "mark": {"type": "line", "strokeWidth": 2},
+                "encoding": {"y": {"field": "mean", **_y(y, unit)}, "strokeDash": own["strokeDash"]},
+            },
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
+                "encoding": {"y": {"field": "lo", "type": "quantitative"}, "y2": {"field": "hi"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+                "encoding": {
+                    "y": {"field": "mean", "type": "quantitative"},
+                    "shape": own["shape"],
+                    "description": {"field": "tip"},
+                },
+            },
+        ],
+    }
+
+
+def lines(points: Sequence[Point], names: Sequence[str], x: str, y: str, unit: bool, log: bool = False) -> dict[str, Any]:
+    """Lines over a figure: points have `x`, `series`, `y` and `tip`."""
+    own = _series(names)
+    across: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x, "axis": {"tickCount": 6, "format": "d"}}
+    across["scale"] = {"type": "log", "base": 2} if log else {"zero": False, "nice": False}
+    if log:
+        across["axis"] = {"values": sorted({p["x"] for p in points}), "format": "d"}
+    dots = len(points) <= 80
+    layers: list[dict[str, Any]] = [
+        {
+            "mark": {"type": "line", "strokeWidth": 2},
+            "encoding": {"strokeDash": own["strokeDash"]},
+        }
+    ]
+    if dots:
+        layers.append(
+            {
+                "mark": {"type": "point", "filled": True, "size": 50, "opacity": 1},
+                "encoding": {"shape": own["shape"], "description": {"field": "tip"}},
+            }
+        )
+    return {
+        "height": _HEIGHT,
+        "data": {"values": list(points)},
+        "encoding": {"x": across, "y": {"field": "y", **_y(y, unit, zero=False)}, "color": own["color"]},
+        "layer": layers,
+    }
+
+
+def stacked(points: Sequence[Point], names: Sequence[str], colours: Sequence[str], y: str, x: str, share: bool) -> dict[str, Any]:
+    """A bar per `row`, cut into `part`s of `value`; `place` orders the parts."""
+    value = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
+    value |= {"axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}} if share else {"axis": {"tickCount": 5, "format": "~s"}}
+    rows = list(dict.fromkeys(point["row"] for point in points))
+    return {
+        "height": {"step": 26},
+        "data": {"values": list(points)},
+        "mark": {"type": "bar", "height": {"band": 0.72}, "stroke": "var(--surface)", "strokeWidth": 1},
+        "encoding": {
+            "y": {"field": "row", "type": "ordinal", "sort": rows, "title": y},
+            "x": value,
+            "color": {
+                "field": "part",
+                "type": "nominal",
+                "scale": {"domain": list(names), "range": list(colours)},
+                "legend": {"columns": 4, "symbolType": "square", "symbolStrokeWidth": 0},
+            },
+            "order": {"field": "place", "type": "quantitative"},
+            "description": {"field": "tip"},
+        },
+    }
+
+
+def heat(cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x: str) -> tuple[dict[str, Any], bool]:
+    """A matrix of values in [0, 1] with the figure in each cell: cells have `row`, `column`, `value` (or None),
+    `text` and `tip`. Returns it with whether it is wider than a card."""
+    shown = [
+        {
+            **cell,
+            "fill": shade(cell["value"]),
+            "ink": "var(--on-light)" if (cell["value"] or 0) < 0.57 else "var(--on-dark)",
+        }
+        for cell in cells
+    ]
+    wide = len(columns) > 8
+    return {
+        **({"width": {"step": 40}, "autosize": {"type": "pad"}} if wide else {}),
+        "height": {"step": 28},
+        "data": {"values": shown},
+        "encoding": {
+            "x": {"field": "column", "type": "ordinal", "sort": list(columns), "title": x, "axis": {"orient": "top"}},
+            "y": {"field": "row", "type": "ordinal", "sort": list(rows), "title": None},
+        },
+        "layer": [
+            {
+                "mark": {"type": "rect", "stroke": "var(--surface)", "strokeWidth": 2, "cornerRadius": 3},
+                "encoding": {"color": {"field": "fill", "type": "nominal", "scale": None}, "description": {"field": "tip"}},
+            },
+            {
+                "mark": {"type": "text", "fontSize": 12},
+                "encoding": {
+                    "text": {"field": "text"},
+                    "color": {"field": "ink", "type": "nominal", "scale": None},
+                },
+            },
+        ],
+    }, wide
+
+
+def shade(value: float | None) -> str:
+    """Seven steps from 0 to 1: a step can be told from its neighbours, a gradient's tint cannot."""
+    return "var(--heat-none)" if value is None else HEAT[min(6, int(value * 7))]
+
+
+def ranges(points: Sequence[Point], rows: Sequence[str], x: str, signed: bool) -> dict[str, Any]:
+    """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: with a line at no change."""
+    across: dict[str, Any] = {"type": "quantitative", "title": x, "axis": {"tickCount": 5, "grid": True, "format": "+.1f" if signed else ".1f"}}
+    across["scale"] = {"nice": True, "zero": True} if signed else {"domain": [0, 1]}
+    zero: list[dict[str, Any]] = [
+        {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "color": "var(--muted)"}, "encoding": {"x": {"field": "zero", **across}}}
+    ]
+    y = {"field": "row", "type": "ordinal", "sort": list(rows), "title": None, "axis": {"labelLimit": 160}}
+    return {
+        "height": {"step": 28},
+        "data": {"values": list(points)},
+        "layer": [
+            *(zero if signed else []),
+            {
+                "mark": {"type": "rule", "strokeWidth": 2, "color": "var(--c1)", "opacity": 0.6},
+                "encoding": {"y": y, "x": {"field": "lo", **across}, "x2": {"field": "hi"}},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "color": "var(--c1)", "opacity": 1},
+                "encoding": {"y": y, "x": {"field": "mean", **across}, "description": {"field": "tip"}},
+            },
+        ],
+    }
