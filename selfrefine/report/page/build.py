@@ -9,7 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from selfrefine import __version__
-from selfrefine.report.page import facts_result, facts_rounds, markup, svg
+from selfrefine.report.page import facts_result, facts_rounds, markup, samples, svg
 from selfrefine.report.page.figures import Figure, Headline, Section
 from selfrefine.report.page.read import Told, told
 from selfrefine.runfolder.run import Run
@@ -17,6 +17,8 @@ from selfrefine.words import count
 
 SECTIONS: tuple[Callable[[Told, str], Section | None], ...] = (facts_rounds.section,)
 """In the order of the page. Each gets a run and a prefix of ids that is the run's own."""
+
+SAMPLES = {"id": "samples", "title": "Samples"}
 
 
 class RunPart(Struct, frozen=True, kw_only=True):
@@ -35,8 +37,8 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
     drawn = svg.available()
     parts = [_part(one, f"run{number}", drawn) for number, one in enumerate(found, start=1)]
     many = len(parts) > 1
-    scripts = [text for name in ("page.js",) if (text := markup.asset(name))]
-    styles = [text for name in ("page.css",) if (text := markup.asset(name))]
+    scripts = [text for name in ("page.js", "samples.js") if (text := markup.asset(name))]
+    styles = [text for name in ("page.css", "samples.css") if (text := markup.asset(name))]
     return markup.render(
         title=f"{len(found)} runs compared" if many else found[0].name,
         subtitle=" · ".join(one.name for one in found) if many else _subtitle(found[0]),
@@ -49,7 +51,7 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
         compared=[],
         runs=parts,
         many=many,
-        blocks=[],
+        blocks=[{"id": "samples-data", "json": markup.data_block(samples.payload(*runs))}],
     )
 
 
@@ -87,10 +89,10 @@ def names(runs: Sequence[Run]) -> list[str]:
 
 def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
     if many:
-        return [{"id": part.id, "title": part.name} for part in parts]
+        return [{"id": part.id, "title": part.name} for part in parts] + [SAMPLES]
     (one,) = parts
     found = [{"id": f"{one.id}-result", "title": "Result"}]
-    return found + [{"id": section.id, "title": section.title} for section in one.sections]
+    return found + [{"id": section.id, "title": section.title} for section in one.sections] + [SAMPLES]
 
 
 def _subtitle(one: Told) -> str:

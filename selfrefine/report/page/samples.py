@@ -7,10 +7,9 @@ has says all that the earlier ones say. Token ids and logprobs are left out: nob
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
-from markupsafe import Markup
 from msgspec import Struct
 
 from selfrefine.records import Message, Sample
@@ -108,8 +107,8 @@ class Samples(Struct):
 
 def payload(
     *runs: Run, keep: Collection[str] = (), answers: int = MOST_ANSWERS, size: int = MOST_BYTES
-) -> Samples:
-    """The rows of one run, or of several, joined by task.
+) -> dict[str, Any]:
+    """The rows of one run, or of several, joined by task: `Samples` as JSON has it.
 
     More than `answers` rows or `size` bytes: a seeded sample of whole tasks, with some of each fate (right,
     wrong, became either, cut off, unscored) of each split, and the tasks of `keep` (ids of tasks or rows). The
@@ -127,13 +126,12 @@ def payload(
     tasks: dict[TaskKey, TaskShown] = {}
     left = size
     for key in order:  # the order of the draw, so that what does not fit any more is random, too
-        left -= (bytes_ := len(msgspec.json.encode(found.tasks[key])))
-        if left >= 0:
+        needed = len(msgspec.json.encode(found.tasks[key]))
+        if needed <= left:
             tasks[key] = found.tasks[key]
-        else:
-            left += bytes_
+            left -= needed
     shown = [tasks[key] for key in seen.tasks if key in tasks]
-    return Samples(
+    whole = Samples(
         places=[_place(place) for place in places],
         tasks=shown,
         systems=found.systems,
@@ -142,17 +140,7 @@ def payload(
         all_answers=sum(task.answers for task in seen.tasks.values()),
         all_tasks=len(seen.tasks),
     )
-
-
-def embed(data: object) -> Markup:
-    """JSON for a `<script type="application/json">`: no text in it can end the element or begin another.
-
-    Inside JSON these characters stand in strings only, where an escape means the same.
-    """
-    return Markup(msgspec.json.encode(data).decode().translate(_ESCAPED))  # noqa: S704
-
-
-_ESCAPED = {code: f"\\u{code:04x}" for code in (*map(ord, "<>&"), 0x2028, 0x2029)}
+    return cast("dict[str, Any]", msgspec.to_builtins(whole))
 
 
 def shorten(text: str, limit: int) -> str:
