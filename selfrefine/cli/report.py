@@ -24,7 +24,14 @@ def command(
         typer.Argument(help="Runs, by name or folder; several are compared.", autocompletion=complete.runs),
     ],
     output: Annotated[
-        str, typer.Option("-o", "--output", metavar="FILE", help="Write the page to this file. [report.html]", show_default=False)
+        str,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Write the page to this file. [report.html]",
+            show_default=False,
+        ),
     ] = "report.html",
     open_: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     watch: Annotated[
@@ -81,5 +88,7 @@ def _writable(output: str, runs: list[Run]) -> Path:
     for run in runs:
         own = run.path.resolve()
         if where != own and own in where.parents:
-            raise UsageError(f"-o {output} is within the run {run.name}, whose rounds do not change: choose another folder")
+            raise UsageError(
+                f"-o {output} is within the run {run.name}, whose rounds do not change: choose another folder"
+            )
     return path

@@ -9,13 +9,34 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from selfrefine import __version__
-from selfrefine.report.page import facts_result, facts_rounds, markup, samples, svg
+from selfrefine.report.page import (
+    facts_answers,
+    facts_compared,
+    facts_making,
+    facts_reflection,
+    facts_result,
+    facts_rounds,
+    facts_tags,
+    facts_training,
+    facts_watched,
+    markup,
+    samples,
+    svg,
+)
 from selfrefine.report.page.figures import Figure, Headline, Section
 from selfrefine.report.page.read import Told, told
 from selfrefine.runfolder.run import Run
 from selfrefine.words import count
 
-SECTIONS: tuple[Callable[[Told, str], Section | None], ...] = (facts_rounds.section,)
+SECTIONS: tuple[Callable[[Told, str], Section | None], ...] = (
+    facts_rounds.section,
+    facts_tags.section,
+    facts_answers.section,
+    facts_reflection.section,
+    facts_training.section,
+    facts_watched.section,
+    facts_making.section,
+)
 """In the order of the page. Each gets a run and a prefix of ids that is the run's own."""
 
 SAMPLES = {"id": "samples", "title": "Samples"}
@@ -34,8 +55,7 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
     watching: seconds after which the page looks again, as while a run goes on; 0: never.
     """
     found = [told(run, name) for run, name in zip(runs, names(runs), strict=True)]
-    drawn = svg.available()
-    parts = [_part(one, f"run{number}", drawn) for number, one in enumerate(found, start=1)]
+    parts = [_part(one, f"run{number}") for number, one in enumerate(found, start=1)]
     many = len(parts) > 1
     scripts = [text for name in ("page.js", "samples.js") if (text := markup.asset(name))]
     styles = [text for name in ("page.css", "samples.css") if (text := markup.asset(name))]
@@ -48,21 +68,39 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
         scripts=[markup.inline(text) for text in scripts],
         watching=watching,
         contents=_contents(parts, many),
-        compared=[],
+        compared=[_drawn(facts_compared.section(found))] if many else [],
         runs=parts,
         many=many,
         blocks=[{"id": "samples-data", "json": markup.data_block(samples.payload(*runs))}],
     )
 
 
-def _part(one: Told, key: str, drawn: bool) -> RunPart:
+def _part(one: Told, key: str) -> RunPart:
     sections = [section for make in SECTIONS if (section := make(one, key)) is not None]
     return RunPart(
         id=key,
         name=one.name,
         headline=facts_result.headline(one),
-        sections=tuple(with_drawings(section) if drawn else with_tables(section) for section in sections),
+        sections=tuple(map(_drawn, sections)),
     )
+
+
+def _drawn(section: Section) -> Section:
+    return placed(with_drawings(section) if svg.available() else with_tables(section))
+
+
+def placed(section: Section) -> Section:
+    """Where two cards fit side by side, a chart that would have nothing beside it is told so."""
+    figures = list(section.figures)
+    free = None
+    for place, one in enumerate([*figures, None]):
+        if one is None or one.wide:
+            if free is not None and figures[free].svg and not figures[free].keep:
+                figures[free] = replace(figures[free], alone=True)
+            free = None
+        else:
+            free = place if free is None else None
+    return replace(section, figures=tuple(figures))
 
 
 def with_drawings(section: Section) -> Section:
@@ -89,7 +127,10 @@ def names(runs: Sequence[Run]) -> list[str]:
 
 def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
     if many:
-        return [{"id": part.id, "title": part.name} for part in parts] + [SAMPLES]
+        return [
+            {"id": "compared", "title": "Beside each other"},
+            *({"id": p.id, "title": p.name} for p in parts),
+        ]
     (one,) = parts
     found = [{"id": f"{one.id}-result", "title": "Result"}]
     return found + [{"id": section.id, "title": section.title} for section in one.sections] + [SAMPLES]
@@ -98,4 +139,6 @@ def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
 def _subtitle(one: Told) -> str:
     rounds = count(max(0, len(one.rounds) - 1), "round")
     recipe = one.manifest.config.get("recipe")
-    return " · ".join(filter(None, (one.manifest.model.get("id"), f"recipe {recipe}" if recipe else "", rounds)))
+    return " · ".join(
+        filter(None, (one.manifest.model.get("id"), f"recipe {recipe}" if recipe else "", rounds))
+    )

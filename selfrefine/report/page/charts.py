@@ -5,7 +5,7 @@ Texts in a chart are short and pass `label`. Colours are variables of page.css.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from selfrefine.report.safe_text import safe_text
@@ -23,13 +23,38 @@ def label(text: str, limit: int = 40) -> str:
     return safe_text(text, limit)
 
 
+def labels(names: Iterable[str], limit: int = 40) -> dict[str, str]:
+    """Labels that stay apart: names that differ behind the limit would be drawn as one."""
+    found: dict[str, str] = {}
+    taken: dict[str, int] = {}
+    for name in dict.fromkeys(names):
+        short = label(name, limit)
+        taken[short] = taken.get(short, 0) + 1
+        found[name] = short if taken[short] == 1 else f"{label(name, limit - 4)} ({taken[short]})"
+    return found
+
+
+def tag_labels(tags: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """`op = +`; the value alone where all are of one tag."""
+    found = list(dict.fromkeys(tags))
+    one = len({name for name, _ in found}) == 1
+    names = {tag: tag[1] if one else f"{tag[0]} = {tag[1]}" for tag in found}
+    short = labels(names.values())
+    return {tag: short[name] for tag, name in names.items()}
+
+
 def _series(names: Sequence[str], field: str = "series") -> dict[str, Any]:
     """Colour, dash and shape say the same, for who cannot tell colours apart; one series needs no legend."""
     legend = {} if len(names) > 1 else {"legend": None}
     domain = list(names)
 
     def scale(values: Sequence[Any]) -> dict[str, Any]:
-        return {"field": field, "type": "nominal", "scale": {"domain": domain, "range": list(values)[: len(names)]}, **legend}
+        return {
+            "field": field,
+            "type": "nominal",
+            "scale": {"domain": domain, "range": list(values)[: len(names)]},
+            **legend,
+        }
 
     return {"color": scale(COLOURS), "shape": scale(SHAPES), "strokeDash": scale(DASHES)}
 
@@ -48,9 +73,17 @@ def with_intervals(
     Lines join a series' points; a bar shows each interval, moved aside a little where series share an x.
     """
     own = _series(names)
-    offset = {"xOffset": {"field": "series", "type": "nominal", "sort": list(names)}} if len(names) > 1 else {}
+    offset = (
+        {"xOffset": {"field": "series", "type": "nominal", "sort": list(names)}} if len(names) > 1 else {}
+    )
     base: dict[str, Any] = {
-        "x": {"field": "x", "type": "ordinal", "sort": list(order), "title": x, "scale": {"type": "point", "padding": 0.4}},
+        "x": {
+            "field": "x",
+            "type": "ordinal",
+            "sort": list(order),
+            "title": x,
+            "scale": {"type": "point", "padding": 0.4},
+        },
         "color": own["color"],
     }
     if offset:  # only a band can be shared
@@ -80,10 +113,17 @@ def with_intervals(
     }
 
 
-def lines(points: Sequence[Point], names: Sequence[str], x: str, y: str, unit: bool, log: bool = False) -> dict[str, Any]:
+def lines(
+    points: Sequence[Point], names: Sequence[str], x: str, y: str, unit: bool, log: bool = False
+) -> dict[str, Any]:
     """Lines over a figure: points have `x`, `series`, `y` and `tip`."""
     own = _series(names)
-    across: dict[str, Any] = {"field": "x", "type": "quantitative", "title": x, "axis": {"tickCount": 6, "format": "d"}}
+    across: dict[str, Any] = {
+        "field": "x",
+        "type": "quantitative",
+        "title": x,
+        "axis": {"tickCount": 6, "format": "d"},
+    }
     across["scale"] = {"type": "log", "base": 2} if log else {"zero": False, "nice": False}
     if log:
         across["axis"] = {"values": sorted({p["x"] for p in points}), "format": "d"}
@@ -109,10 +149,16 @@ def lines(points: Sequence[Point], names: Sequence[str], x: str, y: str, unit: b
     }
 
 
-def stacked(points: Sequence[Point], names: Sequence[str], colours: Sequence[str], y: str, x: str, share: bool) -> dict[str, Any]:
+def stacked(
+    points: Sequence[Point], names: Sequence[str], colours: Sequence[str], y: str, x: str, share: bool
+) -> dict[str, Any]:
     """A bar per `row`, cut into `part`s of `value`; `place` orders the parts."""
     value = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
-    value |= {"axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}} if share else {"axis": {"tickCount": 5, "format": "~s"}}
+    value |= (
+        {"axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}}
+        if share
+        else {"axis": {"tickCount": 5, "format": "~s"}}
+    )
     rows = list(dict.fromkeys(point["row"] for point in points))
     return {
         "height": {"step": 26},
@@ -133,7 +179,9 @@ def stacked(points: Sequence[Point], names: Sequence[str], colours: Sequence[str
     }
 
 
-def heat(cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x: str) -> tuple[dict[str, Any], bool]:
+def heat(
+    cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x: str
+) -> tuple[dict[str, Any], bool]:
     """A matrix of values in [0, 1] with the figure in each cell: cells have `row`, `column`, `value` (or None),
     `text` and `tip`. Returns it with whether it is wider than a card."""
     shown = [
@@ -150,13 +198,22 @@ def heat(cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x:
         "height": {"step": 28},
         "data": {"values": shown},
         "encoding": {
-            "x": {"field": "column", "type": "ordinal", "sort": list(columns), "title": x, "axis": {"orient": "top"}},
+            "x": {
+                "field": "column",
+                "type": "ordinal",
+                "sort": list(columns),
+                "title": x,
+                "axis": {"orient": "top"},
+            },
             "y": {"field": "row", "type": "ordinal", "sort": list(rows), "title": None},
         },
         "layer": [
             {
                 "mark": {"type": "rect", "stroke": "var(--surface)", "strokeWidth": 2, "cornerRadius": 3},
-                "encoding": {"color": {"field": "fill", "type": "nominal", "scale": None}, "description": {"field": "tip"}},
+                "encoding": {
+                    "color": {"field": "fill", "type": "nominal", "scale": None},
+                    "description": {"field": "tip"},
+                },
             },
             {
                 "mark": {"type": "text", "fontSize": 12},
@@ -176,10 +233,18 @@ def shade(value: float | None) -> str:
 
 def ranges(points: Sequence[Point], rows: Sequence[str], x: str, signed: bool) -> dict[str, Any]:
     """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: with a line at no change."""
-    across: dict[str, Any] = {"type": "quantitative", "title": x, "axis": {"tickCount": 5, "grid": True, "format": "+.1f" if signed else ".1f"}}
+    across: dict[str, Any] = {
+        "type": "quantitative",
+        "title": x,
+        "axis": {"tickCount": 5, "grid": True, "format": "+.1f" if signed else ".1f"},
+    }
     across["scale"] = {"nice": True, "zero": True} if signed else {"domain": [0, 1]}
     zero: list[dict[str, Any]] = [
-        {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "color": "var(--muted)"}, "encoding": {"x": {"field": "zero", **across}}}
+        {
+            "data": {"values": [{"zero": 0}]},
+            "mark": {"type": "rule", "color": "var(--muted)"},
+            "encoding": {"x": {"field": "zero", **across}},
+        }
     ]
     y = {"field": "row", "type": "ordinal", "sort": list(rows), "title": None, "axis": {"labelLimit": 160}}
     return {

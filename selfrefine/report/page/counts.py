@@ -122,7 +122,9 @@ class Answers:
         found = {"never right": 0, "sometimes right": 0, "always right": 0}
         for n, right in self.tasks.values():
             if n:
-                found["never right" if not right else "always right" if right == n else "sometimes right"] += 1
+                found[
+                    "never right" if not right else "always right" if right == n else "sometimes right"
+                ] += 1
         return found
 
     def pass_at(self, k: int) -> list[float]:
@@ -198,7 +200,10 @@ def training_log(path: Path, most: int = 150) -> list[Steps]:
     return [
         Steps(
             step=at + (1 + min(width, len(steps) - at)) / 2,
-            **{name: _mean([getattr(s, name) for s in steps[at : at + width]]) for name in ("loss", "lr", "grad_norm")},
+            **{
+                name: _mean([getattr(s, name) for s in steps[at : at + width]])
+                for name in ("loss", "lr", "grad_norm")
+            },
         )
         for at in range(0, len(steps), width)
     ]

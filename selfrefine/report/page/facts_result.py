@@ -21,7 +21,9 @@ def headline(told: Told) -> Headline:
         return Headline(
             tone="open", figure="No result yet", says=_why_none(told), strip=tuple(_strip(told)), notes=notes
         )
-    start, end = (_mean(one) for one in (told.rounds[0].measures.get("test"), told.final.test if told.final else None))
+    start, end = (
+        _mean(one) for one in (told.rounds[0].measures.get("test"), told.final.test if told.final else None)
+    )
     moved = f"The mean reward ({told.measure}) went from {start} to {end}." if start and end else ""
     return Headline(
         tone=tone(gain),
@@ -58,7 +60,9 @@ def verdict(gain: Difference) -> str:
         return f"The model got better: on {tasks} that it never learnt from, the gain is larger than chance explains."
     if gain.hi < 0:
         return f"The model got worse: on {tasks}, the loss is larger than chance explains."
-    return f"The result cannot be told from no change: on {tasks}, chance alone explains a difference like this."
+    return (
+        f"The result cannot be told from no change: on {tasks}, chance alone explains a difference like this."
+    )
 
 
 def meaning(gain: Difference, kept: bool) -> str:
@@ -121,7 +125,11 @@ def _notes(told: Told) -> list[str]:
     if told.state == "interrupted":
         notes.append(f"The run was interrupted; `selfrefine cycle --run {told.run.called}` continues it.")
     if told.state == "by hand":
-        notes.append("The run is made by hand, stage by stage: what no stage has made yet is not on this page.")
+        notes.append(
+            "The run is made by hand, stage by stage: what no stage has made yet is not on this page."
+        )
     if told.gain is not None and told.gain.dropped:
-        notes.append(f"{count(told.gain.dropped, 'test task')} had no score at the start or at the end and are left out.")
+        notes.append(
+            f"{count(told.gain.dropped, 'test task')} had no score at the start or at the end and are left out."
+        )
     return notes

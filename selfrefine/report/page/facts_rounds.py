@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from selfrefine.report.page import charts
@@ -31,7 +30,11 @@ def section(told: Told, key: str) -> Section | None:
 def _decisions(told: Told, key: str) -> Figure:
     rows = []
     for row, summary in zip(round_rows(told.rounds, told.seconds), told.rounds, strict=True):
-        change = "–" if summary.gate is None or summary.gate.difference is None else f"{summary.gate.difference:+.3f}"
+        change = (
+            "–"
+            if summary.gate is None or summary.gate.difference is None
+            else f"{summary.gate.difference:+.3f}"
+        )
         why = summary.gate.reason if summary.gate is not None else _no_gate(summary)
         rows.append((row.label, row.decision or "–", with_interval(row.gate), change, why))
     decided = [one.gate.outcome for one in told.rounds if one.gate is not None]
@@ -40,7 +43,11 @@ def _decisions(told: Told, key: str) -> Figure:
         for what, word in (("accept", "kept"), ("undecided", "undecided"), ("reject", "rolled back"))
         if what in decided
     ]
-    finding = f"{count(len(decided), 'round')} decided: {', '.join(said)}." if decided else "No round was decided yet."
+    finding = (
+        f"{count(len(decided), 'round')} decided: {', '.join(said)}."
+        if decided
+        else "No round was decided yet."
+    )
     return Figure(
         id=f"{key}-decisions",
         title="Decisions",
@@ -82,15 +89,21 @@ def learning_curve(told: Told, key: str) -> Figure | None:
     points = [_point(x, "gate", one) for x, one in gate] + [_point(x, "test", one) for x, one in test]
     names = [name for name, side in (("gate", gate), ("test", test)) if side]
     order = list(dict.fromkeys([*(str(one.index) for one in told.rounds), *(x for x, _ in test)]))
-    ends = [f"{name} {side[0][1].mean:.3f} → {side[-1][1].mean:.3f}" for name, side in (("gate", gate), ("test", test)) if len(side) > 1]
-    finding = (f"From the first to the last measurement: {', '.join(ends)}. " if ends else "Measured once so far. ") + (
-        "Bars are 95 % intervals; a gate point is a round's candidate, kept or not."
-    )
+    ends = [
+        f"{name} {side[0][1].mean:.3f} → {side[-1][1].mean:.3f}"
+        for name, side in (("gate", gate), ("test", test))
+        if len(side) > 1
+    ]
+    finding = (
+        f"From the first to the last measurement: {', '.join(ends)}. " if ends else "Measured once so far. "
+    ) + ("Bars are 95 % intervals; a gate point is a round's candidate, kept or not.")
     return Figure(
         id=f"{key}-curve",
         title="Learning curve",
         finding=finding,
-        chart=charts.with_intervals(points, names, "round", f"mean reward ({charts.label(told.measure, 24)})", order),
+        chart=charts.with_intervals(
+            points, names, "round", f"mean reward ({charts.label(told.measure, 24)})", order
+        ),
         table=Table(
             headings=("round", "tasks", "mean", "low", "high", "n"),
             rows=tuple(
@@ -111,9 +124,21 @@ def cost(told: Told, key: str) -> Figure | None:
         spent = one.cost
         values = (spent.tokens - spent.measured_tokens, spent.measured_tokens, spent.trained_tokens)
         seconds = told.seconds.get(one.index)
-        rows.append((str(one.index), *(f"{value:,}" for value in values), "–" if seconds is None else duration(seconds)))
+        rows.append(
+            (
+                str(one.index),
+                *(f"{value:,}" for value in values),
+                "–" if seconds is None else duration(seconds),
+            )
+        )
         points += [
-            {"row": str(one.index), "part": part, "place": place, "value": value, "tip": f"round {one.index}: {value:,} tokens {part}"}
+            {
+                "row": str(one.index),
+                "part": part,
+                "place": place,
+                "value": value,
+                "tip": f"round {one.index}: {value:,} tokens {part}",
+            }
             for place, (part, value) in enumerate(zip(parts, values, strict=True))
         ]
     total = sum(one.cost.tokens for one in told.rounds)
@@ -134,5 +159,3 @@ def cost(told: Told, key: str) -> Figure | None:
 
 def _three(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-

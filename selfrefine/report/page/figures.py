@@ -45,6 +45,8 @@ class Figure(Struct, frozen=True, kw_only=True):
     """Blocks to copy: commands."""
     notes: tuple[str, ...] = ()
     """What ought to be noticed: alarms, warnings."""
+    alone: bool = False
+    """No other card stands beside it: the chart goes beside its words. Set by `build`."""
     svg: str = ""
     """The chart as it was drawn; filled in by `build`."""
 

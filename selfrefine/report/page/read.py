@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import SelfrefineError
@@ -70,7 +69,8 @@ class Told(Struct, kw_only=True):
     @property
     def trains_on(self) -> str:
         """The rewards that answers are selected by."""
-        return measure_name({"reward": self.manifest.config.get("reward", {})})
+        config = self.manifest.config
+        return measure_name({"reward": config["reward"]} if config.get("reward", {}).get("use") else config)
 
 
 def told(run: Run, name: str) -> Told:
@@ -99,7 +99,9 @@ def told(run: Run, name: str) -> Told:
     return found
 
 
-_KINDS = frozenset({"alarm", "warning", "drift", "plan-change", "history-lost", "cycle", "end", "failed", "stopped"})
+_KINDS = frozenset(
+    {"alarm", "warning", "drift", "plan-change", "history-lost", "cycle", "end", "failed", "stopped"}
+)
 
 
 class _Attempt:
@@ -131,7 +133,9 @@ def _read_round(found: Told, folder: RoundDir, k: int, attempt: _Attempt) -> Non
     critiques = attempt(lambda: folder.stage_summary("critique", CritiqueSummary))
     if critiques is not None:
         found.critiques[k] = critiques
-    found.weaknesses = attempt(lambda: read_json(folder.path / "weaknesses.json", Weaknesses)) or found.weaknesses
+    found.weaknesses = (
+        attempt(lambda: read_json(folder.path / "weaknesses.json", Weaknesses)) or found.weaknesses
+    )
     found.plan = attempt(lambda: read_json(folder.path / "plan.json", Plan)) or found.plan
 
 

@@ -29,12 +29,12 @@ _AXIS = {
     "gridColor": "var(--line)",
     "domain": False,
     "ticks": False,
-    "labelLimit": 150,
+    "labelLimit": 180,
     "labelAngle": 0,
 }
 CONFIG: dict[str, Any] = {
     "background": None,
-    "padding": 2,
+    "padding": {"left": 4, "right": 6, "top": 2, "bottom": 2},
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": _AXIS,
@@ -46,6 +46,7 @@ CONFIG: dict[str, Any] = {
         "labelFontSize": 12,
         "labelLimit": 220,
         "symbolSize": 70,
+        "symbolOpacity": 1,
         "symbolStrokeWidth": 2,
         "columnPadding": 14,
         "offset": 10,
@@ -73,13 +74,13 @@ def draw(spec: dict[str, Any], title: str, description: str, key: str) -> Markup
 
     base = {"width": WIDTH, "autosize": {"type": "fit-x", "contains": "padding"}, "config": CONFIG}
     text = vl_convert.vegalite_to_svg(base | spec, vl_version=VEGA_LITE, allowed_base_urls=[])
-    return Markup(finished(text, title, description, key))  # noqa: S704 (serialised by ElementTree)
+    return Markup(finished(text, title, description, key))
 
 
 def finished(text: str, title: str, description: str, key: str) -> str:
     """vl-convert's SVG without what only a script would use, as one image with a name."""
     ET.register_namespace("", _SVG)
-    root = ET.fromstring(text)  # noqa: S314 (made by us a moment ago)
+    root = ET.fromstring(text)
     _prune(root)
     root.attrib.pop("version", None)
     root.attrib.pop("class", None)
@@ -103,7 +104,15 @@ def _prune(node: ET.Element) -> None:
             continue
         _prune(child)
         tip = child.get("aria-label") if child.get("aria-roledescription", "").endswith(_TIPPED) else None
-        for name in ("class", "role", "aria-label", "aria-roledescription", "aria-hidden", "pointer-events", "font-family"):
+        for name in (
+            "class",
+            "role",
+            "aria-label",
+            "aria-roledescription",
+            "aria-hidden",
+            "pointer-events",
+            "font-family",
+        ):
             child.attrib.pop(name, None)
         if child.get("opacity") == "1":
             child.attrib.pop("opacity")
