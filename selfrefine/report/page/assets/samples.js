@@ -9,6 +9,7 @@ const { places, tasks, systems, tags, ...all } = JSON.parse($("data").textConten
 const form = $("filters"), list = $("list"), open = $("open"), count = $("count"), help = $("help");
 const STAGES = { train: "training", resampled: "resampled", rationalised: "rationalised", gate: "gate",
   test: "test", revised: "revised test" };
+const OPEN = "not finished"; // a round that is; other decisions are about what its gate measured
 const MARKS = { right: "✓", wrong: "✗", unscored: "?" };
 const manyRuns = new Set(places.map((place) => place.run)).size > 1;
 const tagPairs = Object.entries(tags).flatMap(([tag, values]) => values.map((value) => [tag, value]));
@@ -27,6 +28,8 @@ const visible = (text) => text.replaceAll("\r\n", "\n").replace(HIDDEN, (one) =>
     : `‹U+${code.toString(16).toUpperCase().padStart(4, "0")}›`;
 });
 
+const also = Object.assign; // properties to an element
+
 function element(name, className, ...children) { // strings among the children become text nodes
   const made = document.createElement(name);
   if (className) made.className = className;
@@ -34,24 +37,11 @@ function element(name, className, ...children) { // strings among the children b
   return made;
 }
 
-function foreign(name, className, ...children) { // may be written from right to left
-  const made = element(name, className, ...children);
-  made.dir = "auto";
-  return made;
-}
-
-function link(row, className, ...children) {
-  const made = element("a", className, ...children);
-  made.href = address(row);
-  return made;
-}
-
-function mark(row) {
-  const made = element("span", `samples-mark samples-${row.outcome}`, MARKS[row.outcome]);
-  made.ariaHidden = "true";
-  return made;
-}
-
+// May be written from right to left.
+const foreign = (...rest) => also(element(...rest), { dir: "auto" });
+const link = (row, ...rest) => also(element("a", ...rest), { href: address(row) });
+const mark = ({ outcome }) =>
+  also(element("span", `samples-mark samples-${outcome}`, MARKS[outcome]), { ariaHidden: "true" });
 const said = (text) => element("span", "visually-hidden", text);
 const badge = (text, kind = "") => element("span", `badge ${kind}`, text);
 
@@ -83,11 +73,8 @@ const haystack = (row) => row.hay ??= even([...row.task.prompt.map((one) => one.
 let found = rows, current = -1, page = 0, opened = null, words = [];
 
 function fill(name, pairs) {
-  for (const [value, label] of pairs) {
-    const made = element("option", "", label);
-    made.value = value;
-    form.elements[name].append(made);
-  }
+  form.elements[name].append(
+    ...pairs.map(([value, label]) => also(element("option", "", label), { value })));
   form.elements[name].closest("label").hidden = pairs.length < 2;
 }
 
@@ -161,8 +148,8 @@ function showPage(wanted) {
 const linkOf = (index) => list.children[index - page * PAGE]?.firstElementChild;
 
 function markCurrent() {
-  list.querySelector("[aria-current]")?.removeAttribute("aria-current");
-  if (opened && found[current] === opened) linkOf(current)?.setAttribute("aria-current", "true");
+  for (const one of list.querySelectorAll("[aria-current]")) one.ariaCurrent = null;
+  if (opened && found[current] === opened) also(linkOf(current) ?? {}, { ariaCurrent: "true" });
 }
 
 function move(step) {
@@ -181,7 +168,7 @@ function step({ where, rows: group }, row) { // of the task's way through the ro
   const kind = right === group.length ? "right" : group.every((one) => one.reward === null) ? "unscored" : "wrong";
   const made = link(group.includes(row) ? row : group[0], "", where, element("span", `samples-${kind}`,
     group.length === 1 ? `${MARKS[kind]} ${kind}` : `${right} of ${group.length} right`));
-  if (group.includes(row)) made.setAttribute("aria-current", "step");
+  if (group.includes(row)) made.ariaCurrent = "step";
   return element("li", "", made);
 }
 
@@ -192,12 +179,9 @@ function compared(diff) {
 
 function rewards(scores) {
   return element("table", "samples-rewards", element("caption", "visually-hidden", "Rewards"),
-    element("tbody", "", ...scores.map((one) => {
-      const name = foreign("th", "text", one.name);
-      name.scope = "row";
-      return element("tr", "", name, element("td", "", one.value?.toFixed(3) ?? "unscored"),
-        foreign("td", "text", one.detail, one.detail && one.error && "; ", one.error));
-    })));
+    element("tbody", "", ...scores.map(({ name, value, detail, error }) => element("tr", "",
+      also(foreign("th", "text", name), { scope: "row" }), element("td", "", value?.toFixed(3) ?? "unscored"),
+      foreign("td", "text", detail, detail && error && "; ", error)))));
 }
 
 function criticism({ text, score, verdict, error }) {
@@ -222,11 +206,7 @@ function card(row, chosen) {
     answer.rewards && rewards(answer.rewards),
     ...(answer.critiques ?? []).map(criticism),
     element("p", "samples-id", link(row, "", answer.id)));
-  if (chosen) {
-    made.id = "samples-chosen";
-    made.setAttribute("aria-current", "true");
-  }
-  return made;
+  return chosen ? also(made, { id: "samples-chosen", ariaCurrent: "true" }) : made;
 }
 
 function about({ prompt, references = [], tags: own = {} }, system) {
@@ -238,21 +218,20 @@ function about({ prompt, references = [], tags: own = {} }, system) {
 }
 
 function show(row) {
-  const close = element("button", "samples-close", "Close");
-  close.type = "button";
-  close.addEventListener("click", shut);
-  const title = foreign("h3", "samples-text", row.task.question);
-  title.id = "samples-open-title";
+  const close = also(element("button", "samples-close", "Close"), { type: "button", onclick: shut });
+  const title = also(foreign("h3", "samples-text", row.task.question), { id: "samples-open-title" });
   const parts = [];
   for (const one of row.task.rows) {
     if (parts.at(-1)?.where !== one.where) parts.push({ where: one.where, place: one.place, rows: [] });
     parts.at(-1).rows.push(one);
   }
-  const way = element("ol", "samples-way", ...parts.map((part) => step(part, row)));
-  way.ariaLabel = "This task round by round";
-  open.replaceChildren(close, title, about(row.task, row.answer.system), way, ...parts.flatMap((part) => [
-    element("h4", "", part.where, part.place.decision && badge(part.place.decision, part.place.decision.split(" ")[0])),
-    element("div", "samples-cards", ...part.rows.map((one) => card(one, one === row)))]));
+  const way = also(element("ol", "samples-way", ...parts.map((part) => step(part, row))),
+    { ariaLabel: "This task round by round" });
+  open.replaceChildren(close, title, about(row.task, row.answer.system), way,
+    element("div", "samples-cards", ...parts.map(({ where, place, rows: own }) => element("div", own.length > 1 && "samples-row",
+      element("h4", "", where, (own[0].answer.stage === "gate" || place.decision === OPEN) && place.decision
+        && badge(place.decision, place.decision.split(" ")[0])),
+      element("div", "samples-cards", ...own.map((one) => card(one, one === row)))))));
   open.hidden = false;
   $("panes").classList.add("samples-is-open");
   opened = row;
@@ -305,11 +284,9 @@ function highlight() {
       const text = node.data.toLowerCase();
       if (text.length !== node.data.length) continue; // places would not be those of the node
       for (const word of words) {
-        for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
-          const range = new Range();
-          range.setStart(node, at);
-          range.setEnd(node, at + word.length);
-          marks.add(range);
+        for (let at = text.indexOf(word), end; at >= 0; at = text.indexOf(word, end)) {
+          end = at + word.length;
+          marks.add(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: end }));
         }
       }
     }
@@ -320,10 +297,10 @@ function highlight() {
 // --- keys
 
 const keysOn = $("keys-on"), search = form.elements.text;
-try { keysOn.checked = localStorage.getItem("samples-keys") !== "off"; } catch { /* no storage: they are on */ }
-keysOn.addEventListener("change", () => {
-  try { localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off"); } catch { /* for this page only */ }
-});
+try { // a browser may keep nothing for files: then they are on
+  keysOn.checked = localStorage.getItem("samples-keys") !== "off";
+  keysOn.onchange = () => localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off");
+} catch { /* nothing is remembered */ }
 const KEYS = { j: () => move(1), k: () => move(-1), "/": () => search.focus(), "?": () => help.showModal() };
 
 document.addEventListener("keydown", (event) => {
@@ -338,13 +315,13 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault(); // Escape would erase the words, `/` be written into the field
 });
 
-form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", filter);
-form.addEventListener("reset", () => setTimeout(filter)); // the fields are reset after the event
-$("keys").addEventListener("click", () => help.showModal());
-for (const [id, pages] of [["back", -1], ["on", 1]]) {
-  $(id).addEventListener("click", () => { showPage(page + pages); linkOf(page * PAGE).focus(); });
-}
+form.onsubmit = (event) => event.preventDefault();
+form.oninput = filter;
+form.onreset = () => setTimeout(filter); // the fields are reset after the event
+$("keys").onclick = KEYS["?"];
+const turn = (pages) => () => { showPage(page + pages); linkOf(page * PAGE).focus(); };
+$("back").onclick = turn(-1);
+$("on").onclick = turn(1);
 addEventListener("hashchange", follow);
 
 const stages = new Set(rows.map((row) => row.answer.stage));
@@ -353,9 +330,8 @@ fill("round", [...new Map(places.map((place) => [place.name, place.label]))]);
 fill("stage", Object.entries(STAGES).filter(([stage]) => stages.has(stage)));
 fill("tag", tagPairs.map(([tag, value], i) => [i, `${tag}: ${value}`]));
 $("scope").textContent = all.answers < all.all_answers
-  ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of `
-    + `${many(all.all_tasks, "task")}: a random sample with tasks of every outcome, so shares in it are not those of `
-    + "the run. The run's folder has the others."
+  ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of ${many(all.all_tasks, "task")}: `
+    + "a random sample with tasks of every outcome. Shares in it are not those of the run."
   : `All ${many(all.answers, "answer")} to ${many(tasks.length, "task")}.`;
 form.hidden = false;
 filter();
