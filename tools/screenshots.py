@@ -68,10 +68,15 @@ SHOTS = (
 _OPEN = """
 const data = JSON.parse(document.getElementById("samples-data").textContent);
 const turned = data.tasks.flatMap((task) => (task.answers ?? []).filter((one) => one.became === "right")
-  .map((one) => [(task.answers.some((other) => other.critiques) ? 100 : 0) + task.answers.length, one, task]));
+  .map((one) => [(task.answers.some((other) => other.critiques) ? 100 : 0) + task.answers.length, one]));
 turned.sort((a, b) => b[0] - a[0]);
 const one = turned[0]?.[1] ?? data.tasks[0].answers[0];
 location.hash = `sample=${encodeURIComponent(`${one.id}@${data.places[one.place].name}/${one.stage}`)}`;
+"""
+
+_SCROLL = """
+const one = document.getElementById(arguments[0]);
+scrollTo(0, one ? one.getBoundingClientRect().top + scrollY - 16 : 0);
 """
 
 
@@ -128,8 +133,7 @@ def taken(driver: Any, address: str, shot: Shot) -> bytes:
     if shot.opened:
         driver.execute_script(_OPEN)
     driver.execute_async_script("setTimeout(arguments[0], 200)")
-    top = "const one = document.getElementById(arguments[0]); scrollTo(0, one ? one.getBoundingClientRect().top + scrollY - 16 : 0)"
-    driver.execute_script(top, shot.at)
+    driver.execute_script(_SCROLL, shot.at)
     driver.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0], 100))")
     return bytes(driver.get_screenshot_as_png())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -77,15 +76,3 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         return file.as_uri()
 
     return address
-
-
-def console(browser: Any) -> list[str]:
-    """What the page wrote to the console since the last call: errors, and refusals of its policy."""
-    return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def requests(browser: Any) -> list[str]:
-    """Addresses that were asked for since the last call, other than files."""
-    told = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [one["params"]["request"]["url"] for one in told if one["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("file:", "data:"))]

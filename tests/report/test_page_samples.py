@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import page_runs
 import pytest
 
 from selfrefine.errors import RunFolderError
 from selfrefine.records import Sample, encode
 from selfrefine.report.page.samples import payload
-
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
-import page_runs  # noqa: E402
 
 Shown = dict[str, Any]
 
@@ -29,8 +26,8 @@ def answers(shown: Shown, task: str) -> list[Shown]:
 
 
 def test_a_row_that_stands_in_three_files_is_shown_once_with_all_that_was_added(small: Shown) -> None:
-    """Trap: drawn.r1.s1 stands in generate, reward and selected; read naively it is three answers, and the first
-    has no reward."""
+    """Trap: drawn.r1.s1 stands in generate, reward and selected; read naively it is three answers, and the
+    first has no reward."""
     (row,) = (one for one in answers(small, "drawn") if one["id"] == "drawn.r1.s1")
     assert row["reward"] == 1.0
     assert row["learnt"] == ["learnt in round 1"]
@@ -80,13 +77,16 @@ def test_a_larger_run_shows_whole_tasks_the_same_each_time_and_tasks_that_turned
 
 
 def test_a_rare_fate_is_in_the_sample(tmp_path: Path) -> None:
-    """Of 300 tasks one became wrong, the others were right twice. A plain draw of 10 has it in 1 of 30 pages."""
+    """Of 300 tasks one became wrong, the others were right twice. A plain draw of 10 has it in 1 of 30."""
     tasks = [page_runs.task(f"t{i}", f"{i}?", "x") for i in range(300)]
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": tasks, "test": []}, {}
     )
     for index in (0, 1):
-        rows = [page_runs.answer(one, f"{one.id}.r0.s0", "x", float(one.id != "t217" or not index)) for one in tasks]
+        rows = [
+            page_runs.answer(one, f"{one.id}.r0.s0", "x", float(one.id != "t217" or not index))
+            for one in tasks
+        ]
         page_runs.write(run, index, "accept" if index else None, gate=rows)
     assert "t217" in [one["id"] for one in payload(run, answers=20)["tasks"]]
     kept = payload(run, answers=20, keep=["t5.r0.s0", "t6"])["tasks"]
@@ -112,7 +112,9 @@ def test_long_texts_are_cut_and_say_so_and_the_page_keeps_its_size(tmp_path: Pat
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": tasks, "test": []}, {}
     )
-    page_runs.write(run, 0, gate=[page_runs.answer(one, f"{one.id}.r0.s0", "x" * 30_000, 0.0) for one in tasks])
+    page_runs.write(
+        run, 0, gate=[page_runs.answer(one, f"{one.id}.r0.s0", "x" * 30_000, 0.0) for one in tasks]
+    )
     shown = payload(run, size=100_000)
     assert shown["tasks"][0]["answers"][0]["text"] == "x" * 8_000 + " … [22,000 more characters]"
     assert len(msgspec.json.encode(shown["tasks"])) <= 100_100
@@ -139,7 +141,9 @@ def test_a_system_message_is_kept_once(tmp_path: Path) -> None:
     )
     chat = (page_runs.Message(role="system", content="Be brief."), *page_runs.ADD.prompt)
     page_runs.write(
-        run, 0, reward=[page_runs.answer(page_runs.ADD, f"add.r0.s{i}", "42", 1.0, messages=chat) for i in (0, 1)]
+        run,
+        0,
+        reward=[page_runs.answer(page_runs.ADD, f"add.r0.s{i}", "42", 1.0, messages=chat) for i in (0, 1)],
     )
     shown = payload(run)
     assert shown["systems"] == ["Be brief."]

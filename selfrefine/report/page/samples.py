@@ -1,19 +1,19 @@
-"""The rows of a run for its page: grouped by task, merged over stages, and never more than a page can hold.
+"""The rows of a run for its page: grouped by task, merged over stages, never more than a page can hold.
 
-A row passes through generate, critique and reward, which only add fields: the last of these files that a round
-has says all that the earlier ones say. Token ids and logprobs are left out: nobody reads them on a page.
+A row passes through generate, critique and reward, which only add fields: the last of these files that a
+round has says all that the earlier ones say. Token ids and logprobs are left out: nobody reads them there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.records import Message, Sample
-from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, places_of, scan
+from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, Turn, places_of, scan
 from selfrefine.report.word_diff import word_diff
 from selfrefine.rewards.scripts import unspaced
 from selfrefine.runfolder.run import Run
@@ -30,8 +30,6 @@ _MOST_COMPARED = 250_000
 """Product of the two lengths, in words, up to which a diff is computed: its time grows with it."""
 _MOST_VALUES = 50
 """A tag with more values (an id, a source text) is no filter."""
-
-Turn = Literal["right", "wrong", ""]
 
 
 class PlaceShown(Struct, frozen=True, omit_defaults=True):
@@ -111,8 +109,8 @@ def payload(
     """The rows of one run, or of several, joined by task: `Samples` as JSON has it.
 
     More than `answers` rows or `size` bytes: a seeded sample of whole tasks, with some of each fate (right,
-    wrong, became either, cut off, unscored) of each split, and the tasks of `keep` (ids of tasks or rows). The
-    shares of fates in a sample are not those of the run.
+    wrong, became either, cut off, unscored) of each split, and the tasks of `keep` (ids of tasks or rows).
+    The shares of fates in a sample are not those of the run.
     A task with over a quarter of all rows that fit is shown with a seeded part of its rows.
 
     Raises: RunFolderError (a file changed since its round was committed), DataError (a row does not decode).
@@ -205,7 +203,9 @@ def _answer(row: Sample, place: int, stage: str) -> Answer:
             for one in row.rewards
         ],
         critiques=[
-            Criticism(shorten(one.text, _TEXT), one.score, one.verdict or "", shorten(one.error or "", _DETAIL))
+            Criticism(
+                shorten(one.text, _TEXT), one.score, one.verdict or "", shorten(one.error or "", _DETAIL)
+            )
             for one in row.critiques
         ],
         parent=row.parent_id or "",

@@ -30,20 +30,21 @@ const visible = (text) => text.replaceAll("\r\n", "\n").replace(HIDDEN, (one) =>
 
 const also = Object.assign; // properties to an element
 
-function element(name, className, ...children) { // strings among the children become text nodes
+function element(what, ...children) { // "name.class.class"; strings among the children become text nodes
+  const [name, ...classes] = what.split(".");
   const made = document.createElement(name);
-  if (className) made.className = className;
+  made.className = classes.join(" ");
   made.append(...children.filter(Boolean).map((one) => (typeof one === "string" ? visible(one) : one)));
   return made;
 }
 
 // May be written from right to left.
 const foreign = (...rest) => also(element(...rest), { dir: "auto" });
-const link = (row, ...rest) => also(element("a", ...rest), { href: address(row) });
+const link = (row, ...rest) => also(element(...rest), { href: address(row) });
 const mark = ({ outcome }) =>
-  also(element("span", `samples-mark samples-${outcome}`, MARKS[outcome]), { ariaHidden: "true" });
-const said = (text) => element("span", "visually-hidden", text);
-const badge = (text, kind = "") => element("span", `badge ${kind}`, text);
+  also(element(`span.samples-mark.samples-${outcome}`, MARKS[outcome]), { ariaHidden: "true" });
+const said = (text) => element("span.visually-hidden", text);
+const badge = (text, kind = "") => element(`span.badge.${kind}`, text);
 
 // --- rows
 
@@ -74,7 +75,7 @@ let found = rows, current = -1, page = 0, opened = null, words = [];
 
 function fill(name, pairs) {
   form.elements[name].append(
-    ...pairs.map(([value, label]) => also(element("option", "", label), { value })));
+    ...pairs.map(([value, label]) => also(element("option", label), { value })));
   form.elements[name].closest("label").hidden = pairs.length < 2;
 }
 
@@ -123,11 +124,11 @@ function snippet(text) { // one line, from near the first word that was searched
 function entry(row, before) {
   const { answer, cut } = row;
   const notes = [cut && "cut off", answer.became && `became ${answer.became}`, answer.learnt && "learnt"];
-  return element("li", "", link(row, "samples-entry",
-    element("span", "samples-head", mark(row), said(`${row.outcome}, `), row.reward?.toFixed(3) ?? "–",
-      element("span", "", row.where), ...notes.filter(Boolean).map((note) => badge(note))),
-    row.task !== before && element("bdi", "samples-question", snippet(row.task.question)),
-    element("bdi", "samples-answer", snippet(answer.text) || "(empty)")));
+  return element("li", link(row, "a.samples-entry",
+    element("span.samples-head", mark(row), said(`${row.outcome}, `), row.reward?.toFixed(3) ?? "–",
+      element("span", row.where), ...notes.filter(Boolean).map((note) => badge(note))),
+    row.task !== before && element("bdi.samples-question", snippet(row.task.question)),
+    element("bdi.samples-answer", snippet(answer.text) || "(empty)")));
 }
 
 function showPage(wanted) {
@@ -166,29 +167,29 @@ function move(step) {
 function step({ where, rows: group }, row) { // of the task's way through the rounds
   const right = group.filter((one) => one.outcome === "right").length;
   const kind = right === group.length ? "right" : group.every((one) => one.reward === null) ? "unscored" : "wrong";
-  const made = link(group.includes(row) ? row : group[0], "", where, element("span", `samples-${kind}`,
+  const made = link(group.includes(row) ? row : group[0], "a", where, element(`span.samples-${kind}`,
     group.length === 1 ? `${MARKS[kind]} ${kind}` : `${right} of ${group.length} right`));
   if (group.includes(row)) made.ariaCurrent = "step";
-  return element("li", "", made);
+  return element("li", made);
 }
 
 function compared(diff) {
-  return foreign("p", "samples-text", ...diff.map(([sign, text]) => (sign === "=" ? text
-    : element(sign === "-" ? "del" : "ins", "", said(sign === "-" ? " [removed: " : " [added: "), text, said("] ")))));
+  return foreign("p.samples-text", ...diff.map(([sign, text]) => (sign === "=" ? text
+    : element(sign === "-" ? "del" : "ins", said(sign === "-" ? " [removed: " : " [added: "), text, said("] ")))));
 }
 
 function rewards(scores) {
-  return element("table", "samples-rewards", element("caption", "visually-hidden", "Rewards"),
-    element("tbody", "", ...scores.map(({ name, value, detail, error }) => element("tr", "",
-      also(foreign("th", "text", name), { scope: "row" }), element("td", "", value?.toFixed(3) ?? "unscored"),
-      foreign("td", "text", detail, detail && error && "; ", error)))));
+  return element("table.samples-rewards", element("caption.visually-hidden", "Rewards"),
+    element("tbody", ...scores.map(({ name, value, detail, error }) => element("tr",
+      also(foreign("th.text", name), { scope: "row" }), element("td", value?.toFixed(3) ?? "unscored"),
+      foreign("td.text", detail, detail && error && "; ", error)))));
 }
 
 function criticism({ text, score, verdict, error }) {
   const figures = [score !== undefined && `score ${score.toFixed(3)}`, verdict && `verdict ${verdict}`];
-  return element("div", "samples-critique",
-    element("h6", "", ["Critique", ...figures.filter(Boolean)].join(", ")),
-    foreign("p", "samples-text", text || "(empty)"), error && foreign("p", "samples-error", error));
+  return element("div.samples-critique",
+    element("h6", ["Critique", ...figures.filter(Boolean)].join(", ")),
+    foreign("p.samples-text", text || "(empty)"), error && foreign("p.samples-error", error));
 }
 
 function card(row, chosen) {
@@ -196,16 +197,16 @@ function card(row, chosen) {
   const facts = [row.outcome, reward !== null && reward < RIGHT && `reward ${reward.toFixed(3)}`,
     row.cut && "cut off at the limit", answer.became && `became ${answer.became}`, ...(answer.learnt ?? [])];
   const kind = answer.parent ? "Revision" : answer.fresh ? "Asked again" : "Answer";
-  const made = element("div", "samples-card",
-    element("h5", "", mark(row), `${kind}: ${facts.filter(Boolean).join(" · ")}`),
-    answer.diff ? compared(answer.diff) : foreign("p", "samples-text", answer.text || "(empty)"),
-    answer.diff && element("details", "", element("summary", "", "Without marks"),
-      foreign("p", "samples-text", answer.text)),
-    answer.parent && !answer.diff && element("p", "muted", "Not compared: its draft is not here, or both are long."),
-    answer.error && foreign("p", "samples-error", answer.error),
+  const made = element("div.samples-card",
+    element("h5", mark(row), `${kind}: ${facts.filter(Boolean).join(" · ")}`),
+    answer.diff ? compared(answer.diff) : foreign("p.samples-text", answer.text || "(empty)"),
+    answer.diff && element("details", element("summary", "Without marks"),
+      foreign("p.samples-text", answer.text)),
+    answer.parent && !answer.diff && element("p.muted", "Not compared: its draft is not here, or both are long."),
+    answer.error && foreign("p.samples-error", answer.error),
     answer.rewards && rewards(answer.rewards),
     ...(answer.critiques ?? []).map(criticism),
-    element("p", "samples-id", link(row, "", answer.id)));
+    element("p.samples-id", link(row, "a", answer.id)));
   return chosen ? also(made, { id: "samples-chosen", ariaCurrent: "true" }) : made;
 }
 
@@ -213,25 +214,25 @@ function about({ prompt, references = [], tags: own = {} }, system) {
   const facts = [system !== undefined && ["system message", systems[system]],
     ...prompt.slice(0, -1).map((one) => [one.role, one.content]),
     ...references.map((text) => ["reference", text]), ...Object.entries(own)];
-  return element("dl", "samples-facts", ...facts.filter(Boolean).map(([name, text]) => element("div", "",
-    element("dt", "", name), foreign("dd", "samples-text", text))));
+  return element("dl.samples-facts", ...facts.filter(Boolean).map(([name, text]) => element("div",
+    element("dt", name), foreign("dd.samples-text", text))));
 }
 
 function show(row) {
-  const close = also(element("button", "samples-close", "Close"), { type: "button", onclick: shut });
-  const title = also(foreign("h3", "samples-text", row.task.question), { id: "samples-open-title" });
+  const close = also(element("button.samples-close", "Close"), { type: "button", onclick: shut });
+  const title = also(foreign("h3.samples-text", row.task.question), { id: "samples-open-title" });
   const parts = [];
   for (const one of row.task.rows) {
     if (parts.at(-1)?.where !== one.where) parts.push({ where: one.where, place: one.place, rows: [] });
     parts.at(-1).rows.push(one);
   }
-  const way = also(element("ol", "samples-way", ...parts.map((part) => step(part, row))),
+  const way = also(element("ol.samples-way", ...parts.map((part) => step(part, row))),
     { ariaLabel: "This task round by round" });
   open.replaceChildren(close, title, about(row.task, row.answer.system), way,
-    element("div", "samples-cards", ...parts.map(({ where, place, rows: own }) => element("div", own.length > 1 && "samples-row",
-      element("h4", "", where, (own[0].answer.stage === "gate" || place.decision === OPEN) && place.decision
+    element("div.samples-cards", ...parts.map(({ where, place, rows: own }) => element(own.length > 1 ? "div.samples-row" : "div",
+      element("h4", where, (own[0].answer.stage === "gate" || place.decision === OPEN) && place.decision
         && badge(place.decision, place.decision.split(" ")[0])),
-      element("div", "samples-cards", ...own.map((one) => card(one, one === row)))))));
+      element("div.samples-cards", ...own.map((one) => card(one, one === row)))))));
   open.hidden = false;
   $("panes").classList.add("samples-is-open");
   opened = row;
