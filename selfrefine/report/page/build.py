@@ -137,5 +137,5 @@ def _subtitle(one: Told) -> str:
     rounds = count(max(0, len(one.rounds) - 1), "round")
     recipe = one.manifest.config.get("recipe")
     return " · ".join(
-        filter(None, (one.manifest.model.get("id"), f"recipe {recipe}" if recipe else "", rounds))
+        filter(None, (facts_result.model_name(one), f"recipe {recipe}" if recipe else "", rounds))
     )

@@ -31,9 +31,9 @@ def section(told: Told, key: str) -> Section | None:
         return None
     figures = [
         _rewards(rounds, key),
+        _diversity(rounds, key),
         _pass_at(rounds, key),
         _by_length(told, rounds, key),
-        _diversity(rounds, key),
     ]
     last = max(rounds)
     total = sum(one.answers for one in rounds.values())

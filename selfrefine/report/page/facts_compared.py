@@ -170,6 +170,7 @@ def _costs(runs: Sequence[Told]) -> Figure:
         title="What they cost",
         finding=f"{count(len(runs), 'run')}; tokens to learn are those sampled to learn from and those trained on, without measuring.",
         open=True,
+        wide=True,
         table=Table(
             headings=("run", "recipe", "rounds kept", "tokens sampled", "tokens to learn", "time"),
             rows=tuple(rows),

@@ -189,8 +189,8 @@ def _revised(told: Told, where: str, key: str) -> Figure | None:
     return Figure(
         id=f"{key}-revised-{where}",
         title=f"Does revising pay? The {policy} policy",
-        finding="; ".join(revised_lines(summary)[1:])
-        + ". Asking again means fresh samples of the same tasks for as many tokens.",
+        finding=_sentence("; ".join(revised_lines(summary)[1:]))
+        + " Asking again means fresh samples of the same tasks for as many tokens.",
         chart=charts.ranges(points, [name for name, _ in known], "mean reward on test tasks", signed=False)
         if points
         else None,
@@ -308,3 +308,7 @@ def _equal_cost(told: Told, key: str) -> Figure | None:
 
 def _three(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."

@@ -33,6 +33,8 @@ class Told(Struct, kw_only=True):
     run: Run
     name: str
     state: str = ""
+    doing: str = ""
+    """The stage that runs now: `round 3, generate`."""
     rounds: list[RoundSummary] = []
     """The committed ones that can be read, from 0."""
     final: FinalSummary | None = None
@@ -78,6 +80,8 @@ def told(run: Run, name: str) -> Told:
     found = Told(run=run, name=name)
     attempt = _Attempt(found.problems)
     found.state = attempt(lambda: state(run)) or ""
+    if found.state == "running":
+        found.doing = doing(run.events.tail())
     for folder in attempt(run.rounds) or []:
         if (summary := attempt(folder.summary)) is not None:
             found.rounds.append(summary)
@@ -97,6 +101,15 @@ def told(run: Run, name: str) -> Told:
         if comparison is not None:
             found.revised[where] = comparison
     return found
+
+
+def doing(events: list[dict[str, Any]]) -> str:
+    """The stage that was begun and has not ended, by the last events."""
+    last = next((e for e in reversed(events) if e.get("kind") in ("stage-begin", "stage-end")), {})
+    if last.get("kind") != "stage-begin":
+        return ""
+    place = last.get("round")
+    return f"{place if place == 'final' else f'round {place}'}, {last.get('stage')}"
 
 
 _KINDS = frozenset(

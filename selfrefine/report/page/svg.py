@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": _AXIS,
-    "axisX": {"grid": False, "labelOverlap": True},
+    "axisX": {"grid": False, "labelOverlap": True, "labelFlush": False},
     "legend": {
         "orient": "top",
         "title": None,
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
         "labelLimit": 220,
         "symbolSize": 70,
         "symbolOpacity": 1,
-        "symbolStrokeWidth": 2,
+        "symbolStrokeWidth": 0,
         "columnPadding": 14,
         "offset": 10,
         "columns": 3,
