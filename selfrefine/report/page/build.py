@@ -20,6 +20,7 @@ from selfrefine.report.page import (
     facts_training,
     facts_watched,
     markup,
+    samples,
     svg,
 )
 from selfrefine.report.page.figures import Figure, Headline, Section
@@ -38,6 +39,8 @@ SECTIONS: tuple[Callable[[Told, str], Section | None], ...] = (
 )
 """In the order of the page. Each gets a run and a prefix of ids that is the run's own."""
 
+SAMPLES = {"id": "samples", "title": "Samples"}
+
 
 class RunPart(Struct, frozen=True, kw_only=True):
     id: str
@@ -54,8 +57,8 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
     found = [told(run, name) for run, name in zip(runs, names(runs), strict=True)]
     parts = [_part(one, f"run{number}") for number, one in enumerate(found, start=1)]
     many = len(parts) > 1
-    scripts = [text for name in ("page.js",) if (text := markup.asset(name))]
-    styles = [text for name in ("page.css",) if (text := markup.asset(name))]
+    scripts = [text for name in ("page.js", "samples.js") if (text := markup.asset(name))]
+    styles = [text for name in ("page.css", "samples.css") if (text := markup.asset(name))]
     return markup.render(
         title=f"{len(found)} runs compared" if many else found[0].name,
         subtitle=" · ".join(one.name for one in found) if many else _subtitle(found[0]),
@@ -68,7 +71,7 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
         compared=[_drawn(facts_compared.section(found))] if many else [],
         runs=parts,
         many=many,
-        blocks=[],
+        blocks=[{"id": "samples-data", "json": markup.data_block(samples.payload(*runs))}],
     )
 
 
@@ -130,7 +133,7 @@ def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
         ]
     (one,) = parts
     found = [{"id": f"{one.id}-result", "title": "Result"}]
-    return found + [{"id": section.id, "title": section.title} for section in one.sections]
+    return found + [{"id": section.id, "title": section.title} for section in one.sections] + [SAMPLES]
 
 
 def _subtitle(one: Told) -> str:
