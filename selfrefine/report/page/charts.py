@@ -159,7 +159,7 @@ def stacked(
     legend: bool = True,
 ) -> dict[str, Any]:
     """A bar per `row`, cut into `part`s of `value`; `place` orders the parts."""
-    value = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
+    value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
     value |= (
         {"axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}}
         if share
@@ -193,8 +193,10 @@ def _step(rows: int, least: int = 26, most: int = 60) -> int:
 def heat(
     cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x: str
 ) -> tuple[dict[str, Any], bool]:
-    """A matrix of values in [0, 1] with the figure in each cell: cells have `row`, `column`, `value` (or None),
-    `text` and `tip`. Returns it with whether it is wider than a card."""
+    """A matrix of values in [0, 1] with the figure in each cell, and whether it is wider than a card.
+
+    Cells have `row`, `column`, `value` (or None), `text` and `tip`.
+    """
     shown = [
         {
             **cell,
@@ -248,7 +250,7 @@ def step(value: float | None) -> int:
 
 
 def ranges(points: Sequence[Point], rows: Sequence[str], x: str, signed: bool) -> dict[str, Any]:
-    """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: with a line at no change."""
+    """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: a line at no change."""
     across: dict[str, Any] = {
         "type": "quantitative",
         "title": x,

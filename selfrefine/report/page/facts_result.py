@@ -57,9 +57,9 @@ def verdict(gain: Difference) -> str:
     if gain.lo is None or gain.hi is None:
         return f"Too few of {tasks} changed to tell whether the model got better or worse."
     if gain.lo > 0:
-        return f"The model got better: on {tasks} that it never learnt from, the gain is larger than chance explains."
+        return f"The model got better: on {tasks} it never learnt from, it gains more than chance explains."
     if gain.hi < 0:
-        return f"The model got worse: on {tasks}, the loss is larger than chance explains."
+        return f"The model got worse: on {tasks}, it loses more than chance explains."
     return (
         f"The result cannot be told from no change: on {tasks}, chance alone explains a difference like this."
     )

@@ -50,7 +50,7 @@ def _gain_by_tag(told: Told, key: str) -> Figure | None:
                 ),
             }
         )
-    rows = list(dict.fromkeys(point["row"] for point in points))
+    rows = list(dict.fromkeys(str(point["row"]) for point in points))
     finding = f"{gains_in_words(found)} Paired by test task, 95 % intervals, not corrected for their number."
     if len(found) > MOST_ROWS:
         finding += f" The first {MOST_ROWS} of {len(found)} are drawn; the table has all."
@@ -170,7 +170,8 @@ def heat_map(told: Told, key: str) -> Figure | None:
     finding = (
         ""
         if weakest is None
-        else f"Weakest after round {last}: {weakest[0]} = {weakest[1]} with a mean reward of {latest[weakest]:.3f}. "
+        else f"Weakest after round {last}: {weakest[0]} = {weakest[1]} with a mean reward of "
+        f"{latest[weakest]:.3f}. "
     ) + "Each round's candidate on the gate tasks; the stronger the colour, the better."
     if len(cells) > MOST_ROWS:
         finding += f" The {MOST_ROWS} weakest of {len(cells)} tags are drawn; the table has all."

@@ -205,7 +205,9 @@ def _answer(row: Sample, place: int, stage: str) -> Answer:
             for one in row.rewards
         ],
         critiques=[
-            Criticism(shorten(one.text, _TEXT), one.score, one.verdict or "", shorten(one.error or "", _DETAIL))
+            Criticism(
+                shorten(one.text, _TEXT), one.score, one.verdict or "", shorten(one.error or "", _DETAIL)
+            )
             for one in row.critiques
         ],
         parent=row.parent_id or "",
