@@ -1,4 +1,4 @@
-"""The page, put together: runs are read, facts become sections, charts are drawn, all of it becomes one file."""
+"""The page, put together: runs are read, facts become sections, charts are drawn, all becomes one file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from selfrefine import __version__
+from selfrefine.errors import SelfrefineError
 from selfrefine.report.page import (
     facts_answers,
     facts_compared,
@@ -55,6 +56,7 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
     watching: seconds after which the page looks again, as while a run goes on; 0: never.
     """
     found = [told(run, name) for run, name in zip(runs, names(runs), strict=True)]
+    shown = _samples(found)
     parts = [_part(one, f"run{number}") for number, one in enumerate(found, start=1)]
     many = len(parts) > 1
     scripts = [text for name in ("page.js", "samples.js") if (text := markup.asset(name))]
@@ -71,8 +73,29 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
         compared=[_drawn(facts_compared.section(found))] if many else [],
         runs=parts,
         many=many,
-        blocks=[{"id": "samples-data", "json": markup.data_block(samples.payload(*runs))}],
+        blocks=[{"id": "samples-data", "json": markup.data_block(shown)}],
     )
+
+
+def _samples(found: Sequence[Told]) -> dict[str, Any]:
+    """The rows that are shown; of a run with a damaged file none, and its headline says so."""
+
+    def rows(some: Sequence[Told]) -> dict[str, Any]:
+        return samples.payload(*(one.run for one in some))
+
+    try:
+        return rows(found)
+    except (SelfrefineError, OSError):
+        whole = []
+        for one in found:
+            try:
+                rows([one])
+                whole.append(one)
+            except (SelfrefineError, OSError) as error:
+                if str(error) not in one.problems:
+                    one.problems.append(str(error))
+                one.problems.append("The answers of this run are left out below, since not all can be read.")
+        return rows(whole)
 
 
 def _part(one: Told, key: str) -> RunPart:
@@ -140,5 +163,5 @@ def _subtitle(one: Told) -> str:
     rounds = count(max(0, len(one.rounds) - 1), "round")
     recipe = one.manifest.config.get("recipe")
     return " · ".join(
-        filter(None, (one.manifest.model.get("id"), f"recipe {recipe}" if recipe else "", rounds))
+        filter(None, (facts_result.model_name(one), f"recipe {recipe}" if recipe else "", rounds))
     )

@@ -150,10 +150,16 @@ def lines(
 
 
 def stacked(
-    points: Sequence[Point], names: Sequence[str], colours: Sequence[str], y: str, x: str, share: bool
+    points: Sequence[Point],
+    names: Sequence[str],
+    colours: Sequence[str],
+    y: str | None,
+    x: str,
+    share: bool,
+    legend: bool = True,
 ) -> dict[str, Any]:
     """A bar per `row`, cut into `part`s of `value`; `place` orders the parts."""
-    value = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
+    value: dict[str, Any] = {"field": "value", "type": "quantitative", "title": x, "stack": "zero"}
     value |= (
         {"axis": {"format": "%", "tickCount": 5}, "scale": {"domain": [0, 1]}}
         if share
@@ -161,7 +167,7 @@ def stacked(
     )
     rows = list(dict.fromkeys(point["row"] for point in points))
     return {
-        "height": {"step": 26},
+        "height": {"step": _step(len(rows))},
         "data": {"values": list(points)},
         "mark": {"type": "bar", "height": {"band": 0.72}, "stroke": "var(--surface)", "strokeWidth": 1},
         "encoding": {
@@ -171,7 +177,7 @@ def stacked(
                 "field": "part",
                 "type": "nominal",
                 "scale": {"domain": list(names), "range": list(colours)},
-                "legend": {"columns": 4, "symbolType": "square", "symbolStrokeWidth": 0},
+                "legend": {"columns": 4, "symbolType": "square"} if legend else None,
             },
             "order": {"field": "place", "type": "quantitative"},
             "description": {"field": "tip"},
@@ -179,23 +185,30 @@ def stacked(
     }
 
 
+def _step(rows: int, least: int = 26, most: int = 60) -> int:
+    """Pixels of a row: a chart of few rows is about as tall as the line charts beside it."""
+    return max(least, min(most, _HEIGHT // max(1, rows)))
+
+
 def heat(
     cells: Sequence[Point], rows: Sequence[str], columns: Sequence[str], x: str
 ) -> tuple[dict[str, Any], bool]:
-    """A matrix of values in [0, 1] with the figure in each cell: cells have `row`, `column`, `value` (or None),
-    `text` and `tip`. Returns it with whether it is wider than a card."""
+    """A matrix of values in [0, 1] with the figure in each cell, and whether it is wider than a card.
+
+    Cells have `row`, `column`, `value` (or None), `text` and `tip`.
+    """
     shown = [
         {
             **cell,
             "fill": shade(cell["value"]),
-            "ink": "var(--on-light)" if (cell["value"] or 0) < 0.57 else "var(--on-dark)",
+            "ink": "var(--on-high)" if step(cell["value"]) > 3 else "var(--on-low)",
         }
         for cell in cells
     ]
     wide = len(columns) > 8
     return {
         **({"width": {"step": 40}, "autosize": {"type": "pad"}} if wide else {}),
-        "height": {"step": 28},
+        "height": {"step": _step(len(rows), 30, 44)},
         "data": {"values": shown},
         "encoding": {
             "x": {
@@ -228,15 +241,20 @@ def heat(
 
 def shade(value: float | None) -> str:
     """Seven steps from 0 to 1: a step can be told from its neighbours, a gradient's tint cannot."""
-    return "var(--heat-none)" if value is None else HEAT[min(6, int(value * 7))]
+    return "var(--heat-none)" if value is None else HEAT[step(value)]
+
+
+def step(value: float | None) -> int:
+    """0 to 6. The ink of a cell changes above 3, in light and in dark."""
+    return min(6, int((value or 0.0) * 7))
 
 
 def ranges(points: Sequence[Point], rows: Sequence[str], x: str, signed: bool) -> dict[str, Any]:
-    """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: with a line at no change."""
+    """A point with its interval per row: `row`, `mean`, `lo`, `hi`, `tip`; signed: a line at no change."""
     across: dict[str, Any] = {
         "type": "quantitative",
         "title": x,
-        "axis": {"tickCount": 5, "grid": True, "format": "+.1f" if signed else ".1f"},
+        "axis": {"tickCount": 5, "grid": True, "format": "+.2~f" if signed else ".1f"},
     }
     across["scale"] = {"nice": True, "zero": True} if signed else {"domain": [0, 1]}
     zero: list[dict[str, Any]] = [
@@ -248,7 +266,7 @@ def ranges(points: Sequence[Point], rows: Sequence[str], x: str, signed: bool) -
     ]
     y = {"field": "row", "type": "ordinal", "sort": list(rows), "title": None, "axis": {"labelLimit": 160}}
     return {
-        "height": {"step": 28},
+        "height": {"step": _step(len(rows), 28, 48)},
         "data": {"values": list(points)},
         "layer": [
             *(zero if signed else []),

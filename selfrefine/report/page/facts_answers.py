@@ -31,16 +31,17 @@ def section(told: Told, key: str) -> Section | None:
         return None
     figures = [
         _rewards(rounds, key),
+        _diversity(rounds, key),
         _pass_at(rounds, key),
         _by_length(told, rounds, key),
-        _diversity(rounds, key),
     ]
     last = max(rounds)
     total = sum(one.answers for one in rounds.values())
     return Section(
         id=f"{key}-answers",
         title="What it learnt from",
-        lead=f"All {count(total, 'answer')} that the rounds drew for their training tasks, scored by {told.trains_on}; the last round "
+        lead=f"All {count(total, 'answer')} that the rounds drew for their training tasks, scored "
+        f"by {told.trains_on}; the last round "
         f"is {last}. Revisions are left out.",
         figures=tuple(one for one in figures if one is not None),
     )
@@ -113,9 +114,15 @@ def _pass_at(rounds: dict[int, Answers], key: str) -> Figure | None:
     ]
     last = shown[-1]
     ends = [found[last][0], found[last][-1]]
-    finding = "The chance that k answers to a task hold a right one, by the unbiased estimator of Chen et al. (2021). "
+    finding = (
+        "The chance that k answers to a task hold a right one, by the unbiased estimator of "
+        "Chen et al. (2021). "
+    )
     if ends[0] is not None and ends[1] is not None:
-        finding += f"In round {last}: {ends[0]:.3f} with one answer, {ends[1]:.3f} with {ks[-1]}: what lies between can be learnt from."
+        finding += (
+            f"In round {last}: {ends[0]:.3f} with one answer, {ends[1]:.3f} with {ks[-1]}: "
+            "what lies between can be learnt from."
+        )
     return Figure(
         id=f"{key}-pass",
         title="pass@k",
@@ -143,14 +150,15 @@ def _by_length(told: Told, rounds: dict[int, Answers], key: str) -> Figure | Non
                     "mean": total / n,
                     "lo": total / n,
                     "hi": total / n,
-                    "tip": f"round {k}, {bin_name(b)} tokens: mean reward {total / n:.3f}, {count(int(n), 'answer')}",
+                    "tip": f"round {k}, {bin_name(b)} tokens: mean reward {total / n:.3f}, "
+                    f"{count(int(n), 'answer')}",
                 }
             )
     last = shown[-1]
     rank = next(
         (g.value for s in told.rounds if s.index == last for g in s.guards if g.name == "reward-length"), None
     )
-    words = _length_words(rounds[last], last)
+    words = length_words(rounds[last], last)
     if rank is not None:
         words += f" Rank correlation of reward and length in round {last}: {rank:+.2f}."
     return Figure(
@@ -170,10 +178,14 @@ def _by_length(told: Told, rounds: dict[int, Answers], key: str) -> Figure | Non
     )
 
 
-def _length_words(one: Answers, k: int) -> str:
-    best = max(one.lengths, key=lambda b: one.lengths[b][1] / one.lengths[b][0])
+def length_words(one: Answers, k: int) -> str:
+    """The lengths that do best, of those that a twentieth of the answers have: few answers do well by chance."""
+    scored = sum(n for n, _ in one.lengths.values())
+    usual = [b for b, (n, _) in one.lengths.items() if 20 * n >= scored]
+    best = max(usual, key=lambda b: one.lengths[b][1] / one.lengths[b][0])
     n, total = one.lengths[best]
-    return f"In round {k}, answers of {bin_name(best)} tokens do best: mean reward {total / n:.3f} over {count(int(n), 'answer')}."
+    figures = f"mean reward {total / n:.3f} over {count(int(n), 'answer')}"
+    return f"In round {k}, answers of {bin_name(best)} tokens do best: {figures}."
 
 
 def _length_cells(sums: Sequence[float] | None) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Several runs: each against its own start, the others against the first, paired by test task; their curves together."""
+"""Several runs: each against its own start, the others against the first, paired by task; their curves."""
 
 from __future__ import annotations
 
@@ -81,8 +81,11 @@ def _table(key: str, title: str, rows: Sequence[Versus], measure: Sequence[str])
         id=key,
         title=title,
         finding=compared_in_words(rows)
-        + f" Test split, {' + '.join(measure)}; paired by task, two-sided p, not corrected for the number of rows.",
-        chart=charts.ranges(points, list(dict.fromkeys(p["row"] for p in points)), "difference", signed=True)
+        + f" Test split, {' + '.join(measure)}; paired by task, two-sided p, not corrected for "
+        f"the number of rows.",
+        chart=charts.ranges(
+            points, list(dict.fromkeys(str(p["row"]) for p in points)), "difference", signed=True
+        )
         if points
         else None,
         table=Table(
@@ -139,7 +142,8 @@ def _curves(runs: Sequence[Told]) -> Figure | None:
     return Figure(
         id="compared-curves",
         title="Learning curves",
-        finding=f"Each round's candidate on its run's gate tasks, with 95 % intervals.{left} Runs of other seeds have other gate tasks.",
+        finding=f"Each round's candidate on its run's gate tasks, with 95 % intervals.{left} Runs "
+        f"of other seeds have other gate tasks.",
         chart=charts.with_intervals(
             points, list(dict.fromkeys(names)), "round", "mean reward", [str(k) for k in sorted(set(order))]
         ),
@@ -168,8 +172,10 @@ def _costs(runs: Sequence[Told]) -> Figure:
     return Figure(
         id="compared-costs",
         title="What they cost",
-        finding=f"{count(len(runs), 'run')}; tokens to learn are those sampled to learn from and those trained on, without measuring.",
+        finding=f"{count(len(runs), 'run')}; tokens to learn are those sampled to learn from and "
+        f"those trained on, without measuring.",
         open=True,
+        wide=True,
         table=Table(
             headings=("run", "recipe", "rounds kept", "tokens sampled", "tokens to learn", "time"),
             rows=tuple(rows),

@@ -1,4 +1,4 @@
-"""How it was made: the adapter's lineage, the settings with who decided them, what to type to make it again."""
+"""How it was made: the adapter's lineage, the settings and who decided them, how to make it again."""
 
 from __future__ import annotations
 
@@ -111,7 +111,8 @@ def _reproduce(told: Told, key: str) -> Figure:
     return Figure(
         id=f"{key}-again",
         title="Make it again",
-        finding=f"The command that made this run (seed: {seeds}). On the same kind of device, with the same versions and "
+        finding=f"The command that made this run (seed: {seeds}). On the same kind of device, "
+        f"with the same versions and "
         f"{count(manifest.threads, 'thread')}, it gives the same bytes.{where}",
         code=(command, check),
     )
@@ -123,7 +124,8 @@ def _settings(manifest: RunManifest, key: str) -> Figure:
     return Figure(
         id=f"{key}-settings",
         title="Settings",
-        finding=f"{count(chosen, 'setting')} of {len(rows)} were chosen by a flag, a file or the recipe; they stand first in the table.",
+        finding=f"{count(chosen, 'setting')} of {len(rows)} were chosen by a flag, a file or the "
+        f"recipe; they stand first in the table.",
         table=Table(
             headings=("setting", "value", "decided by"), rows=tuple(rows), kinds=("text", "text", "text")
         ),
@@ -172,7 +174,8 @@ def _environment(manifest: RunManifest, key: str) -> Figure:
     return Figure(
         id=f"{key}-environment",
         title="Environment and data",
-        finding=f"{manifest.model.get('id', 'The model')} on {manifest.device}, {manifest.dtype}; hashes of the tasks, the templates and "
+        finding=f"{manifest.model.get('id', 'The model')} on {manifest.device}, {manifest.dtype}; "
+        f"hashes of the tasks, the templates and "
         "the model, and versions of the packages.",
         table=Table(headings=("what", "value"), rows=tuple(facts), kinds=("text", "text")),
     )

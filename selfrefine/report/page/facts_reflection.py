@@ -1,4 +1,4 @@
-"""Reflection and critique: weaknesses that were found, plans against what came of them, revisions beside asking again."""
+"""Reflection and critique: weaknesses, plans against what came of them, revisions beside asking again."""
 
 from __future__ import annotations
 
@@ -80,7 +80,10 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
 
 
 def weaknesses_in_words(found: Weaknesses) -> str:
-    tested = f"{count(found.looked_at, 'slice')} tested, corrected for their number (Benjamini and Hochberg, q below {found.level:g})"
+    tested = (
+        f"{count(found.looked_at, 'slice')} tested, corrected for their number "
+        f"(Benjamini and Hochberg, q below {found.level:g})"
+    )
     if not found.heaviest:
         return f"No slice of the tasks is significantly weaker than the rest; {tested}."
     return (
@@ -137,7 +140,8 @@ def _next(plan: Plan | None, key: str) -> Figure | None:
     return Figure(
         id=f"{key}-plan",
         title=f"The plan for round {plan.round}",
-        finding=f"{count(len(plan.actions), 'action')}, {'done by itself' if plan.mode == 'auto' else 'suggested, not done'}.",
+        finding=f"{count(len(plan.actions), 'action')}, "
+        f"{'done by itself' if plan.mode == 'auto' else 'suggested, not done'}.",
         wide=True,
         open=True,
         table=Table(
@@ -189,8 +193,8 @@ def _revised(told: Told, where: str, key: str) -> Figure | None:
     return Figure(
         id=f"{key}-revised-{where}",
         title=f"Does revising pay? The {policy} policy",
-        finding="; ".join(revised_lines(summary)[1:])
-        + ". Asking again means fresh samples of the same tasks for as many tokens.",
+        finding=_sentence("; ".join(revised_lines(summary)[1:]))
+        + " Asking again means fresh samples of the same tasks for as many tokens.",
         chart=charts.ranges(points, [name for name, _ in known], "mean reward on test tasks", signed=False)
         if points
         else None,
@@ -236,7 +240,8 @@ def _turns(told: Told, key: str) -> Figure | None:
     return Figure(
         id=f"{key}-turns",
         title="What revisions turned",
-        finding=f"{count(better, 'wrong draft')} became right and {count(worse, 'right one')} became wrong by revising."
+        finding=f"{count(better, 'wrong draft')} became right and {count(worse, 'right one')} "
+        f"became wrong by revising."
         if points
         else "The revisions of the rounds were not scored, so nobody knows which of them are right.",
         chart=charts.stacked(
@@ -282,22 +287,19 @@ def _equal_cost(told: Told, key: str) -> Figure | None:
         ]
     if not points:
         return None
-    k, compared, *arms = rows[-1][:5]
-    again = (
-        f", asking again for the same tokens {arms[2]}"
-        if arms[2] != "–"
-        else "; fresh samples were not drawn"
-    )
+    last, compared, draft, revision, fresh = rows[-1][:5]
+    again = f", asking again for the same tokens {fresh}" if fresh != "–" else "; no fresh samples were drawn"
     return Figure(
         id=f"{key}-equal",
         title="Revision beside asking again, in the rounds",
-        finding=f"Share of right answers in round {k}, over {compared} revised drafts: draft {arms[0]}, revision {arms[1]}{again}.",
+        finding=f"Share of right answers in round {last}, over {compared} revised drafts: "
+        f"draft {draft}, revision {revision}{again}.",
         chart=charts.with_intervals(
             points,
             [n for n in names if any(p["series"] == n for p in points)],
             "round",
             "share right",
-            list(dict.fromkeys(p["x"] for p in points)),
+            list(dict.fromkeys(str(p["x"]) for p in points)),
         ),
         table=Table(
             headings=("round", "drafts", *names, "tokens of critique", "tokens of asking again"),
@@ -308,3 +310,7 @@ def _equal_cost(told: Told, key: str) -> Figure | None:
 
 def _three(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + "."

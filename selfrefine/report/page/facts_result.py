@@ -57,9 +57,9 @@ def verdict(gain: Difference) -> str:
     if gain.lo is None or gain.hi is None:
         return f"Too few of {tasks} changed to tell whether the model got better or worse."
     if gain.lo > 0:
-        return f"The model got better: on {tasks} that it never learnt from, the gain is larger than chance explains."
+        return f"The model got better: on {tasks} it never learnt from, it gains more than chance explains."
     if gain.hi < 0:
-        return f"The model got worse: on {tasks}, the loss is larger than chance explains."
+        return f"The model got worse: on {tasks}, it loses more than chance explains."
     return (
         f"The result cannot be told from no change: on {tasks}, chance alone explains a difference like this."
     )
@@ -109,13 +109,21 @@ def _strip(told: Told) -> list[tuple[str, str]]:
     found = [
         ("Rounds kept", f"{_kept(told)} of {len(trained)}"),
         ("Measured by", told.measure),
-        ("Model", told.manifest.model.get("id", "–")),
+        ("Model", model_name(told)),
         ("Tokens sampled", compact(tokens)),
     ]
     if seconds := sum(told.seconds.values()):
         found.append(("Time", duration(seconds)))
+    if told.doing:
+        found.append(("Now", told.doing))
     found.append(("State", told.state.partition(":")[0] or "–"))
     return found
+
+
+def model_name(told: Told) -> str:
+    """Of a folder its last part: where it lies is no name."""
+    name = told.manifest.model.get("id", "")
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", ".", "~")) else name or "–"
 
 
 def _notes(told: Told) -> list[str]:
@@ -130,6 +138,6 @@ def _notes(told: Told) -> list[str]:
         )
     if told.gain is not None and told.gain.dropped:
         notes.append(
-            f"{count(told.gain.dropped, 'test task')} had no score at the start or at the end and are left out."
+            f"Left out of the gain, without a score at one end: {count(told.gain.dropped, 'test task')}."
         )
     return notes

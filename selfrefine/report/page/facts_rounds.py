@@ -22,7 +22,8 @@ def section(told: Told, key: str) -> Section | None:
     return Section(
         id=f"{key}-rounds",
         title="Round by round",
-        lead="A round's candidate is kept when it does better on the gate tasks than the accepted policy; else it is rolled back.",
+        lead="A round's candidate is kept when it does better on the gate tasks than the accepted "
+        "policy; else it is rolled back.",
         figures=tuple(one for one in figures if one is not None),
     )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from selfrefine.reflection.changes import Flips, by_tag, flips
+from collections.abc import Sequence
+
+from selfrefine.reflection.changes import Flips, TagGain, by_tag, flips
 from selfrefine.report.page import charts
 from selfrefine.report.page.counts import TagScores
 from selfrefine.report.page.figures import Figure, Section, Table
@@ -48,13 +50,8 @@ def _gain_by_tag(told: Told, key: str) -> Figure | None:
                 ),
             }
         )
-    rows = list(dict.fromkeys(point["row"] for point in points))
-    best, worst = (pick(found, key=lambda one: one.gain.mean or 0.0) for pick in (max, min))
-    finding = (
-        f"The gain is largest where {best.tag} = {best.value} ({best.before:.3f} → {best.after:.3f}), "
-        f"smallest where {worst.tag} = {worst.value} ({worst.before:.3f} → {worst.after:.3f}). Paired by test task, 95 % "
-        "intervals, not corrected for the number of tags."
-    )
+    rows = list(dict.fromkeys(str(point["row"]) for point in points))
+    finding = f"{gains_in_words(found)} Paired by test task, 95 % intervals, not corrected for their number."
     if len(found) > MOST_ROWS:
         finding += f" The first {MOST_ROWS} of {len(found)} are drawn; the table has all."
     return Figure(
@@ -80,6 +77,15 @@ def _gain_by_tag(told: Told, key: str) -> Figure | None:
     )
 
 
+def gains_in_words(found: Sequence[TagGain]) -> str:
+    """Where the gain is largest and smallest."""
+    best, worst = (pick(found, key=lambda one: one.gain.mean or 0.0) for pick in (max, min))
+    if (best.gain.mean or 0.0) - (worst.gain.mean or 0.0) < 5e-4:
+        return f"The gain is the same for every tag: {best.gain.mean:+.3f}."
+    words = [f"{one.tag} = {one.value} ({one.before:.3f} → {one.after:.3f})" for one in (best, worst)]
+    return f"The gain is largest where {words[0]}, smallest where {words[1]}."
+
+
 def _flips(told: Told, key: str) -> Figure | None:
     if not told.start or not told.end:
         return None
@@ -96,7 +102,7 @@ def _flips(told: Told, key: str) -> Figure | None:
         return None
     points = [
         {
-            "row": "tasks",
+            "row": name,
             "part": name,
             "place": place,
             "value": value,
@@ -109,7 +115,13 @@ def _flips(told: Told, key: str) -> Figure | None:
         title="Tasks that flipped",
         finding=flips_in_words(found),
         chart=charts.stacked(
-            points, [s[0] for s in shown], [s[2] for s in shown], "", "test tasks", share=False
+            points,
+            [s[0] for s in shown],
+            [s[2] for s in shown],
+            None,
+            "test tasks",
+            share=False,
+            legend=False,
         ),
         table=Table(
             headings=("test tasks", "number"), rows=tuple((name, f"{value:,}") for name, value, _ in parts)
@@ -158,8 +170,9 @@ def heat_map(told: Told, key: str) -> Figure | None:
     finding = (
         ""
         if weakest is None
-        else f"Weakest after round {last}: {weakest[0]} = {weakest[1]} with a mean reward of {latest[weakest]:.3f}. "
-    ) + "Each round's candidate on the gate tasks; darker is better."
+        else f"Weakest after round {last}: {weakest[0]} = {weakest[1]} with a mean reward of "
+        f"{latest[weakest]:.3f}. "
+    ) + "Each round's candidate on the gate tasks; the stronger the colour, the better."
     if len(cells) > MOST_ROWS:
         finding += f" The {MOST_ROWS} weakest of {len(cells)} tags are drawn; the table has all."
     chart, wide = charts.heat(drawn, list(named.values()), [str(k) for k in rounds], "round")

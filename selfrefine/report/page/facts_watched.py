@@ -18,7 +18,7 @@ def section(told: Told, key: str) -> Section | None:
 
 
 def forgetting(told: Told, key: str) -> Figure | None:
-    """Rounds × what the policy was asked again: figures from 0 to 1 are drawn, perplexities stand in the table."""
+    """Rounds × what was asked again: figures from 0 to 1 are drawn, perplexities stand in the table."""
     probes = [(one.index, one.probe) for one in told.rounds if one.probe]
     columns = list(
         dict.fromkeys(
@@ -82,7 +82,8 @@ def forgetting_words(probes: list[tuple[int, dict[str, dict[str, float | None]]]
         return "General knowledge was measured once." if known else "General knowledge was not measured."
     (_, first), (last, now) = known[0], known[-1]
     change = "the same as" if abs(now - first) < 5e-4 else "more than" if now > first else "less than"
-    return f"After round {last} the policy knows {change} at the start of the general texts: {first:.3f} → {now:.3f}."
+    moved = f"{first:.3f} → {now:.3f}"
+    return f"After round {last} the policy knows {change} at the start of the general texts: {moved}."
 
 
 def _guards(told: Told, key: str) -> Figure | None:

@@ -1,4 +1,4 @@
-"""What the page is made of: sections of figures, each a sentence, perhaps a chart, and a table of the same figures.
+"""What the page is made of: sections of figures, each a sentence, perhaps a chart, and a table of the same.
 
 The sentence and the table are the chart's text alternative, so none of them may be left out with a chart.
 """

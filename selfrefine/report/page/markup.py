@@ -1,4 +1,4 @@
-"""The page's HTML: templates that escape, data that cannot end a script block, a policy that lets nothing else in."""
+"""The page's HTML: templates that escape, data that cannot end a script, a policy that lets nothing in."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ def prose(text: str) -> Markup:
 def data_block(value: Any) -> Markup:
     """JSON for `<script type="application/json">`. In there nothing is unescaped by HTML, so `<`, `>` and `&`
     (`</script>`, `<!--`) are written as JSON escapes, which are the same text to whoever parses it."""
-    return Markup(json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_IN_SCRIPT))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).translate(_IN_SCRIPT)
+    return Markup(text)
 
 
 def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
-    """The content security policy: nothing is loaded, and only these scripts and styles run, by their hash."""
+    """The content security policy: nothing is loaded; only these scripts and styles run, by their hash."""
 
     def hashes(texts: Sequence[str]) -> str:
         return " ".join(f"'sha256-{base64.b64encode(_digest(text)).decode()}'" for text in texts) or "'none'"

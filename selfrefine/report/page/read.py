@@ -1,8 +1,9 @@
-"""What the page is told of one run, read once, file by file; what cannot be read is a sentence in `problems`."""
+"""What the page is told of one run, read once, file by file; what cannot be read is in `problems`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ class Told(Struct, kw_only=True):
     run: Run
     name: str
     state: str = ""
+    doing: str = ""
+    """The stage that runs now: `round 3, generate`."""
     rounds: list[RoundSummary] = []
     """The committed ones that can be read, from 0."""
     final: FinalSummary | None = None
@@ -78,6 +81,8 @@ def told(run: Run, name: str) -> Told:
     found = Told(run=run, name=name)
     attempt = _Attempt(found.problems)
     found.state = attempt(lambda: state(run)) or ""
+    if found.state == "running":
+        found.doing = doing(run.events.tail())
     for folder in attempt(run.rounds) or []:
         if (summary := attempt(folder.summary)) is not None:
             found.rounds.append(summary)
@@ -90,13 +95,27 @@ def told(run: Run, name: str) -> Told:
     for k in range(last + 1):
         _read_round(found, run.round(k), k, attempt)
     found.gain = attempt(lambda: test_gain(run))
+    found.start, found.end = (attempt(partial(_test, folder)) or [] for folder in (run.round(0), run.final))
     for where, folder in (("start", run.round(0)), ("end", run.final)):
-        if folder.has("test"):
-            setattr(found, where, attempt(lambda folder=folder: list(folder.samples("test"))) or [])
-        comparison = attempt(lambda folder=folder: folder.stage_summary("revised", RevisionSummary))
+        comparison = attempt(partial(folder.stage_summary, "revised", RevisionSummary))
         if comparison is not None:
             found.revised[where] = comparison
     return found
+
+
+def _test(folder: RoundDir) -> list[Sample]:
+    return list(folder.samples("test")) if folder.has("test") else []
+
+
+def doing(events: list[dict[str, Any]]) -> str:
+    """The stage that was begun and has not ended, by the last events."""
+    last: dict[str, Any] = next(
+        (e for e in reversed(events) if e.get("kind") in ("stage-begin", "stage-end")), {}
+    )
+    if last.get("kind") != "stage-begin":
+        return ""
+    place = last.get("round")
+    return f"{place if place == 'final' else f'round {place}'}, {last.get('stage')}"
 
 
 _KINDS = frozenset(

@@ -1,8 +1,8 @@
-"""From a Vega-Lite specification to SVG text that stands in the page: static, small, coloured by the page's style.
+"""From a Vega-Lite specification to SVG that stands in the page: static, small, coloured by its style.
 
-vl-convert has Vega-Lite in it and draws without a browser or a network. What it draws needs no script, so the
-page's policy can forbid all but ours, and it prints. A colour is a variable of page.css: one drawing serves light,
-dark and paper.
+vl-convert has Vega-Lite in it and draws without a browser or a network. What it draws needs no script, so
+the page's policy can forbid all but ours, and it prints. A colour is a variable of page.css: one drawing
+serves light, dark and paper.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from selfrefine.report.safe_text import safe_text
 
 VEGA_LITE = "6.4"
 WIDTH = 420
-"""CSS pixels of a card's chart: as it is on a desk, at 0.85 of it on a phone, where its letters are still read."""
+"""CSS pixels of a card's chart; on a phone it is drawn at 0.85 of that, and its letters are still read."""
 _SVG = "http://www.w3.org/2000/svg"
 _AXIS = {
     "labelColor": "var(--muted)",
@@ -38,7 +38,7 @@ CONFIG: dict[str, Any] = {
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": _AXIS,
-    "axisX": {"grid": False, "labelOverlap": True},
+    "axisX": {"grid": False, "labelOverlap": True, "labelFlush": False},
     "legend": {
         "orient": "top",
         "title": None,
@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
         "labelLimit": 220,
         "symbolSize": 70,
         "symbolOpacity": 1,
-        "symbolStrokeWidth": 2,
+        "symbolStrokeWidth": 0,
         "columnPadding": 14,
         "offset": 10,
         "columns": 3,
@@ -66,7 +66,7 @@ def available() -> bool:
 
 
 def draw(spec: dict[str, Any], title: str, description: str, key: str) -> Markup:
-    """SVG with a title and a description for a screen reader; its marks are silent but for what a mouse shows.
+    """SVG with a title and a description for a screen reader; its marks are silent but for tooltips.
 
     key: a prefix of ids, unique in the page. Raises: ImportError without vl-convert.
     """
