@@ -67,7 +67,7 @@ def small(path: Path) -> Run:
 
     gate `add`: wrong, right, wrong. gate `sub`: wrong, wrong, right. gate `cut`: cut off, cut off, unscored.
     training `drawn`: round 1 a draft (0.25, critique with the word wallaby) and its revision (right), and a
-    right answer that was learnt; round 2 two answers (0.5 and right). test `check`: wrong, at the end right.
+    right answer that was learnt; round 2 two answers (0.5 and right). test `check`: empty, at the end right.
     """
     splits = {"train": [DRAWN], "gate": [ADD, SUB, CUT], "test": [ADD_TEST]}
     run = Run.create(path, manifest(path.name), splits, {})
@@ -80,7 +80,7 @@ def small(path: Path) -> Run:
         ]
         return [*rows, answer(CUT, "cut.r0.s0", "1 2", cut, finish_reason="length")]
 
-    write(run, 0, gate=gate("41", "6", 0.0), test=[answer(ADD_TEST, "check.r0.s0", "3", 0.0)])
+    write(run, 0, gate=gate("41", "6", 0.0), test=[answer(ADD_TEST, "check.r0.s0", "", 0.0)])
     critique = Critique(text="A wallaby hops as well, but name one animal.", score=0.25, verdict="revise")
     draft = answer(DRAWN, "drawn.r1.s0", "It is a quick brown hare", 0.25, round=1, critiques=(critique,))
     chat = (*DRAWN.prompt, Message(role="assistant", content=draft.text))

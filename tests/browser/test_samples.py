@@ -37,6 +37,7 @@ def test_it_opens_from_a_file_without_an_error_and_without_a_request(small: Page
         ({"stage": "test"}, ["check.r0.s0", "check.r0.s0"]),
         ({"outcome": "unscored"}, ["cut.r0.s0"]),
         ({"outcome": "cut"}, ["cut.r0.s0"] * 3),
+        ({"outcome": "empty"}, ["check.r0.s0"]),
         ({"outcome": "right", "stage": "gate"}, ["add.r0.s0", "sub.r0.s0"]),
         ({"outcome": "wrong", "round": "round-000"}, ["add.r0.s0", "check.r0.s0", "cut.r0.s0", "sub.r0.s0"]),
         ({"least": "0.2", "most": "0.5"}, ["drawn.r1.s0", "drawn.r2.s0"]),

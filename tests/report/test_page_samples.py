@@ -56,6 +56,11 @@ def test_an_unscored_answer_is_no_zero_and_says_why(small: Shown) -> None:
     assert row["rewards"] == [{"name": "exact", "value": None, "error": "nothing to read"}]
 
 
+def test_why_an_answer_failed_is_told_where_it_is_more_than_wrong(small: Shown) -> None:
+    kinds = [one.get("failure", "") for task in ("check", "add") for one in answers(small, task)]
+    assert kinds == ["empty", "", "", "", ""]
+
+
 def test_token_ids_and_logprobs_stay_in_the_run(tmp_path: Path) -> None:
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": [page_runs.ADD], "test": []}, {}

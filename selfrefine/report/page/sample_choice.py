@@ -39,11 +39,18 @@ _OF_CRITIQUE = re.compile(r"\.c\d+$")
 class Place(Struct, frozen=True):
     """A folder of a run that holds answers."""
 
+    run: Run
     run_index: int
     run_name: str
     folder: RoundDir
     label: str
     decision: str
+
+    @property
+    def passing(self) -> float:
+        """The reward from which on an answer passes in this run."""
+        least = self.run.manifest.config.get("select", {}).get("min_reward")
+        return 1.0 if least is None else float(least)
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """What it has, by stage; a training row once, from the last file that holds it."""
@@ -194,7 +201,7 @@ def places_of(runs: Sequence[Run]) -> list[Place]:
         if names.count(name) > 1:  # two folders of one name: a link must tell them apart
             name = f"{name} ({names[: index + 1].count(name)})"
         for folder, label, decision in _folders(run):
-            found.append(Place(index, name, folder, label, decision))
+            found.append(Place(run, index, name, folder, label, decision))
     return found
 
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.records import Message, Sample
+from selfrefine.reflection.failures import kind_of
 from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, Turn, places_of, scan
 from selfrefine.report.word_diff import word_diff
 from selfrefine.rewards.scripts import unspaced
@@ -76,6 +77,8 @@ class Answer(Struct, omit_defaults=True):
     """What training used the row for, a phrase each."""
     became: Turn = ""
     """Measured answers: the task, since its measurement before; revisions: since the draft."""
+    failure: str = ""
+    """Why it failed (`reflection.failures`), where that is more than being wrong."""
     fresh: bool = False
     error: str = ""
     system: int | None = None
@@ -165,6 +168,7 @@ class _Found:
 
 def _read(seen: Scan, chosen: set[TaskKey], seed: int, most_each: int) -> _Found:
     found = _Found()
+    passing = {place.run_index: place.passing for place in seen.places}
     raw: dict[TaskKey, list[tuple[Answer, str]]] = {key: [] for key in chosen}
     for key, place, stage, row in seen.rows(chosen):
         if key not in found.tasks:
@@ -175,6 +179,8 @@ def _read(seen: Scan, chosen: set[TaskKey], seed: int, most_each: int) -> _Found
                 tags={shorten(k, _TAG): shorten(v, _TAG) for k, v in row.task.tags.items()},
             )
         one = _answer(row, place, stage)
+        if (failure := kind_of(row, passing[seen.places[place].run_index])) not in (None, "wrong", "cut off"):
+            one.failure = failure
         one.system = found.system(row)
         one.learnt = seen.learnt.get((seen.places[place].run_index, row.id), [])
         if row.parent_id is None:

@@ -76,7 +76,7 @@ let found = rows, current = -1, page = 0, opened = null, words = [];
 function fill(name, pairs) {
   form.elements[name].append(
     ...pairs.map(([value, label]) => also(element("option", label), { value })));
-  form.elements[name].closest("label").hidden = pairs.length < 2;
+  form.elements[name].closest("label").hidden = form.elements[name].length < 3;
 }
 
 const ONLY = {
@@ -95,7 +95,8 @@ function matcher() {
     && (!asked.round || row.place.name === asked.round)
     && (!asked.stage || row.answer.stage === asked.stage)
     && (!tag || row.task.tags?.[tag] === value)
-    && (!asked.outcome || row.outcome === asked.outcome || (asked.outcome === "cut" && row.cut))
+    && (!asked.outcome || row.outcome === asked.outcome || (asked.outcome === "cut" && row.cut)
+      || row.answer.failure === asked.outcome)
     && (!asked.least || (row.reward !== null && row.reward >= asked.least))
     && (!asked.most || (row.reward !== null && row.reward <= asked.most))
     && (!asked.only || ONLY[asked.only](row.answer))
@@ -123,7 +124,7 @@ function snippet(text) { // one line, from near the first word that was searched
 
 function entry(row, before) {
   const { answer, cut } = row;
-  const notes = [cut && "cut off", answer.became && `became ${answer.became}`, answer.learnt && "learnt"];
+  const notes = [cut && "cut off", answer.failure, answer.became && `became ${answer.became}`, answer.learnt && "learnt"];
   return element("li", link(row, "a.samples-entry",
     element("span.samples-head", mark(row), said(`${row.outcome}, `), row.reward?.toFixed(3) ?? "–",
       element("span", row.where), ...notes.filter(Boolean).map((note) => badge(note))),
@@ -195,7 +196,7 @@ function criticism({ text, score, verdict, error }) {
 function card(row, chosen) {
   const { answer, reward } = row;
   const facts = [row.outcome, reward !== null && reward < RIGHT && `reward ${reward.toFixed(3)}`,
-    row.cut && "cut off at the limit", answer.became && `became ${answer.became}`, ...(answer.learnt ?? [])];
+    row.cut && "cut off at the limit", answer.failure, answer.became && `became ${answer.became}`, ...(answer.learnt ?? [])];
   const kind = answer.parent ? "Revision" : answer.fresh ? "Asked again" : "Answer";
   const made = element("div.samples-card",
     element("h5", mark(row), `${kind}: ${facts.filter(Boolean).join(" · ")}`),
@@ -329,6 +330,7 @@ const stages = new Set(rows.map((row) => row.answer.stage));
 fill("run", [...new Set(places.map((place) => place.run))].map((run) => [run, run]));
 fill("round", [...new Map(places.map((place) => [place.name, place.label]))]);
 fill("stage", Object.entries(STAGES).filter(([stage]) => stages.has(stage)));
+fill("outcome", [...new Set(rows.map((row) => row.answer.failure))].filter(Boolean).sort().map((kind) => [kind, kind]));
 fill("tag", tagPairs.map(([tag, value], i) => [i, `${tag}: ${value}`]));
 $("scope").textContent = all.answers < all.all_answers
   ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of ${many(all.all_tasks, "task")}: `
