@@ -69,6 +69,7 @@ def small(path: Path) -> Run:
     training `drawn`: round 1 a draft (0.25, critique with the word wallaby) and its revision (right), and a
     right answer that was learnt; round 2 two answers (0.5 and right). test `check`: empty, at the end right.
     """
+    path.parent.mkdir(exist_ok=True)
     splits = {"train": [DRAWN], "gate": [ADD, SUB, CUT], "test": [ADD_TEST]}
     run = Run.create(path, manifest(path.name), splits, {})
     run.events.append("cycle", continued=False, argv=["selfrefine", "cycle"])

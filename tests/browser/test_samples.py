@@ -167,6 +167,32 @@ def test_an_address_of_no_answer_says_so(small: Page) -> None:
     assert small.open is None
 
 
+def test_a_page_that_is_loaded_again_shows_what_it_showed(small: Page) -> None:
+    """Trap: `--watch` loads it again every few seconds; the filters would be gone, and the focus would jump."""
+    small.choose("stage", "gate")
+    small.choose("text", "count")
+    small.click(".samples-list li:nth-child(2) a")
+    before = small.listed, small.chosen
+    small.browser.refresh()
+    assert (small.listed, small.chosen) == before
+    assert small.count == "3 of 16 answers, 1 task"
+    assert small.focused == ""
+
+
+def test_several_runs_are_told_apart(browser: Any, pages: Callable[[str], str]) -> None:
+    """Two runs of one task: its answers stand together, are filtered by run, and each has an own address."""
+    browser.get("about:blank")
+    browser.get(pages("two"))
+    page = Page(browser)
+    assert page.count == "32 of 32 answers, 5 tasks"
+    page.choose("run", "other")
+    assert page.count == "16 of 32 answers, 5 tasks"
+    page.go("sample=add.r0.s0@other/round-001/gate")
+    assert page.open is not None
+    assert "small, round 1, gate" in page.open
+    assert page.each("[aria-current=step]", "one.innerText") == ["other, round 1, gate\n✓ right"]
+
+
 def test_a_revision_stands_beside_its_draft_with_its_changes(small: Page) -> None:
     small.go("sample=drawn.r1.s0.v1")
     changed = "#samples-chosen :is(del, ins)"

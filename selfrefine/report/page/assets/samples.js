@@ -15,6 +15,9 @@ const manyRuns = new Set(places.map((place) => place.run)).size > 1;
 const tagPairs = Object.entries(tags).flatMap(([tag, values]) => values.map((value) => [tag, value]));
 const number = (n) => n.toLocaleString("en");
 const many = (n, thing) => `${number(n)} ${thing}${n === 1 ? "" : "s"}`;
+const attempt = (what) => { try { return what(); } catch { return null; } }; // a browser may keep nothing for files
+const KEPT = `samples ${location.pathname}`;
+const reloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
 const clamp = (n, last) => Math.min(Math.max(0, n), Math.max(0, last));
 
 // --- elements
@@ -104,6 +107,7 @@ function matcher() {
 }
 
 function filter() {
+  attempt(() => sessionStorage.setItem(KEPT, JSON.stringify([...new FormData(form)])));
   found = rows.filter(matcher());
   current = found.indexOf(opened);
   const shown = new Set(found.map((row) => row.task)).size;
@@ -219,7 +223,7 @@ function about({ prompt, references = [], tags: own = {} }, system) {
     element("dt", name), foreign("dd.samples-text", text))));
 }
 
-function show(row) {
+function show(row, still) { // still: the focus and the place on the page stay
   const close = also(element("button.samples-close", "Close"), { type: "button", onclick: shut });
   const title = also(foreign("h3.samples-text", row.task.question), { id: "samples-open-title" });
   const parts = [];
@@ -241,6 +245,7 @@ function show(row) {
   if (current >= 0 && !linkOf(current)) showPage(Math.floor(current / PAGE));
   markCurrent();
   highlight();
+  if (still) return;
   open.focus({ preventScroll: true });
   const { top } = open.getBoundingClientRect();
   if (top < 0 || top > innerHeight / 2) open.scrollIntoView(AT_ONCE);
@@ -263,13 +268,12 @@ function shut() {
   (linkOf(Math.max(current, page * PAGE)) ?? form.elements.text).focus();
 }
 
-function follow() { // what the address says, is shown
+function follow(event) { // what the address says, is shown
   const asked = /^#sample=(.*)/.exec(location.hash)?.[1];
   if (asked === undefined) return void (opened && hide());
-  let name = asked;
-  try { name = decodeURIComponent(asked); } catch { /* a stray % */ }
+  const name = attempt(() => decodeURIComponent(asked)) ?? asked; // a stray % is an error
   const row = byKey.get(name) ?? byId.get(name);
-  if (row) return void show(row);
+  if (row) return void show(row, !event && reloaded);
   if (opened) hide();
   count.textContent = `${visible(name)} is not among the answers of this page.`;
   count.scrollIntoView(AT_ONCE);
@@ -299,10 +303,8 @@ function highlight() {
 // --- keys
 
 const keysOn = $("keys-on"), search = form.elements.text;
-try { // a browser may keep nothing for files: then they are on
-  keysOn.checked = localStorage.getItem("samples-keys") !== "off";
-  keysOn.onchange = () => localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off");
-} catch { /* nothing is remembered */ }
+keysOn.checked = attempt(() => localStorage.getItem("samples-keys")) !== "off";
+keysOn.onchange = () => attempt(() => localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off"));
 const KEYS = { j: () => move(1), k: () => move(-1), "/": () => search.focus(), "?": () => help.showModal() };
 
 document.addEventListener("keydown", (event) => {
@@ -336,6 +338,9 @@ $("scope").textContent = all.answers < all.all_answers
   ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of ${many(all.all_tasks, "task")}: `
     + "a random sample with tasks of every outcome. Shares in it are not those of the run."
   : `All ${many(all.answers, "answer")} to ${many(tasks.length, "task")}.`;
+if (reloaded) { // as while a run goes on: the page is another, what is looked at is the same
+  for (const [name, value] of attempt(() => JSON.parse(sessionStorage.getItem(KEPT))) ?? []) form.elements[name].value = value;
+}
 form.hidden = false;
 filter();
 follow();
