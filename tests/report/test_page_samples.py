@@ -86,7 +86,10 @@ def test_a_rare_fate_is_in_the_sample(tmp_path: Path) -> None:
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": tasks, "test": []}, {}
     )
     for index in (0, 1):
-        rows = [page_runs.answer(one, f"{one.id}.r0.s0", "x", float(one.id != "t217" or not index)) for one in tasks]
+        rows = [
+            page_runs.answer(one, f"{one.id}.r0.s0", "x", float(one.id != "t217" or not index))
+            for one in tasks
+        ]
         page_runs.write(run, index, "accept" if index else None, gate=rows)
     assert "t217" in [one["id"] for one in payload(run, answers=20)["tasks"]]
     kept = payload(run, answers=20, keep=["t5.r0.s0", "t6"])["tasks"]
@@ -112,7 +115,9 @@ def test_long_texts_are_cut_and_say_so_and_the_page_keeps_its_size(tmp_path: Pat
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": tasks, "test": []}, {}
     )
-    page_runs.write(run, 0, gate=[page_runs.answer(one, f"{one.id}.r0.s0", "x" * 30_000, 0.0) for one in tasks])
+    page_runs.write(
+        run, 0, gate=[page_runs.answer(one, f"{one.id}.r0.s0", "x" * 30_000, 0.0) for one in tasks]
+    )
     shown = payload(run, size=100_000)
     assert shown["tasks"][0]["answers"][0]["text"] == "x" * 8_000 + " … [22,000 more characters]"
     assert len(msgspec.json.encode(shown["tasks"])) <= 100_100
@@ -139,7 +144,9 @@ def test_a_system_message_is_kept_once(tmp_path: Path) -> None:
     )
     chat = (page_runs.Message(role="system", content="Be brief."), *page_runs.ADD.prompt)
     page_runs.write(
-        run, 0, reward=[page_runs.answer(page_runs.ADD, f"add.r0.s{i}", "42", 1.0, messages=chat) for i in (0, 1)]
+        run,
+        0,
+        reward=[page_runs.answer(page_runs.ADD, f"add.r0.s{i}", "42", 1.0, messages=chat) for i in (0, 1)],
     )
     shown = payload(run)
     assert shown["systems"] == ["Be brief."]
