@@ -60,8 +60,9 @@ def _series(names: Sequence[str], field: str = "series") -> dict[str, Any]:
 
 
 def _y(title: str, unit: bool, zero: bool = True) -> dict[str, Any]:
-    scale: dict[str, Any] = {"domain": [0, 1]} if unit else {"zero": zero, "nice": True}
-    axis = {"tickCount": 5, "format": ".1f"} if unit else {"tickCount": 5}
+    # A share is shown from 0 on, and up to where it goes: half of the charts would be empty otherwise.
+    scale: dict[str, Any] = {"zero": zero or unit, "nice": True}
+    axis = {"tickCount": 5, "format": ".2~f"} if unit else {"tickCount": 5}
     return {"type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 

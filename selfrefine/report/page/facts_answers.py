@@ -42,7 +42,7 @@ def section(told: Told, key: str) -> Section | None:
         title="What it learnt from",
         lead=f"All {count(total, 'answer')} that the rounds drew for their training tasks, scored "
         f"by {told.trains_on}; the last round "
-        f"is {last}. Revisions are left out.",
+        f"is {last}. Right is a reward of 1; revisions are left out.",
         figures=tuple(one for one in figures if one is not None),
     )
 
@@ -179,7 +179,7 @@ def _by_length(told: Told, rounds: dict[int, Answers], key: str) -> Figure | Non
 
 
 def length_words(one: Answers, k: int) -> str:
-    """The lengths that do best, of those that a twentieth of the answers have: few answers do well by chance."""
+    """The lengths that do best, of those that a twentieth of the answers have: a few do well by chance."""
     scored = sum(n for n, _ in one.lengths.values())
     usual = [b for b, (n, _) in one.lengths.items() if 20 * n >= scored]
     best = max(usual, key=lambda b: one.lengths[b][1] / one.lengths[b][0])

@@ -84,9 +84,13 @@ def lineage_chain(told: Told) -> str:
     while (parent := _parent(told, through[0])) > 0:
         through.insert(0, parent)
     base = told.manifest.model.get("id", "the model")
-    return (
-        f"The accepted adapter is that of round {last}: {base} → {' → '.join(f'round {k}' for k in through)}."
+    how = (
+        "trained on from the one before it"
+        if told.manifest.config.get("train", {}).get("start") == "adapter"
+        else "trained from the base, on answers of the policy before it"
     )
+    chain = " → ".join(f"round {k}" for k in through)
+    return f"The accepted adapter is that of round {last}: {base} → {chain}; each was {how}."
 
 
 def _parent(told: Told, k: int) -> int:

@@ -78,7 +78,8 @@ def _gain_by_tag(told: Told, key: str) -> Figure | None:
 
 
 def gains_in_words(found: Sequence[TagGain]) -> str:
-    """Where the gain is largest and smallest."""
+    """Where the gain is largest and smallest, of the tags that enough tasks have to tell (an interval)."""
+    found = [one for one in found if one.gain.lo is not None] or found
     best, worst = (pick(found, key=lambda one: one.gain.mean or 0.0) for pick in (max, min))
     if (best.gain.mean or 0.0) - (worst.gain.mean or 0.0) < 5e-4:
         return f"The gain is the same for every tag: {best.gain.mean:+.3f}."

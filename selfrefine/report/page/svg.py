@@ -29,12 +29,12 @@ _AXIS = {
     "gridColor": "var(--line)",
     "domain": False,
     "ticks": False,
-    "labelLimit": 180,
+    "labelLimit": 150,
     "labelAngle": 0,
 }
 CONFIG: dict[str, Any] = {
     "background": None,
-    "padding": {"left": 4, "right": 6, "top": 2, "bottom": 2},
+    "padding": {"left": 10, "right": 6, "top": 2, "bottom": 2},
     "font": "sans-serif",
     "view": {"stroke": None},
     "axis": _AXIS,
