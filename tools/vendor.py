@@ -1,4 +1,4 @@
-"""What the tests need from npm and no package of ours contains: fetched by npm, checked, kept in build/vendor.
+"""What the tests need from npm: fetched by npm itself, checked, kept in build/vendor.
 
     python -m tools.vendor
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -65,27 +64,16 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
     folder = tmp_path_factory.mktemp("pages")
     makers: dict[str, Callable[[Path], Any]] = {
-        "small": page_runs.small,
-        "hostile": page_runs.hostile,
-        "many": lambda path: page_runs.many(path, tasks=500, rounds=4),
+        "small": lambda path: [page_runs.small(path)],
+        "hostile": lambda path: [page_runs.hostile(path)],
+        "many": lambda path: [page_runs.many(path, tasks=500, rounds=4)],
+        "two": lambda path: [page_runs.small(path / "small"), page_runs.small(path / "other")],
     }
 
     def address(name: str) -> str:
         file = folder / f"{name}.html"
         if not file.is_file():
-            file.write_text(page([makers[name](folder / name)]), encoding="utf-8", newline="")
+            file.write_text(page(makers[name](folder / name)), encoding="utf-8", newline="")
         return file.as_uri()
 
     return address
-
-
-def console(browser: Any) -> list[str]:
-    """What the page wrote to the console since the last call: errors, and refusals of its policy."""
-    return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def requests(browser: Any) -> list[str]:
-    """Addresses that were asked for since the last call, other than files."""
-    told = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    urls = [one["params"]["request"]["url"] for one in told if one["method"] == "Network.requestWillBeSent"]
-    return [url for url in urls if not url.startswith(("file:", "data:"))]

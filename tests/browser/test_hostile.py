@@ -7,8 +7,7 @@ from typing import Any
 
 import page_runs
 import pytest
-from conftest import console, requests
-from test_samples import Page
+from report_page import Page, console, requests
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +22,8 @@ def nothing_ran(page: Page) -> None:
     assert page.run("return window.ran") is None
     assert console(page.browser) == []
     assert requests(page.browser) == []
-    foreign = "return document.querySelectorAll('#samples :is(img, script, style, b, iframe), #samples a:not([href^=\"#\"])').length"
-    assert page.run(foreign) == 0
+    foreign = "#samples :is(img, script, style, b, iframe), #samples a:not([href^='#'])"
+    assert page.run("return document.querySelectorAll(arguments[0]).length", foreign) == 0
 
 
 def test_the_list_and_its_filters_hold_text_only(hostile: Page) -> None:
@@ -34,8 +33,8 @@ def test_the_list_and_its_filters_hold_text_only(hostile: Page) -> None:
 
 @pytest.mark.parametrize("name", page_runs.HOSTILE)
 def test_it_stays_text_when_its_task_is_open(hostile: Page, name: str) -> None:
-    """Prompt, answer, tag, critique, detail and error are this text. Trap: what hides (NUL, bidi, no width) is
-    shown by its code, and joiners that words and emoji need are not."""
+    """Prompt, answer, tag, critique, detail and error are this text. Trap: what hides (NUL, bidi, no width)
+    is shown by its code, and joiners that words and emoji need are not."""
     text = page_runs.HOSTILE[name]
     hostile.go("")
     hostile.run("location.hash = `sample=${encodeURIComponent(arguments[0])}`", f"task {text[:60]}.r0.s0")

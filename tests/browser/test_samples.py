@@ -6,76 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import console, requests
-
-
-class Page:
-    """The open report: what is listed, what is open, where the focus is."""
-
-    def __init__(self, browser: Any) -> None:
-        self.browser = browser
-
-    def run(self, script: str, *args: Any) -> Any:
-        return self.browser.execute_script(script, *args)
-
-    def keys(self, *keys: str) -> None:
-        """To whatever has the focus, as a keyboard sends them."""
-        from selenium.webdriver import ActionChains
-
-        ActionChains(self.browser).send_keys(*keys).perform()
-        self.settle()
-
-    def settle(self) -> None:
-        """Until events of the history have arrived."""
-        self.browser.execute_async_script("const done = arguments[0]; setTimeout(() => setTimeout(done), 20)")
-
-    def click(self, selector: str) -> None:
-        self.browser.find_element("css selector", selector).click()
-        self.settle()
-
-    def choose(self, name: str, value: str) -> None:
-        self.run(
-            "const one = document.querySelector(`#samples-filters [name=${arguments[0]}]`);"
-            "one.value = arguments[1]; one.dispatchEvent(new Event('input', { bubbles: true }))",
-            name,
-            value,
-        )
-
-    def go(self, fragment: str) -> None:
-        self.run("location.hash = arguments[0]", fragment)
-        self.settle()
-
-    @property
-    def listed(self) -> list[str]:
-        """Links of the list, as `id@place`."""
-        links = "return [...document.querySelectorAll('.samples-entry')].map((one) => decodeURIComponent(one.hash))"
-        return [one.removeprefix("#sample=") for one in self.run(links)]
-
-    @property
-    def count(self) -> str:
-        return str(self.run("return document.getElementById('samples-count').textContent"))
-
-    @property
-    def open(self) -> str | None:
-        """The text of the open task."""
-        text = self.run(
-            "const one = document.getElementById('samples-open'); return one.hidden ? null : one.innerText"
-        )
-        return text if text is None else str(text)
-
-    @property
-    def chosen(self) -> str:
-        return str(self.run("return document.getElementById('samples-chosen').innerText"))
-
-    @property
-    def address(self) -> str:
-        return str(self.run("return decodeURIComponent(location.hash)"))
-
-    @property
-    def focused(self) -> str:
-        """Id, name or address of what has the focus."""
-        one = "const one = document.activeElement; return one.id || one.name || decodeURIComponent(one.hash ?? '')"
-        return str(self.run(one)).removeprefix("#sample=")
+from report_page import Page, console, requests
 
 
 @pytest.fixture
@@ -106,6 +37,7 @@ def test_it_opens_from_a_file_without_an_error_and_without_a_request(small: Page
         ({"stage": "test"}, ["check.r0.s0", "check.r0.s0"]),
         ({"outcome": "unscored"}, ["cut.r0.s0"]),
         ({"outcome": "cut"}, ["cut.r0.s0"] * 3),
+        ({"outcome": "empty"}, ["check.r0.s0"]),
         ({"outcome": "right", "stage": "gate"}, ["add.r0.s0", "sub.r0.s0"]),
         ({"outcome": "wrong", "round": "round-000"}, ["add.r0.s0", "check.r0.s0", "cut.r0.s0", "sub.r0.s0"]),
         ({"least": "0.2", "most": "0.5"}, ["drawn.r1.s0", "drawn.r2.s0"]),
@@ -143,7 +75,7 @@ def test_a_tag_filters_and_clear_shows_all_again(small: Page) -> None:
 
 
 def test_the_keyboard_alone_finds_opens_follows_and_closes(small: Page) -> None:
-    """/ types words, Enter goes to the list, j and k walk it, Enter opens, j goes on while open, Escape closes.
+    """/ types words, Enter goes to the list, j and k walk it, Enter opens, j goes on, Escape closes.
     Trap: j in the search field is a letter."""
     from selenium.webdriver.common.keys import Keys
 
@@ -235,21 +167,50 @@ def test_an_address_of_no_answer_says_so(small: Page) -> None:
     assert small.open is None
 
 
+def test_a_page_that_is_loaded_again_shows_what_it_showed(small: Page) -> None:
+    """Trap: `--watch` loads it again every few seconds; the filters would be gone, and the focus would jump."""
+    small.choose("stage", "gate")
+    small.choose("text", "count")
+    small.click(".samples-list li:nth-child(2) a")
+    before = small.listed, small.chosen
+    small.browser.refresh()
+    assert (small.listed, small.chosen) == before
+    assert small.count == "3 of 16 answers, 1 task"
+    assert small.focused == ""
+
+
+def test_several_runs_are_told_apart(browser: Any, pages: Callable[[str], str]) -> None:
+    """Two runs of one task: its answers stand together, are filtered by run, and each has an own address."""
+    browser.get("about:blank")
+    browser.get(pages("two"))
+    page = Page(browser)
+    assert page.count == "32 of 32 answers, 5 tasks"
+    page.choose("run", "other")
+    assert page.count == "16 of 32 answers, 5 tasks"
+    page.go("sample=add.r0.s0@other/round-001/gate")
+    assert page.open is not None
+    assert "small, round 1, gate" in page.open
+    assert page.each("[aria-current=step]", "one.innerText") == ["other, round 1, gate\n✓ right"]
+
+
 def test_a_revision_stands_beside_its_draft_with_its_changes(small: Page) -> None:
     small.go("sample=drawn.r1.s0.v1")
-    changed = "return [...document.querySelectorAll('#samples-chosen :is(del, ins)')].map((one) => [one.localName, one.textContent])"
-    assert small.run(changed) == [["del", " [removed: quick brown hare] "], ["ins", " [added: red kangaroo] "]]
+    changed = "#samples-chosen :is(del, ins)"
+    assert small.each(changed, "[one.localName, one.textContent]") == [
+        ["del", " [removed: quick brown hare] "],
+        ["ins", " [added: red kangaroo] "],
+    ]
     assert small.open is not None
     assert "Critique, score 0.250, verdict revise" in small.open
     assert "A wallaby hops as well" in small.open
     assert "learnt in round 1" in small.open
-    boxes = small.run(
-        "return [...document.querySelectorAll('.samples-card')].slice(0, 2).map((one) => one.getBoundingClientRect().top)"
-    )
-    assert boxes[0] == boxes[1]
+    draft, revision, *_ = small.each(".samples-card", "one.getBoundingClientRect().top")
+    assert draft == revision
 
 
-def test_two_thousand_answers_are_listed_in_pages_that_keys_turn(browser: Any, pages: Callable[[str], str]) -> None:
+def test_two_thousand_answers_are_listed_in_pages_that_keys_turn(
+    browser: Any, pages: Callable[[str], str]
+) -> None:
     browser.get("about:blank")
     browser.get(pages("many"))
     page = Page(browser)
@@ -268,12 +229,12 @@ def test_what_is_narrow_has_the_list_or_the_task_and_nothing_beside_the_screen(s
     small.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
         small.go("sample=drawn.r1.s0.v1")
-        shown = "return [...document.querySelectorAll('.samples-list, .samples-open')].map((one) => one.checkVisibility())"
-        assert small.run(shown) == [False, True]
+        panes = ".samples-list, .samples-open"
+        assert small.each(panes, "one.checkVisibility()") == [False, True]
         assert small.run("return document.documentElement.scrollWidth") <= 400
         small.run("document.querySelector('.samples-close').click()")
         small.settle()
-        assert small.run(shown) == [True, False]
+        assert small.each(panes, "one.checkVisibility()") == [True, False]
         assert small.run("return document.documentElement.scrollWidth") <= 400
     finally:
         small.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
@@ -282,9 +243,9 @@ def test_what_is_narrow_has_the_list_or_the_task_and_nothing_beside_the_screen(s
 def test_print_has_the_open_task_and_no_filters(small: Page) -> None:
     small.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     try:
-        seen = "return ['.samples-filters', '.samples-list', '.samples-open', '.samples-only-print'].map((one) => document.querySelector(one).checkVisibility())"
-        assert small.run(seen) == [False, False, False, True]
+        parts = ".samples-filters, .samples-list, .samples-open, .samples-only-print"
+        assert small.each(parts, "one.checkVisibility()") == [False, False, False, True]
         small.go("sample=add.r0.s0")
-        assert small.run(seen) == [False, False, True, False]
+        assert small.each(parts, "one.checkVisibility()") == [False, False, True, False]
     finally:
         small.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

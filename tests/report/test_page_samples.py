@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import page_runs
 import pytest
 
 from selfrefine.errors import RunFolderError
 from selfrefine.records import Sample, encode
 from selfrefine.report.page.samples import payload
-
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
-import page_runs  # noqa: E402
 
 Shown = dict[str, Any]
 
@@ -29,8 +26,8 @@ def answers(shown: Shown, task: str) -> list[Shown]:
 
 
 def test_a_row_that_stands_in_three_files_is_shown_once_with_all_that_was_added(small: Shown) -> None:
-    """Trap: drawn.r1.s1 stands in generate, reward and selected; read naively it is three answers, and the first
-    has no reward."""
+    """Trap: drawn.r1.s1 stands in generate, reward and selected; read naively it is three answers, and the
+    first has no reward."""
     (row,) = (one for one in answers(small, "drawn") if one["id"] == "drawn.r1.s1")
     assert row["reward"] == 1.0
     assert row["learnt"] == ["learnt in round 1"]
@@ -59,6 +56,11 @@ def test_an_unscored_answer_is_no_zero_and_says_why(small: Shown) -> None:
     assert row["rewards"] == [{"name": "exact", "value": None, "error": "nothing to read"}]
 
 
+def test_why_an_answer_failed_is_told_where_it_is_more_than_wrong(small: Shown) -> None:
+    kinds = [one.get("failure", "") for task in ("check", "add") for one in answers(small, task)]
+    assert kinds == ["empty", "", "", "", ""]
+
+
 def test_token_ids_and_logprobs_stay_in_the_run(tmp_path: Path) -> None:
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": [page_runs.ADD], "test": []}, {}
@@ -80,7 +82,7 @@ def test_a_larger_run_shows_whole_tasks_the_same_each_time_and_tasks_that_turned
 
 
 def test_a_rare_fate_is_in_the_sample(tmp_path: Path) -> None:
-    """Of 300 tasks one became wrong, the others were right twice. A plain draw of 10 has it in 1 of 30 pages."""
+    """Of 300 tasks one became wrong, the others were right twice. A plain draw of 10 has it in 1 of 30."""
     tasks = [page_runs.task(f"t{i}", f"{i}?", "x") for i in range(300)]
     run = page_runs.Run.create(
         tmp_path / "run", page_runs.manifest("run"), {"train": [], "gate": tasks, "test": []}, {}

@@ -1,10 +1,11 @@
-"""Which tasks a page shows: all rows are counted first, in a stream, and only the chosen ones are read whole."""
+"""Which tasks a page shows: all rows are counted first, in a stream; only the chosen ones are read whole."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -19,6 +20,8 @@ from selfrefine.steps.critique_outcome import is_right
 
 TaskKey = tuple[str, int]
 """A task's id and its prompt's hash: two runs may call different tasks `1`."""
+
+Turn = Literal["right", "wrong", ""]
 
 TRAINING = ("reward", "critique", "generate")
 """Files of the same rows, the most complete first."""
@@ -36,11 +39,18 @@ _OF_CRITIQUE = re.compile(r"\.c\d+$")
 class Place(Struct, frozen=True):
     """A folder of a run that holds answers."""
 
+    run: Run
     run_index: int
     run_name: str
     folder: RoundDir
     label: str
     decision: str
+
+    @property
+    def passing(self) -> float:
+        """The reward from which on an answer passes in this run."""
+        least = self.run.manifest.config.get("select", {}).get("min_reward")
+        return 1.0 if least is None else float(least)
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """What it has, by stage; a training row once, from the last file that holds it."""
@@ -103,7 +113,7 @@ class Tally:
             _, total, n = seen[-1]
             seen[-1] = (place, total + row.reward, n + 1)
 
-    def became(self, stage: str, place: int) -> str:
+    def became(self, stage: str, place: int) -> Turn:
         """`right` or `wrong` where the mean reward passed 1 or fell below since the measurement before."""
         before: bool | None = None
         for at, total, n in self.means.get(stage, ()):
@@ -137,8 +147,8 @@ class Scan:
         """Run and row id to what training used the row for; filled by `rows`."""
 
     def choose(self, seed: int, keep: Collection[str], answers: int, most_each: int) -> list[TaskKey]:
-        """Tasks whose answers, at most `most_each` of one, are not more than `answers` together: those of `keep`,
-        then one of each fate of each split in turn."""
+        """Tasks whose answers, at most `most_each` of one, are not more than `answers` together: those of
+        `keep`, then one of each fate of each split in turn."""
         by_chance = sorted(self.tasks, key=lambda key: derive(seed, "report", "task", key[0]))
         named = {head for one in keep for head in _heads(one)}
         wanted = [key for key in by_chance if key[0] in named]
@@ -159,7 +169,7 @@ class Scan:
     def rows(self, chosen: Collection[TaskKey]) -> Iterator[tuple[TaskKey, int, str, Sample]]:
         """The chosen tasks' answers with place and stage, in order. Raises: DataError, RunFolderError."""
         ids = {id for id, _ in chosen}
-        for index, place in enumerate(self.places):
+        for place in self.places:
             if place.folder.file("selected").is_file():
                 self._note_lessons(place, ids)
         for index, place in enumerate(self.places):
@@ -191,7 +201,7 @@ def places_of(runs: Sequence[Run]) -> list[Place]:
         if names.count(name) > 1:  # two folders of one name: a link must tell them apart
             name = f"{name} ({names[: index + 1].count(name)})"
         for folder, label, decision in _folders(run):
-            found.append(Place(index, name, folder, label, decision))
+            found.append(Place(run, index, name, folder, label, decision))
     return found
 
 

@@ -1,19 +1,20 @@
-"""The rows of a run for its page: grouped by task, merged over stages, and never more than a page can hold.
+"""The rows of a run for its page: grouped by task, merged over stages, never more than a page can hold.
 
-A row passes through generate, critique and reward, which only add fields: the last of these files that a round
-has says all that the earlier ones say. Token ids and logprobs are left out: nobody reads them on a page.
+A row passes through generate, critique and reward, which only add fields: the last of these files that a
+round has says all that the earlier ones say. Token ids and logprobs are left out: nobody reads them there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.records import Message, Sample
-from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, places_of, scan
+from selfrefine.reflection.failures import kind_of
+from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, Turn, places_of, scan
 from selfrefine.report.word_diff import word_diff
 from selfrefine.rewards.scripts import unspaced
 from selfrefine.runfolder.run import Run
@@ -30,8 +31,6 @@ _MOST_COMPARED = 250_000
 """Product of the two lengths, in words, up to which a diff is computed: its time grows with it."""
 _MOST_VALUES = 50
 """A tag with more values (an id, a source text) is no filter."""
-
-Turn = Literal["right", "wrong", ""]
 
 
 class PlaceShown(Struct, frozen=True, omit_defaults=True):
@@ -78,6 +77,8 @@ class Answer(Struct, omit_defaults=True):
     """What training used the row for, a phrase each."""
     became: Turn = ""
     """Measured answers: the task, since its measurement before; revisions: since the draft."""
+    failure: str = ""
+    """Why it failed (`reflection.failures`), where that is more than being wrong."""
     fresh: bool = False
     error: str = ""
     system: int | None = None
@@ -111,8 +112,8 @@ def payload(
     """The rows of one run, or of several, joined by task: `Samples` as JSON has it.
 
     More than `answers` rows or `size` bytes: a seeded sample of whole tasks, with some of each fate (right,
-    wrong, became either, cut off, unscored) of each split, and the tasks of `keep` (ids of tasks or rows). The
-    shares of fates in a sample are not those of the run.
+    wrong, became either, cut off, unscored) of each split, and the tasks of `keep` (ids of tasks or rows).
+    The shares of fates in a sample are not those of the run.
     A task with over a quarter of all rows that fit is shown with a seeded part of its rows.
 
     Raises: RunFolderError (a file changed since its round was committed), DataError (a row does not decode).
@@ -167,6 +168,7 @@ class _Found:
 
 def _read(seen: Scan, chosen: set[TaskKey], seed: int, most_each: int) -> _Found:
     found = _Found()
+    passing = {place.run_index: place.passing for place in seen.places}
     raw: dict[TaskKey, list[tuple[Answer, str]]] = {key: [] for key in chosen}
     for key, place, stage, row in seen.rows(chosen):
         if key not in found.tasks:
@@ -177,6 +179,8 @@ def _read(seen: Scan, chosen: set[TaskKey], seed: int, most_each: int) -> _Found
                 tags={shorten(k, _TAG): shorten(v, _TAG) for k, v in row.task.tags.items()},
             )
         one = _answer(row, place, stage)
+        if (failure := kind_of(row, passing[seen.places[place].run_index])) not in (None, "wrong", "cut off"):
+            one.failure = failure
         one.system = found.system(row)
         one.learnt = seen.learnt.get((seen.places[place].run_index, row.id), [])
         if row.parent_id is None:

@@ -9,11 +9,15 @@ const { places, tasks, systems, tags, ...all } = JSON.parse($("data").textConten
 const form = $("filters"), list = $("list"), open = $("open"), count = $("count"), help = $("help");
 const STAGES = { train: "training", resampled: "resampled", rationalised: "rationalised", gate: "gate",
   test: "test", revised: "revised test" };
+const OPEN = "not finished"; // a round that is; other decisions are about what its gate measured
 const MARKS = { right: "✓", wrong: "✗", unscored: "?" };
 const manyRuns = new Set(places.map((place) => place.run)).size > 1;
 const tagPairs = Object.entries(tags).flatMap(([tag, values]) => values.map((value) => [tag, value]));
 const number = (n) => n.toLocaleString("en");
 const many = (n, thing) => `${number(n)} ${thing}${n === 1 ? "" : "s"}`;
+const attempt = (what) => { try { return what(); } catch { return null; } }; // a browser may keep nothing for files
+const KEPT = `samples ${location.pathname}`;
+const reloaded = performance.getEntriesByType("navigation")[0]?.type === "reload";
 const clamp = (n, last) => Math.min(Math.max(0, n), Math.max(0, last));
 
 // --- elements
@@ -27,33 +31,23 @@ const visible = (text) => text.replaceAll("\r\n", "\n").replace(HIDDEN, (one) =>
     : `‹U+${code.toString(16).toUpperCase().padStart(4, "0")}›`;
 });
 
-function element(name, className, ...children) { // strings among the children become text nodes
+const also = Object.assign; // properties to an element
+
+function element(what, ...children) { // "name.class.class"; strings among the children become text nodes
+  const [name, ...classes] = what.split(".");
   const made = document.createElement(name);
-  if (className) made.className = className;
+  made.className = classes.join(" ");
   made.append(...children.filter(Boolean).map((one) => (typeof one === "string" ? visible(one) : one)));
   return made;
 }
 
-function foreign(name, className, ...children) { // may be written from right to left
-  const made = element(name, className, ...children);
-  made.dir = "auto";
-  return made;
-}
-
-function link(row, className, ...children) {
-  const made = element("a", className, ...children);
-  made.href = address(row);
-  return made;
-}
-
-function mark(row) {
-  const made = element("span", `samples-mark samples-${row.outcome}`, MARKS[row.outcome]);
-  made.ariaHidden = "true";
-  return made;
-}
-
-const said = (text) => element("span", "visually-hidden", text);
-const badge = (text, kind = "") => element("span", `badge ${kind}`, text);
+// May be written from right to left.
+const foreign = (...rest) => also(element(...rest), { dir: "auto" });
+const link = (row, ...rest) => also(element(...rest), { href: address(row) });
+const mark = ({ outcome }) =>
+  also(element(`span.samples-mark.samples-${outcome}`, MARKS[outcome]), { ariaHidden: "true" });
+const said = (text) => element("span.visually-hidden", text);
+const badge = (text, kind = "") => element(`span.badge.${kind}`, text);
 
 // --- rows
 
@@ -83,12 +77,9 @@ const haystack = (row) => row.hay ??= even([...row.task.prompt.map((one) => one.
 let found = rows, current = -1, page = 0, opened = null, words = [];
 
 function fill(name, pairs) {
-  for (const [value, label] of pairs) {
-    const made = element("option", "", label);
-    made.value = value;
-    form.elements[name].append(made);
-  }
-  form.elements[name].closest("label").hidden = pairs.length < 2;
+  form.elements[name].append(
+    ...pairs.map(([value, label]) => also(element("option", label), { value })));
+  form.elements[name].closest("label").hidden = form.elements[name].length < 3;
 }
 
 const ONLY = {
@@ -107,7 +98,8 @@ function matcher() {
     && (!asked.round || row.place.name === asked.round)
     && (!asked.stage || row.answer.stage === asked.stage)
     && (!tag || row.task.tags?.[tag] === value)
-    && (!asked.outcome || row.outcome === asked.outcome || (asked.outcome === "cut" && row.cut))
+    && (!asked.outcome || row.outcome === asked.outcome || (asked.outcome === "cut" && row.cut)
+      || row.answer.failure === asked.outcome)
     && (!asked.least || (row.reward !== null && row.reward >= asked.least))
     && (!asked.most || (row.reward !== null && row.reward <= asked.most))
     && (!asked.only || ONLY[asked.only](row.answer))
@@ -115,6 +107,7 @@ function matcher() {
 }
 
 function filter() {
+  attempt(() => sessionStorage.setItem(KEPT, JSON.stringify([...new FormData(form)])));
   found = rows.filter(matcher());
   current = found.indexOf(opened);
   const shown = new Set(found.map((row) => row.task)).size;
@@ -135,12 +128,12 @@ function snippet(text) { // one line, from near the first word that was searched
 
 function entry(row, before) {
   const { answer, cut } = row;
-  const notes = [cut && "cut off", answer.became && `became ${answer.became}`, answer.learnt && "learnt"];
-  return element("li", "", link(row, "samples-entry",
-    element("span", "samples-head", mark(row), said(`${row.outcome}, `), row.reward?.toFixed(3) ?? "–",
-      element("span", "", row.where), ...notes.filter(Boolean).map((note) => badge(note))),
-    row.task !== before && element("bdi", "samples-question", snippet(row.task.question)),
-    element("bdi", "samples-answer", snippet(answer.text) || "(empty)")));
+  const notes = [cut && "cut off", answer.failure, answer.became && `became ${answer.became}`, answer.learnt && "learnt"];
+  return element("li", link(row, "a.samples-entry",
+    element("span.samples-head", mark(row), said(`${row.outcome}, `), row.reward?.toFixed(3) ?? "–",
+      element("span", row.where), ...notes.filter(Boolean).map((note) => badge(note))),
+    row.task !== before && element("bdi.samples-question", snippet(row.task.question)),
+    element("bdi.samples-answer", snippet(answer.text) || "(empty)")));
 }
 
 function showPage(wanted) {
@@ -161,8 +154,8 @@ function showPage(wanted) {
 const linkOf = (index) => list.children[index - page * PAGE]?.firstElementChild;
 
 function markCurrent() {
-  list.querySelector("[aria-current]")?.removeAttribute("aria-current");
-  if (opened && found[current] === opened) linkOf(current)?.setAttribute("aria-current", "true");
+  for (const one of list.querySelectorAll("[aria-current]")) one.ariaCurrent = null;
+  if (opened && found[current] === opened) also(linkOf(current) ?? {}, { ariaCurrent: "true" });
 }
 
 function move(step) {
@@ -179,80 +172,72 @@ function move(step) {
 function step({ where, rows: group }, row) { // of the task's way through the rounds
   const right = group.filter((one) => one.outcome === "right").length;
   const kind = right === group.length ? "right" : group.every((one) => one.reward === null) ? "unscored" : "wrong";
-  const made = link(group.includes(row) ? row : group[0], "", where, element("span", `samples-${kind}`,
+  const made = link(group.includes(row) ? row : group[0], "a", where, element(`span.samples-${kind}`,
     group.length === 1 ? `${MARKS[kind]} ${kind}` : `${right} of ${group.length} right`));
-  if (group.includes(row)) made.setAttribute("aria-current", "step");
-  return element("li", "", made);
+  if (group.includes(row)) made.ariaCurrent = "step";
+  return element("li", made);
 }
 
 function compared(diff) {
-  return foreign("p", "samples-text", ...diff.map(([sign, text]) => (sign === "=" ? text
-    : element(sign === "-" ? "del" : "ins", "", said(sign === "-" ? " [removed: " : " [added: "), text, said("] ")))));
+  return foreign("p.samples-text", ...diff.map(([sign, text]) => (sign === "=" ? text
+    : element(sign === "-" ? "del" : "ins", said(sign === "-" ? " [removed: " : " [added: "), text, said("] ")))));
 }
 
 function rewards(scores) {
-  return element("table", "samples-rewards", element("caption", "visually-hidden", "Rewards"),
-    element("tbody", "", ...scores.map((one) => {
-      const name = foreign("th", "text", one.name);
-      name.scope = "row";
-      return element("tr", "", name, element("td", "", one.value?.toFixed(3) ?? "unscored"),
-        foreign("td", "text", one.detail, one.detail && one.error && "; ", one.error));
-    })));
+  return element("table.samples-rewards", element("caption.visually-hidden", "Rewards"),
+    element("tbody", ...scores.map(({ name, value, detail, error }) => element("tr",
+      also(foreign("th.text", name), { scope: "row" }), element("td", value?.toFixed(3) ?? "unscored"),
+      foreign("td.text", detail, detail && error && "; ", error)))));
 }
 
 function criticism({ text, score, verdict, error }) {
   const figures = [score !== undefined && `score ${score.toFixed(3)}`, verdict && `verdict ${verdict}`];
-  return element("div", "samples-critique",
-    element("h6", "", ["Critique", ...figures.filter(Boolean)].join(", ")),
-    foreign("p", "samples-text", text || "(empty)"), error && foreign("p", "samples-error", error));
+  return element("div.samples-critique",
+    element("h6", ["Critique", ...figures.filter(Boolean)].join(", ")),
+    foreign("p.samples-text", text || "(empty)"), error && foreign("p.samples-error", error));
 }
 
 function card(row, chosen) {
   const { answer, reward } = row;
   const facts = [row.outcome, reward !== null && reward < RIGHT && `reward ${reward.toFixed(3)}`,
-    row.cut && "cut off at the limit", answer.became && `became ${answer.became}`, ...(answer.learnt ?? [])];
+    row.cut && "cut off at the limit", answer.failure, answer.became && `became ${answer.became}`, ...(answer.learnt ?? [])];
   const kind = answer.parent ? "Revision" : answer.fresh ? "Asked again" : "Answer";
-  const made = element("div", "samples-card",
-    element("h5", "", mark(row), `${kind}: ${facts.filter(Boolean).join(" · ")}`),
-    answer.diff ? compared(answer.diff) : foreign("p", "samples-text", answer.text || "(empty)"),
-    answer.diff && element("details", "", element("summary", "", "Without marks"),
-      foreign("p", "samples-text", answer.text)),
-    answer.parent && !answer.diff && element("p", "muted", "Not compared: its draft is not here, or both are long."),
-    answer.error && foreign("p", "samples-error", answer.error),
+  const made = element("div.samples-card",
+    element("h5", mark(row), `${kind}: ${facts.filter(Boolean).join(" · ")}`),
+    answer.diff ? compared(answer.diff) : foreign("p.samples-text", answer.text || "(empty)"),
+    answer.diff && element("details", element("summary", "Without marks"),
+      foreign("p.samples-text", answer.text)),
+    answer.parent && !answer.diff && element("p.muted", "Not compared: its draft is not here, or both are long."),
+    answer.error && foreign("p.samples-error", answer.error),
     answer.rewards && rewards(answer.rewards),
     ...(answer.critiques ?? []).map(criticism),
-    element("p", "samples-id", link(row, "", answer.id)));
-  if (chosen) {
-    made.id = "samples-chosen";
-    made.setAttribute("aria-current", "true");
-  }
-  return made;
+    element("p.samples-id", link(row, "a", answer.id)));
+  return chosen ? also(made, { id: "samples-chosen", ariaCurrent: "true" }) : made;
 }
 
 function about({ prompt, references = [], tags: own = {} }, system) {
   const facts = [system !== undefined && ["system message", systems[system]],
     ...prompt.slice(0, -1).map((one) => [one.role, one.content]),
     ...references.map((text) => ["reference", text]), ...Object.entries(own)];
-  return element("dl", "samples-facts", ...facts.filter(Boolean).map(([name, text]) => element("div", "",
-    element("dt", "", name), foreign("dd", "samples-text", text))));
+  return element("dl.samples-facts", ...facts.filter(Boolean).map(([name, text]) => element("div",
+    element("dt", name), foreign("dd.samples-text", text))));
 }
 
-function show(row) {
-  const close = element("button", "samples-close", "Close");
-  close.type = "button";
-  close.addEventListener("click", shut);
-  const title = foreign("h3", "samples-text", row.task.question);
-  title.id = "samples-open-title";
+function show(row, still) { // still: the focus and the place on the page stay
+  const close = also(element("button.samples-close", "Close"), { type: "button", onclick: shut });
+  const title = also(foreign("h3.samples-text", row.task.question), { id: "samples-open-title" });
   const parts = [];
   for (const one of row.task.rows) {
     if (parts.at(-1)?.where !== one.where) parts.push({ where: one.where, place: one.place, rows: [] });
     parts.at(-1).rows.push(one);
   }
-  const way = element("ol", "samples-way", ...parts.map((part) => step(part, row)));
-  way.ariaLabel = "This task round by round";
-  open.replaceChildren(close, title, about(row.task, row.answer.system), way, ...parts.flatMap((part) => [
-    element("h4", "", part.where, part.place.decision && badge(part.place.decision, part.place.decision.split(" ")[0])),
-    element("div", "samples-cards", ...part.rows.map((one) => card(one, one === row)))]));
+  const way = also(element("ol.samples-way", ...parts.map((part) => step(part, row))),
+    { ariaLabel: "This task round by round" });
+  open.replaceChildren(close, title, about(row.task, row.answer.system), way,
+    element("div.samples-cards", ...parts.map(({ where, place, rows: own }) => element(own.length > 1 ? "div.samples-row" : "div",
+      element("h4", where, (own[0].answer.stage === "gate" || place.decision === OPEN) && place.decision
+        && badge(place.decision, place.decision.split(" ")[0])),
+      element("div.samples-cards", ...own.map((one) => card(one, one === row)))))));
   open.hidden = false;
   $("panes").classList.add("samples-is-open");
   opened = row;
@@ -260,6 +245,7 @@ function show(row) {
   if (current >= 0 && !linkOf(current)) showPage(Math.floor(current / PAGE));
   markCurrent();
   highlight();
+  if (still) return;
   open.focus({ preventScroll: true });
   const { top } = open.getBoundingClientRect();
   if (top < 0 || top > innerHeight / 2) open.scrollIntoView(AT_ONCE);
@@ -282,13 +268,12 @@ function shut() {
   (linkOf(Math.max(current, page * PAGE)) ?? form.elements.text).focus();
 }
 
-function follow() { // what the address says, is shown
+function follow(event) { // what the address says, is shown
   const asked = /^#sample=(.*)/.exec(location.hash)?.[1];
   if (asked === undefined) return void (opened && hide());
-  let name = asked;
-  try { name = decodeURIComponent(asked); } catch { /* a stray % */ }
+  const name = attempt(() => decodeURIComponent(asked)) ?? asked; // a stray % is an error
   const row = byKey.get(name) ?? byId.get(name);
-  if (row) return void show(row);
+  if (row) return void show(row, !event && reloaded);
   if (opened) hide();
   count.textContent = `${visible(name)} is not among the answers of this page.`;
   count.scrollIntoView(AT_ONCE);
@@ -305,11 +290,9 @@ function highlight() {
       const text = node.data.toLowerCase();
       if (text.length !== node.data.length) continue; // places would not be those of the node
       for (const word of words) {
-        for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
-          const range = new Range();
-          range.setStart(node, at);
-          range.setEnd(node, at + word.length);
-          marks.add(range);
+        for (let at = text.indexOf(word), end; at >= 0; at = text.indexOf(word, end)) {
+          end = at + word.length;
+          marks.add(new StaticRange({ startContainer: node, startOffset: at, endContainer: node, endOffset: end }));
         }
       }
     }
@@ -320,10 +303,8 @@ function highlight() {
 // --- keys
 
 const keysOn = $("keys-on"), search = form.elements.text;
-try { keysOn.checked = localStorage.getItem("samples-keys") !== "off"; } catch { /* no storage: they are on */ }
-keysOn.addEventListener("change", () => {
-  try { localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off"); } catch { /* for this page only */ }
-});
+keysOn.checked = attempt(() => localStorage.getItem("samples-keys")) !== "off";
+keysOn.onchange = () => attempt(() => localStorage.setItem("samples-keys", keysOn.checked ? "on" : "off"));
 const KEYS = { j: () => move(1), k: () => move(-1), "/": () => search.focus(), "?": () => help.showModal() };
 
 document.addEventListener("keydown", (event) => {
@@ -338,25 +319,28 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault(); // Escape would erase the words, `/` be written into the field
 });
 
-form.addEventListener("submit", (event) => event.preventDefault());
-form.addEventListener("input", filter);
-form.addEventListener("reset", () => setTimeout(filter)); // the fields are reset after the event
-$("keys").addEventListener("click", () => help.showModal());
-for (const [id, pages] of [["back", -1], ["on", 1]]) {
-  $(id).addEventListener("click", () => { showPage(page + pages); linkOf(page * PAGE).focus(); });
-}
+form.onsubmit = (event) => event.preventDefault();
+form.oninput = filter;
+form.onreset = () => setTimeout(filter); // the fields are reset after the event
+$("keys").onclick = KEYS["?"];
+const turn = (pages) => () => { showPage(page + pages); linkOf(page * PAGE).focus(); };
+$("back").onclick = turn(-1);
+$("on").onclick = turn(1);
 addEventListener("hashchange", follow);
 
 const stages = new Set(rows.map((row) => row.answer.stage));
 fill("run", [...new Set(places.map((place) => place.run))].map((run) => [run, run]));
 fill("round", [...new Map(places.map((place) => [place.name, place.label]))]);
 fill("stage", Object.entries(STAGES).filter(([stage]) => stages.has(stage)));
+fill("outcome", [...new Set(rows.map((row) => row.answer.failure))].filter(Boolean).sort().map((kind) => [kind, kind]));
 fill("tag", tagPairs.map(([tag, value], i) => [i, `${tag}: ${value}`]));
 $("scope").textContent = all.answers < all.all_answers
-  ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of `
-    + `${many(all.all_tasks, "task")}: a random sample with tasks of every outcome, so shares in it are not those of `
-    + "the run. The run's folder has the others."
+  ? `${number(all.answers)} of ${many(all.all_answers, "answer")}, to ${number(tasks.length)} of ${many(all.all_tasks, "task")}: `
+    + "a random sample with tasks of every outcome. Shares in it are not those of the run."
   : `All ${many(all.answers, "answer")} to ${many(tasks.length, "task")}.`;
+if (reloaded) { // as while a run goes on: the page is another, what is looked at is the same
+  for (const [name, value] of attempt(() => JSON.parse(sessionStorage.getItem(KEPT))) ?? []) form.elements[name].value = value;
+}
 form.hidden = false;
 filter();
 follow();

@@ -49,7 +49,9 @@ def write(run: Run, index: int, outcome: str | None = None, **stages: list[Sampl
         folder.stage(name, [0], lambda _, rows=rows: ([encode(row) for row in rows], b"null"))
     gate = None
     if outcome is not None:
-        gate = GateDecision(outcome=outcome, accepted=outcome == "accept", before=0.0, after=0.5, n=2, reason="")  # type: ignore[arg-type]
+        gate = GateDecision(
+            outcome=outcome, accepted=outcome == "accept", before=0.0, after=0.5, n=2, reason=""
+        )  # type: ignore[arg-type]
     folder.commit(RoundSummary(index=index, policy_before="p", policy_after="p", gate=gate))
 
 
@@ -65,17 +67,21 @@ def small(path: Path) -> Run:
 
     gate `add`: wrong, right, wrong. gate `sub`: wrong, wrong, right. gate `cut`: cut off, cut off, unscored.
     training `drawn`: round 1 a draft (0.25, critique with the word wallaby) and its revision (right), and a
-    right answer that was learnt; round 2 two answers (0.5 and right). test `check`: wrong, at the end right.
+    right answer that was learnt; round 2 two answers (0.5 and right). test `check`: empty, at the end right.
     """
+    path.parent.mkdir(exist_ok=True)
     splits = {"train": [DRAWN], "gate": [ADD, SUB, CUT], "test": [ADD_TEST]}
     run = Run.create(path, manifest(path.name), splits, {})
     run.events.append("cycle", continued=False, argv=["selfrefine", "cycle"])
 
     def gate(add: str, sub: str, cut: float | None) -> list[Sample]:
-        rows = [answer(ADD, "add.r0.s0", add, float(add == "42")), answer(SUB, "sub.r0.s0", sub, float(sub == "5"))]
+        rows = [
+            answer(ADD, "add.r0.s0", add, float(add == "42")),
+            answer(SUB, "sub.r0.s0", sub, float(sub == "5")),
+        ]
         return [*rows, answer(CUT, "cut.r0.s0", "1 2", cut, finish_reason="length")]
 
-    write(run, 0, gate=gate("41", "6", 0.0), test=[answer(ADD_TEST, "check.r0.s0", "3", 0.0)])
+    write(run, 0, gate=gate("41", "6", 0.0), test=[answer(ADD_TEST, "check.r0.s0", "", 0.0)])
     critique = Critique(text="A wallaby hops as well, but name one animal.", score=0.25, verdict="revise")
     draft = answer(DRAWN, "drawn.r1.s0", "It is a quick brown hare", 0.25, round=1, critiques=(critique,))
     chat = (*DRAWN.prompt, Message(role="assistant", content=draft.text))
@@ -85,8 +91,12 @@ def small(path: Path) -> Run:
     learnt = answer(DRAWN, "drawn.r1.s1", "kangaroo", 1.0, round=1, index=1)
     lesson = Sample(id=learnt.id, task=DRAWN, text=learnt.text, round=1, lesson=Lesson())
     rows = [draft, revision, learnt]
-    write(run, 1, "accept", generate=[draft, learnt], reward=rows, selected=[lesson], gate=gate("42", "6", 0.0))
-    later = [answer(DRAWN, f"drawn.r2.s{i}", f"a hopper {i}", value, round=2) for i, value in enumerate((0.5, 1.0))]
+    write(
+        run, 1, "accept", generate=[draft, learnt], reward=rows, selected=[lesson], gate=gate("42", "6", 0.0)
+    )
+    later = [
+        answer(DRAWN, f"drawn.r2.s{i}", f"a hopper {i}", value, round=2) for i, value in enumerate((0.5, 1.0))
+    ]
     write(run, 2, "reject", reward=later, gate=gate("40", "5", None))
     end = [answer(ADD_TEST, "check.r0.s0", "2", 1.0)]
     run.final.stage("test", [0], lambda _: ([encode(row) for row in end], b"null"))
@@ -96,7 +106,7 @@ def small(path: Path) -> Run:
 HOSTILE = {
     "script": "</script><script>window.ran = 1</script>",
     "comment": "<!--<script>window.ran = 2//",
-    "image": "<img src=x onerror=\"window.ran = 3\">",
+    "image": '<img src=x onerror="window.ran = 3">',
     "braces": "{{7*7}} ${7*7} {% raw %}",
     "link": "[click](javascript:window.ran=4) <a href='javascript:window.ran=5'>here</a>",
     "bidi": "admin\u202etxt.exe\u2066 \u200bhidden\ufeff",
