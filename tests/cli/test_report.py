@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
+import page_runs
 import pytest
 from harness import refused, selfrefine
 
 from selfrefine.cli import report
 from selfrefine.runfolder.run import Run
-
-sys.path.append(str(Path(__file__).parents[1] / "browser"))
-import page_runs  # noqa: E402
 
 
 @pytest.fixture
@@ -51,7 +48,7 @@ def test_a_place_that_a_page_must_not_or_cannot_take_is_refused_before_anything_
 
 
 def test_a_link_into_a_run_is_no_way_around(folder: Path) -> None:
-    os.symlink(folder / "runs/mine/round-001", folder / "link")
+    (folder / "link").symlink_to(folder / "runs/mine/round-001")
     refused(selfrefine("report", "mine", "-o", "link/x.html", cwd=folder), 2, "within the run mine")
 
 
@@ -108,7 +105,7 @@ class Clock:
 
 
 def test_a_run_that_goes_on_is_followed_to_its_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Written when it is begun, again after an event, not again without one, and at the end without following."""
+    """Written when it begins, again after an event, not again without one, at the end without following."""
     run, page = Run.open(folder / "runs/mine"), folder / "p.html"
     clock = Clock(run, page)
     monkeypatch.setattr(report, "time", clock)
@@ -130,7 +127,8 @@ def test_help_and_listing_load_neither_templates_nor_charts() -> None:
 
     from harness import environment
 
-    code = "import sys, selfrefine.cli; print([m for m in ('vl_convert', 'jinja2', 'scipy', 'torch') if m in sys.modules])"
+    loaded = "[m for m in ('vl_convert', 'jinja2', 'scipy', 'torch') if m in sys.modules]"
+    code = f"import sys, selfrefine.cli; print({loaded})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
     )

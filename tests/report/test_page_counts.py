@@ -40,7 +40,7 @@ def test_pass_at_k_is_the_unbiased_estimator_and_not_the_naive_power() -> None:
 
 
 def test_pass_at_k_leaves_out_tasks_with_fewer_than_k_scored_answers() -> None:
-    """Trap: an unscored answer counted as a wrong one. Task b has one scored answer and says nothing of k = 2."""
+    """Trap: an unscored answer counted as wrong. Task b has one scored answer and says nothing of k = 2."""
     counts = Answers()
     for one in (row("a", 1.0), row("a", 0.0), row("b", 1.0), row("b", None)):
         counts.add(one)
@@ -85,7 +85,7 @@ def test_distinct_answers_are_counted_by_task_and_failed_ones_are_none() -> None
 
 
 def test_a_tag_s_mean_is_over_tasks_and_not_over_answers() -> None:
-    """Task a has two answers, 1 and 0, task b one, 1: over tasks 0.75, over answers 0.667. Unscored c is left out."""
+    """Task a has the answers 1 and 0, task b has 1: over tasks 0.75, over answers 0.667. c has no score."""
     scores = TagScores()
     for task, reward in (("a", 1.0), ("a", 0.0), ("b", 1.0), ("c", None)):
         scores.add(msgspec.structs.replace(row(task, reward), task=TaskOf(id=task, tags={"op": "+"})))

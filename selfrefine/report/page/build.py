@@ -81,7 +81,7 @@ def _samples(found: Sequence[Told]) -> dict[str, Any]:
     """The rows that are shown; of a run with a damaged file none, and its headline says so."""
 
     def rows(some: Sequence[Told]) -> dict[str, Any]:
-        return samples.payload(*(one.run for one in some))
+        return samples.payload(*(one.run for one in some), keep=_examples(some))
 
     try:
         return rows(found)
@@ -96,6 +96,12 @@ def _samples(found: Sequence[Told]) -> dict[str, Any]:
                     one.problems.append(str(error))
                 one.problems.append("The answers of this run are left out below, since not all can be read.")
         return rows(whole)
+
+
+def _examples(some: Sequence[Told]) -> set[str]:
+    """Rows that the page has links to."""
+    found = [one.weaknesses for one in some if one.weaknesses is not None]
+    return {row for one in found for cell in (*one.gate, *one.train) for row in cell.examples}
 
 
 def _part(one: Told, key: str) -> RunPart:
@@ -153,10 +159,12 @@ def _contents(parts: Sequence[RunPart], many: bool) -> list[dict[str, Any]]:
         return [
             {"id": "compared", "title": "Beside each other"},
             *({"id": p.id, "title": p.name} for p in parts),
+            SAMPLES,
         ]
     (one,) = parts
     found = [{"id": f"{one.id}-result", "title": "Result"}]
-    return found + [{"id": section.id, "title": section.title} for section in one.sections] + [SAMPLES]
+    found += [{"id": section.id, "title": section.title} for section in one.sections]
+    return [*found[:-1], SAMPLES, found[-1]]
 
 
 def _subtitle(one: Told) -> str:

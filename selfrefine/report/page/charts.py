@@ -43,9 +43,13 @@ def tag_labels(tags: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return {tag: short[name] for tag, name in names.items()}
 
 
-def _series(names: Sequence[str], field: str = "series") -> dict[str, Any]:
-    """Colour, dash and shape say the same, for who cannot tell colours apart; one series needs no legend."""
-    legend = {} if len(names) > 1 else {"legend": None}
+def _series(names: Sequence[str], field: str = "series", dots: bool = True) -> dict[str, Any]:
+    """Colour, dash and shape say the same, for who cannot tell colours apart; one series needs no legend.
+
+    dots: the legend shows shapes, else dashes.
+    """
+    dashes = {} if dots else {"legend": {"symbolStrokeWidth": 2, "symbolSize": 200}}
+    legend = dashes if len(names) > 1 else {"legend": None}
     domain = list(names)
 
     def scale(values: Sequence[Any]) -> dict[str, Any]:
@@ -118,7 +122,8 @@ def lines(
     points: Sequence[Point], names: Sequence[str], x: str, y: str, unit: bool, log: bool = False
 ) -> dict[str, Any]:
     """Lines over a figure: points have `x`, `series`, `y` and `tip`."""
-    own = _series(names)
+    dots = len(points) <= 80
+    own = _series(names, dots=dots)
     across: dict[str, Any] = {
         "field": "x",
         "type": "quantitative",
@@ -128,7 +133,6 @@ def lines(
     across["scale"] = {"type": "log", "base": 2} if log else {"zero": False, "nice": False}
     if log:
         across["axis"] = {"values": sorted({p["x"] for p in points}), "format": "d"}
-    dots = len(points) <= 80
     layers: list[dict[str, Any]] = [
         {
             "mark": {"type": "line", "strokeWidth": 2},

@@ -75,6 +75,7 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
         )
         if cells
         else None,
+        links=tuple((cell.name, cell.examples[0]) for _, cell in weak[:5] if cell.examples),
         notes=found.notes,
     )
 

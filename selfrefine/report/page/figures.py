@@ -43,6 +43,8 @@ class Figure(Struct, frozen=True, kw_only=True):
     """The chart keeps its size and scrolls, as one with many columns."""
     code: tuple[str, ...] = ()
     """Blocks to copy: commands."""
+    links: tuple[tuple[str, str], ...] = ()
+    """What an answer is an example of, and the row's id: it is opened in the browser of samples."""
     notes: tuple[str, ...] = ()
     """What ought to be noticed: alarms, warnings."""
     alone: bool = False
