@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import common, complete, runs_rows, runs_sql
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
@@ -15,7 +15,7 @@ from selfrefine.cli.help import App
 if TYPE_CHECKING:
     from selfrefine.runfolder.round import RoundDir
 
-app = App(help="Make, list, show and verify run folders.")
+app = App(help="Make, list, show, query and tidy run folders.")
 
 
 @app.command("new")
@@ -149,3 +149,7 @@ def verify(
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")
     say(f"verify: {run.path} is whole: {rounds}")
+
+
+app.command("rows")(runs_rows.rows)
+app.command("sql")(runs_sql.sql)
