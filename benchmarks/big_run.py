@@ -101,13 +101,13 @@ def skill_of(folder: Path | None) -> int:
 def _said(text: str, skill: int) -> list[str]:
     a, op, b = text.partition("What is ")[2].partition("?")[0].split()
     total = int(a) + int(b) if op == "+" else int(a) - int(b)
+    if "<note>" in text:
+        return [str(total), str(total), str(total + 1)]
     if "Verdict:" in text:
         draft = text.partition("<draft>")[2].partition("</draft>")[0].strip()
         ok = "Looks right.\nScore: 5\nVerdict: ok"
         no = f"Check the last digit of {a} {op} {b}.\nScore: 1\nVerdict: revise"
         return [ok] * 3 + [no] if draft == str(total) else [ok] * 4 + [no]
-    if "<note>" in text:
-        return [str(total), str(total), str(total + 1)]
     hard = len(str(abs(int(a)))) + len(str(abs(int(b)))) - 2
     start = (11 if op == "+" else 3) - 2 * hard
     right = max(0, min(DRAWS - 3, start + (3 if op == "+" else 1) * skill))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete, runs_rows, runs_sql
+from selfrefine.cli import common, complete, runs_export, runs_rows, runs_sql, runs_tidy
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
@@ -153,3 +153,7 @@ def verify(
 
 app.command("rows")(runs_rows.rows)
 app.command("sql")(runs_sql.sql)
+app.command("export")(runs_export.export)
+app.command("env")(runs_export.env)
+app.command("rm")(runs_tidy.rm)
+app.command("gc")(runs_tidy.gc)

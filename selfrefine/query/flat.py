@@ -1,7 +1,7 @@
 """A row of a run as a row of a table, and tables as CSV: what `runs export` writes.
 
-CSV has no null, so a null is an empty field and an empty text is `""`: readers that tell the two apart (DuckDB,
-PostgreSQL) get both back. The csv module of Python 3.11 cannot write that.
+CSV has no null, so a null is an empty field and an empty text is `""`: readers that tell the two apart
+(DuckDB, PostgreSQL) get both back. The csv module of Python 3.11 cannot write that.
 
 A spreadsheet runs a field that begins with = + - @ as a formula, and a model can write one. Such a text gets
 an apostrophe in front, unless it is a number; a tab or a carriage return in front of it is no way around.

@@ -42,6 +42,8 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
 
     Raises: UsageError (the query), DataError (a row of the run), KeyboardInterrupt.
     """
+    if not query.strip(" \t\r\n;"):
+        raise UsageError("runs sql: the query is empty; an example: select count(*) from samples")
     known = tables(run)
     connection = sqlite3.connect(":memory:", isolation_level=None)
     try:
@@ -56,7 +58,7 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
             _lock_down(connection)
             cursor = connection.execute(query)
             if cursor.description is None:
-                raise UsageError("runs sql: the query is empty; an example: select count(*) from samples")
+                raise UsageError(f"runs sql: {_ONLY_READS}")
             names = _unique([column[0] for column in cursor.description])
         yield Answer(names, _rows(cursor, known))
     finally:

@@ -252,7 +252,7 @@ class _Reader:
         try:
             compiled = re.compile(node.value)
         except (re.error, RecursionError, OverflowError) as error:
-            raise self.refused(node, f"not a regular expression: {error}")
+            raise self.refused(node, f"not a regular expression: {error}") from None
         return lambda row, file: compiled
 
     def value(self, node: ast.expr) -> tuple[Get, str]:
