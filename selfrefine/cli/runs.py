@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete, runs_export, runs_rows, runs_sql, runs_tidy
+from selfrefine.cli import common, complete, runs_diff, runs_export, runs_rows, runs_sql, runs_tail, runs_tidy
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
@@ -157,3 +157,5 @@ app.command("export")(runs_export.export)
 app.command("env")(runs_export.env)
 app.command("rm")(runs_tidy.rm)
 app.command("gc")(runs_tidy.gc)
+app.command("diff")(runs_diff.diff)
+app.command("tail")(runs_tail.tail)

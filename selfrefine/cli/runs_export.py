@@ -51,7 +51,7 @@ def export(
     """Write a run's answers as one flat table: a row an answer, tags and rewards as columns.
 
     Every answer once, as in `runs rows`. In CSV an empty field is null and "" is an empty text; a text that
-    begins with = + - @ and is no number gets an apostrophe in front, because spreadsheets run it as a formula.
+    begins with = + - @ and is no number gets an apostrophe in front: spreadsheets would run it as a formula.
     Parquet needs pip install 'selfrefine[files]'.
 
     \b

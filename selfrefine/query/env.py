@@ -33,7 +33,7 @@ def _line(name: str, version: str, manifest: RunManifest) -> Iterator[str]:
     elif _RELEASE.fullmatch(version):
         yield f"{name}=={version}"
     elif _RELEASE.fullmatch(public := version.partition("+")[0]):
-        # `==2.9.0` allows 2.9.0+cpu as well (PEP 440, "Version matching"): which build it is, the index decides.
+        # `==2.9.0` allows 2.9.0+cpu too (PEP 440, "Version matching"): the index decides which build it is.
         yield f"# {name} {version} is a local build: the index it came from has it, the usual one may not"
         yield f"{name}=={public}"
     else:

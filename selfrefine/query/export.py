@@ -1,4 +1,4 @@
-"""A run's answers as one flat file, written row by row: the memory it takes does not depend on their number."""
+"""A run's answers as one flat file, written as they are read: memory does not grow with their number."""
 
 from __future__ import annotations
 

@@ -15,7 +15,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
+from selfrefine.errors import DataError
 from selfrefine.query.rows import RowFile, Seen, length, seen
+from selfrefine.records import UNDECODABLE, why_undecodable
 
 FIXED: dict[str, str] = {
     "place": "string",
@@ -44,6 +49,24 @@ FIXED: dict[str, str] = {
 """Columns that every export has, with their types in Parquet. The critique is the last one."""
 MOST_NAMES = 500
 """Tags, and rewards, with a column of their own."""
+
+
+class _Tags(Struct, frozen=True, gc=False):
+    tags: dict[str, str] = {}
+
+
+class _Name(Struct, frozen=True, gc=False):
+    name: str
+
+
+class _Names(Struct, frozen=True, gc=False):
+    """Of a row only what names columns: nothing else of it is read."""
+
+    task: _Tags
+    rewards: tuple[_Name, ...] = ()
+
+
+_names = msgspec.json.Decoder(_Names).decode
 _DANGEROUS = re.compile(r"\s*[=+\-@]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
@@ -57,7 +80,10 @@ def columns(files: Iterable[RowFile]) -> tuple[dict[str, str], list[str], list[s
     rewards: dict[str, None] = {}
     for file in files:
         for where, line in file.lines():
-            row = seen(line, where)
+            try:
+                row = _names(line)
+            except UNDECODABLE as error:
+                raise DataError(f"{where}: {why_undecodable(line, error)}") from None
             tags.update(dict.fromkeys(row.task.tags))
             rewards.update(dict.fromkeys(one.name for one in row.rewards))
     names, scores = sorted(tags)[:MOST_NAMES], sorted(rewards)[:MOST_NAMES]
@@ -111,13 +137,14 @@ def csv_line(values: Sequence[Any], exact: bool = False) -> str:
 def _field(value: Any, exact: bool) -> str:
     if value is None:
         return ""
-    if isinstance(value, str):
-        if not exact and _DANGEROUS.match(value) and not _NUMBER.fullmatch(value):
-            value = f"'{value}"
-        if not value or value[0] == " " or value[-1] == " " or _QUOTED.search(value):
-            return '"' + value.replace('"', '""') + '"'
-        return value
-    return json.dumps(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    text: str = value
+    if not exact and _DANGEROUS.match(text) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
+    if not text or text[0] == " " or text[-1] == " " or _QUOTED.search(text):
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 _QUOTED = re.compile('[",\r\n]')

@@ -368,10 +368,14 @@ def _tasks(run: Run, wanted: Sequence[str], tags: Mapping[str, str]) -> Iterator
         "tags": lambda split, task: json.dumps(task.tags, ensure_ascii=False),
     }
     for column, name in tags.items():
-        values[column] = lambda split, task, name=name: task.tags.get(name)
+        values[column] = _task_tag(name)
     get = _chosen(values, wanted)
     for split, task in _all_tasks(run):
         yield tuple([one(split, task) for one in get])
+
+
+def _task_tag(name: str) -> Callable[[str, Any], str | None]:
+    return lambda split, task: task.tags.get(name)
 
 
 def _all_tasks(run: Run) -> Iterator[tuple[str, Any]]:

@@ -122,7 +122,7 @@ class _Reader:
         self.text = text
 
     def refused(self, node: ast.AST, why: str) -> UsageError:
-        said = ast.get_source_segment(self.text, node) or self.text  # type: ignore[arg-type]
+        said = ast.get_source_segment(self.text, node) or self.text
         return UsageError(f"--where: {said[:80]!r}: {why}")
 
     def condition(self, node: ast.expr) -> Callable[[Seen, RowFile], bool]:
