@@ -153,6 +153,10 @@ def _said(said: str, known: dict[str, Table]) -> str:
         meant = near(found[1], names)
         hint = f"; did you mean {meant}?" if meant else ""
         return f"no column {found[1][:80]!r}{hint} (see them with --schema; a text stands in 'single quotes')"
+    if "VACUUM" in said:
+        return _ONLY_READS
+    if 'near "explain"' in said.casefold():
+        return "explain is not possible here; write the query without it"
     if "syntax error" in said or "incomplete input" in said or "unrecognized token" in said:
         return f"not a query: {said}"
     if "raised exception" in said:

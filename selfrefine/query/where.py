@@ -26,6 +26,8 @@ from selfrefine.words import near
 Value = str | float | bool | None | tuple[Any, ...]
 Get = Callable[[Seen, RowFile], Any]
 MAX_CHARACTERS = 4_000
+MAX_DEPTH = 100
+"""Levels of Python's tree. What is deeper nobody wrote by hand, and a row would end the recursion."""
 
 
 class Field(NamedTuple):
@@ -89,19 +91,32 @@ class Where(Struct, frozen=True):
 
 def parse(text: str) -> Where:
     """Raises: UsageError, which says where in the text and what would do instead."""
+    if "\0" in text:
+        raise UsageError("--where has a zero byte in it")
     if len(text) > MAX_CHARACTERS:
         raise UsageError(f"--where has {len(text):,} characters; at most {MAX_CHARACTERS:,} are read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Python's own syntax, such as "\d" in a text
             tree = ast.parse(text.strip(), mode="eval")
+        if _depth(tree) > MAX_DEPTH:
+            raise RecursionError
         return Where(text, _Reader(text.strip()).condition(tree.body))
     except SyntaxError as error:
         raise UsageError(f"--where: {_why(text, error)}") from None
     except (RecursionError, MemoryError):
         raise UsageError("--where is nested too deeply") from None
-    except ValueError:
-        raise UsageError("--where holds a character that no condition has (a zero byte)") from None
+    except (ValueError, UnicodeEncodeError):
+        raise UsageError("--where is not UTF-8 text") from None
+
+
+def _depth(tree: ast.AST) -> int:
+    level: list[ast.AST] = [tree]
+    depth = 0
+    while level:
+        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        depth += 1
+    return depth
 
 
 def _why(text: str, error: SyntaxError) -> str:
