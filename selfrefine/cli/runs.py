@@ -134,6 +134,7 @@ def verify(
     from selfrefine.errors import RunFolderError
     from selfrefine.runfolder.audit import in_progress, renewed
     from selfrefine.runfolder.audit import verify as check
+    from selfrefine.runfolder.collected import collected
     from selfrefine.runfolder.run import Run, locate
     from selfrefine.words import count
 
@@ -143,6 +144,8 @@ def verify(
     if run.plan():
         say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
     problems = check(run)
+    if gone := sum(not (run.path / name).is_file() for name in collected(run.path)):
+        say(f"collected: {count(gone, 'file')} of rejected adapters, by `selfrefine runs gc`")
     if (note := renewed(run)) is not None:
         say(note)
     if problems:

@@ -106,15 +106,22 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _agreed(question: str) -> bool:
-    """A person's answer; no where nobody can be asked."""
+    """No where nobody can be asked."""
     from selfrefine import streams
 
     stdin = streams.reading()
     if stdin is None or not stdin.isatty() or not sys.stderr.isatty():
         return False
+    return _answer(question).strip().casefold() in ("y", "yes")
+
+
+def _answer(question: str) -> str:
+    from selfrefine import streams
+
     sys.stderr.write(question)
     sys.stderr.flush()
-    return stdin.readline().strip().casefold() in ("y", "yes")
+    stdin = streams.reading()
+    return "" if stdin is None else stdin.readline()
 
 
 def gc(names: SomeRuns = None, yes: Yes = False, json_: JsonOption = False) -> None:

@@ -115,8 +115,8 @@ class Follower:
                         due = now + UPDATE_EVERY_S
                         rate = (rows - had) / (now - first) if now > first else 0.0
                         per = f", {rate:,.3g} rows/s" if rate else ""
-                        name = f"{folder.path.name.replace('round-', 'round ')} {final.stem}"
-                        yield f"         {name}: {count(rows, 'row')} so far{per}"
+                        where = f"round {folder.index}" if folder is not self.run.final else "final"
+                        yield f"         {where} {final.stem}: {count(rows, 'row')} so far{per}"
                     there[final] = (first, had, due)
         self._stages = there
 

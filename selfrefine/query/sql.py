@@ -140,7 +140,12 @@ def _in_words(known: dict[str, Table]) -> Iterator[None]:
 
 
 def _said(said: str, known: dict[str, Table]) -> str:
-    if "not authorized" in said or "prohibited" in said or "readonly" in said:
+    if (
+        "not authorized" in said
+        or "authorization denied" in said
+        or "prohibited" in said
+        or "readonly" in said
+    ):
         return _ONLY_READS
     if "one statement at a time" in said:
         return "one query at a time"
@@ -153,8 +158,6 @@ def _said(said: str, known: dict[str, Table]) -> str:
         meant = near(found[1], names)
         hint = f"; did you mean {meant}?" if meant else ""
         return f"no column {found[1][:80]!r}{hint} (see them with --schema; a text stands in 'single quotes')"
-    if "VACUUM" in said:
-        return _ONLY_READS
     if 'near "explain"' in said.casefold():
         return "explain is not possible here; write the query without it"
     if "syntax error" in said or "incomplete input" in said or "unrecognized token" in said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +10,19 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "cli"))
 
-from made import make  # noqa: E402
+from made import make
+
+
+@pytest.fixture(scope="session")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with runs/r in it, to read."""
+    folder = tmp_path_factory.mktemp("query")
+    make(folder)
+    return folder
 
 
 @pytest.fixture
-def here(tmp_path: Path) -> Path:
-    """A folder with runs/r in it."""
-    make(tmp_path)
+def mine(here: Path, tmp_path: Path) -> Path:
+    """A copy to change."""
+    shutil.copytree(here / "runs", tmp_path / "runs", symlinks=True)
     return tmp_path
