@@ -21,7 +21,7 @@ def diff(a: A, b: B, json_: JsonOption = False) -> None:
 
     \b
       selfrefine runs diff sums sums-grpo
-      selfrefine runs diff sums sums-grpo --json | jq .configuration
+      selfrefine runs diff sums sums-grpo --json
     """
     from selfrefine.query.differ import differ
     from selfrefine.runfolder.run import Run, locate

@@ -45,8 +45,8 @@ def rows(
 
     \b
       selfrefine runs rows demo --where 'reward < 0.2 and tag.op == "sub"'
-      selfrefine runs rows demo --round 2 --stage generate | selfrefine reward -r exact
-      selfrefine runs rows demo --stage test --round final --where '"sorry" in text or len(text) > 400'
+      selfrefine runs rows demo --round 2 | selfrefine reward -r exact
+      selfrefine runs rows demo --stage test --where 'len(text) >= 400'
 
     Fields of a condition: id, round, stage, index, text, reward, finish_reason, error, prompt, reference,
     tokens, parent_id, policy, task.id, tag.NAME, reward.NAME, critique.verdict, critique.score,

@@ -35,8 +35,8 @@ def sql(
     terminal, JSON Lines elsewhere.
 
     \b
-      selfrefine runs sql demo "select round, avg(reward) from samples where stage = 'gate' group by round"
-      selfrefine runs sql demo "select tag_op, count(*), avg(reward) from samples group by tag_op" --csv
+      selfrefine runs sql demo "select stage, count(*) from samples group by 1"
+      selfrefine runs sql demo "select round, outcome, gate from rounds" --csv
       selfrefine runs sql demo --schema
     """
     from selfrefine.errors import UsageError

@@ -1,7 +1,7 @@
 """SQL on a run: SQLite in memory, filled with the tables and columns that the query names.
 
 Which those are SQLite itself says: the query is prepared against empty tables, and its authorizer is told
-every column that will be read. So counting 100,000 answers reads no answer, and no file is kept for it.
+the columns that will be read. So counting 100,000 answers reads no answer, and no file is kept for it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
             connection.execute(f'create table "{table.name}" ({columns})')
         connection.create_function("regexp", 2, _regexp, deterministic=True)
         with _in_words(known):
-            wanted = _named(connection, query)
+            wanted = _named(connection, query, known)
             for name, columns_ in wanted.items():
                 _fill(connection, run, known[name], columns_)
             _lock_down(connection)
@@ -70,8 +70,12 @@ def _rows(cursor: sqlite3.Cursor, known: dict[str, Table]) -> Iterator[tuple[Any
         yield from cursor
 
 
-def _named(connection: sqlite3.Connection, query: str) -> dict[str, list[str]]:
-    """Tables to their columns that the query reads, in the tables' order of columns."""
+def _named(connection: sqlite3.Connection, query: str, known: dict[str, Table]) -> dict[str, list[str]]:
+    """Tables to their columns that the query reads, in the tables' order of columns.
+
+    The authorizer knows what `*` stands for, and is not told of the columns that `using` and `natural` join
+    by. The former stand in the query's text, so every name counts that stands there, too.
+    """
     read: dict[str, set[str]] = {}
 
     def note(action: int, first: str | None, second: str | None, *_: str | None) -> int:
@@ -84,13 +88,17 @@ def _named(connection: sqlite3.Connection, query: str) -> dict[str, list[str]]:
         connection.execute(f"explain {query}").close()
     finally:
         connection.set_authorizer(None)
-    found = {}
-    for table, columns in read.items():
-        rows = connection.execute("select name from pragma_table_info(?)", [table])
-        order = [name for (name,) in rows]
-        if order:
-            found[table] = [name for name in order if name in columns]
-    return {table: columns for table, columns in found.items() if not table.startswith("sqlite_")}
+    words = {word.casefold() for word in re.findall(r"\w+", query)}
+    whole = "natural" in words
+    return {
+        name: [
+            column.name
+            for column in table.columns
+            if whole or column.name in read.get(name, ()) or column.name in words
+        ]
+        for name, table in known.items()
+        if name in read or name in words
+    }
 
 
 def _fill(connection: sqlite3.Connection, run: Run, table: Table, columns: Sequence[str]) -> None:

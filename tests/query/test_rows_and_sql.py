@@ -101,6 +101,10 @@ QUERIES = {
     "join samples using (place, stage, id) where round = 1": [
         {"score": 0.25, "tokens": 2, "prompt_tokens": 3}
     ],
+    # The columns that join are not among those that SQLite says it reads.
+    "select count(*) n from critiques natural join (select place, stage, id from samples)": [{"n": 2}],
+    "select count(*) n from samples natural join tasks": [{"n": 0}],
+    "select count(*) n from samples s join samples t using (place, stage, id)": [{"n": 14}],
     "select score, verdict from critiques where round = 2": [{"score": 0.25, "verdict": "revise"}],
     "select round, outcome, gate, tokens, seconds from rounds where outcome is not null": [
         {"round": 1, "outcome": "accept", "gate": 1.0, "tokens": 100, "seconds": 1.5},
