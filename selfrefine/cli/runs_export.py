@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from selfrefine.cli import common, complete
-from selfrefine.cli.guard import say
+from selfrefine.cli.guard import say, stoppable
 from selfrefine.cli.help import OUTPUT
 from selfrefine.cli.runs_rows import RunArgument
 
@@ -76,7 +76,9 @@ def export(
     if target.is_dir():
         raise UsageError(f"-o {output} is a folder: name a file")
     run = Run.open(locate(common.RUNS_DIR, name))
-    rows, columns = write(files(run, round_, stage or ()), output, exact)
+    with stoppable("export") as stop:
+        stop.at_once, stop.way_on = True, "nothing was written"
+        rows, columns = write(files(run, round_, stage or ()), output, exact)
     say(f"{output}: {count(rows, 'row')}, {count(columns, 'column')}")
 
 

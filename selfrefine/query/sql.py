@@ -50,8 +50,9 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
         for table in known.values():
             columns = ", ".join(f'"{column.name}" {column.kind}' for column in table.columns)
             connection.execute(f'create table "{table.name}" ({columns})')
-        connection.create_function("regexp", 2, _regexp, deterministic=True)
-        with _in_words(known):
+        regexp = _Regexp()
+        connection.create_function("regexp", 2, regexp, deterministic=True)
+        with _in_words(known, regexp):
             wanted = _named(connection, query, known)
             for name, columns_ in wanted.items():
                 _fill(connection, run, known[name], columns_)
@@ -60,13 +61,13 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
             if cursor.description is None:
                 raise UsageError(f"runs sql: {_ONLY_READS}")
             names = _unique([column[0] for column in cursor.description])
-        yield Answer(names, _rows(cursor, known))
+        yield Answer(names, _rows(cursor, known, regexp))
     finally:
         connection.close()
 
 
-def _rows(cursor: sqlite3.Cursor, known: dict[str, Table]) -> Iterator[tuple[Any, ...]]:
-    with _in_words(known):
+def _rows(cursor: sqlite3.Cursor, known: dict[str, Table], regexp: _Regexp) -> Iterator[tuple[Any, ...]]:
+    with _in_words(known, regexp):
         yield from cursor
 
 
@@ -126,21 +127,35 @@ def _authorised(action: int, first: str | None, second: str | None, *_: str | No
     return sqlite3.SQLITE_OK
 
 
-def _regexp(pattern: str | None, text: str | None) -> bool | None:
+class _Regexp:
     """`text regexp 'pattern'`."""
-    if pattern is None or text is None:
-        return None
-    return re.search(str(pattern), str(text)) is not None
+
+    def __init__(self) -> None:
+        self.broken: str | None = None
+        """What is wrong with the pattern: SQLite says only that something was raised."""
+
+    def __call__(self, pattern: object, text: object) -> bool | None:
+        if pattern is None or text is None:
+            return None
+        try:
+            compiled = re.compile(str(pattern))
+        except (re.error, RecursionError, OverflowError) as error:
+            self.broken = f"{str(pattern)[:80]!r} is not a regular expression: {error}"
+            raise
+        return compiled.search(str(text)) is not None
 
 
 @contextmanager
-def _in_words(known: dict[str, Table]) -> Iterator[None]:
+def _in_words(known: dict[str, Table], regexp: _Regexp) -> Iterator[None]:
     """SQLite's errors as sentences. Raises: UsageError; KeyboardInterrupt where the query was stopped."""
     try:
         yield
     except sqlite3.Error as error:
         said = str(error)
-        if said == "interrupted":  # the handler of Ctrl-C raised in the callback, and SQLite swallowed it
+        if "raised exception" in said and regexp.broken:
+            raise UsageError(f"runs sql: {regexp.broken}") from None
+        # The handler of Ctrl-C raised within a callback, and SQLite swallowed it.
+        if said == "interrupted" or "raised exception" in said:
             raise KeyboardInterrupt from None
         raise UsageError(f"runs sql: {_said(said, known)}") from None
     except UnicodeEncodeError:
@@ -170,8 +185,6 @@ def _said(said: str, known: dict[str, Table]) -> str:
         return "explain is not possible here; write the query without it"
     if "syntax error" in said or "incomplete input" in said or "unrecognized token" in said:
         return f"not a query: {said}"
-    if "raised exception" in said:
-        return "regexp was given a pattern that is no regular expression"
     return said
 
 

@@ -20,7 +20,10 @@ Q = {"a": "What is 1 + 2?", "b": "What is 5 - 3?", "c": "What is 2 + 2?", "d": "
 
 def task(id: str, **more: Any) -> Task:
     op = "add" if "+" in Q[id] else "sub"
-    fields: dict[str, Any] = {"tags": {"op": op, "digits": "1"}, "references": ("3",)}
+    fields: dict[str, Any] = {
+        "tags": {"op": op, "digits": "1", "difficulty": "num_digits=2"},
+        "references": ("3",),
+    }
     return Task(id=id, prompt=(Message(role="user", content=Q[id]),), **(fields | more))
 
 

@@ -6,6 +6,9 @@ import csv
 import gzip
 import io
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,8 @@ from harness import refused, selfrefine, tree
 from hostile import HOSTILE
 from made import make, scored
 
-from selfrefine.query.flat import csv_line
+from selfrefine.query import export
+from selfrefine.query.flat import csv_line, flat_rows
 from selfrefine.runfolder.round import RoundDir
 
 
@@ -147,3 +151,18 @@ def test_the_packages_as_constraints(tmp_path: Path) -> None:
         if not line.startswith("#"):
             requirements.Requirement(line)
     assert requirements.Requirement("torch==2.9.0").specifier.contains("2.9.0+cpu")
+
+
+def test_a_stopped_export_leaves_nothing(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM between two rows, when the file has a beginning."""
+
+    def stopped(*given: Any) -> Iterator[list[Any]]:
+        for n, row in enumerate(flat_rows(*given)):
+            if n == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield row
+
+    monkeypatch.setattr(export, "flat_rows", stopped)
+    done = selfrefine("runs", "export", "r", "-o", "x.csv", cwd=mine)
+    assert done.code == 143 and "nothing was written" in done.err, done.err
+    assert [path.name for path in mine.iterdir()] == ["runs"]

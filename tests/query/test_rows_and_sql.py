@@ -165,7 +165,7 @@ def test_mistakes_in_sql_are_sentences(here: Path) -> None:
         "select (": "not a query",
         "explain select 1": "without it",
         " ; ": "empty",
-        "select text from samples where text regexp '['": "regexp",
+        "select text from samples where text regexp '['": "not a regular expression",
     }
     for query, words in told.items():
         refused(selfrefine("runs", "sql", "r", query, cwd=here), 2, words)
