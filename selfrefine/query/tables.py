@@ -89,8 +89,6 @@ def _chosen(values: Mapping[str, Callable[..., Any]], wanted: Sequence[str]) -> 
     return [values[name] for name in wanted] or [lambda *_: None]
 
 
-# --- answers ---------------------------------------------------------------------------------------
-
 _PLACE = (
     Column("place", "TEXT", "round-001, final"),
     Column("round", "INTEGER", "null in a final measurement"),
@@ -243,8 +241,6 @@ def _inside(
             for one in parts(row):
                 yield tuple([value(row, file, one) for value in get])
 
-
-# --- rounds, steps, events, tasks ------------------------------------------------------------------
 
 _ROUNDS = (
     Column("place", "TEXT", "round-001, final"),
