@@ -284,14 +284,20 @@ def show(view: RenderableType) -> None:
 
 
 def print_json(value: object) -> None:
-    """One JSON object as a line on stdout; on a terminal, without a character that could act there."""
+    """One JSON object as a line on stdout."""
+    from selfrefine.runfolder.jsonl import write_stdout
+
+    write_stdout(json_line(value).encode())
+
+
+def json_line(value: object) -> str:
+    """A JSON object as a line; for a terminal, without a character that could act there."""
     import msgspec
 
     from selfrefine.report.safe_text import safe_json
-    from selfrefine.runfolder.jsonl import write_stdout
 
     line = msgspec.json.encode(value, enc_hook=os.fspath).decode() + "\n"
-    write_stdout((safe_json(line) if on_terminal() else line).encode())
+    return safe_json(line) if on_terminal() else line
 
 
 @contextmanager

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import (
+    common,
+    complete,
+    runs_diff,
+    runs_export,
+    runs_rows,
+    runs_sql,
+    runs_tail,
+    runs_tidy,
+    runs_track,
+)
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
@@ -16,7 +25,7 @@ from selfrefine.cli.help import App
 if TYPE_CHECKING:
     from selfrefine.runfolder.round import RoundDir
 
-app = App(help="Make, list, show and verify run folders.")
+app = App(help="Make, list, show, query and tidy run folders.")
 
 
 @app.command("new")
@@ -136,6 +145,7 @@ def verify(
     from selfrefine.lineage.check import verify as check_lineage
     from selfrefine.runfolder.audit import in_progress, renewed
     from selfrefine.runfolder.audit import verify as check
+    from selfrefine.runfolder.collected import collected
     from selfrefine.runfolder.run import Run, locate
     from selfrefine.words import count
 
@@ -145,6 +155,8 @@ def verify(
     if run.plan():
         say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
     problems = [*check(run), *check_lineage(run)]
+    if gone := sum(not (run.path / name).is_file() for name in collected(run.path)):
+        say(f"collected: {count(gone, 'file')} of rejected adapters, by `selfrefine runs gc`")
     if (note := renewed(run)) is not None:
         say(note)
     if problems:
@@ -153,50 +165,12 @@ def verify(
     say(f"verify: {run.path} is whole: {rounds}")
 
 
-class TrackerName(StrEnum):
-    """As in `tracking.TRACKERS`, which would load the run folder's modules for a --help."""
-
-    TENSORBOARD = "tensorboard"
-    TRACKIO = "trackio"
-    MLFLOW = "mlflow"
-    WANDB = "wandb"
-
-
-@app.command("track")
-def track(
-    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
-    to: Annotated[TrackerName, typer.Option("--to", help="The tracker to write for.")],
-    follow: Annotated[
-        bool, typer.Option("--follow", help="Go on until the run has ended, or until Ctrl-C.")
-    ] = False,
-    folder: Annotated[
-        str | None,
-        typer.Option(
-            "--dir", metavar="FOLDER", help="Where to write. [tracking/TRACKER]", show_default=False
-        ),
-    ] = None,
-) -> None:
-    """Write a run's figures as files of TensorBoard, Trackio, MLflow or Weights & Biases.
-
-    It reads the run folder and never writes to it, so it works on finished runs, on a run that goes on in
-    another terminal, and can be stopped or killed at any time. Given again, it writes this run anew: nothing
-    is doubled. It sends nothing: with wandb, `wandb sync` does, when you call it.
-
-    \b
-      selfrefine runs track demo --to tensorboard
-      selfrefine runs track demo --to mlflow --follow
-    """
-    import shlex
-
-    from selfrefine.runfolder.run import Run, locate
-    from selfrefine.tracking import TRACKERS
-    from selfrefine.tracking.follow import track as hand_over
-    from selfrefine.words import count
-
-    run = Run.open(locate(common.RUNS_DIR, name))
-    kind, place = TRACKERS[to.value], Path(folder or f"tracking/{to.value}")
-    with common.reporting("track") as reporter:
-        reporter.stop.way_on = "the same command writes the run anew and follows it"
-        handed = hand_over(run, kind, place, follow, reporter.say, reporter.check)
-    say(f"track: {count(handed, 'point')} of {run.called} in {place}")
-    say(f"next: {kind.look.format(dir=shlex.quote(str(place)))}")
+app.command("rows")(runs_rows.rows)
+app.command("sql")(runs_sql.sql)
+app.command("export")(runs_export.export)
+app.command("env")(runs_export.env)
+app.command("rm")(runs_tidy.rm)
+app.command("gc")(runs_tidy.gc)
+app.command("diff")(runs_diff.diff)
+app.command("tail")(runs_tail.tail)
+app.command("track")(runs_track.track)
