@@ -20,8 +20,9 @@ from selfrefine.layers import path_of
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.report.guards import plain_table, watched_view
 from selfrefine.report.safe_text import text
-from selfrefine.report.words import compact, number, with_interval
+from selfrefine.report.words import clock, compact, number, with_interval
 from selfrefine.runfolder.audit import RunInfo
+from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 from selfrefine.stats import Difference, Interval
 from selfrefine.words import count
@@ -60,6 +61,15 @@ def round_rows(
     ]
 
 
+def final_row(run: Run) -> RoundRow | None:
+    """The accepted policy on the test split, where it was measured."""
+    told = run.final_summary()
+    if told is None:
+        return None
+    kept = f"round {told.accepted_round}" if told.accepted_round else "the start"
+    return RoundRow(label="final", test=told.test, decision=kept)
+
+
 def _decision(summary: RoundSummary) -> str:
     if summary.gate is None:
         return "start" if summary.index == 0 else ""
@@ -93,7 +103,7 @@ class RoundTable(Struct, frozen=True):
             cells = [with_interval(value) if (value := getattr(row, name)) else "" for name in columns]
             spent = {
                 "tokens": "" if row.tokens is None else compact(row.tokens),
-                "time": "" if row.seconds is None else _clock(row.seconds),
+                "time": "" if row.seconds is None else clock(row.seconds),
             }
             table.add_row(*map(text, (row.label, *cells, *(spent[name] for name in costs), row.decision)))
         return table
@@ -108,12 +118,6 @@ def measure_name(config: Mapping[str, Any]) -> str:
     """The rewards that measure, from a manifest's config, as the table's title."""
     names = config.get("evaluate", {}).get("measure") or config.get("reward", {}).get("use") or ["accuracy"]
     return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
-
-
-def _clock(seconds: float) -> str:
-    """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
 
 
 def runs_table(runs: Sequence[RunInfo]) -> Table:

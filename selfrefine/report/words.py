@@ -64,6 +64,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def clock(seconds: float) -> str:
+    """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def with_interval(measured: Interval | Difference | None) -> str:
     """ "0.285 [0.243, 0.331]", the mean alone where there is no interval, "–" where there is no mean."""
     from selfrefine.stats import Difference
