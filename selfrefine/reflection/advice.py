@@ -208,9 +208,9 @@ def _ended(facts: Facts) -> bool:
 def _later(facts: Facts, why: str, flags: tuple[str, ...]) -> Suggestion:
     """For another run. Where this one goes on, and has not failed twice, it may yet come good."""
     own = facts.summaries[-1].gate
-    if own is not None and own.outcome == "reject" and not _ended(facts):
-        again = rejected_in_a_row(facts.summaries) > 1
-        why += "" if again else f" (round {len(facts.summaries)} tries other prompts first)"
+    first = own is not None and own.outcome == "reject" and rejected_in_a_row(facts.summaries) == 1
+    if first and not _ended(facts):
+        why += f"; if round {len(facts.summaries)}, which has other prompts, is no better either"
     return Suggestion(kind="another-run", why=why, flags=flags)
 
 

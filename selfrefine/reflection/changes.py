@@ -51,11 +51,10 @@ def by_tag(
     for own in tags.values():
         for tag, value in own.items():
             values.setdefault(tag, set()).add(value)
-    cells = [
-        (tag, value)
-        for tag in sorted(name for name, seen in values.items() if 2 <= len(seen) <= most)
-        for value in sorted(values[tag])
-    ]
+    names = {name for name, seen in values.items() if 2 <= len(seen) <= most}
+    if SIGN in names and any(_same_cut(tags, SIGN, name) for name in names - {SIGN}):
+        names.remove(SIGN)
+    cells = [(tag, value) for tag in sorted(names) for value in sorted(values[tag])]
     level = 1 - 0.05 / max(1, len(cells)) if joint else 0.95
     old, new = per_task(before), per_task(after)
     return [
@@ -78,6 +77,12 @@ def _gain(
             {key: old.get(key) for key in ids}, {key: new.get(key) for key in ids}, seed, level
         ),
     )
+
+
+def _same_cut(tags: Mapping[str, Mapping[str, str]], one: str, other: str) -> bool:
+    """Whether two tags part the tasks alike, whatever their values are called."""
+    pairs = {(own.get(one), own.get(other)) for own in tags.values()}
+    return all(len({pair[i] for pair in pairs}) == len(pairs) for i in (0, 1))
 
 
 _SIGNS = re.compile(r"\d\s*([-−+*×/÷])\s*\(?[-−]?\d")

@@ -87,6 +87,7 @@ class Diagnosis(Struct, frozen=True, kw_only=True):
     looked_at: Count = 0
     """Values of tags that were compared; the intervals of `improved` and `worse` hold for all of them."""
     improved: tuple[TagGain, ...] = ()
+    """The greatest change first."""
     worse: tuple[TagGain, ...] = ()
     examples: tuple[Changed, ...] = ()
     """Tasks that flipped, those that became wrong first."""
@@ -153,8 +154,14 @@ def _changes(run: Run, folder: RoundDir, accepted: int, seed: int) -> Diagnosis:
         gate_truncated=sum(cut) / len(cut),
         flips=flips(before, after),
         looked_at=len(gains),
-        improved=tuple(one for one in gains if one.gain.lo is not None and one.gain.lo > 0),
-        worse=tuple(one for one in gains if one.gain.hi is not None and one.gain.hi < 0),
+        improved=tuple(
+            sorted(
+                (one for one in gains if (one.gain.lo or 0.0) > 0), key=lambda one: -(one.gain.mean or 0.0)
+            )
+        ),
+        worse=tuple(
+            sorted((one for one in gains if (one.gain.hi or 0.0) < 0), key=lambda one: one.gain.mean or 0.0)
+        ),
         examples=changed(before, after),
     )
 

@@ -82,7 +82,7 @@ def overview(run: Run) -> Overview:
     last = len(rounds) - 1
     seconds, rang = tried(lambda: _history(run, rounds)) or ({}, ())
     return Overview(
-        state=audit.state(run),
+        state="damaged" if seen is not None else audit.state(run),
         rounds=tuple(rounds),
         seconds=seconds,
         learnt=tried(lambda: _learnt(run, rounds)) or {},

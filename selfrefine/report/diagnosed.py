@@ -125,6 +125,18 @@ def flipped(flips: Flips, what: str) -> str:
     )
 
 
+def tag_gains(gains: Sequence[TagGain], most: int = 8) -> Iterator[tuple[str, str]]:
+    """A line a value; those of a few tasks say nothing, and a list of them hides the others."""
+    large = [one for one in gains if one.tasks >= _FEW]
+    for one in large[:most]:
+        yield "by tag", tag_gain(one)
+    if (left := len(gains) - len(large[:most])) and gains:
+        yield "by tag", f"and {count(left, 'more value')}, {len(gains) - len(large)} of them with few tasks"
+
+
+_FEW = 8
+
+
 def tag_gain(one: TagGain) -> str:
     """ "sign = +: 0.195 → 0.563, +0.368 [+0.268, +0.463], 190 tasks"."""
     from selfrefine.report.words import with_interval

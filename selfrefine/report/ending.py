@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from selfrefine.config import Config
 from selfrefine.layers import stored
 from selfrefine.reflection.overview import Gain, gain, round_seconds, test_gain
-from selfrefine.report.diagnosed import facts, flipped, tag_gain
+from selfrefine.report.diagnosed import facts, flipped, tag_gains
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.tables import final_row, measure_name, round_rows, round_table
@@ -62,13 +62,7 @@ def _line(said: str) -> RenderableType:
 def _made_of(found: Gain) -> list[RenderableType]:
     """A mean over all tasks hides that one kind of them is not learnt."""
     told = [("flipped", flipped(found.flips, "test task"))]
-    told += [("by tag", tag_gain(one)) for one in found.by_tag[:_MOST_TAGS]]
-    if len(found.by_tag) > _MOST_TAGS:
-        told.append(("by tag", f"and {count(len(found.by_tag) - _MOST_TAGS, 'more value')}"))
-    return [facts(told)]
-
-
-_MOST_TAGS = 8
+    return [facts([*told, *tag_gains(found.by_tag)])]
 
 
 def nothing_done(run: Run, ended: Ended) -> RenderableType:

@@ -59,11 +59,6 @@ def _answer(one: Answered, drafts: dict[str, Sample]) -> Iterator[RenderableType
     yield Padding(head, (0, 0, 0, 2))
     if row.error is not None:
         yield _indented(text(f"error: {row.error}", "red", _DETAIL_CHARACTERS))
-    for critique in row.critiques if draft is None else row.critiques[len(draft.critiques) :]:
-        verdict = critique.verdict or "no verdict"
-        said = critique.text if critique.error is None else f"error: {critique.error}"
-        shown = text(f"critique ({verdict}): {said}", "italic", _ANSWER_CHARACTERS, newlines=True)
-        yield _indented(shown)
     if draft is not None and draft.text != row.text:
         yield _indented(Diff(draft.text[:_ANSWER_CHARACTERS], row.text[:_ANSWER_CHARACTERS]))
     else:
@@ -72,6 +67,11 @@ def _answer(one: Answered, drafts: dict[str, Sample]) -> Iterator[RenderableType
         detail = reward.detail if reward.error is None else f"unscored: {reward.error}"
         if detail:
             yield _indented(text(f"{reward.name}: {detail}", "dim", _DETAIL_CHARACTERS))
+    for critique in row.critiques if draft is None else row.critiques[len(draft.critiques) :]:
+        verdict = critique.verdict or "no verdict"
+        said = critique.text if critique.error is None else f"error: {critique.error}"
+        shown = text(f"critique ({verdict}): {said}", "italic", _ANSWER_CHARACTERS, newlines=True)
+        yield _indented(shown)
 
 
 def _reward(reward: Reward) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 
 from selfrefine.reflection.overview import Gain, Overview, Rang
-from selfrefine.report.diagnosed import command, facts, flipped, one_line, shown_rounds, suggested, tag_gain
+from selfrefine.report.diagnosed import command, facts, flipped, one_line, shown_rounds, suggested, tag_gains
 from selfrefine.report.guards import plain_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import clock, compact, number, with_interval
@@ -19,7 +19,7 @@ from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManife
 from selfrefine.stats import Interval
 from selfrefine.words import count
 
-_MOST_ROUNDS, _MOST_TAGS, _MOST_RANG, _MOST_WEAK = 12, 8, 4, 4
+_MOST_ROUNDS, _MOST_RANG, _MOST_WEAK = 12, 4, 4
 _SPARKS = "▁▂▃▄▅▆▇█"
 _WIDE = 12
 
@@ -45,7 +45,8 @@ def overview_view(manifest: RunManifest, seen: Overview, run: str) -> Group:
 def _asked(manifest: RunManifest, seen: Overview) -> Iterator[tuple[str, str]]:
     config = manifest.config
     model = " ".join(manifest.model[key] for key in ("id", "revision") if manifest.model.get(key))
-    yield "model", one_line(f"{model}, {manifest.device} {manifest.dtype}", 200)
+    computed = [one for one in (manifest.device, manifest.dtype) if one != "none"]
+    yield "model", one_line(", ".join([model, *computed]), 200)
     generate, train, own = (config.get(key, {}) for key in ("generate", "train", "cycle"))
     named = [str(config["recipe"])] if config.get("recipe") else []
     objective = config.get("objective", {}).get("name", "sft")
@@ -233,15 +234,11 @@ def gain_lines(gain: Gain, reads: int) -> Iterator[tuple[str, str]]:
     """The gain from start to end, how many answers flipped, and by tag."""
     change = gain.change
     note = f"test split read {count(reads, 'time')}" if gain.split == "test" else "these tasks decided, too"
-    yield (
-        "gain",
-        f"{with_interval(change)} on {count(change.n, f'{gain.split} task')}, start to end, paired ({note})",
-    )
+    on = count(change.n, f"{gain.split} task")
+    said = f"{with_interval(change)} on {on}, from the start to the accepted policy, paired ({note})"
+    yield "gain", said
     yield "flipped", flipped(gain.flips, f"{gain.split} task")
-    for one in gain.by_tag[:_MOST_TAGS]:
-        yield "by tag", tag_gain(one)
-    if len(gain.by_tag) > _MOST_TAGS:
-        yield "by tag", f"and {count(len(gain.by_tag) - _MOST_TAGS, 'more value')}: --json"
+    yield from tag_gains(gain.by_tag)
 
 
 def _rang(rang: Sequence[Rang]) -> Iterator[tuple[str, str]]:

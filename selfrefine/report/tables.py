@@ -28,6 +28,7 @@ from selfrefine.stats import Difference, Interval
 from selfrefine.words import count
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_STATE_WIDTH = 17
 _PROMPT_CHARACTERS, _ANSWER_CHARACTERS, _STATE_CHARACTERS = 600, 4_000, 90
 
 
@@ -120,30 +121,64 @@ def measure_name(config: Mapping[str, Any]) -> str:
     return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
 
 
-def runs_table(runs: Sequence[RunInfo]) -> Table:
-    """`runs ls`: a line per run, damaged ones with what is wrong."""
-    table = plain_table()
-    for name in ("run", "rounds", "kept", "gate", "test gain"):
-        table.add_column(
-            name,
-            justify="left" if name in {"run", "gate"} else "right",
-            overflow="fold",
-            min_width=7 if name == "gate" else None,  # "[0.227,": an interval breaks at its spaces only
-        )
-    table.add_column("state", overflow="fold", min_width=8)
-    for run in runs:
-        if run.problem is not None:
-            table.add_row(
-                text(run.name),
-                *[text("")] * 4,
-                text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red"),
-            )
-            continue
-        kept = "" if run.last is None else str(run.last.accepted_round or "start")
-        gain = "" if run.gain is None else f"{run.gain:+.3f}"
-        cells = (run.name, str(run.rounds), kept, with_interval(run.gate), gain)
-        table.add_row(*map(text, cells), text(run.state, "", _STATE_CHARACTERS))
-    return table
+class Runs(Struct, frozen=True):
+    """`runs ls`: a line per run, damaged ones with what is wrong. Where that is too wide, without intervals,
+    then a few lines per run: a table whose cells break within a number can't be read."""
+
+    runs: Sequence[RunInfo]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for intervals in (True, False):
+            figures = self._table(intervals, state=False)  # the state is a sentence, and folds
+            wide = console.measure(figures, options=options.update(max_width=1_000)).maximum
+            if wide + _STATE_WIDTH <= options.max_width:
+                yield self._table(intervals)
+                return
+        yield from (self._record(run) for run in self.runs)
+
+    def _table(self, intervals: bool, state: bool = True) -> Table:
+        table = plain_table()
+        for name in ("run", "rounds", "accepted", "gate", "test gain"):
+            left = name in {"run", "gate", "accepted"}
+            table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        if state:
+            table.add_column("state", overflow="fold")
+        for run in self.runs:
+            kept, gate, gain = _figures_of(run, intervals)
+            cells = [kept, gate, gain] if run.problem is None else ["", "", ""]
+            rounds = str(run.rounds) if run.problem is None else ""
+            table.add_row(*map(text, (run.name, rounds, *cells)), *([_state_of(run)] if state else []))
+        return table
+
+    def _record(self, run: RunInfo) -> RenderableType:
+        lines: list[RenderableType] = [text(run.name, "bold")]
+        if run.problem is None:
+            kept, gate, gain = _figures_of(run, intervals=True)
+            said = [count(run.rounds, "round")] + ([f"accepted: {kept}"] if kept else [])
+            lines.append(text(", ".join(said)))
+            lines += [text(f"gate {gate}")] if gate != "–" else []
+            lines += [text(f"test gain {gain}")] if gain else []
+        return Group(lines[0], Padding(Group(*lines[1:], _state_of(run)), (0, 0, 0, 2)))
+
+
+def runs_table(runs: Sequence[RunInfo]) -> Runs:
+    """`runs ls`, as wide as its console."""
+    return Runs(runs)
+
+
+def _figures_of(run: RunInfo, intervals: bool) -> tuple[str, str, str]:
+    """The accepted policy, its gate figure, and the gain on the test tasks."""
+    kept = (
+        "" if run.last is None else f"round {run.last.accepted_round}" if run.last.accepted_round else "start"
+    )
+    gate = with_interval(run.gate)
+    return kept, gate if intervals else gate.partition(" ")[0], "" if run.gain is None else f"{run.gain:+.3f}"
+
+
+def _state_of(run: RunInfo) -> Text:
+    if run.problem is None:
+        return text(run.state, "", _STATE_CHARACTERS)
+    return text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red")
 
 
 def run_view(
