@@ -64,6 +64,8 @@ class Facts(Struct, frozen=True, kw_only=True):
     gate_truncated: float | None = None
     plan: tuple[str, ...] = ()
     """Kinds of the actions that are planned for the next round."""
+    plans: bool = False
+    """The run plans each round before it begins."""
 
 
 def planned(folder: Path) -> tuple[str, ...]:
@@ -80,6 +82,9 @@ def suggest(facts: Facts) -> Suggestion:
         return Suggestion(
             kind="plan", why=f"the plan for round {len(facts.summaries)}: {', '.join(facts.plan)}"
         )
+    if facts.plans and not _ended(facts):
+        why = f"round {len(facts.summaries)} begins with a plan that is made from these figures"
+        return Suggestion(kind="plan", why=why)
     if not facts.gate_tasks or own is None or not own.n:
         return _unmeasured(facts)
     rules = (_nothing_left, _vetoed, _cut_off, _rejected, _undecided_for_long)

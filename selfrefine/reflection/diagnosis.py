@@ -139,6 +139,7 @@ def _facts(
         passing=_share(found.passes),
         gate_truncated=found.gate_truncated,
         plan=advice.planned(run.round(found.round + 1).path),
+        plans=run.manifest.config.get("reflect", {}).get("plan", "off") != "off",
     )
 
 

@@ -299,7 +299,7 @@ def test_runs_ls_and_show(mine: Path) -> None:
     assert found["broken"]["state"] == "damaged" and "damaged" in found["broken"]["problem"]
     table = selfrefine("runs", "ls", cwd=mine, terminal=True).out.decode()
     assert "run-001" in table and "damaged" in table
-    shown = selfrefine("runs", "show", "run-001", cwd=mine)
+    shown = selfrefine("runs", "show", "run-001", "--all", cwd=mine)
     text = shown.out.decode()
     assert shown.code == 0 and "gate.mode" in text and "mine.py:f, mean" in text
     assert "final" in text and "kept" in text

@@ -152,7 +152,7 @@ def test_a_gold_reward_vetoes_the_gain(tiny_model_dir: Path, tmp_path: Path) -> 
     )
     assert "vetoed: gold: mine.py:fallen fell by 1.00 (1 → 0)" in decision["reason"]
     assert "round 1 warning: gold: mine.py:fallen fell by 1.00" in done.err
-    shown = selfrefine("runs", "show", "r", cwd=folder, terminal=True).out.decode()
+    shown = selfrefine("runs", "show", "r", "--all", cwd=folder, terminal=True).out.decode()
     assert "round 1 veto: gold" in shown
 
 
@@ -198,7 +198,7 @@ def test_the_matrix_has_a_row_a_round_and_is_shown(tiny_model_dir: Path, tmp_pat
         "reward-length",
         "lessons round-001",
     } <= {*names}
-    shown = selfrefine("runs", "show", "r", cwd=folder, terminal=True).out.decode()
+    shown = selfrefine("runs", "show", "r", "--all", cwd=folder, terminal=True).out.decode()
     assert "retention" in shown and "round-002" in shown and "reward-length" in shown
 
 
