@@ -25,7 +25,9 @@ def test_better_beyond_luck_is_accepted() -> None:
     assert (found.before, found.after, found.difference) == (0.75, 1.0, 0.25)
     assert found.p_value == pytest.approx(2**-10)
     assert (found.n, found.ties, found.unscored) == (40, 30, 0)
-    assert found.reason.startswith("kept: 0.750 → 1.000 on 40 gate tasks (paired difference +0.250, 95 % interval [+0.1")
+    assert found.reason.startswith(
+        "kept: 0.750 → 1.000 on 40 gate tasks (paired difference +0.250, 95 % interval [+0.1"
+    )
     assert found.reason.endswith("p 0.0010), better (p at most 0.0500)")
 
 

@@ -99,9 +99,7 @@ def start(run: Run, right: Sequence[int] = ()) -> None:
             write(run, 0, split, rows)
             measures[split] = interval([row.reward for row in rows])
     run.round(0).commit(
-        RoundSummary(
-            index=0, policy_before="a", policy_after="a", measures=measures, cost=Cost(tokens=40)
-        )
+        RoundSummary(index=0, policy_before="a", policy_after="a", measures=measures, cost=Cost(tokens=40))
     )
 
 
