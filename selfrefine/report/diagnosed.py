@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Sequence
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 
@@ -38,7 +38,7 @@ def command(line: str) -> RenderableType:
     """A line to copy: a break within it would end it. Print with crop=False."""
     shown = text(f"            {line}")
     shown.no_wrap, shown.overflow = True, "ignore"
-    return shown
+    return Group(shown)  # a console joins texts that it is given, and forgets what is set on them
 
 
 def facts(rows: Sequence[tuple[str, str]]) -> Padding:

@@ -30,7 +30,7 @@ def task(i: int, split: str) -> Task:
 
 def answer(of: Task, reward: float | None, k: int = 0, s: int = 0, **fields: Any) -> Sample:
     """With the text that it deserves."""
-    text = of.references[0] if reward == 1.0 else "7777"
+    text = of.references[0] if reward == 1.0 and of.references else "7777"
     base: dict[str, Any] = {
         "id": f"{of.id}.r{k}.s{s}",
         "task": of,
@@ -129,7 +129,7 @@ def add_round(
     losses: Sequence[float] = (1.0,),
     flat: int = 1,
 ) -> int:
-    """The next round: four prompts with two answers each; the candidate has the gate tasks in `right` right."""
+    """The next round: four prompts with two answers each; the candidate has these gate tasks right."""
     k, accepted = run.next_round(), run.accepted_round
     asked = run.tasks("train")[:4]
     drawn = [answer(one, float(s), k, s) for one in asked for s in range(2)]
