@@ -120,6 +120,9 @@ def test_a_clear_gain_is_kept_and_the_next_round_is_compared_with_it(begun: Path
     assert second["gate"]["outcome"] == "reject" and second["gate"]["difference"] == 0.0
     assert (second["accepted_round"], second["gate"]["looks"]) == (1, 2)
     assert f"round 1 {first['gate']['reason']}" in done.err and "round 2 rolled back: " in done.err
+    # Each decision is followed by what the round came to.
+    assert done.err.count("of 8 gate tasks") == 2 and done.err.count("\n  next ") == 2
+    assert "in training mine.py:spread 0." in done.err and "on gate tasks mine.py:told 0." in done.err
     assert [event["outcome"] for event in events(begun, "gate")] == ["accept", "reject"]
 
 
