@@ -57,7 +57,7 @@ def _learning(found: Diagnosis) -> Iterator[tuple[str, str]]:
     if found.samples is not None:
         said = [f"{count(found.samples, 'answer')} to {count(found.prompts or 0, 'prompt')}"]
         said += [f"{number(found.truncated)} cut off"] if found.truncated else []
-        if found.groups and found.groups_without_spread is not None:
+        if found.groups and found.groups_without_spread:
             flat, of = number(found.groups_without_spread), number(found.groups)
             said.append(f"{flat} of {of} groups without spread (their answers all score alike)")
         yield "sampled", ", ".join(said)
@@ -134,7 +134,7 @@ def tag_gains(gains: Sequence[TagGain], most: int = 8) -> Iterator[tuple[str, st
         yield "by tag", f"and {count(left, 'more value')}, {len(gains) - len(large)} of them with few tasks"
 
 
-_FEW = 8
+_FEW = 5
 
 
 def tag_gain(one: TagGain) -> str:
