@@ -377,8 +377,7 @@ def _constant(value: float, n: int, level: float, least: float) -> tuple[float, 
 def _bootstrap(data: NDArray[np.float64], seed: int, level: float) -> tuple[float, float]:
     """Percentiles of the means of RESAMPLES draws with replacement; data_N, N >= 2.
 
-    The same numbers as `scipy.stats.bootstrap` gives with method "percentile" (a test compares), which takes
-    a second to load where a run is only looked at.
+    To the digit those of `scipy.stats.bootstrap`, method "percentile", which takes a second to load.
     """
     rng, pieces = generator(seed), max(1, _CELLS // len(data))
     means = np.concatenate(

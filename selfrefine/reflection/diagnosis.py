@@ -24,10 +24,13 @@ from selfrefine.runfolder.jsonl import lines, read_json
 from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary
+from selfrefine.seeds import derive, generator
 from selfrefine.steps.critique_outcome import is_right
 from selfrefine.steps.evaluate import per_task
 
 EXAMPLES = 3
+MOST_SCORED = 256
+"""Learnt answers that are scored for the diagnosis alone, a seeded draw: a reward may take seconds a row."""
 
 
 class Learnt(Struct, frozen=True, kw_only=True):
@@ -36,6 +39,7 @@ class Learnt(Struct, frozen=True, kw_only=True):
     measure: str
     """Names of the measuring rewards, joined by " + "."""
     scored: Count = 0
+    """All that were learnt, or up to MOST_SCORED of them where they are scored now; null scores left out."""
     passing: Count = 0
     """Answers with full marks in all of them."""
     mean: float | None = None
@@ -266,6 +270,9 @@ def _passes(folder: RoundDir, config: Config) -> Learnt | None:
     if not trained.issuperset(names) or config.reward.invert:
         if reward.needs_engine(map(reward.parse_spec, specs)):
             return replace(found, why="this measure asks a model")
+        # Not every tenth: rows stand by prompt, so that steps would meet the same of its answers each time.
+        drawn = generator(derive(config.seed, "diagnosis", folder.index)).permutation(len(rows))
+        rows = [rows[i] for i in sorted(drawn[:MOST_SCORED].tolist())]
         try:
             rows = reward.score(rows, build_rewards(config, specs, None))
         except (ConfigError, DataError) as error:

@@ -80,19 +80,20 @@ def _scored(found: Diagnosis) -> Iterator[str]:
 def _learnt(found: Diagnosis) -> str:
     prompts = f" of {count(found.learnt_prompts, 'prompt')}" if found.learnt_prompts is not None else ""
     said = [f"{count(found.learnt or 0, 'answer')}{prompts}"]
-    said += [passing(found.passes)] if found.passes is not None else []
+    said += [passing(found.passes, found.learnt or 0)] if found.passes is not None else []
     said += [f"{number(found.replayed)} replayed from earlier rounds"] if found.replayed else []
     said += [count(found.steps, "step")] if found.steps is not None else []
     return ", ".join(said)
 
 
-def passing(passes: Learnt) -> str:
+def passing(passes: Learnt, learnt: int) -> str:
     """How many of the learnt answers pass the measure; of a graded one, their mean."""
+    of = "them" if passes.scored >= learnt else f"{number(passes.scored)} looked at"
     if not passes.scored:
         return f"not measured: {passes.why or 'no answer has a score'}"
     if passes.passing or not passes.mean:
-        return f"{number(passes.passing)} of them pass {passes.measure}"
-    return f"none with full marks in {passes.measure}, mean {passes.mean:.3f}"
+        return f"{number(passes.passing)} of {of} pass {passes.measure}"
+    return f"none of {of} with full marks in {passes.measure}, mean {passes.mean:.3f}"
 
 
 def _loss(early: float, late: float) -> str:

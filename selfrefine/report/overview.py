@@ -223,11 +223,10 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def _gained(seen: Overview) -> Iterator[tuple[str, str]]:
-    if seen.gain is None:
-        if seen.rounds and seen.rounds[-1].accepted_round == 0 and len(seen.rounds) > 1:
-            yield "gain", "none: no round was kept"
-        return
-    yield from gain_lines(seen.gain, seen.test_reads)
+    if len(seen.rounds) > 1 and seen.rounds[-1].accepted_round == 0:
+        yield "gain", "none: no round was kept, the accepted policy is the starting one"
+    elif seen.gain is not None:
+        yield from gain_lines(seen.gain, seen.test_reads)
 
 
 def gain_lines(gain: Gain, reads: int) -> Iterator[tuple[str, str]]:

@@ -69,6 +69,20 @@ def test_a_measure_that_was_not_trained_on_is_computed_for_what_was_learnt(tmp_p
     assert found is not None and (found.measure, found.scored, found.passing) == ("exact", 2, 1)
 
 
+def test_of_many_learnt_answers_a_part_is_scored_for_the_diagnosis(tmp_path: Path) -> None:
+    """A reward that runs programs would take longer here than the round did."""
+    run = made(tmp_path / "r", reward__use=["length"], evaluate__measure=["exact"])
+    start(run)
+    own = run.tasks("train")
+    rows = [answer(own[s % 60], float(s % 3 == 0), 1, s, rewards=()) for s in range(600)]
+    add_round(run, right=[], outcome="reject", learnt=rows)
+    found = diagnosis(run, 1).passes
+    # Every third of 600 is right. Of 256 drawn 85 are expected, with a standard deviation of 5.7; every third
+    # row would have been all right or all wrong.
+    assert found is not None and found.scored == 256 and 62 <= found.passing <= 108
+    assert diagnosis(run, 1).passes == found
+
+
 def test_a_measure_that_asks_a_model_is_null_with_its_reason(tmp_path: Path) -> None:
     run = made(tmp_path / "r", reward__use=["numeric"], evaluate__measure=["fluency"])
     start(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from made_runs import add_round, criticised, end, made, start, write
 from rich.console import Console, RenderableType
@@ -12,6 +13,7 @@ from rich.console import Console, RenderableType
 from selfrefine.records import Message, Task
 from selfrefine.reflection.advice import Suggestion
 from selfrefine.reflection.diagnosis import Diagnosis, diagnosis
+from selfrefine.reflection.findings import Cell, Weaknesses
 from selfrefine.reflection.history import find_tasks, history
 from selfrefine.reflection.overview import overview
 from selfrefine.report.diagnosed import diagnosed, shown_rounds
@@ -106,6 +108,29 @@ def test_a_run_says_its_gain_by_tag_and_what_rang(run: Run) -> None:
     assert "round 2 guard: length: tokens per answer changed 3.0-fold" in told
     assert "selfrefine cycle --run r --rounds 4" in told
     assert "1* 0.500" in told  # the accepted policy
+
+
+def test_weaknesses_are_named_where_a_reflection_found_some(run: Run) -> None:
+    cell = Cell(name="op = -", by="tag", n=10, rate=0.1, rest=0.9, q_value=0.01)
+    early = Weaknesses(after_round=1, heaviest=("earlier",), looked_at=3)
+    late = Weaknesses(after_round=3, gate=(cell,), heaviest=("op = -",), looked_at=40)
+    for place, found in ((run.round(1).path, early), (run.path / "reflection", late)):
+        place.mkdir(exist_ok=True)
+        (place / "weaknesses.json").write_bytes(msgspec.json.encode(found))
+    told = words(shown(overview_view(run.manifest, overview(run), "r")))
+    assert "weak op = -: 0.100 against 0.900 elsewhere, 10 tasks" in told and "earlier" not in told
+    (run.path / "reflection" / "weaknesses.json").write_bytes(b"{")
+    damaged = words(shown(overview_view(run.manifest, overview(run), "r")))
+    assert "weaknesses.json is damaged" in damaged and "0.500" in damaged
+
+
+def test_a_run_that_kept_nothing_claims_no_gain(tmp_path: Path) -> None:
+    run = made(tmp_path / "runs" / "r")
+    start(run, right=[0])
+    add_round(run, right=[], outcome="reject")
+    end(run, right=[0])
+    told = words(shown(overview_view(run.manifest, overview(run), "r")))
+    assert "gain none: no round was kept" in told and "became right" not in told
 
 
 def test_of_many_rounds_the_first_and_the_last_are_shown() -> None:
