@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -21,9 +20,6 @@ from selfrefine.cli import (
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
-
-if TYPE_CHECKING:
-    from selfrefine.runfolder.round import RoundDir
 
 app = App(help="Make, list, show, query and tidy run folders.")
 
@@ -85,51 +81,35 @@ def ls(json_: JsonOption = False) -> None:
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="ID", help="Show one task through all rounds. The beginning of its id will do."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show all settings, and all figures of each stage and guard.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show a run's settings, what each round measured and decided, and the gain on test tasks.
+    """Show a run on one screen, all of its figures, or one of its tasks through all rounds.
 
     \b
       selfrefine runs show demo
+      selfrefine runs show demo --all
+      selfrefine runs show demo --task 4d298fae
     """
-    from selfrefine.report.ending import final_row, round_seconds, test_gain
-    from selfrefine.report.tables import run_view
-    from selfrefine.runfolder.audit import glance
+    from selfrefine.cli.show_run import show_run, show_task
+    from selfrefine.errors import UsageError
     from selfrefine.runfolder.run import Run, locate
 
+    if task is not None and everything:
+        raise UsageError("--task and --all show different things: give one of them")
     run = Run.open(locate(common.RUNS_DIR, name))
-    summaries = [folder.summary() for folder in run.rounds()]
-    if (damage := glance(run, summaries)) is not None:
-        say(damage)
-    gain = test_gain(run)
-    if json_:
-        told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run), "test_gain": gain}
-        common.print_json(told)
-        return
-    stages = {folder.index: _stage_lines(folder) for folder in run.rounds()}
-    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages, gain))
-
-
-ORDER = ("generate", "critique", "reward", "resampled", "rationalised", "selected", "train", "gate", "test")
-"""A round's stages as they follow each other."""
-
-
-def _stage_lines(folder: RoundDir) -> list[str]:
-    """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
-    from selfrefine.report.words import stage_line, summary_line
-    from selfrefine.runfolder.jsonl import read_json
-    from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
-
-    def told(path: Path) -> dict[str, Any]:
-        return read_json(path, dict[str, Any]) or {}
-
-    lines = []
-    names = {*folder.stages(), TRAINING_LOG}
-    for name in (*ORDER, *sorted(names - {*ORDER})):
-        if name in names and (path := folder.summary_file(name)).is_file():
-            lines.append(stage_line(name, common.figures(told(path))))
-    counts = told(folder.path / ROUND_FILE).get("counts")
-    return [*lines, summary_line({"stage": "counts", **counts})] if counts else lines
+    if task is not None:
+        show_task(run, task, json_)
+    else:
+        show_run(run, everything=everything, json_=json_)
 
 
 @app.command("verify")

@@ -7,10 +7,9 @@ from pathlib import Path
 from msgspec import Struct
 
 from selfrefine.lineage.chain import Lineage
-from selfrefine.runfolder.round import RoundDir
+from selfrefine.reflection.overview import test_gain
 from selfrefine.runfolder.run import MANIFEST, Run
-from selfrefine.stats import Difference, Interval, paired_difference
-from selfrefine.steps.evaluate import per_task
+from selfrefine.stats import Difference, Interval
 
 
 class Tested(Struct, frozen=True, kw_only=True):
@@ -35,19 +34,3 @@ def of_adapter(adapter: Path, lineage: Lineage) -> Tested | None:
         return None
     start = run.summary(0).measures.get("test")
     return Tested(start=start, end=final.test, gain=test_gain(run), reads=final.test_reads)
-
-
-def test_gain(run: Run, end: RoundDir | None = None) -> Difference | None:
-    """Paired difference on the test split, from the starting policy to the accepted one; None where one of
-    them was not measured. `end`: another final measurement than the last.
-
-    Raises: RunFolderError, DataError.
-    """
-    start, end = run.round(0), end or run.final
-    if not (start.has("test") and end.has("test")):
-        return None
-    return paired_difference(_per_task(start), _per_task(end), seed=run.manifest.seeds["run"])
-
-
-def _per_task(folder: RoundDir) -> dict[str, float | None]:
-    return per_task(folder.samples("test"))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from selfrefine.errors import DataError
-from selfrefine.lineage.tested import test_gain
+from selfrefine.reflection.overview import test_gain
 from selfrefine.runfolder.jsonl import lines, read_json
 from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG, RoundDir
 from selfrefine.runfolder.run import Run

@@ -12,7 +12,7 @@ from msgspec import Struct
 from selfrefine.errors import SelfrefineError
 from selfrefine.records import Sample
 from selfrefine.reflection.findings import Plan, Weaknesses
-from selfrefine.report.ending import round_seconds, test_gain
+from selfrefine.reflection.overview import round_seconds, test_gain
 from selfrefine.report.page.counts import Answers, Row, Steps, TagScores, rows, training_log
 from selfrefine.report.tables import measure_name
 from selfrefine.runfolder.audit import glance, state
