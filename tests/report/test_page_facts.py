@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import page_runs
 import pytest
 from msgspec.structs import replace
@@ -175,6 +176,16 @@ def test_an_action_whose_number_is_not_known_counts_neither_way() -> None:
         == "1 of 2 actions moved the number that it was meant to move; of 1 it is not known."
     )
     assert Plan(round=2, mode="auto", outcomes=tuple(outcomes)).outcomes[2].moved is None
+
+
+def test_what_became_of_the_last_plan_is_read_from_the_end_of_the_run_and_counted_once(run: Run) -> None:
+    """Trap: no plan follows the last round, so its outcomes stand in the events only."""
+    target = Target(figure="gate.mean", split="gate", direction="up", before=0.1)
+    early, late = (Outcome(round=k, kind="hint", target=target, after=0.2, moved=True) for k in (1, 2))
+    plan = Plan(round=2, mode="auto", outcomes=(early,))
+    events = [{"kind": "outcome", "outcome": msgspec.to_builtins(one)} for one in (early, late, late)]
+    events.append({"kind": "outcome", "outcome": {"round": "of a newer version"}})
+    assert Told(run=run, name="x", plan=plan, events=events).outcomes == [early, late]
 
 
 def test_weaknesses_are_said_with_how_many_slices_were_looked_at() -> None:
