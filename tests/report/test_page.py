@@ -301,7 +301,7 @@ def test_dark_by_the_system_and_dark_by_the_switch_are_the_same_colours() -> Non
 
 
 def test_the_last_reflection_is_shown_with_a_link_to_a_row_that_is_there(place: Path) -> None:
-    """Round 3's plan knows the outcome of round 2's; `reflect RUN` made a later one, whose row has a hostile id."""
+    """Round 3's plan knows what became of round 2's; `reflect RUN` made a later one. A row id is hostile."""
     run = page_runs.small(place / "reflected")
     cell = Cell(
         name="op = -", by="tag", slice=Slice(by="tag", key="op", value="-"), n=20, rate=0.1, lo=0.03, hi=0.3,

@@ -83,6 +83,23 @@ def test_a_run_without_an_end_has_no_gain_and_says_what_to_type(run: Run) -> Non
     assert empty.says.startswith("No round is committed yet")
 
 
+def test_a_model_that_judges_itself_is_said_to(run: Run) -> None:
+    """`critic` is the policy's own score; a plugin that is gone is no reason to fail."""
+
+    def notes(*measure: str) -> str:
+        manifest = replace(run.manifest, config={"evaluate": {"measure": list(measure)}})
+        return " ".join(headline(Told(run=Run(run.path, manifest), name="x", state="new")).notes)
+
+    assert "Self-measured" in notes("critic")
+    assert "Self-measured" not in notes("exact")
+    assert "Self-measured" not in notes("a-plugin-that-is-gone")
+
+
+def test_answers_without_scores_yet_are_missed_aloud(run: Run) -> None:
+    found = headline(Told(run=run, name="x", state="by hand", unscored=[2]))
+    assert any("(round 2): `selfrefine reward --run" in note for note in found.notes)
+
+
 def replace_state(told: Told, state: str) -> Told:
     return Told(run=told.run, name=told.name, rounds=told.rounds, state=state)
 

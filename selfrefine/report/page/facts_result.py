@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
+from selfrefine.errors import ConfigError
 from selfrefine.report.page.figures import Headline
 from selfrefine.report.page.read import Told
 from selfrefine.report.words import compact, duration
+from selfrefine.rewards import REWARDS
 from selfrefine.stats import Difference
+from selfrefine.steps.reward import parse_spec
 from selfrefine.words import count
 
 Tone = Literal["better", "worse", "open"]
@@ -126,8 +130,21 @@ def model_name(told: Told) -> str:
     return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", ".", "~")) else name or "–"
 
 
+def self_measured(told: Told) -> bool:
+    """Whether the policy itself judges what it is measured by. No, where that reward's plugin is gone."""
+    config = told.manifest.config
+    specs = config.get("evaluate", {}).get("measure") or config.get("reward", {}).get("use") or ()
+    with suppress(ConfigError):
+        return any(REWARDS.get(parse_spec(spec).name).judge != "outside" for spec in specs)
+    return False
+
+
 def _notes(told: Told) -> list[str]:
     notes = list(told.problems)
+    if self_measured(told):
+        notes.append(
+            "Self-measured: the model judges its own answers, so the figure is its opinion of itself."
+        )
     if told.state.startswith("failed"):
         notes.append(told.state)
     if told.state == "interrupted":
@@ -135,6 +152,12 @@ def _notes(told: Told) -> list[str]:
     if told.state == "by hand":
         notes.append(
             "The run is made by hand, stage by stage: what no stage has made yet is not on this page."
+        )
+    if told.unscored and told.state != "running":
+        rounds = ", ".join(map(str, told.unscored))
+        notes.append(
+            f"Answers that are not scored yet are not on this page (round {rounds}): "
+            f"`selfrefine reward --run {told.run.called}` scores them."
         )
     if told.gain is not None and told.gain.dropped:
         notes.append(
