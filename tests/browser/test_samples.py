@@ -168,7 +168,7 @@ def test_an_address_of_no_answer_says_so(small: Page) -> None:
 
 
 def test_a_page_that_is_loaded_again_shows_what_it_showed(small: Page) -> None:
-    """Trap: `--watch` loads it again every few seconds; the filters would be gone, and the focus would jump."""
+    """Trap: `--watch` loads it again every few seconds; filters would be gone, the focus would jump."""
     small.choose("stage", "gate")
     small.choose("text", "count")
     small.click(".samples-list li:nth-child(2) a")
