@@ -63,12 +63,15 @@ def test_a_gain_is_called_one_only_where_its_interval_leaves_zero_out(
     assert words in verdict(found)
 
 
-def test_a_gain_means_so_many_points_in_100_tasks_and_a_loss_fewer() -> None:
-    said = meaning(gain(0.354, 0.3, 0.41), kept=True)
-    assert said.startswith("In 100 such tasks, that is about 35 more points of 100.")
+def test_a_gain_means_so_many_right_answers_only_where_answers_are_right_or_wrong() -> None:
+    said = meaning(gain(0.354, 0.3, 0.41), kept=True, whole=True)
+    assert said.startswith("Of 100 such tasks, about 35 more are answered right.")
     assert said.endswith("between +30 and +41.")
-    assert "12 fewer points" in meaning(gain(-0.12), kept=True)
-    assert "No round was kept" in meaning(gain(0.0), kept=False)
+    assert "about 12 fewer are answered right" in meaning(gain(-0.12), kept=True, whole=True)
+    assert "full reward for every task, that is about 12 points more" in meaning(
+        gain(0.12), True, whole=False
+    )
+    assert "No round was kept" in meaning(gain(0.0), kept=False, whole=True)
 
 
 def test_a_run_without_an_end_has_no_gain_and_says_what_to_type(run: Run) -> None:

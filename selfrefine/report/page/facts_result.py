@@ -34,7 +34,7 @@ def headline(told: Told) -> Headline:
         figure=f"{gain.mean:+.3f}",
         beside=interval_words(gain),
         says=verdict(gain),
-        means=" ".join(filter(None, (moved, meaning(gain, kept=_kept(told) > 0)))),
+        means=" ".join(filter(None, (moved, meaning(gain, _kept(told) > 0, _whole(told))))),
         strip=tuple(_strip(told)),
         notes=notes,
     )
@@ -69,14 +69,19 @@ def verdict(gain: Difference) -> str:
     )
 
 
-def meaning(gain: Difference, kept: bool) -> str:
-    """What the figure and its interval say in tasks."""
+def meaning(gain: Difference, kept: bool, whole: bool) -> str:
+    """What the figure and its interval say in tasks. whole: an answer is right or wrong, nothing between."""
     if gain.mean is None:
         return ""
     if not kept and gain.mean == 0:
         return "No round was kept, so the accepted policy is the starting one."
     more = "more" if gain.mean >= 0 else "fewer"
-    about = f"In 100 such tasks, that is about {abs(100 * gain.mean):.0f} {more} points of 100."
+    points = f"{abs(100 * gain.mean):.0f}"
+    about = (
+        f"Of 100 such tasks, about {points} {more} are answered right."
+        if whole
+        else f"Where 100 is full reward for every task, that is about {points} points {more}."
+    )
     if gain.lo is None or gain.hi is None:
         return about
     low, high = (f"{100 * end:+.0f}" for end in (gain.lo, gain.hi))
@@ -96,6 +101,12 @@ def _why_none(told: Told) -> str:
         f"The final measurement is missing: `selfrefine cycle --run {told.run.called}` goes on and makes it, "
         f"`selfrefine gate --run {told.run.called} --final` makes it now."
     )
+
+
+def _whole(told: Told) -> bool:
+    """Whether every measured answer got 0 or 1: then the interval is Wilson's."""
+    ends = (told.rounds[0].measures.get("test"), told.final.test if told.final else None)
+    return all(one is not None and one.method == "wilson" for one in ends)
 
 
 def _kept(told: Told) -> int:
