@@ -17,6 +17,7 @@ import msgspec
 import page_runs
 import pytest
 
+from selfrefine.reflection.findings import Action, Cell, Outcome, Plan, Slice, Target, Weaknesses
 from selfrefine.report.page import build, markup, svg
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import FinalSummary
@@ -294,3 +295,38 @@ def test_dark_by_the_system_and_dark_by_the_switch_are_the_same_colours() -> Non
     css = markup.asset("page.css") or ""
     by_system = css.partition("prefers-color-scheme: dark")[2].partition("}")[0]
     assert dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", by_system)) == palettes()["dark"]
+
+
+# --- reflection ------------------------------------------------------------------------------------
+
+
+def test_the_last_reflection_is_shown_with_a_link_to_a_row_that_is_there(place: Path) -> None:
+    """Round 3's plan knows what became of round 2's; `reflect RUN` made a later one. A row id is hostile."""
+    run = page_runs.small(place / "reflected")
+    cell = Cell(
+        name="op = -", by="tag", slice=Slice(by="tag", key="op", value="-"), n=20, rate=0.1, lo=0.03, hi=0.3,
+        rest=0.74, q_value=0.001, weight=0.6, examples=('"><b>.r0.s0', "x"),
+    )  # fmt: skip
+    target = Target(figure="op = -", split="gate", direction="up", before=0.1)
+    done = Outcome(round=2, kind="reweight", target=target, after=0.25, moved=True)
+    action = Action(kind="few-shot", reason="it is weak", target=target)
+    plan = Plan(round=3, mode="auto", actions=(action,), outcomes=(done,))
+    early = Weaknesses(after_round=1, gate=(cell,), heaviest=(), looked_at=9)
+    late = Weaknesses(after_round=2, gate=(cell,), heaviest=("op = -",), looked_at=40)
+    files = {
+        "round-003/weaknesses.json": early,
+        "round-003/plan.json": plan,
+        "reflection/weaknesses.json": late,
+    }
+    for name, value in files.items():
+        (run.path / name).parent.mkdir(exist_ok=True)
+        (run.path / name).write_bytes(msgspec.json.encode(value))
+    (run.path / "reflection/causes.md").write_text("> </code><script>the model says</script>\n")
+    page = build.page([run])
+    assert "Significantly weaker than the rest, the heaviest first: op = -; 40 slices tested" in page
+    assert 'href="#sample=%22%3E%3Cb%3E.r0.s0"' in page
+    assert "1 of 1 action moved the number that it was meant to move." in page
+    row = re.search(r"<tr><th[^>]*>2</th><td[^>]*>reweight</td>.*?</tr>", page)
+    assert row is not None and re.sub(r"<[^>]*>", "|", row[0]).count("0.250") == 1
+    assert "few-shot" in page and "it is weak" in page
+    assert "&gt; &lt;/code&gt;&lt;script&gt;the model says" in page

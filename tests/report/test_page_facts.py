@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import page_runs
 import pytest
 from msgspec.structs import replace
@@ -62,12 +63,15 @@ def test_a_gain_is_called_one_only_where_its_interval_leaves_zero_out(
     assert words in verdict(found)
 
 
-def test_a_gain_means_so_many_points_in_100_tasks_and_a_loss_fewer() -> None:
-    said = meaning(gain(0.354, 0.3, 0.41), kept=True)
-    assert said.startswith("In 100 such tasks, that is about 35 more points of 100.")
+def test_a_gain_means_so_many_right_answers_only_where_answers_are_right_or_wrong() -> None:
+    said = meaning(gain(0.354, 0.3, 0.41), kept=True, whole=True)
+    assert said.startswith("Of 100 such tasks, about 35 more are answered right.")
     assert said.endswith("between +30 and +41.")
-    assert "12 fewer points" in meaning(gain(-0.12), kept=True)
-    assert "No round was kept" in meaning(gain(0.0), kept=False)
+    assert "about 12 fewer are answered right" in meaning(gain(-0.12), kept=True, whole=True)
+    assert "full reward for every task, that is about 12 points more" in meaning(
+        gain(0.12), True, whole=False
+    )
+    assert "No round was kept" in meaning(gain(0.0), kept=False, whole=True)
 
 
 def test_a_run_without_an_end_has_no_gain_and_says_what_to_type(run: Run) -> None:
@@ -80,6 +84,23 @@ def test_a_run_without_an_end_has_no_gain_and_says_what_to_type(run: Run) -> Non
     assert "goes on" in headline(replace_state(told, "running")).says
     empty = headline(Told(run=run, name="x", state="new"))
     assert empty.says.startswith("No round is committed yet")
+
+
+def test_a_model_that_judges_itself_is_said_to(run: Run) -> None:
+    """`critic` is the policy's own score; a plugin that is gone is no reason to fail."""
+
+    def notes(*measure: str) -> str:
+        manifest = replace(run.manifest, config={"evaluate": {"measure": list(measure)}})
+        return " ".join(headline(Told(run=Run(run.path, manifest), name="x", state="new")).notes)
+
+    assert "Self-measured" in notes("critic")
+    assert "Self-measured" not in notes("exact")
+    assert "Self-measured" not in notes("a-plugin-that-is-gone")
+
+
+def test_answers_without_scores_yet_are_missed_aloud(run: Run) -> None:
+    found = headline(Told(run=run, name="x", state="by hand", unscored=[2]))
+    assert any("(round 2): `selfrefine reward --run" in note for note in found.notes)
 
 
 def replace_state(told: Told, state: str) -> Told:
@@ -175,6 +196,16 @@ def test_an_action_whose_number_is_not_known_counts_neither_way() -> None:
         == "1 of 2 actions moved the number that it was meant to move; of 1 it is not known."
     )
     assert Plan(round=2, mode="auto", outcomes=tuple(outcomes)).outcomes[2].moved is None
+
+
+def test_what_became_of_the_last_plan_is_read_from_the_end_of_the_run_and_counted_once(run: Run) -> None:
+    """Trap: no plan follows the last round, so its outcomes stand in the events only."""
+    target = Target(figure="gate.mean", split="gate", direction="up", before=0.1)
+    early, late = (Outcome(round=k, kind="hint", target=target, after=0.2, moved=True) for k in (1, 2))
+    plan = Plan(round=2, mode="auto", outcomes=(early,))
+    events = [{"kind": "outcome", "outcome": msgspec.to_builtins(one)} for one in (early, late, late)]
+    events.append({"kind": "outcome", "outcome": {"round": "of a newer version"}})
+    assert Told(run=run, name="x", plan=plan, events=events).outcomes == [early, late]
 
 
 def test_weaknesses_are_said_with_how_many_slices_were_looked_at() -> None:

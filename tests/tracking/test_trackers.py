@@ -91,7 +91,7 @@ def test_what_is_missing_is_told_with_the_way_to_install_it(
 
 
 def test_every_tracker_of_the_registry_can_be_named() -> None:
-    from selfrefine.cli.runs import TrackerName
+    from selfrefine.cli.runs_track import TrackerName
 
     assert [name.value for name in TrackerName] == list(TRACKERS)
 

@@ -63,10 +63,14 @@ def _series(names: Sequence[str], field: str = "series", dots: bool = True) -> d
     return {"color": scale(COLOURS), "shape": scale(SHAPES), "strokeDash": scale(DASHES)}
 
 
-def _y(title: str, unit: bool, zero: bool = True) -> dict[str, Any]:
+def _y(title: str, unit: bool, values: Sequence[float], zero: bool = True) -> dict[str, Any]:
     # A share is shown from 0 on, and up to where it goes: half of the charts would be empty otherwise.
     scale: dict[str, Any] = {"zero": zero or unit, "nice": True}
-    axis = {"tickCount": 5, "format": ".2~f"} if unit else {"tickCount": 5}
+    axis = (
+        {"tickCount": 5, "format": ".1f" if max(values, default=1) > 0.3 else ".2f"}
+        if unit
+        else {"tickCount": 5}
+    )
     return {"type": "quantitative", "title": title, "scale": scale, "axis": axis}
 
 
@@ -100,7 +104,10 @@ def with_intervals(
         "layer": [
             {
                 "mark": {"type": "line", "strokeWidth": 2},
-                "encoding": {"y": {"field": "mean", **_y(y, unit)}, "strokeDash": own["strokeDash"]},
+                "encoding": {
+                    "y": {"field": "mean", **_y(y, unit, [p["hi"] for p in points])},
+                    "strokeDash": own["strokeDash"],
+                },
             },
             {
                 "mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.55},
@@ -149,7 +156,11 @@ def lines(
     return {
         "height": _HEIGHT,
         "data": {"values": list(points)},
-        "encoding": {"x": across, "y": {"field": "y", **_y(y, unit, zero=False)}, "color": own["color"]},
+        "encoding": {
+            "x": across,
+            "y": {"field": "y", **_y(y, unit, [p["y"] for p in points], zero=False)},
+            "color": own["color"],
+        },
         "layer": layers,
     }
 
@@ -171,6 +182,7 @@ def stacked(
         else {"axis": {"tickCount": 5, "format": "~s"}}
     )
     rows = list(dict.fromkeys(point["row"] for point in points))
+    columns = len(names) if sum(map(len, names)) < 35 else 4
     return {
         "height": {"step": _step(len(rows))},
         "data": {"values": list(points)},
@@ -182,7 +194,7 @@ def stacked(
                 "field": "part",
                 "type": "nominal",
                 "scale": {"domain": list(names), "range": list(colours)},
-                "legend": {"columns": 4, "symbolType": "square"} if legend else None,
+                "legend": {"columns": columns, "symbolType": "square"} if legend else None,
             },
             "order": {"field": "place", "type": "quantitative"},
             "description": {"field": "tip"},

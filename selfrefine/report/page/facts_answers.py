@@ -12,15 +12,7 @@ from selfrefine.report.words import percent
 from selfrefine.words import count
 
 MOST_LINES = 5
-_LEVEL_COLOURS = (
-    "var(--c2)",
-    "var(--c6)",
-    "var(--heat-2)",
-    "var(--heat-4)",
-    "var(--c5)",
-    "var(--c1)",
-    "var(--grey)",
-)
+_LEVEL_COLOURS = ("var(--c2)", *(f"var(--heat-{i})" for i in (1, 2, 3, 4, 6)), "var(--grey)")
 LEARNABILITY = ("never right", "sometimes right", "always right")
 
 

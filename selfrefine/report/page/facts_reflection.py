@@ -11,11 +11,15 @@ from selfrefine.report.page.read import Told
 from selfrefine.report.words import number, revised_lines, with_interval
 from selfrefine.words import count
 
+_MOST_CAUSES = 12_000
+"""Characters."""
+
 
 def section(told: Told, key: str) -> Section | None:
     figures = [
         _weaknesses(told.weaknesses, key),
-        _planned(told.plan, key),
+        _causes(told.causes, key),
+        _planned(told, key),
         _next(told.plan, key),
         *_critique(told, key),
     ]
@@ -80,6 +84,20 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
     )
 
 
+def _causes(text: str, key: str) -> Figure | None:
+    if not text.strip():
+        return None
+    short = text if len(text) <= _MOST_CAUSES else f"{text[:_MOST_CAUSES]}\n… the rest is in causes.md"
+    return Figure(
+        id=f"{key}-causes",
+        title="Causes",
+        finding="What was counted about the heaviest weaknesses, and beside it what the critic wrote. "
+        "A model's sentence is marked as one, and nothing depends on it.",
+        wide=True,
+        code=(short,),
+    )
+
+
 def weaknesses_in_words(found: Weaknesses) -> str:
     tested = (
         f"{count(found.looked_at, 'slice')} tested, corrected for their number "
@@ -98,13 +116,14 @@ def _cell(split: str, cell: Cell) -> tuple[str, ...]:
     return (cell.name, split, cell.by, f"{cell.n:,}", *map(_three, figures), q, f"{100 * cell.weight:.0f} %")
 
 
-def _planned(plan: Plan | None, key: str) -> Figure | None:
-    if plan is None or not plan.outcomes:
+def _planned(told: Told, key: str) -> Figure | None:
+    outcomes, dropped = told.outcomes, told.plan.dropped if told.plan is not None else {}
+    if not outcomes:
         return None
     return Figure(
         id=f"{key}-planned",
         title="Planned against measured",
-        finding=outcomes_in_words(plan.outcomes),
+        finding=outcomes_in_words(outcomes),
         wide=True,
         open=True,
         table=Table(
@@ -119,11 +138,11 @@ def _planned(plan: Plan | None, key: str) -> Figure | None:
                     {True: "yes", False: "no", None: "not known"}[one.moved],
                     one.why or "–",
                 )
-                for one in plan.outcomes
+                for one in outcomes
             ),
             kinds=("text", "text", "text", "", "", "text", "sentence"),
         ),
-        notes=tuple(f"{kind} is not tried again: {why}" for kind, why in sorted(plan.dropped.items())),
+        notes=tuple(f"{kind} is not tried again: {why}" for kind, why in sorted(dropped.items())),
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Literal
 
+from selfrefine.errors import ConfigError
 from selfrefine.report.page.figures import Headline
 from selfrefine.report.page.read import Told
 from selfrefine.report.words import compact, duration
+from selfrefine.rewards import REWARDS
 from selfrefine.stats import Difference
+from selfrefine.steps.reward import parse_spec
 from selfrefine.words import count
 
 Tone = Literal["better", "worse", "open"]
@@ -30,7 +34,7 @@ def headline(told: Told) -> Headline:
         figure=f"{gain.mean:+.3f}",
         beside=interval_words(gain),
         says=verdict(gain),
-        means=" ".join(filter(None, (moved, meaning(gain, kept=_kept(told) > 0)))),
+        means=" ".join(filter(None, (moved, meaning(gain, _kept(told) > 0, _whole(told))))),
         strip=tuple(_strip(told)),
         notes=notes,
     )
@@ -65,14 +69,19 @@ def verdict(gain: Difference) -> str:
     )
 
 
-def meaning(gain: Difference, kept: bool) -> str:
-    """What the figure and its interval say in tasks."""
+def meaning(gain: Difference, kept: bool, whole: bool) -> str:
+    """What the figure and its interval say in tasks. whole: an answer is right or wrong, nothing between."""
     if gain.mean is None:
         return ""
     if not kept and gain.mean == 0:
         return "No round was kept, so the accepted policy is the starting one."
     more = "more" if gain.mean >= 0 else "fewer"
-    about = f"In 100 such tasks, that is about {abs(100 * gain.mean):.0f} {more} points of 100."
+    points = f"{abs(100 * gain.mean):.0f}"
+    about = (
+        f"Of 100 such tasks, about {points} {more} are answered right."
+        if whole
+        else f"Where 100 is full reward for every task, that is about {points} points {more}."
+    )
     if gain.lo is None or gain.hi is None:
         return about
     low, high = (f"{100 * end:+.0f}" for end in (gain.lo, gain.hi))
@@ -92,6 +101,12 @@ def _why_none(told: Told) -> str:
         f"The final measurement is missing: `selfrefine cycle --run {told.run.called}` goes on and makes it, "
         f"`selfrefine gate --run {told.run.called} --final` makes it now."
     )
+
+
+def _whole(told: Told) -> bool:
+    """Whether every measured answer got 0 or 1: then the interval is Wilson's."""
+    ends = (told.rounds[0].measures.get("test"), told.final.test if told.final else None)
+    return all(one is not None and one.method == "wilson" for one in ends)
 
 
 def _kept(told: Told) -> int:
@@ -126,8 +141,21 @@ def model_name(told: Told) -> str:
     return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", ".", "~")) else name or "–"
 
 
+def self_measured(told: Told) -> bool:
+    """Whether the policy itself judges what it is measured by. No, where that reward's plugin is gone."""
+    config = told.manifest.config
+    specs = config.get("evaluate", {}).get("measure") or config.get("reward", {}).get("use") or ()
+    with suppress(ConfigError):
+        return any(REWARDS.get(parse_spec(spec).name).judge != "outside" for spec in specs)
+    return False
+
+
 def _notes(told: Told) -> list[str]:
     notes = list(told.problems)
+    if self_measured(told):
+        notes.append(
+            "Self-measured: the model judges its own answers, so the figure is its opinion of itself."
+        )
     if told.state.startswith("failed"):
         notes.append(told.state)
     if told.state == "interrupted":
@@ -135,6 +163,12 @@ def _notes(told: Told) -> list[str]:
     if told.state == "by hand":
         notes.append(
             "The run is made by hand, stage by stage: what no stage has made yet is not on this page."
+        )
+    if told.unscored and told.state != "running":
+        rounds = ", ".join(map(str, told.unscored))
+        notes.append(
+            f"Answers that are not scored yet are not on this page (round {rounds}): "
+            f"`selfrefine reward --run {told.run.called}` scores them."
         )
     if told.gain is not None and told.gain.dropped:
         notes.append(

@@ -153,6 +153,7 @@ def alarms(told: Told, key: str) -> Figure | None:
         title="Alarms and warnings",
         finding=f"{count(len(rows), 'alarm or warning', 'alarms and warnings')} while it ran.",
         open=True,
+        wide=True,
         table=Table(
             headings=("round", "stage", "what"), rows=tuple(rows[:200]), kinds=("text", "text", "sentence")
         ),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import SelfrefineError
 from selfrefine.records import Sample
-from selfrefine.reflection.findings import Plan, Weaknesses
+from selfrefine.reflection.findings import Outcome, Plan, Weaknesses
 from selfrefine.reflection.overview import round_seconds, test_gain
 from selfrefine.report.page.counts import Answers, Row, Steps, TagScores, rows, training_log
 from selfrefine.report.tables import measure_name
@@ -55,10 +57,25 @@ class Told(Struct, kw_only=True):
     revised: dict[str, RevisionSummary] = {}
     """"start" and "end": the comparison on test tasks, where it was made."""
     weaknesses: Weaknesses | None = None
+    """The last ones found: by a round that plans, or by `reflect RUN` in the folder `reflection`."""
+    causes: str = ""
+    """causes.md beside them."""
     plan: Plan | None = None
+    """The last one, which has the outcomes of all earlier ones."""
     unscored: list[int] = []
     """Rounds whose answers are there and were not scored yet."""
     problems: list[str] = []
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all plans, oldest first: what the last plan knew, and what the end of the run told."""
+        found = list(self.plan.outcomes) if self.plan is not None else []
+        for event in self.events:
+            if event.get("kind") == "outcome":
+                with suppress(msgspec.ValidationError):
+                    one = msgspec.convert(event.get("outcome"), Outcome)
+                    found += [one] if one not in found else []
+        return found
 
     @property
     def manifest(self) -> RunManifest:
@@ -94,6 +111,8 @@ def told(run: Run, name: str) -> Told:
     last = run.next_round()
     for k in range(last + 1):
         _read_round(found, run.round(k), k, attempt)
+    for place in (*(run.round(k).path for k in range(last + 1)), run.path / "reflection"):
+        _read_reflection(found, place, attempt)
     found.gain = attempt(lambda: test_gain(run))
     found.start, found.end = (attempt(partial(_test, folder)) or [] for folder in (run.round(0), run.final))
     for where, folder in (("start", run.round(0)), ("end", run.final)):
@@ -119,7 +138,18 @@ def doing(events: list[dict[str, Any]]) -> str:
 
 
 _KINDS = frozenset(
-    {"alarm", "warning", "drift", "plan-change", "history-lost", "cycle", "end", "failed", "stopped"}
+    {
+        "alarm",
+        "warning",
+        "drift",
+        "plan-change",
+        "history-lost",
+        "outcome",
+        "cycle",
+        "end",
+        "failed",
+        "stopped",
+    }
 )
 
 
@@ -152,10 +182,20 @@ def _read_round(found: Told, folder: RoundDir, k: int, attempt: _Attempt) -> Non
     critiques = attempt(lambda: folder.stage_summary("critique", CritiqueSummary))
     if critiques is not None:
         found.critiques[k] = critiques
-    found.weaknesses = (
-        attempt(lambda: read_json(folder.path / "weaknesses.json", Weaknesses)) or found.weaknesses
-    )
-    found.plan = attempt(lambda: read_json(folder.path / "plan.json", Plan)) or found.plan
+
+
+def _read_reflection(found: Told, place: Path, attempt: _Attempt) -> None:
+    """Where it was made for a later round than what was found before, or again for the same one."""
+    weak = attempt(lambda: read_json(place / "weaknesses.json", Weaknesses))
+    if weak is not None and (found.weaknesses is None or weak.after_round >= found.weaknesses.after_round):
+        found.weaknesses = weak
+        causes = place / "causes.md"
+        found.causes = (
+            attempt(partial(causes.read_text, "utf-8", "replace")) or "" if causes.is_file() else ""
+        )
+    plan = attempt(lambda: read_json(place / "plan.json", Plan))
+    if plan is not None and (found.plan is None or plan.round >= found.plan.round):
+        found.plan = plan
 
 
 def whole_rows(folder: RoundDir, name: str) -> Iterator[Row]:
