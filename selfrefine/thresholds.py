@@ -116,4 +116,6 @@ class ReflectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "`auto`; 0 is off."
         ),
     ] = 2
-    hint_tasks: Annotated[Positive, says("Training tasks to try them on, each once with and once without.")] = 32
+    hint_tasks: Annotated[
+        Positive, says("Training tasks to try them on, each once with and once without.")
+    ] = 32

@@ -13,6 +13,7 @@ from selfrefine.reflection.findings import ActionKind, Outcome, Plan
 from selfrefine.reflection.slices import question
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.steps.evaluate import per_task
+from selfrefine.steps.scoring import measuring_specs, trained_specs
 
 EXAMPLES = 3
 _LONGEST = 400
@@ -70,8 +71,15 @@ class Facts(Struct, frozen=True, kw_only=True):
         """Why answers must come from the policy as it is; None where they need not."""
         kind = OBJECTIVES.get(self.config.objective.name)
         if kind.rows == "groups" or kind.needs_old_logprobs:
-            return f"{kind.name} learns from the policy's own answers to the plain prompt, sampled as they are"
+            return (
+                f"{kind.name} learns from the policy's own answers to the plain prompt, sampled as they are"
+            )
         return None
+
+    @property
+    def same_reward(self) -> bool:
+        """Whether training and gate figures are of the same rewards, and so can be compared."""
+        return set(trained_specs(self.config)) == set(measuring_specs(self.config))
 
     def rejected(self) -> int:
         """Rounds in a row, up to the last, that were rolled back."""
@@ -93,14 +101,25 @@ class Facts(Struct, frozen=True, kw_only=True):
         moved = [one.moved for one in self.outcomes if one.kind == kind and one.moved is not None]
         return moved[-2:] == [False, False]
 
-    def tried(self, kind: ActionKind) -> bool:
-        return any(action.kind == kind for plan in self.plans for action in plan.actions)
+    def failed_last(self, kind: ActionKind) -> bool:
+        """Whether its number had not moved when it was last measured."""
+        moved = [one.moved for one in self.outcomes if one.kind == kind and one.moved is not None]
+        return moved[-1:] == [False]
 
 
 def never_right(samples: Sequence[Sample], mark: float) -> float | None:
     """The share of scored tasks of which no sample reached `mark`; null where nothing was scored."""
     best = [max(known) for group in groups(samples) if (known := _known(group))]
     return sum(top < mark for top in best) / len(best) if best else None
+
+
+def has_mark(samples: Sequence[Sample], config: Config) -> bool:
+    """Whether it is known what a right answer is: `select.min_reward` says it, or all rewards are 0 or 1.
+
+    With graded rewards (BLEU) and no mark no answer would be right, and everything would call for more.
+    """
+    known = [row.reward for row in samples if row.reward is not None]
+    return config.select.min_reward is not None or all(min(one, 1 - one) < 1e-9 for one in known)
 
 
 def varied(samples: Sequence[Sample]) -> float | None:

@@ -122,6 +122,7 @@ def verify(run: Run) -> list[str]:
         policy = accepted if folder is run.final and lost is None else None
         problems += [line for name in folder.stages() for line in _rows(folder, name, measured=policy)]
         problems += _summaries(folder)
+    problems += _reflection(run)
     if (broken := run.events.broken()) is not None:
         problems.append(broken)
     if (history := lost_history(run.path)) is not None:
@@ -198,6 +199,15 @@ def _summaries(folder: RoundDir) -> Iterator[str]:
             read_json(path, FinalSummary if path.name == "summary.json" else StageCost)
         except RunFolderError as error:
             yield str(error)
+
+
+def _reflection(run: Run) -> Iterator[str]:
+    """Of `selfrefine reflect RUN`: no hash speaks of its files, and nothing reads them but people."""
+    for path in sorted((run.path / "reflection").glob("*.json")):
+        try:
+            read_json(path, dict[str, Any])
+        except RunFolderError as error:
+            yield f"{error}; `selfrefine reflect {run.called}` makes it again"
 
 
 def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:

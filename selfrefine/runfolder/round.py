@@ -171,6 +171,12 @@ class RoundDir:
                 atomic_write(self.summary_file(name), summary)
             return part.finish()
 
+    def put(self, name: str, data: bytes) -> Path:
+        """Make or replace the file NAME whole. Raises: RunFolderError."""
+        self._prepare()
+        atomic_write(self.path / name, data)
+        return self.path / name
+
     def put_directory(self, name: str, build: Callable[[Path], object]) -> Path:
         """Make the directory NAME whole: `build` fills an empty one beside it, which is renamed once.
 
