@@ -334,17 +334,14 @@ def smallest_detectable(values: Sequence[float], alpha: float = 0.05, power: flo
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """q-values: calling all those at most q significant, a share q of them is expected to be so by chance.
+    """q-values: of all those called significant at q, a share of at most q is expected to be so by chance.
 
-    q of the k-th smallest of m is min over j >= k of p_j * m / j, at most 1; in the order of `p_values`.
+    q of the k-th smallest of m is min over j >= k of p_j * m / j; in the order of `p_values`.
     Source: Benjamini & Hochberg 1995, "Controlling the false discovery rate".
     """
-    p_M = np.array(p_values, dtype=np.float64)
-    m, order = len(p_M), np.argsort(p_M, kind="stable")
-    raw = p_M[order] * m / np.arange(1, m + 1)
-    q_M = np.empty(m)
-    q_M[order] = np.minimum(1.0, np.minimum.accumulate(raw[::-1])[::-1])
-    return [float(q) for q in q_M]
+    from scipy.stats import false_discovery_control
+
+    return [float(q) for q in false_discovery_control(p_values)] if len(p_values) else []
 
 
 def fewer(hits: Sequence[int], drawn: Sequence[int], marked: int, total: int) -> list[float]:
@@ -358,7 +355,7 @@ def fewer(hits: Sequence[int], drawn: Sequence[int], marked: int, total: int) ->
     if not len(hits):
         return []
     found = hypergeom.cdf(np.asarray(hits), total, marked, np.asarray(drawn))
-    return [min(1.0, float(p)) for p in found]
+    return [min(1.0, float(p)) for p in found]  # rounding can bring it over 1
 
 
 def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:

@@ -34,16 +34,21 @@ _STOP_WORDS = 3
 _SEEN = 4_000
 """Characters of a text that are looked at for its language."""
 
+_CANNOT = r"(?:can(?:no|['’])t|can not|am (?:not able|unable)(?: to)?|won['’]t(?: be able to)?)"
 _REFUSED = re.compile(
-    r"\bas an? (?:ai|large) (?:language )?model\b"
-    r"|\bi(?:['’]m| am) (?:sorry|afraid)[,.]? (?:but |that )?i (?:can(?:no|['’])t|can not|am (?:not able|unable)|won['’]t)"
-    r"|\b(?:i|we) (?:can(?:no|['’])t|can not|am (?:not able|unable) to|must decline to|won['’]t) "
-    r"(?:be able to )?(?:help|assist|answer|provide|comply|fulfil+|complete|solve|respond|do that|discuss|give you|with)\b"
-    r"|\bich kann (?:ihnen |dir |dabei |das |diese \w+ |leider )*nicht (?:helfen|beantworten|weiterhelfen)"
-    r"|\bje ne peux pas (?:vous |t['’])?(?:aider|répondre|fournir)"
-    r"|\b(?:no|não) (?:puedo|posso) (?:ayudar|ajudar|responder|proporcionar)"
-    r"|\bя не могу (?:помочь|ответить)|我(?:不能|无法|無法)(?:帮|幫|回答|提供|协助)",
-    re.IGNORECASE,
+    "|".join(
+        (
+            r"\bas an? (?:ai|large) (?:language )?model\b",
+            rf"\bi(?:['’]m| am) (?:sorry|afraid)[,.]? (?:but |that )?i {_CANNOT}",
+            rf"\b(?:i|we) (?:{_CANNOT}|must decline to) (?:help|assist|answer|provide|comply|fulfil+|complete"
+            r"|solve|respond|do that|discuss|give you)\b",
+            r"\bich kann (?:ihnen |dir |dabei |das |diese \w+ |leider )*"
+            r"nicht (?:helfen|beantworten|weiterhelfen)",
+            r"\bje ne peux pas (?:vous |t['’])?(?:aider|répondre|fournir)",
+            r"\b(?:no|não) (?:puedo|posso) (?:ayudar|ajudar|responder|proporcionar)",
+            r"я не могу (?:помочь|ответить)|我(?:不能|无法|無法)(?:帮|幫|回答|提供|协助)",
+        )
+    )
 )
 _REFUSAL_SEEN = 300
 """A refusal stands at the beginning; further down, "I can't help but notice" is prose."""
@@ -96,7 +101,7 @@ def _in_text(row: Sample) -> FailureKind | None:
         return "repetitive"
     if row.finish_reason == "length":
         return "cut off"
-    if _REFUSED.search(row.text[:_REFUSAL_SEEN]):
+    if _REFUSED.search(row.text[:_REFUSAL_SEEN].casefold()):
         return "refused"
     return "other language" if other_language(row.text, row.task) else None
 
@@ -123,12 +128,9 @@ def other_language(text: str, task: Task) -> bool:
     of the Latin script by stop words of seven of them, and only where both sides are clear. Whatever cannot
     be told is not claimed. Chinese and Japanese count as one script.
     """
-    wanted = " ".join(task.references)[:_SEEN]
-    if sum(map(str.isalpha, wanted)) < _LETTERS:
-        wanted = task.prompt[-1].content[:_SEEN] if task.prompt else ""
-        if _TRANSLATION.search(wanted):
-            return False
-    own, theirs = _scripts(text[:_SEEN]), _scripts(wanted)
+    prompt = task.prompt[-1].content[:_SEEN] if task.prompt else ""
+    theirs, there = _wanted(" ".join(task.references)[:_SEEN], prompt)
+    own = _scripts(text[:_SEEN])
     letters = own.total()
     if letters < _LETTERS or theirs.total() < _LETTERS:
         return False
@@ -137,8 +139,16 @@ def other_language(text: str, task: Task) -> bool:
         return count >= _OF_THEM * letters
     if script != "LATIN" or theirs["LATIN"] < _OF_THEM * theirs.total():
         return False
-    here, there = _language(text[:_SEEN]), _language(wanted)
-    return None not in (here, there) and here != there
+    return there is not None and _language(text[:_SEEN]) not in (None, there)
+
+
+@lru_cache(maxsize=1_000)  # the answers to one task follow each other
+def _wanted(references: str, prompt: str) -> tuple[Counter[str], str | None]:
+    """Letters by script and the language of what an answer should be like; none where it cannot be told."""
+    wanted = references
+    if sum(map(str.isalpha, references)) < _LETTERS:
+        wanted = "" if _TRANSLATION.search(prompt) else prompt
+    return _scripts(wanted), _language(wanted)
 
 
 def _scripts(text: str) -> Counter[str]:

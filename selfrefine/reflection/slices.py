@@ -16,6 +16,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -45,7 +46,7 @@ _NAME = 60
 
 _NUMBER = "\0"
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u0670\u0900-\u0dff"
-_TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|(?:[^\W\d_]|[{_MARKS}])+(?:['’][^\W\d_]+)*|[^\w\s]|_")
+_TOKEN = re.compile(rf"(?:[^\W\d_]|[{_MARKS}])+(?:['’][^\W\d_]+)*|[^\w\s]|_")
 _NUMBERS = re.compile(r"\d+(?:[.,]\d+)*")
 
 Tasks = NDArray[np.int64]
@@ -61,17 +62,17 @@ def question(task: Task) -> str:
     return task.prompt[-1].content if task.prompt else ""
 
 
+def numbers(text: str) -> list[str]:
+    """The numbers in it as they stand, without signs."""
+    return _NUMBERS.findall(text)
+
+
 def words(text: str) -> list[str]:
     """The words in order, each number as one mark; of a long text the beginning and the end."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)
-    found: list[str] = []
-    for token in _TOKEN.findall(plain.casefold()):
-        if token[0].isdecimal():
-            found.append(_NUMBER)
-        elif token.isascii() or len(token) == 1 or not unspaced(token):
-            found.append(token)
-        else:
-            found.extend(token)
+    found = _TOKEN.findall(_NUMBERS.sub(_NUMBER, plain).casefold())
+    if not plain.isascii():
+        found = [part for token in found for part in (token if unspaced(token) else (token,))]
     return found if len(found) <= 2 * _ENDS else [*found[:_ENDS], _NUMBER, *found[-_ENDS:]]
 
 
@@ -81,11 +82,11 @@ def _prompt_words(task: Task) -> float | None:
 
 
 def _numbers(task: Task) -> float | None:
-    return float(len(_NUMBERS.findall(question(task))))
+    return float(len(numbers(question(task))))
 
 
 def _digits(task: Task) -> float | None:
-    found = _NUMBERS.findall(question(task))
+    found = numbers(question(task))
     return float(max((sum(map(str.isdecimal, one)) for one in found), default=0))
 
 
@@ -94,7 +95,7 @@ def _carries(task: Task) -> float | None:
 
     Each carry makes the digit sum of the total 9 smaller than those of the addends together.
     """
-    found = _NUMBERS.findall(question(task))
+    found = numbers(question(task))
     if not 2 <= len(found) <= _ADDENDS or not all(one.isdecimal() and len(one) <= _DIGITS for one in found):
         return None
     values = [int(one) for one in found]
@@ -228,7 +229,7 @@ def _edges(values_N: NDArray[np.float64]) -> Iterator[tuple[float | None, float 
     if len(distinct) > _VALUES:
         quartiles = np.ceil(np.quantile(values_N, [0.25, 0.5, 0.75]))
         edges = [float(v) for v in np.unique(quartiles) if v > distinct[0]]
-        between = [(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+        between = list(pairwise(edges))
     else:
         edges = [float(v) for v in distinct[1:]]
         between = [(float(v), float(v) + 1) for v in distinct]
@@ -252,19 +253,29 @@ def _n_grams(
     texts: Sequence[Sequence[str]], single: Mapping[str, Tasks], least: int
 ) -> Iterator[tuple[Slice, Tasks]]:
     """Two or three words in a row that are in clearly fewer tasks than each of their words."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, text in enumerate(texts):
-        for n in range(2, N_GRAM + 1):
-            for gram in {tuple(text[j : j + n]) for j in range(len(text) - n + 1)}:
-                if all(word in single for word in gram):
-                    found.setdefault(gram, []).append(i)
-    large = {
-        " ".join(gram): own
-        for gram, own in found.items()
-        if least <= len(own) < _SAME * min(len(single[word]) for word in gram)
-    }
-    for key, own in _most(large, MOST_WORDS):
-        yield Slice(by="word", key=key), own
+    large: dict[str, Tasks] = {}
+    texts = [[word if word in single else _NUMBER for word in text] for text in texts]
+    shorter: set[tuple[str, ...]] = {(word,) for word in single}
+    for n in range(2, N_GRAM + 1):
+        counts: Counter[tuple[str, ...]] = Counter()
+        for text in texts:
+            counts.update(set(zip(*(text[k:] for k in range(n)), strict=False)))
+        # One in enough tasks is made of parts in enough tasks, so the rest need not be kept.
+        common = {
+            gram for gram, many in counts.items() if many >= least and {gram[:-1], gram[1:]} <= shorter
+        }
+        if not common:
+            break
+        found: dict[tuple[str, ...], list[int]] = {gram: [] for gram in common}
+        for i, text in enumerate(texts):
+            for gram in common.intersection(zip(*(text[k:] for k in range(n)), strict=False)):
+                found[gram].append(i)
+        for gram, own in found.items():
+            if len(own) < _SAME * min(len(single[word]) for word in gram):
+                large[" ".join(gram)] = np.array(own, dtype=np.int64)
+        shorter = common
+    for key, members in _most(large, MOST_WORDS):
+        yield Slice(by="word", key=key), members
 
 
 def _most(found: Mapping[_Key, Sequence[int] | Tasks], most: int) -> list[tuple[_Key, Tasks]]:

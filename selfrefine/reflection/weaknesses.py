@@ -39,7 +39,7 @@ ENOUGH = 2 * slices.FEW
 """Scored tasks that a split needs to be tested."""
 _EXAMPLES = 3
 _BOOTSTRAP = 2_000
-"""Graded tasks up to which an interval is bootstrapped; of more, the mean is normal, and it would take long."""
+"""Graded tasks up to which an interval is bootstrapped. Of more the mean is normal, and it would take long."""
 _Z = 1.959963984540054
 
 
@@ -184,7 +184,8 @@ def _high(scores: NDArray[np.float64]) -> NDArray[np.bool_]:
     if len(values) < 2:
         return np.ones(len(scores), dtype=bool)
     below = np.cumsum(counts)[:-1]
-    return scores > values[int(np.argmin(np.abs(2 * below - len(scores))))]
+    edge = float(values[int(np.argmin(np.abs(2 * below - len(scores))))])
+    return np.greater(scores, edge)
 
 
 def _why_untested(split: _Split, high_N: NDArray[np.bool_]) -> str | None:
@@ -277,8 +278,10 @@ def _by_failure(split: _Split, passing: float, seed: int) -> list[Cell]:
         judged[i] = bool(seen)
         for row in seen:
             if (kind := kind_of(row, passing)) is not None:
-                shares.setdefault(kind, np.zeros(n_groups))[i] += 1 / len(seen)
-                rows.setdefault(kind, []).append(row.id)
+                if kind not in rows:
+                    shares[kind], rows[kind] = np.zeros(n_groups), []
+                shares[kind][i] += 1 / len(seen)
+                rows[kind].append(row.id)
     n_failed = sum(map(len, rows.values()))
     cells = []
     for kind in get_args(FailureKind):

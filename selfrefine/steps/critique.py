@@ -373,6 +373,7 @@ def ask(
     """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in.
 
     `known`: the prompt ids of each chat, empty where it is still to be encoded.
+    Raises: EngineError where the engine leaves an answer out.
     """
     requests = [
         Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own)
