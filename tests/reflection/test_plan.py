@@ -1,4 +1,4 @@
-"""A plan's rules, each with a case worked by hand: what calls for an action, what it sets, when it is dropped."""
+"""A plan's rules, each with a case worked by hand: what calls for it, what it sets, when it is dropped."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-
 
 from selfrefine.config import (
     Config,
