@@ -1,6 +1,6 @@
 """A run that plans its rounds: what really changes, what never does, and what is looked at.
 
-The engine is a script, so nothing is learnt: `finetune` makes an empty adapter. Subtractions are always wrong.
+The engine is a script, so nothing is learnt: `finetune` makes an empty adapter. Subtractions are never right.
 """
 
 from __future__ import annotations
