@@ -15,7 +15,7 @@ VERBS = ("reflect", "generate", "critique", "reward", "select", "finetune", "eva
 
 
 class Planned:
-    """The small run with `reflect.plan auto`; half a reward is right here, so that a round has right answers."""
+    """The small run with `reflect.plan = auto`."""
 
     def __init__(self, world: World) -> None:
         self.world = world
