@@ -8,6 +8,7 @@ reflect.json is written last.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import hints
 from selfrefine.stages.in_run import formatted, in_run
 from selfrefine.stages.planned import PLAN_FILE, plan_of
+from selfrefine.stages.progress import shown
 from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import right_mark
 from selfrefine.steps.in_context import Context
@@ -48,7 +50,8 @@ class ReflectSummary(StageCost, frozen=True, kw_only=True):
     mode: str
     looked_at: int
     weak: int
-    actions: tuple[str, ...]
+    plan: str
+    """The kinds of its actions."""
     moved: int
     not_moved: int
     cause_tokens: int
@@ -92,7 +95,13 @@ def _reflect(session: RunSession, folder: RoundDir, k: int) -> None:
         known = facts_of(session.run, config, seen)
         tried, spent = _tried(session, folder, k, found, known) if mode == "auto" else ((), 0)
         known = msgspec.structs.replace(known, trials=tried)
-        why = causes_of(found, seen, config, _critic(session) if found.heaviest else None, session.run)
+        session.reporter.check()
+        critic = _critic(session) if found.heaviest else None
+        with session.reporter.stage(f"round {k} causes", None) if critic else nullcontext() as bar:
+            asked = shown(critic, bar) if critic and bar else None
+            why = causes_of(found, seen, config, asked, session.run)
+            if bar:
+                bar.finish("")
         folder.put(CAUSES_FILE, why.text.encode())
         made = plan(found, known, index=k, mode=mode, tokens=spent + why.tokens)
         folder.put(PLAN_FILE, formatted(made))
@@ -101,7 +110,7 @@ def _reflect(session: RunSession, folder: RoundDir, k: int) -> None:
             mode=mode,
             looked_at=found.looked_at,
             weak=len(found.heaviest),
-            actions=tuple(action.kind for action in made.actions),
+            plan=", ".join(action.kind for action in made.actions) or "nothing",
             moved=sum(one.moved is True for one in made.outcomes),
             not_moved=sum(one.moved is False for one in made.outcomes),
             cause_tokens=why.tokens,
