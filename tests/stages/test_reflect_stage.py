@@ -347,13 +347,13 @@ def test_as_a_filter_it_takes_scored_samples(folder: Path) -> None:
 
 
 def test_a_dry_run_counts_what_a_plan_may_sample(folder: Path) -> None:
-    """By hand: 24 tasks x 2 samples x 4 times x 8 tokens, rationalised 24 x 2 x 8, tried 32 x 3 x 8, and the
+    """By hand: 24 tasks x 2 samples x 4 times x 8 tokens, rationalised 24 x 3 x 8, tried 48 x 2 x 8, and the
     gate's 40 x 8."""
     words = [word for text in SETTINGS for word in ("--set", text)]
     command = ["cycle", "--dry-run", "--model", "scripted:script.jsonl", *words]
     plain, planned = selfrefine(*command, cwd=folder), selfrefine(*command, "--plan", "auto", cwd=folder)
     assert b"at most 704 per round" in plain.out  # 384 + 320
-    assert b"at most 3,008 per round" in planned.out and b"up to 4 times as many by plan" in planned.out
+    assert b"at most 3,200 per round" in planned.out and b"up to 4 times as many by plan" in planned.out
     refused(selfrefine("cycle", "--plan", "always", cwd=folder), 3, "reflect.plan", "auto, off, suggest")
 
 
