@@ -372,3 +372,20 @@ def test_a_template_that_refuses_a_system_message_costs_only_the_hint(folder: Pa
     told = plan_of(made.run.round(1))
     assert told is not None and told.hints == ()
     assert any("no hint is tried" in line for line in made.reporter.said)  # type: ignore[attr-defined]
+
+
+def test_a_hostile_tag_stays_text_on_a_terminal(folder: Path) -> None:
+    """Tags and words of tasks become names of weaknesses, in the table and in what is said."""
+    evil = "\x1b]0;owned\x07-\u202e"
+    lines = [
+        {"id": f"t{i}.r0.s0", "text": "8", "reward": float(i % 2)}
+        | {"task": {"id": f"t{i}", "prompt": [], "tags": {"op": evil if i % 2 == 0 else "+"}}}
+        for i in range(40)
+    ]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    shown = selfrefine("reflect", stdin=data, cwd=folder, terminal=True)
+    assert shown.code == 0, shown.err
+    printed = shown.out.decode()
+    assert "owned" in printed  # it is the first weakness, by a harmless name
+    for byte in ("\x1b]", "\x07", "\u202e"):
+        assert byte not in printed and byte not in shown.err
