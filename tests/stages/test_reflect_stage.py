@@ -192,7 +192,7 @@ def test_a_hint_that_helps_is_sampled_with_and_learnt_without(folder: Path) -> N
     told = plan_of(made.run.round(1))
     assert told is not None
     (trial,) = told.hints
-    assert (trial["without"], trial["with"], trial["tasks"], trial["better"]) == (0.0, 1.0, 32, True)
+    assert (trial["without"], trial["with"], trial["tasks"], trial["better"]) == (0.0, 1.0, 48, True)
     hint = next(action for action in told.actions if action.kind == "hint")
     assert hint.settings == {"system": BRIEF} and "from 0.000 to 1.000" in hint.reason
     plain = {row.task.id: row for row in rows(made, "hints") if row.index == 0}
@@ -202,7 +202,7 @@ def test_a_hint_that_helps_is_sampled_with_and_learnt_without(folder: Path) -> N
         assert [m.content for m in row.context] == ["You count.", row.task.prompt[0].content]
         assert made.engine.decode(row.prompt_token_ids) == "You count." + row.task.prompt[0].content
     assert told.tokens == sum(len(row.token_ids) for row in rows(made, "hints"))
-    assert len(plain) == 32
+    assert len(plain) == 48
     generated = sum(len(row.token_ids) for row in rows(made, "generate"))
     assert made.run.round(1).cost().tokens == told.tokens + generated
 
