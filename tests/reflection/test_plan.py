@@ -255,7 +255,9 @@ def test_a_context_is_used_only_where_its_trial_was_better() -> None:
 def test_contexts_that_are_worth_trying() -> None:
     examples = (("1 + 1", "2"), ("2 + 2", "4"))
     own = known(examples=examples)
-    assert rules.candidates(failure("cut off", 0.5), own) == ["hint", "few-shot"]
+    assert rules.candidates(failure("cut off", 0.5), own) == ["hint"]
+    both = replace(CONFIG, reflect=ReflectConfig(hints=2))
+    assert rules.candidates(failure("cut off", 0.5), replace(own, config=both)) == ["hint", "few-shot"]
     assert rules.candidates(failure("cut off", 0.05), own) == ["few-shot"]
     # Working a task out takes more than 24 tokens.
     assert rules.candidates(failure("wrong", 0.9), own) == ["few-shot"]
