@@ -352,6 +352,19 @@ def test_planned_against_measured() -> None:
     assert "the round has no gate answers" in sentence(judged(own, NOTHING, [], drawn, 1.0)[0])
 
 
+def test_what_is_cut_off_is_counted_after_as_before() -> None:
+    """An answer in a loop that ran into the limit is of the kind repetitive, and was cut off all the same."""
+    loop = "so " * 40
+    rows = [
+        replace(row, text=loop, finish_reason="length") if row.index else row
+        for row in answers({"1": [0.0, 0.0]})
+    ]
+    target = Target(figure="cut off", split="train", direction="down", before=facts.truncated(rows))
+    own = Plan(round=2, mode="auto", actions=(Action(kind="temperature", reason="", target=target),))
+    (told,) = judged(own, NOTHING, [], rows, 1.0)
+    assert (told.target.before, told.after, told.moved) == (0.5, 0.5, False)
+
+
 def test_rewards_between_zero_and_one_have_no_right_answer_unless_one_is_said() -> None:
     """With BLEU nothing is ever 1: it called for more samples in every round."""
     graded = answers({"1": [0.4, 0.7]})
