@@ -7,7 +7,7 @@ from selfrefine.stages.cycle import ROUND
 
 
 def test_the_loop_runs_the_stages_in_the_order_of_the_table() -> None:
-    # The loop is written out for its readers. A verb in one of the two only would never run, or be refused by hand.
+    # The loop is written out for its readers. A verb in one only would not run.
     looped = [stage.__name__.removesuffix("_round") for stage in ROUND]
     assert looped == [step.verb for step in STEPS if step.loops]
 
