@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -42,6 +43,8 @@ class Result(Struct, frozen=True, kw_only=True):
     accepted: int = 0
     tokens: int | None = None
     """Sampled to learn from and trained on; of a recipe that trains nothing, sampled for the answers."""
+    measured: int | None = None
+    """Sampled on held-out tasks during the rounds."""
     minutes: float | None = None
     """All stages, measuring included."""
     revised: RevisionSummary | None = None
@@ -104,7 +107,15 @@ def adapter(path: Path) -> Path:
     raise RunFolderError(f"{path} has no adapter to start from")
 
 
-def result(plan: Plan, recipe: str, seed: int) -> Result:
+class Jobs(Protocol):
+    """What runs can be made and read of: a name and a seed are one run."""
+
+    def path(self, name: str, seed: int) -> Path: ...
+
+    def command(self, name: str, seed: int) -> list[str]: ...
+
+
+def result(plan: Jobs, recipe: str, seed: int) -> Result:
     path = plan.path(recipe, seed)
     failed = path.with_name(f"{path.name}.failed")
     if failed.is_file():
@@ -133,6 +144,7 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
         rounds=max(0, len(summaries) - 1),
         accepted=sum(one.gate is not None and one.gate.accepted for one in summaries),
         tokens=asked if untrained and asked is not None else cost.spent,
+        measured=cost.measured_tokens,
         minutes=_seconds(run) / 60,
         revised=told,
         revised_start=revised(run.round(0)),

@@ -24,6 +24,7 @@ from benchmarks.recipe_runs import (
     ON_TEXT,
     PLACEBO,
     SEEDS,
+    Jobs,
     Plan,
     Result,
     result,
@@ -70,7 +71,7 @@ def repeated(first: Sequence[Result]) -> list[str]:
     return list(dict.fromkeys(best[:REPEATED] + sorted(also)))
 
 
-def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
+def go(plan: Jobs, recipe: str, seed: int, left_s: float) -> bool:
     """Run, or go on with, one of them; False when the time was over first."""
     path = plan.path(recipe, seed)
     path.parent.mkdir(parents=True, exist_ok=True)
