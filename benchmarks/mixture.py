@@ -2,8 +2,8 @@
 
     python -m benchmarks.mixture -o mixture.jsonl
 
-The same seed gives the same file. Each task is tagged with its dataset; its tag `difficulty` has the dataset in
-front, because splits are stratified by it and so hold all datasets in proportion.
+The same seed gives the same file. Each task is tagged with its dataset; its tag `difficulty` has the dataset
+in front, because splits are stratified by it and so hold all datasets in proportion.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from selfrefine.tasks.splits import dedupe
 
 
 class Part(Struct, frozen=True, kw_only=True):
-    """One dataset of reasoning-gym. `right`: the share of the starting model's answers at temperature 0.8 that
-    were right, of 64 to 16 tasks of seed 5, when the parts were chosen."""
+    """One dataset of reasoning-gym. `right`: the share of the starting model's answers that were right when
+    the parts were chosen: 64 answers at temperature 0.8 to 16 tasks of seed 5."""
 
     dataset: str
     settings: dict[str, Any]

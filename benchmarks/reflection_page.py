@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from collections.abc import Sequence
 
 from benchmarks.recipe_page import PACKAGES
 from benchmarks.recipe_runs import Result
@@ -89,8 +88,8 @@ def _paired(task: str, told: Paired) -> list[str]:
     return [
         f"### {task}: plan on minus plan off",
         "",
-        "On the test tasks under both final policies, paired by task. Together: all tasks of all seeds, with the "
-        "interval over tasks; beside it the interval over tasks and seeds.",
+        "On the test tasks under both final policies, paired by task. Together: all tasks of all seeds, with "
+        "the interval over tasks; beside it the interval over tasks and seeds.",
         "",
         f"| {' | '.join(f'seed {seed}' for seed in told.seeds)} | together | over tasks and seeds | p |",
         "|---|" + "---|" * (len(told.seeds) + 2),

@@ -35,8 +35,8 @@ RESAMPLES = 10_000
 
 
 class Runs(Struct, frozen=True, kw_only=True):
-    """What is asked for. `budget`: tokens, sampled (trying hints included) and trained, from which on no round
-    begins; measuring is not counted."""
+    """What is asked for. `budget`: tokens, sampled (trying hints included) and trained, from which on no
+    round begins; measuring is not counted."""
 
     folder: Path
     tasks: Path

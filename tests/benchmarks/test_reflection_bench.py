@@ -1,4 +1,4 @@
-"""Plan on against plan off: both sides get the same, seeds count as what they are, and a person's words stay."""
+"""Plan on against plan off: both sides get the same, seeds count as what they are, written words stay."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_operators_are_those_that_stand_between_operands() -> None:
 
 
 def test_an_expression_that_the_question_hides_is_no_tag() -> None:
-    """Countdown keeps its solution as `expression`: as a tag it would stand in every row, for a critic too."""
+    """Countdown keeps its solution as `expression`: as a tag it would stand in every row."""
     [task] = load("gym:countdown", TaskOptions(n=1, seed=3))
     assert "operators" not in task.tags
 
