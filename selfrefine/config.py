@@ -21,7 +21,7 @@ from selfrefine.fields import (
     says,
 )
 from selfrefine.judging import CritiqueConfig, RewardConfig
-from selfrefine.thresholds import AlarmsConfig, GateConfig, GuardsConfig
+from selfrefine.thresholds import AlarmsConfig, GateConfig, GuardsConfig, ReflectConfig
 
 SplitSize = Natural | BelowOne
 
@@ -345,4 +345,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     gate: GateConfig = GateConfig()
     guards: GuardsConfig = GuardsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
+    reflect: ReflectConfig = ReflectConfig()
     compute: ComputeConfig = ComputeConfig()

@@ -26,10 +26,11 @@ TEMPLATES: dict[str, frozenset[str]] = {
     "rubric": _CRITIC_SEES,
     "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
     "hint": frozenset({"task", "reference"}),
+    "causes": frozenset({"weakness", "examples"}),
 }
 """Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
-one on purpose, and what is sampled under it is never learnt under it."""
-_MUST_SHOW = {"hint": ("reference", "reference")}
+one on purpose, and what is sampled under it is never learnt under it. `causes` shows none."""
+_MUST_SHOW = {"hint": ("reference", "reference"), "causes": ("examples", "examples")}
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -78,8 +79,8 @@ def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
     Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    `kind` does not declare, no `answer` (in a hint, no `reference`), or a failure when rendered with all
-    variables full or all empty.
+    `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`), or a failure when
+    rendered with all variables full or all empty.
     """
     path = _find(str(name_or_path))
     return from_source(_text(path, "prompt template"), kind, str(path))

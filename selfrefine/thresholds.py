@@ -1,4 +1,5 @@
-"""Settings that decide and warn: the gate, its guards, the alarms of a stage. config.py has the others."""
+"""Settings that decide and warn: the gate, its guards, the alarms of a stage, what a run makes of its own
+failures. config.py has the others."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from selfrefine.fields import Factor, NonNegative, Share, says
+from selfrefine.fields import Factor, Natural, NonNegative, Positive, Share, says
 
 
 class GateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,3 +90,32 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     no_spread: Annotated[Share, says("Alarm if in this share of the prompts all rewards are equal.")] = 0.95
     truncated: Annotated[Share, says("Alarm if this share of the answers is cut off.")] = 0.5
     unparsed: Annotated[Share, says("Alarm if this share of the critiques has no readable verdict.")] = 0.5
+
+
+class ReflectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a run looks at its own failures before each round, and what it makes of them."""
+
+    plan: Annotated[
+        Literal["auto", "suggest", "off"],
+        says(
+            "What a run does with its own failures. `auto`: plans each round and follows the plan; `suggest`: "
+            "writes the plan and changes nothing; `off`: neither."
+        ),
+    ] = "off"
+    causes: Annotated[
+        bool,
+        says(
+            "Ask the critic what goes wrong in the heaviest weaknesses. Its sentences are marked as a model's; "
+            "nothing depends on them."
+        ),
+    ] = True
+    hints: Annotated[
+        Natural,
+        says(
+            "Maximum number of hints and examples to try on training tasks before a round, with `plan` "
+            "`auto`; 0 is off."
+        ),
+    ] = 2
+    hint_tasks: Annotated[
+        Positive, says("Training tasks to try them on, each once with and once without.")
+    ] = 32

@@ -20,6 +20,7 @@ from selfrefine.cli import (
     kinds,
     model,
     recipes,
+    reflect,
     reward,
     runs,
     select,
@@ -62,7 +63,7 @@ def root(
 
 
 app.command("tasks", rich_help_panel=LOOP)(tasks.command)
-for verb in (generate, critique, reward, select, finetune, evaluate):
+for verb in (generate, critique, reward, select, finetune, evaluate, reflect):
     app.command(verb.VERB.name, rich_help_panel=LOOP)(verb.VERB.command())
 app.command("gate", rich_help_panel=LOOP)(gate.command)
 app.command("cycle", rich_help_panel=LOOP)(cycle.command)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from selfrefine.cli import common
 from selfrefine.cli.open_run import check_settings, come_back, recorded
 from selfrefine.report.words import summary_line
+from selfrefine.runfolder.order import left_out, needs
 from selfrefine.runfolder.run import Run, locate
 
 if TYPE_CHECKING:
@@ -18,11 +19,10 @@ if TYPE_CHECKING:
 
 def require_before(verb: str, config: Config, folder: RoundDir) -> None:
     """What a verb reads must be there; looked at before a model is loaded. Raises: RunFolderError."""
-    answers = "critique" if config.critique.passes else "generate"
-    reads = {"critique": "generate", "reward": answers, "select": "reward", "finetune": "reward"}
-    reads |= dict.fromkeys(("evaluate", "gate"), "adapter")
-    if verb in reads and not (verb == "finetune" and folder.has("selected")):
-        folder.require(reads[verb], critiqued=config.critique.passes > 0)
+    without = left_out(config)
+    wanted = needs(verb, without)
+    if wanted is not None and not (verb == "finetune" and folder.has("selected")):
+        folder.require(wanted, without)
 
 
 def one_stage(

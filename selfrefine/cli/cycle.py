@@ -71,6 +71,15 @@ Gate = Annotated[
 Critique = Annotated[
     int | None, typer.Option("--critique", help="Critique and revise each answer this often. [0]")
 ]
+Plan = Annotated[
+    str | None,
+    typer.Option(
+        "--plan",
+        metavar="NAME",
+        help="What to make of its own failures before each round: auto, suggest, or off. [off]",
+        autocompletion=complete.values("reflect.plan"),
+    ),
+]
 DryRun = Annotated[
     bool,
     typer.Option(
@@ -104,6 +113,7 @@ def command(
     n: Samples = None,
     gate: Gate = None,
     critique: Critique = None,
+    plan: Plan = None,
     model: ModelOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
@@ -136,13 +146,14 @@ def command(
         generate__n=n,
         critique__passes=critique,
         gate__mode=gate,
+        reflect__plan=plan,
     )
     checks.outputs(summary_json)
     if dry_run:
-        from selfrefine.report.dry_run import plan
+        from selfrefine.report import dry_run as preview
         from selfrefine.runfolder.jsonl import write_stdout
 
-        write_stdout(plan(_checked(config, set_, given)).encode())
+        write_stdout(preview.plan(_checked(config, set_, given)).encode())
         return
     with common.reporting("cycle") as reporter:
         summary = loop(

@@ -100,22 +100,19 @@ def show(
     common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages, gain))
 
 
-ORDER = ("generate", "critique", "reward", "resampled", "rationalised", "selected", "train", "gate", "test")
-"""A round's stages as they follow each other."""
-
-
 def _stage_lines(folder: RoundDir) -> list[str]:
     """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
     from selfrefine.report.words import stage_line, summary_line
     from selfrefine.runfolder.jsonl import read_json
+    from selfrefine.runfolder.order import SHOWN
     from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
 
     def told(path: Path) -> dict[str, Any]:
         return read_json(path, dict[str, Any]) or {}
 
     lines = []
-    names = {*folder.stages(), TRAINING_LOG}
-    for name in (*ORDER, *sorted(names - {*ORDER})):
+    names = {*folder.stages(), TRAINING_LOG, "reflect"}
+    for name in (*SHOWN, *sorted(names - {*SHOWN})):
         if name in names and (path := folder.summary_file(name)).is_file():
             lines.append(stage_line(name, common.figures(told(path))))
     counts = told(folder.path / ROUND_FILE).get("counts")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from selfrefine.records import Sample, groups
-from selfrefine.rewards.scripts import unspaced
+from selfrefine.rewards.repetition import repeated
 from selfrefine.runfolder.summaries import Guard
 from selfrefine.stats import Comparison, spearman
 from selfrefine.thresholds import GuardsConfig
@@ -20,7 +20,6 @@ MANY = 20
 """Tasks of a source from which on a fall in it may veto: fewer are too noisy for that."""
 FEW = 3
 """Tasks of an earlier round that must be lost for a warning."""
-_N_GRAM = 3
 
 Pair = tuple[float | None, float | None]
 """A figure, and what it is compared with."""
@@ -89,7 +88,7 @@ def _guard(
 def answers(held: Sequence[Sample], start: Mapping[str, float | None], settings: GuardsConfig) -> list[Guard]:
     """The candidate's answers to the gate tasks against the starting policy's."""
     rows = [row for row in held if row.finish_reason != "error"]
-    length, again = _mean(len(row.token_ids) for row in rows), _mean(map(_repeated, rows))
+    length, again = _mean(len(row.token_ids) for row in rows), _mean(repeated(row.text) for row in rows)
     cut = _mean(row.finish_reason == "length" for row in rows)
     again_at_start, cut_at_start = start.get("repetition"), start.get("truncation")
     return [
@@ -174,15 +173,6 @@ def gold(name: str, found: Comparison, settings: GuardsConfig) -> Guard:
     if guard.state == "veto" and (found.hi is None or found.hi >= 0):
         return fell("gold", name, values, settings.gold_warn)
     return guard
-
-
-def _repeated(row: Sample) -> float:
-    text = row.text.casefold()
-    words = list(text) if unspaced(text) else text.split()
-    total = len(words) - _N_GRAM + 1
-    if total < 1:
-        return 0.0
-    return 1 - len({tuple(words[i : i + _N_GRAM]) for i in range(total)}) / total
 
 
 def _mean(values: Iterable[float]) -> float | None:

@@ -20,8 +20,12 @@ Learnability = Literal["never right", "sometimes right", "always right"]
 class Slice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A set of tasks, told by the task alone: the same slice can be drawn from the training tasks."""
 
-    by: Literal["tag", "prompt-words", "numbers", "digits", "word"]
-    """`numbers`: how many stand in the prompt; `digits`: of the longest of them; `word`: a word or n-gram."""
+    by: Literal["tag", "prompt-words", "numbers", "digits", "carries", "reference-words", "word"]
+    """What the task is cut by; figures and words are those of its last user message (`slices.py`).
+
+    `numbers`: how many stand in it; `digits`: of the longest of them; `carries`: of adding them up in base
+    ten; `reference-words`: of the first reference; `word`: a word, an operator or an n-gram.
+    """
     key: str = ""
     """The tag's name, or the word."""
     value: str = ""
@@ -40,9 +44,12 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
     slice: Slice | None = None
     """null where the cut is by answers (failure, learnability), not by tasks."""
     n: Count
-    """Support: tasks in the cell; answers, where the cut is by failure."""
+    """Support: scored tasks in the cell; answers, where the cut is by failure."""
     rate: float | None
-    """Mean reward of the cell's tasks; of a failure kind or learnability, its share of all."""
+    """Mean reward of the cell's tasks; of a failure kind or learnability, its share of all.
+
+    Every task counts alike, however many answers it has; of a failure kind, the mean of the tasks' shares.
+    """
     lo: float | None = None
     hi: float | None = None
     rest: float | None = None
@@ -52,7 +59,11 @@ class Cell(Struct, frozen=True, kw_only=True, omit_defaults=True):
     q_value: float | None = None
     """p_value corrected for all slices looked at (Benjamini and Hochberg 1995)."""
     weight: float = 0.0
-    """Share of all missing reward that is missing in this slice: what there is to gain."""
+    """Share of all missing reward that is missing in this slice: what there is to gain. Of a failure kind,
+    its share of all failed answers."""
+    excess: float = 0.0
+    """weight less the slice's share of the tasks: what is missing here beyond the average. Slices are ordered
+    by it: by weight alone, one that holds nearly all tasks would come first."""
     examples: tuple[str, ...] = ()
     """Up to three row ids, failed ones first."""
 
@@ -67,7 +78,8 @@ class Weaknesses(Struct, frozen=True, kw_only=True):
     train: tuple[Cell, ...] = ()
     """The last round's samples of its training tasks."""
     heaviest: tuple[str, ...] = ()
-    """Names of the slices that are significantly weak, by weight."""
+    """Names of the slices that are significantly weak on a split, the largest excess first. One whose tasks
+    are weak only where they are in an earlier one too is left out: it is the same weakness."""
     looked_at: Count = 0
     """Slices that were tested, on both splits."""
     level: float = 0.05

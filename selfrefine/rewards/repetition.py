@@ -21,6 +21,16 @@ class RepetitionSettings(Struct, frozen=True, forbid_unknown_fields=True):
     unit: Annotated[Literal["words", "chars"], Meta(description="What n-grams are made of.")] = "words"
 
 
+def repeated(text: str, n: int = 3) -> float:
+    """Share of n-grams that repeat an earlier one, in [0, 1]; of characters where no spaces part words."""
+    folded = text.casefold()
+    words = list(folded) if unspaced(folded) else folded.split()
+    total = len(words) - n + 1
+    if total < 1:
+        return 0.0
+    return 1 - len({tuple(words[i : i + n]) for i in range(total)}) / total
+
+
 def make(own: RepetitionSettings, options: RewardOptions) -> Scorer:
     n = own.n
     signature = f"n:{n}" + ("" if own.unit == "words" else f"|unit:{own.unit}")

@@ -18,6 +18,8 @@ _OTHERS = re.compile(
 
 def unspaced(text: str, *, han_is_split: bool = False) -> bool:
     """Whether SHARE of the letters or more are of such a script; `han_is_split`: Chinese is none."""
+    if text.isascii():
+        return False
     han, others = len(_HAN.findall(text)), len(_OTHERS.findall(text))
     letters = han + others + sum(c.isalpha() for c in _OTHERS.sub("", _HAN.sub("", text)))
     left = others if han_is_split else han + others

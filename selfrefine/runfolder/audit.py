@@ -14,6 +14,7 @@ from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import decode_sample
 from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
+from selfrefine.runfolder.order import FILE_OF
 from selfrefine.runfolder.round import RoundDir, called, check_link
 from selfrefine.runfolder.run import Run, overlaps, run_folders
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest, StageCost
@@ -121,6 +122,7 @@ def verify(run: Run) -> list[str]:
         policy = accepted if folder is run.final and lost is None else None
         problems += [line for name in folder.stages() for line in _rows(folder, name, measured=policy)]
         problems += _summaries(folder)
+    problems += _reflection(run)
     if (broken := run.events.broken()) is not None:
         problems.append(broken)
     if (history := lost_history(run.path)) is not None:
@@ -166,10 +168,6 @@ def _verify_round(folder: RoundDir, summary: RoundSummary) -> list[str]:
     return problems
 
 
-_ROWS = {"select": "selected", "resample": "resampled", "rationalise": "rationalised", "finetune": "train"}
-"""A stage as the events call it to the name of its file, where that is another."""
-
-
 def _gone(run: Run) -> list[str]:
     """What was there once, by the events, by later rounds or by the end, and no hash speaks of any more."""
     last = run.next_round() - 1
@@ -184,7 +182,7 @@ def _gone(run: Run) -> list[str]:
         if event["kind"] == "stage-begin":
             continue
         k, stage = event.get("round"), event.get("stage")
-        file = f"{_ROWS.get(str(stage), stage)}.jsonl"
+        file = FILE_OF.get(str(stage), f"{stage}.jsonl")
         if k == "final" and number > max(rounds, default=-1) and not any(run.path.glob(f"final*/{file}")):
             found[f"final/{file} is missing: events.jsonl says that its stage was finished"] = None
         elif isinstance(k, int) and k > last and not (run.round(k).path / file).is_file():
@@ -201,6 +199,15 @@ def _summaries(folder: RoundDir) -> Iterator[str]:
             read_json(path, FinalSummary if path.name == "summary.json" else StageCost)
         except RunFolderError as error:
             yield str(error)
+
+
+def _reflection(run: Run) -> Iterator[str]:
+    """Of `selfrefine reflect RUN`: no hash speaks of its files, and nothing reads them but people."""
+    for path in sorted((run.path / "reflection").glob("*.json")):
+        try:
+            read_json(path, dict[str, Any])
+        except RunFolderError as error:
+            yield f"{error}; `selfrefine reflect {run.called}` makes it again"
 
 
 def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:

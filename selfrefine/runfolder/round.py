@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +18,7 @@ import msgspec
 
 from selfrefine.errors import RunFolderError, SelfrefineError
 from selfrefine.records import Sample, decode_sample
+from selfrefine.runfolder import order
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import (
     atomic_write,
@@ -83,7 +84,9 @@ class RoundDir:
 
     def has(self, name: str) -> bool:
         """Is the stage's file, or the directory of that name, there and finished?"""
-        return self.file(name).is_file() or (self.path / name).is_dir()
+        known = order.ARTIFACTS.get(name)
+        whole = self.file(name) if known is None else self.path / known.file
+        return whole.is_file() or (self.path / name).is_dir()
 
     def summary(self) -> RoundSummary:
         """Raises: RunFolderError when the round is not committed or its round.json is damaged."""
@@ -95,21 +98,17 @@ class RoundDir:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise RunFolderError(f"{path} is damaged: {error}") from None
 
-    def require(self, name: str, critiqued: bool = False) -> None:
+    def require(self, name: str, without: Collection[str] = ("reflect", "critique")) -> None:
         """The stage's file, or the adapter, must be there. Raises: RunFolderError: what to run first, in
-        order; answers that are to be scored are `critiqued` before."""
+        order; `without`: verbs that the run leaves out (`order.left_out`)."""
         if self.has(name):
             return
-        path = self.adapter if name == "adapter" else self.file(name)
-        if self.committed or name not in _MADE_BY:
+        known = order.ARTIFACTS.get(name)
+        path = self.file(name) if known is None else self.path / known.file
+        if self.committed or known is None or not order.BY_VERB[order.MADE_BY[name].verb].loops:
             raise RunFolderError(f"{path} is missing")
-        early = ("generate", "critique") if critiqued else ("generate",)
-        chain = ("generate", name) if name == "critique" else (*early, "reward", name)
-        if name == "generate":
-            chain = (name,)
-        # finetune selects, too.
-        verbs = dict.fromkeys(_MADE_BY[one] for one in chain if not self.has(one))
         run = called(self.path.parent)
+        verbs = order.first_to_run(name, self.has, without)
         steps = ", then ".join(f"`selfrefine {verb} --run {run}`" for verb in verbs)
         raise RunFolderError(f"{path} is missing: first run {steps}")
 
@@ -171,6 +170,12 @@ class RoundDir:
                     raise
                 atomic_write(self.summary_file(name), summary)
             return part.finish()
+
+    def put(self, name: str, data: bytes) -> Path:
+        """Make or replace the file NAME whole. Raises: RunFolderError."""
+        self._prepare()
+        atomic_write(self.path / name, data)
+        return self.path / name
 
     def put_directory(self, name: str, build: Callable[[Path], object]) -> Path:
         """Make the directory NAME whole: `build` fills an empty one beside it, which is renamed once.
@@ -271,18 +276,6 @@ class RoundDir:
             if not self.path.is_dir():
                 self.path.mkdir()
                 fsync_directory(self.path.parent)
-
-
-_MADE_BY = {
-    "generate": "generate",
-    "critique": "critique",
-    "reward": "reward",
-    "resampled": "reward",
-    "rationalised": "reward",
-    "selected": "select",
-    "adapter": "finetune",
-}
-"""A round's artifact to the verb that makes it."""
 
 
 def called(run: Path) -> str:

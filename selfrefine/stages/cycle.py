@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from selfrefine.config import CycleConfig
 from selfrefine.errors import NothingToLearnError
+from selfrefine.runfolder.order import STEPS
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.stages.critique import Critique
 from selfrefine.stages.finetune import finetune_round
 from selfrefine.stages.gate import baseline, final, gate
 from selfrefine.stages.generate import Generate
 from selfrefine.stages.in_run import in_run
+from selfrefine.stages.planned import planned, planned_stop
 from selfrefine.stages.rationalise import Rationalise
+from selfrefine.stages.reflect import last_outcomes, reflect
 from selfrefine.stages.resample import Resample
 from selfrefine.stages.reward import Reward
 from selfrefine.stages.select import Select
@@ -45,19 +48,25 @@ def cycle(session: RunSession) -> Ended:
         try:
             for stage in ROUND:
                 stage(session, k)
+                if (why := planned_stop(session, k)) is not None:
+                    break
         except NothingToLearnError as error:
             why = nothing = str(error)
+        if why is not None:
             break
+    last_outcomes(session)
     measured = final(session) if run.tasks("test") else None
     summaries = [folder.summary() for folder in run.rounds()]
     return Ended(summaries=summaries, final=measured, why=why, nothing_to_learn=nothing)
 
 
+@planned
 def generate(session: RunSession, k: int) -> Struct:
     """generate.jsonl: answers to the round's tasks."""
     return in_run(Generate(session, k), session, session.run.round(k))
 
 
+@planned
 def critique(session: RunSession, k: int) -> Struct | None:
     """critique.jsonl: the answers with critiques, and their revisions; nothing where the run has none."""
     if not session.config.critique.passes:
@@ -65,6 +74,7 @@ def critique(session: RunSession, k: int) -> Struct | None:
     return in_run(Critique(session, k), session, session.run.round(k))
 
 
+@planned
 def reward(session: RunSession, k: int) -> Struct:
     """reward.jsonl, and what is sampled because of it: more prompts, answers found with a hint."""
     folder = session.run.round(k)
@@ -76,19 +86,18 @@ def reward(session: RunSession, k: int) -> Struct:
     return found
 
 
+@planned
 def select(session: RunSession, k: int) -> Struct:
     """selected.jsonl: what is learnt from, replay included."""
     return in_run(Select(session, k), session, session.run.round(k))
 
 
-ROUND: tuple[Callable[[RunSession, int], object], ...] = (
-    generate,
-    critique,
-    reward,
-    select,
-    finetune_round,
-    gate,
-)
+finetune = finetune_round
+_DONE_BY: Mapping[str, Callable[[RunSession, int], object]] = {
+    stage.__name__.removesuffix("_round"): stage
+    for stage in (reflect, generate, critique, reward, select, finetune, gate)
+}
+ROUND = tuple(_DONE_BY[step.verb] for step in STEPS if step.loops)
 """A round: each returns at once where its artifact is there. `gate` measures, decides and commits."""
 
 

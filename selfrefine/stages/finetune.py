@@ -15,6 +15,7 @@ from selfrefine.records import Sample
 from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
 from selfrefine.stages import alarms
 from selfrefine.stages.in_run import formatted
+from selfrefine.stages.planned import planned
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.steps.finetune import FinetuneSummary, Policies, finetune
@@ -144,6 +145,7 @@ class Finetune:
         )
 
 
+@planned
 def finetune_round(session: RunSession, k: int) -> FinetuneSummary | None:
     """train.jsonl, train.json and adapter/ of a round; returns what was stored, made now or before."""
     folder = session.run.round(k)

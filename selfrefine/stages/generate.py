@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 from selfrefine.records import Sample, Task
+from selfrefine.reflection import applied
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
+from selfrefine.steps.in_context import sampled_in
 from selfrefine.tasks.splits import draw
 
 
@@ -35,10 +38,13 @@ class Generate(Stage[Task, Drawn]):
     def __init__(self, session: Session, round_index: int = 0) -> None:
         self.session, self.round = session, round_index
         self.settings = session.config.generate
+        self.context = applied.context(session.plan) if session.plan else None
+        self.weight = applied.weights(session.plan) if session.plan else None
 
     def inputs(self, session: RunSession) -> Sequence[Task]:
         own = session.config
-        tasks, again = draw(session.run.tasks("train"), self.round, own.cycle.prompts_per_round, own.seed)
+        train = session.run.tasks("train")
+        tasks, again = draw(train, self.round, own.cycle.prompts_per_round, own.seed, self.weight)
         if again:
             session.reporter.say(
                 f"round {self.round}: all training tasks have been used; starting a new pass in another order"
@@ -50,7 +56,8 @@ class Generate(Stage[Task, Drawn]):
         return task_units(rows, self.settings, self.session.engine.unit_tokens)
 
     def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], Drawn]:
-        rows = generate(
+        sample = generate if self.context is None else partial(sampled_in, self.context)
+        rows = sample(
             unit,
             self.session.engine,
             self.settings,

@@ -25,7 +25,9 @@ def run_prompts(config: Config) -> dict[str, str]:
     }
     if config.critique.principles is not None:
         texts["principles.txt"] = prompts.principles_text(config.critique.principles)
-    if config.rationalise.n:
+    if config.reflect.plan != "off" and config.reflect.causes:
+        texts["causes.md"] = prompts.load("causes", "causes").source
+    if config.rationalise.n or config.reflect.plan == "auto":  # which may come to rationalise
         texts["hint.md"] = prompts.load(config.rationalise.prompt, "hint").source
     return texts
 

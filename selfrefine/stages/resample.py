@@ -39,7 +39,8 @@ class Resample(Generate):
         config, k = session.config, self.round
         self.so_far = session.read(session.run.round(k), "reward")
         train = session.run.tasks("train")
-        drawn_now = {task.id for task in draw(train, k, config.cycle.prompts_per_round, config.seed)[0]}
+        drawn, _ = draw(train, k, config.cycle.prompts_per_round, config.seed, self.weight)
+        drawn_now = {task.id for task in drawn}
         others = [task for task in train if task.id not in drawn_now]
         return sorted(others, key=lambda task: (derive(config.seed, "resample", k, task.id), task.id))
 

@@ -17,6 +17,7 @@ from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
+from selfrefine.reflection.findings import Plan
 from selfrefine.registry import files_used
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Scorer
@@ -41,6 +42,8 @@ class Session:
     reporter: Reporter
     load: Callable[[], Engine]
     load_critic: Callable[[], Engine | None] = lambda: None
+    plan: Plan | None = None
+    """The one that a round's stages follow now (`stages.planned`); `config` has its settings then."""
 
     @cached_property
     def engine(self) -> Engine:

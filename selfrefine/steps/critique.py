@@ -158,7 +158,7 @@ class _Run:
         """Appends a critique to each thread's last row; verdict ok or a failed critique ends the thread."""
         chats = [self._critique_chat(thread, pass_index) for thread in threads]
         seeds = [(self.seed("critique", pass_index, thread.rows[0]),) for thread in threads]
-        answers = _ask(self.critic, chats, seeds, self.settings.critique)
+        answers = ask(self.critic, chats, seeds, self.settings.critique)
         counts = PassOutcome(critiques=len(threads))
         n_tokens = n_failed = 0
         for thread, chat, (prompt, (answer,)) in zip(threads, chats, answers, strict=True):
@@ -182,7 +182,7 @@ class _Run:
         """Appends a revision to each thread; a failed one ends the thread."""
         chats = [self._revise_chat(thread, pass_index) for thread in threads]
         seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
-        answers = _ask(self.policy, chats, seeds, self.settings.revision)
+        answers = ask(self.policy, chats, seeds, self.settings.revision)
         n_tokens = 0
         for thread, chat, (seed,), (prompt, (answer,)) in zip(threads, chats, seeds, answers, strict=True):
             draft = thread.rows[0]
@@ -217,7 +217,7 @@ class _Run:
             thread.rows[0].prompt_token_ids if thread.rows[0].policy == self.policy.policy else ()
             for thread in revised
         ]
-        answers = _ask(self.policy, chats, seeds, self.settings.revision, known)
+        answers = ask(self.policy, chats, seeds, self.settings.revision, known)
         rows = [
             self._row(thread.rows[0], f".f{k}", chat, prompt, seed, answer)
             for thread, chat, own, (prompt, group) in zip(revised, chats, seeds, answers, strict=True)
@@ -363,7 +363,7 @@ def _is_draft(row: Sample) -> bool:
     return row.parent_id is None and row.finish_reason != "error" and not row.critiques
 
 
-def _ask(
+def ask(
     engine: Engine,
     chats: Sequence[tuple[Message, ...]],
     seeds: Sequence[tuple[int, ...]],
@@ -373,6 +373,7 @@ def _ask(
     """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in.
 
     `known`: the prompt ids of each chat, empty where it is still to be encoded.
+    Raises: EngineError where the engine leaves an answer out.
     """
     requests = [
         Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own)

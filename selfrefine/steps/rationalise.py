@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from msgspec import Raw
 from msgspec.structs import replace
 
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
-from selfrefine.records import Message, Sample, Task, groups, unless_prompt
-from selfrefine.steps.generate import chat, generate
+from selfrefine.records import Message, Sample, Task, groups
+from selfrefine.steps.generate import generate
+from selfrefine.steps.in_context import as_asked_plainly
 
 RATIONALISED = "rationalised"
 """Column of a row that was sampled with a hint."""
@@ -58,23 +58,8 @@ def rationalise(
     sampled = generate(
         hinted, engine, settings, run_seed, round_index=round_index, stage="rationalise", on_rows=on_rows
     )
-    by_id = {task.id: task for task in tasks}
-    plain = {task.id: chat(task, settings.system) for task in tasks}
-    prompts = {key: engine.encode_chat(messages) for key, messages in plain.items()}
-    return score(
-        [
-            replace(
-                row,
-                id=f"{row.task.id}.r{round_index}.h{row.index}",
-                task=by_id[row.task.id],
-                messages=unless_prompt(plain[row.task.id], by_id[row.task.id]),
-                prompt_token_ids=prompts[row.task.id],
-                logprobs=None,
-                extra={RATIONALISED: Raw(b"true")},
-            )
-            for row in sampled
-        ]
-    )
+    plain = as_asked_plainly(sampled, tasks, engine, settings.system, {RATIONALISED: True})
+    return score([replace(row, id=f"{row.task.id}.r{round_index}.h{row.index}") for row in plain])
 
 
 def _with_hint(task: Task, template: Template) -> tuple[Message, ...]:

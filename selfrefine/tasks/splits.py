@@ -6,7 +6,8 @@ prompts of a generated source are its easy ones, and a split by row puts repeats
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -59,16 +60,28 @@ def split(tasks: Iterable[Task], seed: int, gate: float, test: float, train: int
     return Splits(**parts)
 
 
-def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> tuple[list[Task], bool]:
+def draw(
+    train: Sequence[Task],
+    round_index: int,
+    per_round: int,
+    seed: int,
+    weight: Callable[[Task], float] | None = None,
+) -> tuple[list[Task], bool]:
     """The tasks of round `round_index` (from 1), and whether a new, reshuffled pass over train begins in it.
 
     Rounds go through all of train before any task comes again. A round at the seam takes what is left, then
     begins the next pass with tasks it does not hold yet: no task twice in a round. Where per_round is more
     than there is, a round is all of train. A pure function: a resumed run draws what it would have drawn.
+
+    With a `weight` (above 0) a round is a draw of its own from all of train, without replacement: a task's
+    chance to come next is its share of the weight that is left. A round without weights goes on with the pass
+    as if all rounds had. Source: Efraimidis & Spirakis 2006, "Weighted random sampling with a reservoir".
     """
     per_round = min(per_round, len(train))
     if per_round < 1 or round_index < 1:
         raise ConfigError("a round draws at least one task, and rounds count from 1")
+    if weight is not None:
+        return _weighted(train, round_index, per_round, seed, weight), False
     start = (round_index - 1) * per_round
     order: list[Task] = []
     while len(order) < start + per_round:
@@ -79,6 +92,17 @@ def draw(train: Sequence[Task], round_index: int, per_round: int, seed: int) -> 
     passes_before = -(-start // len(train))
     passes_after = -(-(start + per_round) // len(train))
     return order[start : start + per_round], passes_after > passes_before > 0
+
+
+def _weighted(
+    train: Sequence[Task], round_index: int, per_round: int, seed: int, weight: Callable[[Task], float]
+) -> list[Task]:
+    def waits(task: Task) -> tuple[float, str]:
+        """An exponential waiting time of rate `weight`: the order of u^(1 / weight), in logs."""
+        u = (derive(seed, "weighted-draw", round_index, task.id) + 1) / (2**53 + 1)
+        return -math.log(u) / weight(task), task.id
+
+    return sorted(train, key=waits)[:per_round]
 
 
 def _stratum(task: Task) -> str:
