@@ -98,15 +98,15 @@ class ReflectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     plan: Annotated[
         Literal["auto", "suggest", "off"],
         says(
-            "What a run does with its own failures. `auto`: plans each round and follows the plan; `suggest`: "
-            "writes the plan and changes nothing; `off`: neither."
+            "What a run makes of its own failures. `auto`: it plans each round and follows the plan; "
+            "`suggest`: it writes the plan and changes nothing; `off`: neither."
         ),
     ] = "off"
     causes: Annotated[
         bool,
         says(
-            "Ask the critic what goes wrong in the heaviest weaknesses. Its sentences are marked as a model's; "
-            "nothing depends on them."
+            "Ask the critic what goes wrong in the heaviest weaknesses. Its sentences are marked as a "
+            "model's; nothing depends on them."
         ),
     ] = True
     hints: Annotated[

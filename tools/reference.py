@@ -18,6 +18,7 @@ from selfrefine import layers
 from selfrefine.cli import app
 from selfrefine.fields import table
 from selfrefine.records import Sample, Task
+from selfrefine.reflection.findings import Plan, Weaknesses
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 from tools import kinds
 
@@ -27,6 +28,8 @@ RECORDS: dict[str, type[msgspec.Struct]] = {
     "sample": Sample,
     "round": RoundSummary,
     "manifest": RunManifest,
+    "weaknesses": Weaknesses,
+    "plan": Plan,
 }
 
 _HEAD = """\

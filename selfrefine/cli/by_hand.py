@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from selfrefine.cli import common
 from selfrefine.cli.open_run import check_settings, come_back, recorded
+from selfrefine.errors import ConfigError
 from selfrefine.report.words import summary_line
 from selfrefine.runfolder.order import left_out, needs
+from selfrefine.runfolder.round import called
 from selfrefine.runfolder.run import Run, locate
 
 if TYPE_CHECKING:
@@ -18,8 +20,15 @@ if TYPE_CHECKING:
 
 
 def require_before(verb: str, config: Config, folder: RoundDir) -> None:
-    """What a verb reads must be there; looked at before a model is loaded. Raises: RunFolderError."""
+    """What a verb reads must be there; looked at before a model is loaded. Raises: RunFolderError, and
+    ConfigError for a reflection that would change nothing.
+    """
     without = left_out(config)
+    if verb == "reflect" and verb in without:
+        raise ConfigError(
+            "this run has reflect.plan = off, so its rounds follow no plan; to look at it: "
+            f"selfrefine reflect {called(folder.path.parent)}"
+        )
     wanted = needs(verb, without)
     if wanted is not None and not (verb == "finetune" and folder.has("selected")):
         folder.require(wanted, without)

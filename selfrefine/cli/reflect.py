@@ -96,14 +96,10 @@ def _shown(asked: Asked, found: Weaknesses, made: Plan | None, more: dict[str, A
 
 
 def _in_run(session: RunSession, k: int) -> dict[str, Any]:
-    from selfrefine.errors import UsageError
     from selfrefine.stages.reflect import reflect
 
     found = reflect(session, k)
-    if found is None:
-        raise UsageError(
-            f"this run plans nothing (reflect.plan off): `selfrefine reflect {session.run.called}` looks at it"
-        )
+    assert found is not None  # by_hand.require_before
     return {"weak": found.weak, "actions": ", ".join(found.actions) or "none"}
 
 

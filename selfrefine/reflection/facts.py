@@ -77,6 +77,11 @@ class Facts(Struct, frozen=True, kw_only=True):
         return None
 
     @property
+    def held_tokens(self) -> int:
+        """The longest answer to a held-out task that counts."""
+        return self.config.evaluate.sampled(self.config.generate).max_new_tokens
+
+    @property
     def same_reward(self) -> bool:
         """Whether training and gate figures are of the same rewards, and so can be compared."""
         return set(trained_specs(self.config)) == set(measuring_specs(self.config))

@@ -40,8 +40,8 @@ _REFUSED = re.compile(
         (
             r"\bas an? (?:ai|large) (?:language )?model\b",
             rf"\bi(?:['’]m| am) (?:sorry|afraid)[,.]? (?:but |that )?i {_CANNOT}",
-            rf"\b(?:i|we) (?:{_CANNOT}|must decline to) (?:help|assist|answer|provide|comply|fulfil+|complete"
-            r"|solve|respond|do that|discuss|give you)\b",
+            rf"\b(?:i|we) (?:{_CANNOT}|must decline to) (?:help(?! but)|assist|answer|provide|comply|fulfil+"
+            r"|complete|solve|respond|do that|discuss|give you)\b",
             r"\bich kann (?:ihnen |dir |dabei |das |diese \w+ |leider )*"
             r"nicht (?:helfen|beantworten|weiterhelfen)",
             r"\bje ne peux pas (?:vous |t['’])?(?:aider|répondre|fournir)",
@@ -50,8 +50,10 @@ _REFUSED = re.compile(
         )
     )
 )
+_IN_REFUSALS = ("can", "able to", "won", "decline", " model", "kann", "peux", "puedo", "posso", "могу", "我")
+"""One of them is in each; a search for plain text is a hundred times as fast."""
 _REFUSAL_SEEN = 300
-"""A refusal stands at the beginning; further down, "I can't help but notice" is prose."""
+"""A refusal stands at the beginning; further down, "I can't answer that" may be quoted."""
 _TRANSLATION = re.compile(
     r"\btranslat|übersetz|\btradu[isczt]|перевед|перевод|翻[译譯訳]|\bvertaal"
     r"|\bin(?:to)? (?:english|german|french|spanish|italian|portuguese|dutch|russian|chinese|japanese|korean"
@@ -101,9 +103,15 @@ def _in_text(row: Sample) -> FailureKind | None:
         return "repetitive"
     if row.finish_reason == "length":
         return "cut off"
-    if _REFUSED.search(row.text[:_REFUSAL_SEEN].casefold()):
+    if refuses(row.text):
         return "refused"
     return "other language" if other_language(row.text, row.task) else None
+
+
+def refuses(text: str) -> bool:
+    """Whether an answer begins by declining the task; patterns of a few languages, so some are missed."""
+    start = text[:_REFUSAL_SEEN].casefold()
+    return any(word in start for word in _IN_REFUSALS) and _REFUSED.search(start) is not None
 
 
 def _in_rewards(row: Sample) -> FailureKind:

@@ -88,9 +88,9 @@ def mixture(found: Weaknesses, measured: Sequence[tuple[Task, float]], n: int) -
 
 
 def _weighted(rates: Mapping[tuple[bool, ...], Sequence[float]], n: int) -> tuple[Part, ...]:
-    """The rate is drawn towards a half by one right and one wrong task: 0 of 5 is not never (Laplace)."""
+    """The rate is drawn towards a half by half a right and half a wrong task (Jeffreys)."""
     raw = {
-        place: teaches((sum(own) + 1) / (len(own) + 2), max(2, n)) if len(own) >= FEW else None
+        place: teaches((sum(own) + 0.5) / (len(own) + 1), max(2, n)) if len(own) >= FEW else None
         for place, own in rates.items()
     }
     most = max((one for one in raw.values() if one is not None), default=1.0)

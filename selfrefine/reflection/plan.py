@@ -1,4 +1,4 @@
-"""The plan of the next round, and whether what earlier plans aimed at has moved. Pure: figures in, plan out."""
+"""The plan of the next round, and what became of the earlier ones. Pure: figures in, a plan out."""
 
 from __future__ import annotations
 

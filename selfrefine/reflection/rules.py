@@ -29,7 +29,6 @@ COLD = 0.5
 """Different answers to a prompt, as a share, below which the temperature is too low."""
 MOST_SAMPLES, MOST_TEMPERATURE, LEAST_TEMPERATURE = 4, 1.5, 0.3
 """At most so many times the run's own number of samples, and within these temperatures."""
-MOST_LENGTH = 4
 REPLAY, MOST_REPLAY = 0.25, 0.5
 LEAST_RATE = 1 / 8
 RATIONALISED = 2
@@ -84,15 +83,13 @@ def after_reject(found: Weaknesses, facts: Facts) -> Action | None:
 
 def longer(found: Weaknesses, facts: Facts) -> Action | None:
     share, own = facts.truncated, facts.config.generate.max_new_tokens
-    now = last(facts, "generate.max_new_tokens", own)
-    if share is None or share < CUT or now >= MOST_LENGTH * own:
+    now, most = last(facts, "generate.max_new_tokens", own), facts.held_tokens
+    if share is None or share < CUT or now >= most:
         return None
-    held = facts.config.evaluate.max_new_tokens or own
+    settings = {"generate.max_new_tokens": min(most, 2 * now)}
     why = f"{share:.0%} of the last round's answers were cut off at {now} tokens"
-    if held <= now:
-        why += f"; held-out answers keep their limit of {held}"
     target = Target(figure="cut off", split="train", direction="down", before=share)
-    return _action("longer", why, target, {"generate.max_new_tokens": min(MOST_LENGTH * own, 2 * now)})
+    return _action("longer", why, target, settings)
 
 
 def hotter_or_cooler(found: Weaknesses, facts: Facts) -> Action | None:
@@ -117,8 +114,9 @@ def hotter_or_cooler(found: Weaknesses, facts: Facts) -> Action | None:
 
 
 def sample_more(found: Weaknesses, facts: Facts) -> Action | None:
-    """Not beside another temperature: two remedies at once, and nobody knows which of them helped."""
-    if not _no(facts, "temperature") and hotter_or_cooler(found, facts) is not None:
+    """Where nothing that costs no tokens can be tried: another mixture, another temperature."""
+    free: tuple[tuple[ActionKind, Rule], ...] = (("temperature", hotter_or_cooler), ("reweight", reweight))
+    if any(not _no(facts, kind) and rule(found, facts) is not None for kind, rule in free):
         return None
     own = facts.config.generate.n
     now = last(facts, "generate.n", own)
@@ -235,6 +233,13 @@ def impossible(kind: ActionKind, facts: Facts) -> str | None:
             return "the run has no template for it (prompts/hint.md)"
         if facts.config.rationalise.n:
             return "the run rationalises anyway (rationalise.n)"
+    if kind == "longer" and (facts.truncated or 0.0) >= CUT:
+        own = facts.config.generate.max_new_tokens
+        if facts.held_tokens <= own:
+            return (
+                f"held-out answers are cut at {facts.held_tokens} tokens, too, so longer ones could not "
+                f"count: start another run with generate.max_new_tokens={2 * own}"
+            )
     if kind == "replay" and not facts.learnt_before:
         return "there are no answers of earlier rounds to learn again"
     if kind == "temperature" and facts.config.generate.temperature == 0:

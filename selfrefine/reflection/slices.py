@@ -261,9 +261,7 @@ def _n_grams(
         for text in texts:
             counts.update(set(zip(*(text[k:] for k in range(n)), strict=False)))
         # One in enough tasks is made of parts in enough tasks, so the rest need not be kept.
-        common = {
-            gram for gram, many in counts.items() if many >= least and {gram[:-1], gram[1:]} <= shorter
-        }
+        common = {gram for gram, many in counts.items() if many >= least and {gram[:-1], gram[1:]} <= shorter}
         if not common:
             break
         found: dict[tuple[str, ...], list[int]] = {gram: [] for gram in common}

@@ -39,7 +39,7 @@ ENOUGH = 2 * slices.FEW
 """Scored tasks that a split needs to be tested."""
 _EXAMPLES = 3
 _BOOTSTRAP = 2_000
-"""Graded tasks up to which an interval is bootstrapped. Of more the mean is normal, and it would take long."""
+"""Up to so many graded tasks an interval is bootstrapped; for more it takes long, and a mean is normal."""
 _Z = 1.959963984540054
 
 

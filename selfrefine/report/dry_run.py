@@ -7,6 +7,7 @@ from pathlib import Path
 
 from selfrefine.config import Config
 from selfrefine.records import Task
+from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
 from selfrefine.stages.prepare import make_splits, run_prompts
@@ -24,12 +25,15 @@ def plan(config: Config) -> str:
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
-    new = own.max_new_tokens
-    held_new = (held.max_new_tokens or new) * held.n
-    sampled = per_round * own.n * new
+    held_new = (held.max_new_tokens or own.max_new_tokens) * held.n
+    planned = config.reflect.plan == "auto"
+    new = max(own.max_new_tokens, held.max_new_tokens or 0) if planned else own.max_new_tokens
+    n = own.n * rules.MOST_SAMPLES if planned else own.n
+    sampled = per_round * n * new
     rewritten = new if config.critique.revise else 0
-    critique = per_round * own.n * config.critique.passes * (config.critique.max_new_tokens + rewritten)
-    hints = per_round * config.rationalise.n * new
+    critique = per_round * n * config.critique.passes * (config.critique.max_new_tokens + rewritten)
+    hints = per_round * max(config.rationalise.n, rules.RATIONALISED if planned else 0) * new
+    hints += _reflection(config, new)
     further = config.resample.max_tokens if config.resample.groups else 0
     each = new + config.critique.passes * (config.critique.max_new_tokens + new)
     looks = {"off": 0, "end": 1, "both": 2}[held.revise]
@@ -37,7 +41,7 @@ def plan(config: Config) -> str:
     learning = sampled + critique + hints + further
     gate, test = len(splits["gate"]) * held_new, len(splits["test"]) * held_new
     rounds = config.cycle.rounds
-    rows = per_round * own.n
+    rows = per_round * n
     folder = _folder(config.model)
     model = footprint.shape(folder, _element_bytes()) if folder else None
     adapter = 4 * model.adapter_parameters(config.train.lora.r) if model else 0
@@ -45,7 +49,9 @@ def plan(config: Config) -> str:
         f"model          {config.model}",
         f"tasks          train {number(len(splits['train']))}, gate {number(len(splits['gate']))}, "
         f"test {number(len(splits['test']))}",
-        f"per round      {count(per_round, 'prompt')} × {count(own.n, 'sample')} = {count(rows, 'answer')}",
+        f"per round      {count(per_round, 'prompt')} × {count(own.n, 'sample')} = "
+        f"{count(per_round * own.n, 'answer')}"
+        + (f", up to {rules.MOST_SAMPLES} times as many by plan" if planned else ""),
         f"new tokens     at most {number(learning + gate)} per round, "
         f"{number(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
         f"({count(rounds, 'round')})",
@@ -61,6 +67,14 @@ def plan(config: Config) -> str:
         known = "none for a scripted model" if scripted else "unknown: the model is not on this machine yet"
         lines.append(f"memory         {known}")
     return "\n".join(lines) + "\n"
+
+
+def _reflection(config: Config, new: int) -> int:
+    """Tokens at most, per round, for what a reflection tries on training tasks and asks of the critic."""
+    own = config.reflect
+    tried = own.hint_tasks * (1 + own.hints) * new if own.plan == "auto" and own.hints else 0
+    asked = causes.MOST * causes.SAMPLING.max_new_tokens if own.plan != "off" and own.causes else 0
+    return tried + asked
 
 
 def _memory(config: Config, model: footprint.Shape, load: footprint.Load) -> list[str]:

@@ -1,7 +1,7 @@
-"""The stages of a round in their order: the verb that does each, what it makes, what it reads. Said here only.
+"""The stages of a round in their order: the verb that does each, what it makes, what it reads.
 
-`cycle` runs them in this order, `runs show` lists them so, and a verb that comes too early names the ones
-before it. A new stage is one entry.
+Said here only: `cycle` runs them in this order, `runs show` lists them so, and a verb that comes too early
+names the ones before it. A new stage is one entry.
 """
 
 from __future__ import annotations

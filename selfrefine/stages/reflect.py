@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
@@ -42,7 +43,7 @@ REFLECTION = "reflection"
 
 
 class ReflectSummary(StageCost, frozen=True, kw_only=True):
-    """`reflect.json`. `weak`: slices that are significantly weak; `moved`: earlier actions whose number did."""
+    """`reflect.json`. `weak`: slices that are significantly so; `moved`: earlier actions whose number did."""
 
     mode: str
     looked_at: int
@@ -72,7 +73,7 @@ class Reflection(Struct, frozen=True, kw_only=True):
 
 
 def reflect(session: RunSession, k: int) -> ReflectSummary | None:
-    """weaknesses.json, causes.md, plan.json and reflect.json of round k; nothing where the run plans nothing."""
+    """weaknesses.json, causes.md, plan.json and reflect.json of round k; None where the run plans nothing."""
     if session.config.reflect.plan == "off":
         return None
     folder = session.run.round(k)
@@ -83,7 +84,7 @@ def reflect(session: RunSession, k: int) -> ReflectSummary | None:
 
 def _reflect(session: RunSession, folder: RoundDir, k: int) -> None:
     config = session.config
-    mode = "auto" if config.reflect.plan == "auto" else "suggest"
+    mode: Literal["auto", "suggest"] = "auto" if config.reflect.plan == "auto" else "suggest"
     seen = look(session.run, k)
     with session.timed(k, "reflect"):
         found = weaknesses_of(seen, config)

@@ -37,6 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cycle": {"rounds": 2, "prompts_per_round": 4},
     # Off: both rounds are kept whatever noise is worth, so the adapter link is made and then swapped.
     "gate": {"mode": "off"},
+    "reflect": {"plan": "off"},
 }
 NOT_COMPARED = ("events.jsonl", ".lock")
 """Clock times, and who holds the lock."""

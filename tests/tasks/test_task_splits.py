@@ -162,3 +162,23 @@ def test_the_demo_source_has_enough_distinct_tasks_and_its_one_digit_sister_has_
     assert one_digit < 0.12
     with pytest.raises(DataError, match=r"(19\d|200) distinct tasks \(in 4,000 rows\)"):
         split(chain_sum(1), seed=0, gate=100, test=300)
+
+
+def test_a_weighted_round_draws_by_weight_and_no_task_twice() -> None:
+    """100 tasks of weight 4 and 100 of weight 1, 50 drawn. Drawn with replacement 40 would be heavy; without,
+    they run out: with x^4 + x = 1.5, x = 0.8854, it is 100 * (1 - x^4) = 38.5 (Wallenius 1963)."""
+    train = [*many(100, prefix="a"), *many(100, prefix="b")]
+    weight = lambda t: 4.0 if t.id.startswith("a") else 1.0  # noqa: E731
+    heavy = 0
+    for k in range(1, 41):
+        drawn, again = draw(train, k, 50, seed=3, weight=weight)
+        assert len(set(ids(drawn))) == 50 and not again
+        heavy += sum(t.id.startswith("a") for t in drawn)
+    assert abs(heavy / 40 - 38.5) < 1.5  # the mean of 40 rounds; one round is off by about 3
+    assert ids(draw(list(reversed(train)), 1, 50, 3, weight)[0]) == ids(draw(train, 1, 50, 3, weight)[0])
+
+
+def test_equal_weights_are_a_draw_of_their_own_and_no_weights_the_old_one() -> None:
+    train = many(20)
+    assert draw(train, 2, 5, 0, None) == draw(train, 2, 5, 0)
+    assert set(ids(draw(train, 1, 50, 0, lambda _: 1.0)[0])) == set(ids(train))
