@@ -132,6 +132,7 @@ def command(
       selfrefine cycle --config demo --run demo
       selfrefine cycle --tasks gym:chain_sum -r gym --rounds 3 --run sums
       selfrefine cycle --recipe grpo --config demo --run demo-grpo
+      selfrefine cycle --config demo --run planned --plan auto
     """
     given = common.flags(
         model=model,

@@ -100,7 +100,7 @@ def _in_run(session: RunSession, k: int) -> dict[str, Any]:
 
     found = reflect(session, k)
     assert found is not None  # by_hand.require_before
-    return {"weak": found.weak, "actions": ", ".join(found.actions) or "none"}
+    return {"weak": found.weak, "plan": found.plan}
 
 
 VERB = Verb(

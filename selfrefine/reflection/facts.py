@@ -43,8 +43,12 @@ class Facts(Struct, frozen=True, kw_only=True):
     """Of the last round's samples; null before the first one."""
     truncated: float | None = None
     """Share of the last round's samples that were cut off."""
+    gate_over: float | None = None
+    """Share of the gate answers that a training sample's limit would have cut off."""
     never: float | None = None
-    """Share of its tasks that no sample got right."""
+    """Share of the last round's tasks that no sample got right."""
+    never_ids: frozenset[str] = frozenset()
+    """Those tasks."""
     varied: float | None = None
     """Different answers to a prompt, as a share of its samples."""
     measured: tuple[tuple[Task, float], ...] = ()
@@ -114,8 +118,27 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 def never_right(samples: Sequence[Sample], mark: float) -> float | None:
     """The share of scored tasks of which no sample reached `mark`; null where nothing was scored."""
-    best = [max(known) for group in groups(samples) if (known := _known(group))]
-    return sum(top < mark for top in best) / len(best) if best else None
+    scored = {row.task.id for row in samples if row.reward is not None}
+    return len(never_ids(samples, mark)) / len(scored) if scored else None
+
+
+def never_ids(samples: Sequence[Sample], mark: float) -> frozenset[str]:
+    """The scored tasks of which no sample reached `mark`."""
+    scored = {row.task.id for row in samples if row.reward is not None}
+    return frozenset(
+        scored - {row.task.id for row in samples if row.reward is not None and row.reward >= mark}
+    )
+
+
+def truncated(samples: Sequence[Sample]) -> float | None:
+    """The share that was cut off; null of none."""
+    return sum(row.finish_reason == "length" for row in samples) / len(samples) if samples else None
+
+
+def over(samples: Sequence[Sample], tokens: int) -> float | None:
+    """The share that is cut off, or would be at this many tokens."""
+    long = [row for row in samples if row.finish_reason == "length" or len(row.token_ids) > tokens]
+    return len(long) / len(samples) if samples else None
 
 
 def has_mark(samples: Sequence[Sample], config: Config) -> bool:
@@ -163,7 +186,3 @@ def own_examples(samples: Sequence[Sample], mark: float) -> tuple[tuple[str, str
         if len(asked) + len(best.text) <= _LONGEST:
             found.append((len(right) / len(group), group[0].task.id, asked, best.text.strip()))
     return tuple((asked, text) for _, _, asked, text in sorted(found)[:EXAMPLES])
-
-
-def _known(group: Sequence[Sample]) -> list[float]:
-    return [row.reward for row in group if row.reward is not None]

@@ -74,7 +74,7 @@ class Weaknesses(Struct, frozen=True, kw_only=True):
     after_round: Count
     """The last committed round that was looked at."""
     gate: tuple[Cell, ...] = ()
-    """The accepted policy's answers to the gate tasks."""
+    """Answers to the gate tasks by the policy that samples next (accepted, or an undecided candidate)."""
     train: tuple[Cell, ...] = ()
     """The last round's samples of its training tasks."""
     heaviest: tuple[str, ...] = ()

@@ -42,8 +42,11 @@ def plan(
     if stop is None:
         for rule in rules.RULES:
             action = rule(found, facts)
-            if action is not None and action.kind not in dropped:
-                actions[action.kind] = action
+            if action is None or action.kind in dropped:
+                continue
+            if action.kind in rules.COSTLY and any(kind in actions for kind in rules.COSTLY):
+                continue
+            actions[action.kind] = action
         for again in _kept(facts):
             if again.kind not in actions and again.kind not in dropped:
                 actions[again.kind] = again

@@ -14,6 +14,7 @@ import msgspec
 from selfrefine.reflection.facts import Facts
 from selfrefine.reflection.findings import Action, ActionKind, Cell, Target, Weaknesses
 from selfrefine.reflection.mixture import mixture
+from selfrefine.reflection.slices import holds
 
 NEVER = 0.5
 """Share of tasks that are never right from which on more samples, or others, are asked for."""
@@ -25,13 +26,17 @@ FAILING = 0.1
 """Share of all answers that fail in one way from which on a hint is worth trying."""
 HOT = 0.1
 """Mean reward that samples lose against greedy answers from which on the temperature is too high."""
+WANDERS = 0.2
+"""Share of samples that are cut off where greedy answers are not, from which on it is too high, too."""
 COLD = 0.5
 """Different answers to a prompt, as a share, below which the temperature is too low."""
 MOST_SAMPLES, MOST_TEMPERATURE, LEAST_TEMPERATURE = 4, 1.5, 0.3
 """At most so many times the run's own number of samples, and within these temperatures."""
 REPLAY, MOST_REPLAY = 0.25, 0.5
 LEAST_RATE = 1 / 8
-RATIONALISED = 2
+RATIONALISED = 3
+STUCK, ENOUGH = 0.9, 10
+"""Share of a slice's tasks that are never right, and how many it must have, for the reference to be shown."""
 ROOM = 64
 """Tokens of an answer below which there is no room to work a task out."""
 RIGHT = 1 - 1e-9
@@ -82,42 +87,57 @@ def after_reject(found: Weaknesses, facts: Facts) -> Action | None:
 
 
 def longer(found: Weaknesses, facts: Facts) -> Action | None:
+    """Where held-out answers, which may be longer, are: samples that only wander need no more room."""
     share, own = facts.truncated, facts.config.generate.max_new_tokens
     now, most = last(facts, "generate.max_new_tokens", own), facts.held_tokens
-    if share is None or share < CUT or now >= most:
+    if share is None or share < CUT or (facts.gate_over or 0.0) < CUT or now >= most:
         return None
     settings = {"generate.max_new_tokens": min(most, 2 * now)}
-    why = f"{share:.0%} of the last round's answers were cut off at {now} tokens"
+    why = (
+        f"{share:.0%} of the last round's answers were cut off at {now} tokens, and {facts.gate_over:.0%} of "
+        "the held-out answers are longer"
+    )
     target = Target(figure="cut off", split="train", direction="down", before=share)
     return _action("longer", why, target, settings)
 
 
 def hotter_or_cooler(found: Weaknesses, facts: Facts) -> Action | None:
-    """Cooler where greedy answers are right and samples are not; hotter where all samples are alike."""
+    """Cooler where greedy answers end, or are right, and samples are not; hotter where samples are alike."""
     own = last(facts, "generate.temperature", facts.config.generate.temperature)
-    if facts.train_mean is None or facts.never is None or facts.never < NEVER or own == 0:
-        return None
-    lost = (facts.gate_mean or 0.0) - facts.train_mean if facts.same_reward else 0.0
-    target = _nevers(facts.never)
-    if lost > HOT and own > LEAST_TEMPERATURE and facts.config.evaluate.temperature == 0:
-        why = f"greedy answers reach {facts.gate_mean:.3f} and samples {facts.train_mean:.3f}: sample cooler"
-        cooler = max(LEAST_TEMPERATURE, round(0.7 * own, 3))
-        return _action("temperature", why, target, {"generate.temperature": cooler})
-    if facts.varied is not None and facts.varied < COLD and own < MOST_TEMPERATURE:
+    cooler = {"generate.temperature": max(LEAST_TEMPERATURE, round(0.7 * own, 3))}
+    if own > LEAST_TEMPERATURE and facts.config.evaluate.temperature == 0:
+        cut, over = facts.truncated or 0.0, facts.gate_over
+        if over is not None and cut - over >= WANDERS:
+            why = f"{cut:.0%} of the samples are cut off and {over:.0%} of greedy answers: sample cooler"
+            target = Target(figure="cut off", split="train", direction="down", before=facts.truncated)
+            return _action("temperature", why, target, cooler)
+        lost = (facts.gate_mean or 0.0) - (facts.train_mean or 0.0)
+        if (
+            facts.train_mean is not None
+            and facts.same_reward
+            and lost > HOT
+            and (facts.never or 0.0) >= NEVER
+        ):
+            greedy, sampled = _figure(facts.gate_mean), _figure(facts.train_mean)
+            why = f"greedy answers reach {greedy} and samples {sampled}: sample cooler"
+            return _action("temperature", why, _nevers(facts.never), cooler)
+    alike = facts.varied is not None and facts.varied < COLD
+    if alike and facts.never is not None and facts.never >= NEVER and 0 < own < MOST_TEMPERATURE:
         why = (
             f"{facts.never:.0%} of the tasks are never right, and only {facts.varied:.0%} of the answers to "
             "a task differ: sample hotter"
         )
-        hotter = min(MOST_TEMPERATURE, round(1.3 * own, 3))
-        return _action("temperature", why, target, {"generate.temperature": hotter})
+        hotter = {"generate.temperature": min(MOST_TEMPERATURE, round(1.3 * own, 3))}
+        return _action("temperature", why, _nevers(facts.never), hotter)
     return None
 
 
 def sample_more(found: Weaknesses, facts: Facts) -> Action | None:
-    """Where nothing that costs no tokens can be tried: another mixture, another temperature."""
+    """Where nothing that costs no tokens is left to try: another mixture, another temperature."""
     free: tuple[tuple[ActionKind, Rule], ...] = (("temperature", hotter_or_cooler), ("reweight", reweight))
-    if any(not _no(facts, kind) and rule(found, facts) is not None for kind, rule in free):
-        return None
+    for kind, rule in free:
+        if not (_no(facts, kind) or facts.failed_last(kind)) and rule(found, facts) is not None:
+            return None
     own = facts.config.generate.n
     now = last(facts, "generate.n", own)
     if now >= MOST_SAMPLES * own:
@@ -135,13 +155,33 @@ def sample_more(found: Weaknesses, facts: Facts) -> Action | None:
 
 
 def rationalise(found: Weaknesses, facts: Facts) -> Action | None:
-    """Where more samples did not help: it learns the reference where a task's answer is bare."""
-    if facts.never is None or facts.never < NEVER or facts.config.rationalise.n:
+    """Where own samples do not get there: a whole slice is never right, or more samples did not help.
+
+    It learns the reference where a task's answer is bare.
+    """
+    if facts.never is None or facts.config.rationalise.n:
         return None
-    if not (facts.failed_last("sample-more") or _no(facts, "sample-more")):
+    target, settings = _nevers(facts.never), {"rationalise.n": RATIONALISED}
+    if (stuck := _stuck(found, facts)) is not None:
+        name, never, tasks = stuck
+        why = f"{never} of {tasks} training tasks in `{name}` are never right: show the reference"
+        return _action("rationalise", why, target, settings)
+    if facts.never < NEVER or not (facts.failed_last("sample-more") or _no(facts, "sample-more")):
         return None
-    why = f"{facts.never:.0%} of the tasks are never right, with more samples too: show the reference"
-    return _action("rationalise", why, _nevers(facts.never), {"rationalise.n": RATIONALISED})
+    why = f"{facts.never:.0%} of the tasks are never right, and more samples did not help: show the reference"
+    return _action("rationalise", why, target, settings)
+
+
+def _stuck(found: Weaknesses, facts: Facts) -> tuple[str, int, int] | None:
+    """The heaviest weak slice that is nearly never right: name, such tasks, tasks."""
+    cells = {cell.name: cell for cell in (*found.gate, *found.train)}
+    for name in found.heaviest:
+        cut = cells[name].slice
+        own = [task.id for task, _ in facts.measured if cut is not None and holds(cut, task)]
+        never = sum(key in facts.never_ids for key in own)
+        if len(own) >= ENOUGH and never >= STUCK * len(own):
+            return name, never, len(own)
+    return None
 
 
 def reweight(found: Weaknesses, facts: Facts) -> Action | None:
@@ -183,14 +223,16 @@ def context(found: Weaknesses, facts: Facts) -> Action | None:
 
 RULES: tuple[Rule, ...] = (
     after_reject,
-    longer,
     hotter_or_cooler,
-    sample_more,
-    rationalise,
     reweight,
+    rationalise,
+    longer,
+    sample_more,
     context,
 )
 """In the order in which a plan lists them; `stop` comes before them all."""
+COSTLY: tuple[ActionKind, ...] = ("rationalise", "longer", "sample-more")
+"""They raise what a round costs: a plan begins at most one, the first of these."""
 
 
 def candidates(found: Weaknesses, facts: Facts) -> list[ActionKind]:

@@ -1,7 +1,8 @@
 """The stage `hints`: contexts tried on a few training tasks before a round is sampled with one of them.
 
-Each task is answered once without and once with each context, all from the same seeds: a context is used only
-where the paired test says that it is better. Its answers are learnt from by no one.
+Before the first round it is also the first look at samples: the gate knows greedy answers only. Each task
+is answered once without and once with each context, all from the same seeds: a context is used only where
+the paired test says that it is better. These answers are learnt from by no one.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
+from selfrefine.config import GenerateConfig
 from selfrefine.records import Sample, Task
 from selfrefine.reflection.facts import Trial
 from selfrefine.seeds import derive
@@ -30,9 +32,12 @@ class Hints(Generate):
 
     name = title = "hints"
 
-    def __init__(self, session: RunSession, round_index: int, contexts: Sequence[Context]) -> None:
+    def __init__(
+        self, session: RunSession, round_index: int, contexts: Sequence[Context], settings: GenerateConfig
+    ) -> None:
+        """`settings`: those that the round is planned to sample with."""
         super().__init__(session, round_index)
-        self.settings = replace(self.settings, n=1)
+        self.settings = replace(settings, n=1)
         self.contexts = contexts
 
     def inputs(self, session: RunSession) -> Sequence[Task]:

@@ -8,6 +8,7 @@ reflect.json is written last.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -19,8 +20,8 @@ from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
-from selfrefine.reflection import causes, facts, rules
-from selfrefine.reflection.facts import Facts, Trial
+from selfrefine.reflection import applied, causes, facts, rules
+from selfrefine.reflection.facts import Facts
 from selfrefine.reflection.findings import Outcome, Plan, Weaknesses
 from selfrefine.reflection.plan import judged as outcomes_of
 from selfrefine.reflection.plan import plan, sentence
@@ -33,6 +34,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import hints
 from selfrefine.stages.in_run import formatted, in_run
 from selfrefine.stages.planned import PLAN_FILE, plan_of
+from selfrefine.stages.progress import shown
 from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import right_mark
 from selfrefine.steps.in_context import Context
@@ -48,7 +50,8 @@ class ReflectSummary(StageCost, frozen=True, kw_only=True):
     mode: str
     looked_at: int
     weak: int
-    actions: tuple[str, ...]
+    plan: str
+    """The kinds of its actions."""
     moved: int
     not_moved: int
     cause_tokens: int
@@ -90,9 +93,16 @@ def _reflect(session: RunSession, folder: RoundDir, k: int) -> None:
         found = weaknesses_of(seen, config)
         folder.put(WEAKNESSES_FILE, formatted(found))
         known = facts_of(session.run, config, seen)
-        tried, spent = _tried(session, folder, k, found, known) if mode == "auto" else ((), 0)
-        known = msgspec.structs.replace(known, trials=tried)
-        why = causes_of(found, seen, config, _critic(session) if found.heaviest else None, session.run)
+        spent = 0
+        if mode == "auto":
+            known, spent = _tried(session, folder, k, found, known)
+        session.reporter.check()
+        critic = _critic(session) if found.heaviest else None
+        with session.reporter.stage(f"round {k} causes", None) if critic else nullcontext() as bar:
+            asked = shown(critic, bar) if critic and bar else None
+            why = causes_of(found, seen, config, asked, session.run)
+            if bar:
+                bar.finish("")
         folder.put(CAUSES_FILE, why.text.encode())
         made = plan(found, known, index=k, mode=mode, tokens=spent + why.tokens)
         folder.put(PLAN_FILE, formatted(made))
@@ -101,7 +111,7 @@ def _reflect(session: RunSession, folder: RoundDir, k: int) -> None:
             mode=mode,
             looked_at=found.looked_at,
             weak=len(found.heaviest),
-            actions=tuple(action.kind for action in made.actions),
+            plan=", ".join(action.kind for action in made.actions) or "nothing",
             moved=sum(one.moved is True for one in made.outcomes),
             not_moved=sum(one.moved is False for one in made.outcomes),
             cause_tokens=why.tokens,
@@ -188,12 +198,13 @@ def facts_of(run: Run, config: Config, seen: Seen) -> Facts:
     mark, known = right_mark(config), facts.has_mark([*drafts, *seen.gate], config)
     plans, outcomes = history(run, config, seen.index)
     committed = run.rounds()[: seen.index]
-    return Facts(
+    found = Facts(
         config=config,
         gate_mean=facts.mean(seen.gate),
         train_mean=facts.mean(drafts),
-        truncated=sum(row.finish_reason == "length" for row in drafts) / len(drafts) if drafts else None,
+        truncated=facts.truncated(drafts),
         never=facts.never_right(drafts, mark) if drafts and known else None,
+        never_ids=facts.never_ids(drafts, mark) if known else frozenset(),
         varied=facts.varied(drafts),
         measured=facts.measured(drafts or seen.gate),
         examples=facts.own_examples(drafts, mark),
@@ -204,6 +215,8 @@ def facts_of(run: Run, config: Config, seen: Seen) -> Facts:
         plans=plans,
         outcomes=outcomes,
     )
+    limit = rules.last(found, "generate.max_new_tokens", config.generate.max_new_tokens)
+    return msgspec.structs.replace(found, gate_over=facts.over(seen.gate, limit))
 
 
 def history(run: Run, config: Config, k: int) -> tuple[tuple[Plan, ...], tuple[Outcome, ...]]:
@@ -239,19 +252,31 @@ def last_outcomes(session: RunSession) -> None:
 
 def _tried(
     session: RunSession, folder: RoundDir, k: int, found: Weaknesses, known: Facts
-) -> tuple[tuple[Trial, ...], int]:
-    """The contexts that are worth trying, tried on training tasks; and the tokens that it took."""
+) -> tuple[Facts, int]:
+    """With what the contexts that are worth trying came to, and the tokens that it took.
+
+    Before the first round, when there is no training sample yet, also with what plain samples are like.
+    """
     pairs = []
     for kind in rules.candidates(found, known):
         settings = rules.candidate_settings(kind, found, known)
         context = msgspec.convert({"kind": kind, **settings}, Context)
         if _taken(session, context):
             pairs.append((context, rules.text_of(kind, found, known)))
-    if not pairs:
-        return (), 0
-    summary = in_run(hints.Hints(session, k, [context for context, _ in pairs]), session, folder)
+    looks = known.train_mean is None and rules.impossible("temperature", known) is None
+    if not pairs and not looks:
+        return known, 0
+    free = plan(found, known, index=k, mode="auto")  # with the temperature and length that are planned
+    settings_of_round = applied.configured(session.config, free).generate
+    stage = hints.Hints(session, k, [context for context, _ in pairs], settings_of_round)
+    summary = in_run(stage, session, folder)
     assert isinstance(summary, StageCost)
-    return hints.judged(list(folder.samples("hints")), pairs, session.config.seed), summary.cost.tokens
+    rows = list(folder.samples("hints"))
+    plain = [row for row in rows if row.index == 0]
+    if looks:
+        known = msgspec.structs.replace(known, train_mean=facts.mean(plain), truncated=facts.truncated(plain))
+    trials = hints.judged(rows, pairs, session.config.seed)
+    return msgspec.structs.replace(known, trials=trials), summary.cost.tokens
 
 
 def _taken(session: RunSession, context: Context) -> bool:

@@ -169,13 +169,28 @@ def test_hotter_where_all_samples_are_alike() -> None:
 
 def test_longer_only_where_longer_answers_count() -> None:
     """The trap: to teach answers that are cut off where they are measured."""
-    assert "longer" not in made(NOTHING, known(truncated=0.3))
-    told = plan(NOTHING, known(truncated=0.3), index=2, mode="auto").dropped["longer"]
+    long = {"truncated": 0.3, "gate_over": 0.25}
+    assert "longer" not in made(NOTHING, known(**long))
+    told = plan(NOTHING, known(**long), index=2, mode="auto").dropped["longer"]
     assert "cut at 24 tokens" in told and "generate.max_new_tokens=48" in told
     roomy = replace(CONFIG, evaluate=EvaluateConfig(measure=("numeric",), max_new_tokens=40))
-    action = made(NOTHING, known(config=roomy, truncated=0.3))["longer"]
+    action = made(NOTHING, known(config=roomy, **long))["longer"]
     assert action.settings == {"generate.max_new_tokens": 40}  # not 48
     assert action.target == Target(figure="cut off", split="train", direction="down", before=0.3)
+
+
+def test_samples_that_only_wander_are_sampled_cooler_and_get_no_more_room() -> None:
+    """The demo at temperature 1: 47 % of the samples cut off, 2 % of greedy answers; none of them right."""
+    roomy = replace(CONFIG, evaluate=EvaluateConfig(measure=("numeric",), max_new_tokens=48))
+    told = made(NOTHING, known(config=roomy, truncated=0.47, gate_over=0.02))
+    assert list(told) == ["temperature"]
+    assert told["temperature"].settings == {"generate.temperature": 0.7}
+    assert told["temperature"].target.figure == "cut off"
+    # Known from a first look at plain samples, before the first round, when no task has a group of samples.
+    start = known(never=None, train_mean=0.03, varied=None, truncated=0.47, gate_over=0.02, gate_mean=0.05)
+    assert list(made(NOTHING, start)) == ["temperature"]
+    # As long as greedy ones: the length is the task's.
+    assert made(NOTHING, known(truncated=0.47, gate_over=0.4)).get("temperature") is None
 
 
 def test_after_a_veto_replay_and_after_another_rejection_a_lower_rate() -> None:
@@ -192,11 +207,32 @@ def test_after_a_veto_replay_and_after_another_rejection_a_lower_rate() -> None:
 def test_rationalise_is_for_what_more_samples_did_not_help() -> None:
     failed = Outcome(round=1, kind="sample-more", target=TARGET, after=0.8, moved=False)
     assert "rationalise" not in made(NOTHING, known(never=0.8))
-    assert made(NOTHING, known(never=0.8, outcomes=(failed,)))["rationalise"].settings == {"rationalise.n": 2}
+    told = made(NOTHING, known(never=0.8, outcomes=(failed,)))
+    assert told["rationalise"].settings == {"rationalise.n": 3}
+    assert "sample-more" not in told  # one action at a time that costs more
     bare = plan(NOTHING, known(never=0.8, references=False), index=2, mode="auto")
     assert bare.dropped["rationalise"] == "the training tasks have no references"
     already = replace(CONFIG, rationalise=RationaliseConfig(n=1))
     assert "anyway" in plan(NOTHING, known(config=already), index=2, mode="auto").dropped["rationalise"]
+
+
+def test_the_reference_is_shown_where_a_whole_slice_is_never_right() -> None:
+    """The demo's subtractions: right in 0 of 116 samples. More samples of them find nothing, and the share of
+    all tasks that are never right stays below a half, so nothing else would call for it."""
+    subtractions = sums(0.5, 0.0)
+    stuck = frozenset(task.id for task, _ in subtractions if task.id.startswith("m"))
+    own = known(never=0.45, never_ids=stuck, measured=subtractions)
+    action = made(weak(0.0, 0.5), own)["rationalise"]
+    assert 'of 20 training tasks in `word "-"`' in action.reason
+    some = frozenset(sorted(stuck)[:17])  # 17 of 20 are 85 %
+    assert "rationalise" not in made(weak(0.0, 0.5), replace(own, never_ids=some))
+
+
+def test_more_samples_are_asked_for_after_a_free_remedy_failed() -> None:
+    even = known(never=0.6, measured=sums(0.5, 0.0))
+    failed = Outcome(round=1, kind="reweight", target=TARGET, after=0.8, moved=False)
+    assert "sample-more" not in made(weak(0.0, 0.5), even)
+    assert "sample-more" in made(weak(0.0, 0.5), replace(even, outcomes=(failed,)))
 
 
 def test_a_policy_gradient_learns_nothing_that_was_sampled_otherwise() -> None:
@@ -240,7 +276,7 @@ def test_an_action_that_fails_twice_is_dropped_and_said() -> None:
 
     def told(*moved: bool | None) -> Plan:
         outcomes = tuple(outcome(i, one) for i, one in enumerate(moved, start=1))
-        return plan(NOTHING, known(never=0.8, outcomes=outcomes), index=4, mode="auto")
+        return plan(NOTHING, known(never=0.8, references=False, outcomes=outcomes), index=4, mode="auto")
 
     assert "sample-more" in {action.kind for action in told(False).actions}
     twice = told(False, None, False)  # what could not be measured is no failure, and no success

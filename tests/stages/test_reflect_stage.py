@@ -16,6 +16,7 @@ from harness import refused, selfrefine
 
 from selfrefine.cli import common
 from selfrefine.engines.scripted import Scripted
+from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.reflection import rules
 from selfrefine.reflection.findings import Action, Plan, Target
@@ -343,3 +344,31 @@ def test_as_a_filter_it_takes_scored_samples(folder: Path) -> None:
     assert told["samples"] == 296 and told["weaknesses"]["heaviest"][0] == 'word "-"'
     never = next(cell for cell in told["weaknesses"]["train"] if cell["name"] == "never right")
     assert never["n"] >= 74  # every subtraction
+
+
+def test_a_dry_run_counts_what_a_plan_may_sample(folder: Path) -> None:
+    """By hand: 24 tasks x 2 samples x 4 times x 8 tokens, rationalised 24 x 3 x 8, tried 48 x 2 x 8, and the
+    gate's 40 x 8."""
+    words = [word for text in SETTINGS for word in ("--set", text)]
+    command = ["cycle", "--dry-run", "--model", "scripted:script.jsonl", *words]
+    plain, planned = selfrefine(*command, cwd=folder), selfrefine(*command, "--plan", "auto", cwd=folder)
+    assert b"at most 704 per round" in plain.out  # 384 + 320
+    assert b"at most 3,200 per round" in planned.out and b"up to 4 times as many by plan" in planned.out
+    refused(selfrefine("cycle", "--plan", "always", cwd=folder), 3, "reflect.plan", "auto, off, suggest")
+
+
+def test_a_template_that_refuses_a_system_message_costs_only_the_hint(folder: Path) -> None:
+    class Plain(Unlearning):
+        def encode_chat(self, messages: Any) -> tuple[int, ...]:
+            if any(message.role == "system" for message in messages):
+                raise ConfigError("the model's chat template refuses these messages")
+            return super().encode_chat(messages)
+
+    script(folder, [{"match": "", "answers": ["it is seven, or 7"]}])
+    made = started(folder, "r", "reflect.plan=auto", "generate.max_new_tokens=3")
+    made.load = lambda: Plain.from_file(folder / "script.jsonl")
+    vars(made).pop("engine", None)
+    reflect(made, 1)
+    told = plan_of(made.run.round(1))
+    assert told is not None and told.hints == ()
+    assert any("no hint is tried" in line for line in made.reporter.said)  # type: ignore[attr-defined]
