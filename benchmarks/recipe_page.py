@@ -7,7 +7,16 @@ import os
 import platform
 from collections.abc import Sequence
 
-from benchmarks.recipe_runs import REFERENCE, ROUNDS, Pairing, Plan, Result, against_reference, results, rivals
+from benchmarks.recipe_runs import (
+    REFERENCE,
+    ROUNDS,
+    Pairing,
+    Plan,
+    Result,
+    against_reference,
+    results,
+    rivals,
+)
 from selfrefine.report.words import outcome, with_interval
 from selfrefine.stats import Comparison, Difference, Interval
 
@@ -44,7 +53,9 @@ def page(plan: Plan, command: str) -> str:
     ]
     lines += _seeds(plan, found)
     title = f"Against {REFERENCE}"
-    lines += _against_reference(plan, against_reference(plan, found), title, "Same size as in the table above.")
+    lines += _against_reference(
+        plan, against_reference(plan, found), title, "Same size as in the table above."
+    )
     lines += _at_own_size(plan, found)
     lines += _revisions(found)
     return "\n".join(lines) + "\n"

@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--minutes", type=float, default=50, help="interrupt after this many minutes (default: 50)"
     )
-    parser.add_argument("--budget", type=int, default=24_000, help="tokens per run, sampled and trained")
+    parser.add_argument("--budget", type=int, default=20_000, help="tokens per run, sampled and trained")
     parser.add_argument("--tasks", type=Path, help="another file of tasks with a tag `dataset`")
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--seed", type=int, action="append", help="of the mixture; repeatable (0, 1, 2)")

@@ -46,7 +46,7 @@ def made_from(runs: Runs) -> str:
         f"- Mixture: the tasks of `benchmarks/mixture.py`; recipe `{RECIPE}`, model `{runs.model}`. Budget: "
         f"{runs.budget:,} tokens of answers, sampled for training (what a plan samples to try something "
         f"included) plus trained on. No round starts beyond it, or after {ROUNDS} rounds; a started round is "
-        "finished. Measured tokens stand apart.",
+        "finished. Measured tokens stand apart. The gate is off: the last policy is the end.",
         "- Demo: `--config demo` as it is.",
         "- Start and end: mean on the test split under the starting and the accepted policy, 95 % interval.",
         "",

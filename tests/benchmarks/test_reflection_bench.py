@@ -63,7 +63,7 @@ def test_every_split_of_the_mixture_holds_its_datasets_in_proportion(tmp_path: P
     names = {task.tags["dataset"] for task in tasks}
     assert names == {part.dataset for part in mixture.PARTS}
     assert len(names) >= 4
-    parts = split(tasks, 1, 100, 240)
+    parts = split(tasks, 1, 80, 240)
     for name in names:
         share = sum(task.tags["dataset"] == name for task in tasks) / len(tasks)
         for tasks_of in (parts.gate, parts.test):

@@ -118,7 +118,9 @@ def test_the_demo_is_the_reference_with_a_hint() -> None:
 
     from selfrefine.layers import read_toml
 
-    demo, base = (read(name).table for name in (read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"], REFERENCE))
+    demo, base = (
+        read(name).table for name in (read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"], REFERENCE)
+    )
     assert demo["rationalise"]["n"] > 0 and "rationalise" not in base
     assert demo["select"] == base["select"] and demo["train"]["start"] == base["train"]["start"]
 
@@ -131,7 +133,12 @@ def test_what_beats_the_demo_is_run_at_the_demos_own_size(
     monkeypatch.setattr(bench, "result", lambda plan, name, seed: _done(name, seed, not plan.as_configured))
     monkeypatch.setattr(bench, "rivals", lambda *_: ["raft"])
     jobs = bench.todo(plan)
-    assert [(name, seed) for _, name, seed in jobs] == [(REFERENCE, 0), ("raft", 0), (REFERENCE, 1), ("raft", 1)]
+    assert [(name, seed) for _, name, seed in jobs] == [
+        (REFERENCE, 0),
+        ("raft", 0),
+        (REFERENCE, 1),
+        ("raft", 1),
+    ]
     words = jobs[1][0].command("raft", 0)
     assert words[words.index("--run") + 1] == str(tmp_path / "own-size" / "raft-s0")
     assert "--rounds" not in words and "--set" not in words
