@@ -14,7 +14,8 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-reflection check fix docs clean
+.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-reflection check fix docs \
+        screenshots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +60,11 @@ fix: $(DEV)  ## fix what ruff can fix
 docs: $(DEV)  ## regenerate cli.md, the schemas and the tables of configuration.md
 	$(PY) -m tools.reference docs
 
+# A run whose report is shown in docs/images. Needs chromium and chromedriver.
+RUN ?= demo
+screenshots: $(DEV)  ## pictures of a run's report for docs/images: make screenshots RUN=demo
+	$(PY) -m tools.screenshots $(RUN)
+
 clean:  ## remove .venv and caches; runs/ is kept
 	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -84,6 +90,6 @@ $(BASE): pyproject.toml constraints.txt
 	@touch $@
 
 $(DEV): $(BASE)
-	@echo 'Downloads about 70 MB more for the tests (less if pip has cached some of it).'
+	@echo 'Downloads about 85 MB more for the tests (less if pip has cached some of it).'
 	$(PY) -m pip install -c constraints.txt -e '.[dev]'
 	@touch $@

@@ -11,7 +11,9 @@ from msgspec import Struct
 
 from selfrefine import recipes
 from selfrefine.errors import RunFolderError
-from selfrefine.report.ending import final_row, revised, round_seconds, test_gain
+from selfrefine.reflection.overview import round_seconds, test_gain
+from selfrefine.report.ending import revised
+from selfrefine.report.tables import final_row
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.stats import Comparison, Difference, Interval, compare

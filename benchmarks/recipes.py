@@ -20,9 +20,9 @@ from pathlib import Path
 from benchmarks.recipe_page import page
 from benchmarks.recipe_runs import (
     CHAINED,
-    REFERENCE,
     ON_TEXT,
     PLACEBO,
+    REFERENCE,
     SEEDS,
     Jobs,
     Plan,

@@ -32,8 +32,8 @@ MIXED = (
     "gate.mode=off",
 )
 """Of the runs on the mixture. `gate.mode`: with so few gate tasks most rounds are undecided, and a run whose
-rounds all are ends with the policy it began with, plan or not. `guards.probe`: 24 general texts would be scored
-after each round."""
+rounds all are ends with the policy it began with, plan or not. `guards.probe`: 24 general texts would be
+scored after each round."""
 RESAMPLES = 10_000
 
 

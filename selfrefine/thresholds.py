@@ -115,7 +115,7 @@ class ReflectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "Maximum number of hints and examples to try on training tasks before a round, with `plan` "
             "`auto`; 0 is off."
         ),
-    ] = 2
+    ] = 1
     hint_tasks: Annotated[
         Positive, says("Training tasks to try them on, each once with and once without.")
-    ] = 32
+    ] = 48

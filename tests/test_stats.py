@@ -43,6 +43,22 @@ def test_graded_values_are_bootstrapped_and_agree_with_the_normal_interval() -> 
     assert got.method == "bootstrap-2000"
 
 
+@pytest.mark.parametrize("n", [6, 37, 2_500])  # the last is drawn in pieces
+def test_the_bootstrap_is_scipys_to_the_last_digit(n: int) -> None:
+    """It is computed here because loading SciPy takes a second; recorded intervals must not change by it."""
+    data = np.random.default_rng(n).random(n)
+    found = scipy_stats.bootstrap(
+        (data,),
+        np.mean,
+        n_resamples=stats.RESAMPLES,
+        batch=max(1, stats._CELLS // n),
+        confidence_level=0.9,
+        method="percentile",
+        rng=stats.generator(5),
+    ).confidence_interval
+    assert stats._bootstrap(data, 5, 0.9) == (float(found.low), float(found.high))
+
+
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another() -> None:
     values = [i * i / 1600 for i in range(40)]  # few values would make the percentiles coincide
     assert stats.interval(values, seed=1) == stats.interval(values, seed=1)

@@ -21,6 +21,7 @@ from selfrefine.cli import (
     model,
     recipes,
     reflect,
+    report,
     reward,
     runs,
     select,
@@ -70,6 +71,7 @@ app.command("cycle", rich_help_panel=LOOP)(cycle.command)
 app.add_typer(runs.app, name="runs", rich_help_panel=RUNS)
 app.command("show", rich_help_panel=RUNS)(show.command)
 app.command("compare", rich_help_panel=RUNS)(compare.command)
+app.command("report", rich_help_panel=RUNS)(report.command)
 app.add_typer(adapter.app, name="adapter", rich_help_panel=RUNS)
 app.add_typer(model.app, name="model", rich_help_panel=RUNS)
 app.add_typer(recipes.app, name="recipes", rich_help_panel=NAMES)

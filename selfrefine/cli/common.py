@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from selfrefine.engines.base import Engine
+    from selfrefine.reflection.diagnosis import Diagnosis
     from selfrefine.report.console import Progress
     from selfrefine.runfolder.run import Run
     from selfrefine.stages.session import RunSession, Session
@@ -229,6 +230,12 @@ class ConsoleReporter:
 
         say(self.console, message)
 
+    def diagnosed(self, found: Diagnosis, run: str) -> None:
+        from selfrefine.report.diagnosed import diagnosed
+
+        for part in diagnosed(found, run):
+            self.console.print(part, crop=False)
+
 
 def _so_far(bar: Progress) -> str:
     return "" if bar.total is None else f"; {bar.done:,} of {bar.total:,} {bar.noun} of this stage are done"
@@ -276,7 +283,7 @@ def show(view: RenderableType) -> None:
     from selfrefine.runfolder.jsonl import write_stdout
 
     page = _Page()
-    make_console(page).print(view)
+    make_console(page).print(view, crop=False)
     printed = page.getvalue()
     if not on_terminal():  # in a file, what pads a line to the screen's width is in the way
         printed = "".join(f"{line.rstrip()}\n" for line in printed.split("\n")[:-1])
@@ -284,14 +291,20 @@ def show(view: RenderableType) -> None:
 
 
 def print_json(value: object) -> None:
-    """One JSON object as a line on stdout; on a terminal, without a character that could act there."""
+    """One JSON object as a line on stdout."""
+    from selfrefine.runfolder.jsonl import write_stdout
+
+    write_stdout(json_line(value).encode())
+
+
+def json_line(value: object) -> str:
+    """A JSON object as a line; for a terminal, without a character that could act there."""
     import msgspec
 
     from selfrefine.report.safe_text import safe_json
-    from selfrefine.runfolder.jsonl import write_stdout
 
     line = msgspec.json.encode(value, enc_hook=os.fspath).decode() + "\n"
-    write_stdout((safe_json(line) if on_terminal() else line).encode())
+    return safe_json(line) if on_terminal() else line
 
 
 @contextmanager

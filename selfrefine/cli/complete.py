@@ -54,8 +54,22 @@ def _runs() -> Iterable[str]:
     return sorted(path.parent.name for path in RUNS_DIR.glob("*/manifest.json"))
 
 
+STAGES = (
+    "generate",
+    "critique",
+    "reward",
+    "resampled",
+    "rationalised",
+    "selected",
+    "gate",
+    "test",
+    "revised",
+)
+"""Names of a round's files of rows."""
+
 recipes, configs, runs = _offer(names), _offer(_configs), _offer(_runs)
 settings = _offer(lambda: [f"{key}=" for key in keys()])
+stages = _offer(lambda: STAGES)
 sources = _offer(lambda: [f"{kind}:" for kind in registry("task source")])
 # Folders are the shell's to offer.
 models = _offer(lambda: ["smollm2", *(name for name in registry("engine") if name != "local")])

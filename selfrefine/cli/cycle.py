@@ -193,7 +193,7 @@ def loop(
 ) -> dict[str, Any]:
     """Make the run or go on with it, until one of its ends; returns the summary of its end."""
     from selfrefine.cli import open_run
-    from selfrefine.report.ending import ending, summary
+    from selfrefine.report.ending import ending, nothing_done, summary
     from selfrefine.runfolder.manifest import redacted
     from selfrefine.runfolder.run import Run, new_name
     from selfrefine.stages.cycle import cycle
@@ -230,9 +230,13 @@ def loop(
         with open_run.recorded(run):
             run.events.append("cycle", continued=old is not None, argv=redacted(sys.argv))
             session.follow_budgets()
+            before = run.next_round(), run.final_file.is_file() and run.test_reads()
             ended = cycle(session)
             run.events.append("end", why=ended.why)
     # Unwrapped: its commands are copied, and a line break within one would end it.
-    reporter.console.print(ending(run, ended, session.self_measured), soft_wrap=True)
+    idle = before == (run.next_round(), run.final_file.is_file() and run.test_reads())
+    whole = idle and ended.nothing_to_learn is None
+    view = nothing_done(run, ended) if whole else ending(run, ended, session.self_measured)
+    reporter.console.print(view, soft_wrap=True)
     told: dict[str, Any] = summary(run, ended)
     return told

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import (
+    common,
+    complete,
+    runs_diff,
+    runs_export,
+    runs_rows,
+    runs_sql,
+    runs_tail,
+    runs_tidy,
+    runs_track,
+)
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
 
-if TYPE_CHECKING:
-    from selfrefine.runfolder.round import RoundDir
-
-app = App(help="Make, list, show and verify run folders.")
+app = App(help="Make, list, show, query and tidy run folders.")
 
 
 @app.command("new")
@@ -75,62 +81,51 @@ def ls(json_: JsonOption = False) -> None:
 @app.command("show")
 def show(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            "--task", metavar="ID", help="Show one task through all rounds. The beginning of its id will do."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Show all settings, and all figures of each stage and guard.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show a run's settings, what each round measured and decided, and the gain on test tasks.
+    """Show a run on one screen, all of its figures, or one of its tasks through all rounds.
 
     \b
       selfrefine runs show demo
+      selfrefine runs show demo --all
+      selfrefine runs show demo --task 4d298fae
     """
-    from selfrefine.report.ending import final_row, round_seconds, test_gain
-    from selfrefine.report.tables import run_view
-    from selfrefine.runfolder.audit import glance
+    from selfrefine.cli.show_run import show_run, show_task
+    from selfrefine.errors import UsageError
     from selfrefine.runfolder.run import Run, locate
 
+    if task is not None and everything:
+        raise UsageError("--task and --all show different things: give one of them")
     run = Run.open(locate(common.RUNS_DIR, name))
-    summaries = [folder.summary() for folder in run.rounds()]
-    if (damage := glance(run, summaries)) is not None:
-        say(damage)
-    gain = test_gain(run)
-    if json_:
-        told = {"manifest": run.manifest, "rounds": summaries, "final": final_row(run), "test_gain": gain}
-        common.print_json(told)
-        return
-    stages = {folder.index: _stage_lines(folder) for folder in run.rounds()}
-    common.show(run_view(run.manifest, summaries, round_seconds(run), final_row(run), stages, gain))
-
-
-def _stage_lines(folder: RoundDir) -> list[str]:
-    """What each stage of a round came to; of a round of 0.1, whose stages told nothing, its counts."""
-    from selfrefine.report.words import stage_line, summary_line
-    from selfrefine.runfolder.jsonl import read_json
-    from selfrefine.runfolder.order import SHOWN
-    from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG
-
-    def told(path: Path) -> dict[str, Any]:
-        return read_json(path, dict[str, Any]) or {}
-
-    lines = []
-    names = {*folder.stages(), TRAINING_LOG, "reflect"}
-    for name in (*SHOWN, *sorted(names - {*SHOWN})):
-        if name in names and (path := folder.summary_file(name)).is_file():
-            lines.append(stage_line(name, common.figures(told(path))))
-    counts = told(folder.path / ROUND_FILE).get("counts")
-    return [*lines, summary_line({"stage": "counts", **counts})] if counts else lines
+    if task is not None:
+        show_task(run, task, json_)
+    else:
+        show_run(run, everything=everything, json_=json_)
 
 
 @app.command("verify")
 def verify(
     name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
 ) -> None:
-    """Check hashes, rows, splits and policies of a run; exit 5 when something is wrong.
+    """Check hashes, rows, splits, policies and lineage of a run; exit 5 when something is wrong.
 
     \b
       selfrefine runs verify demo
     """
     from selfrefine.errors import RunFolderError
+    from selfrefine.lineage.check import verify as check_lineage
     from selfrefine.runfolder.audit import in_progress, renewed
     from selfrefine.runfolder.audit import verify as check
+    from selfrefine.runfolder.collected import collected
     from selfrefine.runfolder.run import Run, locate
     from selfrefine.words import count
 
@@ -139,10 +134,23 @@ def verify(
         say(f"in progress: {path}")
     if run.plan():
         say("plan.json: memory ran out in this run, so a repeat may differ in the last digits")
-    problems = check(run)
+    problems = [*check(run), *check_lineage(run)]
+    if gone := sum(not (run.path / name).is_file() for name in collected(run.path)):
+        say(f"collected: {count(gone, 'file')} of rejected adapters, by `selfrefine runs gc`")
     if (note := renewed(run)) is not None:
         say(note)
     if problems:
         raise RunFolderError("\n".join(problems))
     rounds = count(max(0, run.next_round() - 1), "committed round")
     say(f"verify: {run.path} is whole: {rounds}")
+
+
+app.command("rows")(runs_rows.rows)
+app.command("sql")(runs_sql.sql)
+app.command("export")(runs_export.export)
+app.command("env")(runs_export.env)
+app.command("rm")(runs_tidy.rm)
+app.command("gc")(runs_tidy.gc)
+app.command("diff")(runs_diff.diff)
+app.command("tail")(runs_tail.tail)
+app.command("track")(runs_track.track)

@@ -5,6 +5,7 @@ Read without torch and peft: the configuration is JSON, and so is the header of 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -92,6 +93,33 @@ def unchecked(folder: Path) -> str:
     named = _object(folder / CONFIG).get("base_model_name_or_path")
     trained_on = f"; its config names {named}" if named else ""
     return f"{folder} has no {SIDECAR}: cannot check that it was trained on this model{trained_on}"
+
+
+def written(config: Mapping[str, Any]) -> str:
+    """A configuration as `lora.save` writes it."""
+    return json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def adapter_sha256(folder: Path) -> str:
+    """Hash of what decides the policy: the adapter's weights and its configuration.
+
+    Where the base lies does not: of an adapter of ours, the base's name stands in the configuration instead.
+    Nor does what is written about it, as a model card. Raises: ConfigError, OSError, ValueError.
+    """
+    digest = hashlib.sha256()
+    config = (folder / CONFIG).read_bytes()
+    if (name := sidecar(folder).get("base")) is not None:
+        said = json.loads(config)
+        if said.get("base_model_name_or_path") != name:
+            config = written(said | {"base_model_name_or_path": name, "revision": None}).encode()
+    for data in ((folder / WEIGHTS).read_bytes(), config):
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
+
+
+def policy(weights_sha256: str, adapter_sha256: str) -> str:
+    """The name of base + adapter as a policy; "" is no adapter."""
+    return hashlib.sha256(f"{weights_sha256}+{adapter_sha256}".encode()).hexdigest()[:16]
 
 
 def refuse_odd_settings(told: Mapping[str, Any], default: Mapping[str, Any], folder: Path) -> None:

@@ -8,7 +8,6 @@ Source: Hu et al. 2021, LoRA, eq. 3 (h = W0 x + alpha/r B A x).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -218,26 +217,6 @@ def save(
     config["base_model_name_or_path"], config["revision"] = base or (name, None)
     config["inference_mode"] = True
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    (folder / CONFIG).write_text(_written(plain))
+    (folder / CONFIG).write_text(adapter_files.written(plain))
     base_said = {"base": name, "weights_sha256": weights_sha256}
     (folder / SIDECAR).write_text(json.dumps(base_said, indent=1) + "\n")
-
-
-def _written(config: dict[str, Any]) -> str:
-    return json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
-
-
-def adapter_sha256(folder: Path) -> str:
-    """Hash of what decides the policy: the adapter's weights and its configuration.
-
-    Where the base lies does not: of an adapter of ours, the base's name stands in the configuration instead.
-    """
-    digest = hashlib.sha256()
-    config = (folder / CONFIG).read_bytes()
-    if (name := sidecar(folder).get("base")) is not None:
-        said = json.loads(config)
-        if said.get("base_model_name_or_path") != name:
-            config = _written(said | {"base_model_name_or_path": name, "revision": None}).encode()
-    for data in ((folder / WEIGHTS).read_bytes(), config):
-        digest.update(len(data).to_bytes(8, "big") + data)
-    return digest.hexdigest()

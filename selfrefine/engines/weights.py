@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -48,8 +47,7 @@ class Weights:
 
     @property
     def policy(self) -> str:
-        both = f"{self.identity.weights_sha256}+{self._adapter_sha256}"
-        return hashlib.sha256(both.encode()).hexdigest()[:16]
+        return adapter_files.policy(self.identity.weights_sha256, self._adapter_sha256)
 
     def use(self, folder: Path | None) -> None:
         """Compute as base + the adapter in `folder`, or as the bare base. Raises: ConfigError."""
@@ -66,7 +64,7 @@ class Weights:
             # Merging in bf16 rounds the adapter away (logprobs off by up to 0.31): sample through it.
             self._peft = wrapped
         self.model.eval()
-        self._adapter_sha256 = lora.adapter_sha256(folder)
+        self._adapter_sha256 = adapter_files.adapter_sha256(folder)
         self.say_unchecked(folder)
 
     def say_unchecked(self, folder: Path) -> None:

@@ -85,7 +85,8 @@ def _in_words(found: Comparison) -> str:
     if found.before is None or found.after is None or found.difference is None or found.p_value is None:
         return "no gate task was scored under both policies"
     known = found.lo is not None and found.hi is not None
-    between = f" [{found.lo:+.3f}, {found.hi:+.3f}] at {found.level:.3g}" if known else ""
+    level = f"{100 * found.level:.1f}".removesuffix(".0")
+    between = f", {level} % interval [{found.lo:+.3f}, {found.hi:+.3f}]" if known else ""
     p_value = "p < 0.0001" if found.p_value < 1e-4 else f"p {found.p_value:.4f}"
     return (
         f"{found.before:.3f} → {found.after:.3f} on {count(found.n, 'gate task')} "
@@ -109,8 +110,9 @@ def worn(looks: int, n: int, alpha: float, limit: float) -> str | None:
         return None
     used = "once" if looks == 1 else f"{looks:,} times"
     return (
-        f"the {n:,} gate tasks have been used {used}: results on them may be up to {error:.2f} too high "
-        f"(gate.wear is {limit:g}). Use more gate tasks; the test split is not affected"
+        f"the {n:,} gate tasks have decided {used}, and what is kept because of them fits them a little "
+        f"better each time: their figure may by now be up to {error:.2f} too high (gate.wear warns from "
+        f"{limit:g}). Trust the test split, which decides nothing; in another run, more gate tasks wear less"
     )
 
 

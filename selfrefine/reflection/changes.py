@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from selfrefine.records import Count, Sample
+from selfrefine.records import Count, Sample, Task
 from selfrefine.stats import Difference, paired_difference
 from selfrefine.steps.critique_outcome import is_right
 from selfrefine.steps.evaluate import per_task
+
+Means = Mapping[str, float | None]
+"""By task id."""
 
 
 class TagGain(Struct, frozen=True, kw_only=True):
@@ -33,38 +37,70 @@ class Flips(Struct, frozen=True, kw_only=True):
     unscored: Count = 0
 
 
-def by_tag(before: Sequence[Sample], after: Sequence[Sample], seed: int, most: int = 12) -> list[TagGain]:
-    """The gain for each value of each tag, in order of tags and values.
+def by_tag(
+    before: Sequence[Sample], after: Sequence[Sample], seed: int, most: int = 12, *, joint: bool = False
+) -> list[TagGain]:
+    """The gain for each value of each tag (`cuts`), in order of tags and values.
 
     A tag that has one value only, or more than `most` (an id, a source text), tells nothing and is left out.
+    joint: the intervals together hold with 95 % (Bonferroni), not each: what one of many values did by luck
+    is then no finding.
     """
+    tags = {row.task.id: cuts(row.task) for row in [*before, *after]}
     values: dict[str, set[str]] = {}
-    tags: dict[str, Mapping[str, str]] = {}
-    for row in [*before, *after]:
-        tags[row.task.id] = row.task.tags
-        for tag, value in row.task.tags.items():
+    for own in tags.values():
+        for tag, value in own.items():
             values.setdefault(tag, set()).add(value)
+    names = {name for name, seen in values.items() if 2 <= len(seen) <= most}
+    if SIGN in names and any(_same_cut(tags, SIGN, name) for name in names - {SIGN}):
+        names.remove(SIGN)
+    cells = [(tag, value) for tag in sorted(names) for value in sorted(values[tag])]
+    level = 1 - 0.05 / max(1, len(cells)) if joint else 0.95
     old, new = per_task(before), per_task(after)
-    found = []
-    for tag in sorted(name for name, seen in values.items() if 2 <= len(seen) <= most):
-        for value in sorted(values[tag]):
-            ids = [key for key, own in tags.items() if own.get(tag) == value]
-            pairs = [
-                (b, a) for key in ids if (b := old.get(key)) is not None and (a := new.get(key)) is not None
-            ]
-            found.append(
-                TagGain(
-                    tag=tag,
-                    value=value,
-                    tasks=len(pairs),
-                    before=sum(b for b, _ in pairs) / len(pairs) if pairs else None,
-                    after=sum(a for _, a in pairs) / len(pairs) if pairs else None,
-                    gain=paired_difference(
-                        {key: old.get(key) for key in ids}, {key: new.get(key) for key in ids}, seed
-                    ),
-                )
-            )
-    return found
+    return [
+        _gain(tag, value, [key for key, own in tags.items() if own.get(tag) == value], old, new, seed, level)
+        for tag, value in cells
+    ]
+
+
+def _gain(
+    tag: str, value: str, ids: Sequence[str], old: Means, new: Means, seed: int, level: float
+) -> TagGain:
+    pairs = [(b, a) for key in ids if (b := old.get(key)) is not None and (a := new.get(key)) is not None]
+    return TagGain(
+        tag=tag,
+        value=value,
+        tasks=len(pairs),
+        before=sum(b for b, _ in pairs) / len(pairs) if pairs else None,
+        after=sum(a for _, a in pairs) / len(pairs) if pairs else None,
+        gain=paired_difference(
+            {key: old.get(key) for key in ids}, {key: new.get(key) for key in ids}, seed, level
+        ),
+    )
+
+
+def _same_cut(tags: Mapping[str, Mapping[str, str]], one: str, other: str) -> bool:
+    """Whether two tags part the tasks alike, whatever their values are called."""
+    pairs = {(own.get(one), own.get(other)) for own in tags.values()}
+    return all(len({pair[i] for pair in pairs}) == len(pairs) for i in (0, 1))
+
+
+_SIGNS = re.compile(r"\d\s*([-−+*×/÷])\s*\(?[-−]?\d")
+_SAME_SIGN = {"−": "-", "*": "×", "/": "÷"}
+SIGN = "sign"
+"""The cut of a sum's prompt by its signs. Sources of sums tag their size only, and a mean over additions and
+subtractions hides that one of them is not learnt."""
+
+
+def cuts(task: Task) -> dict[str, str]:
+    """A task's tags, and of a sum which signs stand between its numbers: "+", "- +"."""
+    prompt = task.prompt[-1].content if task.prompt else ""
+    signs = sorted({_SAME_SIGN.get(sign, sign) for sign in _SIGNS.findall(prompt[:_LONGEST])})
+    return ({SIGN: " ".join(signs)} if signs else {}) | task.tags
+
+
+_LONGEST = 4_000
+"""Characters of a prompt that are looked at."""
 
 
 def flips(before: Sequence[Sample], after: Sequence[Sample]) -> Flips:

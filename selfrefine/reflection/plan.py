@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from selfrefine.records import Sample
 from selfrefine.reflection import rules
-from selfrefine.reflection.facts import Facts, mean, measured, never_right
+from selfrefine.reflection.facts import Facts, mean, measured, never_right, truncated
 from selfrefine.reflection.failures import failed, kind_of
 from selfrefine.reflection.findings import (
     Action,
@@ -151,6 +151,8 @@ def figure(
         value = mean(drafts)
     elif name == "never right":
         value = never_right(drafts, passing)
+    elif name == "cut off":
+        value = truncated(drafts)  # as `Facts.truncated`: a loop that ran into the limit, too
     elif name in get_args(FailureKind):
         value = failing(drafts, name, passing)
     else:

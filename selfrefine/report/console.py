@@ -67,7 +67,7 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
 
     def __init__(self, name: str, total: int | None, done: int, clock: Callable[[], float]) -> None:
         self.name, self.total, self.done = name, total, done
-        self.noun = "rows"
+        self.noun, self.reward = "rows", "reward"
         self.tokens = 0
         self.example: str | None = None
         self._resumed = done
@@ -130,7 +130,7 @@ class Progress:  # not rich.progress: the line at the end needs these counts whe
         if self.tokens_per_s:
             parts.append(f"{number(self.tokens_per_s)} tok/s")
         if self.reward_mean is not None:
-            parts.append(f"reward {self.reward_mean:.3f}")
+            parts.append(f"{self.reward} {self.reward_mean:.3f}")
         return parts
 
     def update(self) -> str:

@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 from rich.console import Group, RenderableType
 
-from selfrefine.config import Config, CycleConfig
+from selfrefine.config import Config
 from selfrefine.layers import stored
+from selfrefine.reflection.overview import Gain, gain, round_seconds, test_gain
+from selfrefine.report.diagnosed import facts, flipped, tag_gains
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
-from selfrefine.report.tables import RoundRow, measure_name, round_rows, round_table
+from selfrefine.report.tables import final_row, measure_name, round_rows, round_table
 from selfrefine.report.words import revised_lines, with_interval
+from selfrefine.runfolder.ends import going_on
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
-from selfrefine.runfolder.summaries import RoundSummary
-from selfrefine.stages.cycle import Ended, stop
+from selfrefine.stages.cycle import Ended
 from selfrefine.stages.revisions import RevisionSummary
-from selfrefine.stats import Difference, paired_difference
-from selfrefine.steps.evaluate import per_task
 from selfrefine.words import count
-
-
-def round_seconds(run: Run) -> dict[int, float]:
-    """Seconds of each round's finished stages, all attempts together."""
-    seconds: dict[int, float] = {}
-    for event in run.events.read():
-        if event.get("kind") == "stage-end" and isinstance(event.get("round"), int):
-            k = event["round"]
-            seconds[k] = seconds.get(k, 0.0) + float(event.get("seconds", 0.0))
-    return seconds
-
-
-def final_row(run: Run) -> RoundRow | None:
-    """The accepted policy on the test split, where it was measured."""
-    told = run.final_summary()
-    if told is None:
-        return None
-    kept = f"round {told.accepted_round}" if told.accepted_round else "the start"
-    return RoundRow(label="final", test=told.test, decision=kept)
 
 
 def revised(folder: RoundDir) -> RevisionSummary | None:
@@ -50,38 +29,51 @@ def revised(folder: RoundDir) -> RevisionSummary | None:
     return folder.stage_summary("revised", RevisionSummary)
 
 
-def test_gain(run: Run) -> Difference | None:
-    """Paired difference on the test split, from the starting policy to the accepted one."""
-    start, end = run.round(0), run.final
-    if not (start.has("test") and end.has("test")):
-        return None
-    return paired_difference(_per_task(start), _per_task(end), seed=run.manifest.seeds["run"])
-
-
-def _per_task(folder: RoundDir) -> dict[str, float | None]:
-    return per_task(folder.samples("test"))
-
-
 def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableType:
     """For a person, on stderr."""
     rows = round_rows(ended.summaries, round_seconds(run))
     final = final_row(run)
     table = round_table([*rows, final] if final else rows, measure=measure_name(run.manifest.config))
-    own = stored(run.manifest.config)
-    gain = test_gain(run)
+    gained = gain(run)
+    on_test = gained if gained is not None and gained.split == "test" else None
     # What it could not learn from is the error that follows.
     nothing = f"nothing to learn in round {len(ended.summaries)}" if ended.nothing_to_learn else None
     lines = [f"ended: {nothing or ended.why}"]
-    if gain is not None:
+    if on_test is not None:
         what = "change in the model's own judgement (self-measured)" if self_measured else "gain"
         lines.append(
-            f"{what} on {count(gain.n, 'test task')}, paired: {with_interval(gain)} "
+            f"{what} on {count(on_test.change.n, 'test task')}, paired: {with_interval(on_test.change)} "
             f"(test split measured {count(run.test_reads(), 'time')})"
         )
-    if told := revised(run.final):
-        lines += revised_lines(told)
+    made = _made_of(on_test) if on_test is not None else []
+    tail: list[str] = revised_lines(told) if (told := revised(run.final)) else []
     if shown := examples(run):
-        lines += ["test answers, start and end:", *shown]
+        tail += ["test answers, start and end:", *shown]
+    tail += _ways_on(run, ended)
+    parts = part_table(run)
+    tables = [table] if parts is None else [table, parts]
+    return Group(*tables, *map(_line, lines), *made, *map(_line, tail))
+
+
+def _line(said: str) -> RenderableType:
+    return text(said, newlines=True)
+
+
+def _made_of(found: Gain) -> list[RenderableType]:
+    """A mean over all tasks hides that one kind of them is not learnt."""
+    told = [("flipped", flipped(found.flips, "test task"))]
+    return [facts([*told, *tag_gains(found.by_tag)])]
+
+
+def nothing_done(run: Run, ended: Ended) -> RenderableType:
+    """The end of a command that found nothing to do: all of it was told before."""
+    said = f"nothing to do: {ended.why}; the run is as it was"
+    return Group(*map(_line, [said, *_ways_on(run, ended)[-1:]]))
+
+
+def _ways_on(run: Run, ended: Ended) -> list[str]:
+    """Where the run is, and what to type next."""
+    own, lines = stored(run.manifest.config), []
     lines.append(f"run folder: {run.path}")
     adapter = run.path / "adapter"
     if adapter.exists():
@@ -97,27 +89,13 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
         )
     more = None if ended.nothing_to_learn else going_on(own.cycle, ended.summaries)
     extend = "" if more is None else " ".join([f" · selfrefine cycle --run {run.called}", *more])
-    lines.append(f"next: selfrefine runs show {run.called}{extend}")
-    parts = part_table(run)
-    tables = [table] if parts is None else [table, parts]
-    return Group(*tables, *(text(line, newlines=True) for line in lines))
-
-
-def going_on(settings: CycleConfig, done: Sequence[RoundSummary]) -> list[str] | None:
-    """The flags with which `cycle --run` begins another round; None where more rounds alone do not make it.
-
-    `settings` are those of the manifest: what an earlier command was given beside them does not last.
-    """
-    if not settings.rounds:  # made to measure only, perhaps with a model that cannot be trained
-        return None
-    if stop(settings, done) is None:
-        return []
-    return None if stop(replace(settings, rounds=len(done)), done) else ["--rounds", str(len(done))]
+    return [*lines, f"next: selfrefine runs show {run.called}{extend}"]
 
 
 def summary(run: Run, ended: Ended) -> dict[str, Any]:
     """The same as one object, for --summary-json."""
-    gain = test_gain(run)
+    change = test_gain(run)
+    gained = gain(run)
     return {
         "stage": "cycle",
         "run": str(run.path),
@@ -126,6 +104,7 @@ def summary(run: Run, ended: Ended) -> dict[str, Any]:
         "rounds": msgspec.to_builtins(ended.summaries),
         "accepted_round": ended.summaries[-1].accepted_round if ended.summaries else 0,
         "test": msgspec.to_builtins(ended.final) if ended.final else None,
-        "test_gain": msgspec.to_builtins(gain) if gain else None,
+        "test_gain": msgspec.to_builtins(change) if change else None,
+        "gain": msgspec.to_builtins(gained) if gained else None,
         "revised": msgspec.to_builtins(revised(run.final)),
     }

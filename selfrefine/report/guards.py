@@ -8,6 +8,7 @@ from rich import box
 from rich.console import RenderableType
 from rich.table import Table
 
+from selfrefine.gating.meanings import FIGURES, asks
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import number
 from selfrefine.runfolder.summaries import RoundSummary
@@ -21,16 +22,25 @@ def watched_view(summaries: Sequence[RoundSummary]) -> list[RenderableType]:
     parts: list[RenderableType] = [] if matrix is None else [matrix, text(_LEGEND, "dim", newlines=True)]
     figures = _figures(summaries)
     if figures is not None:
-        parts.append(figures)
+        table, names = figures
+        parts += [table, text(_explained(names), "dim", newlines=True)]
     for summary in summaries:
         for guard in summary.guards:
             if guard.state != "ok" and guard.reason:
                 said = f"round {summary.index} {guard.state}: {guard.reason}"
+                said += f"; {meant}" if (meant := asks(guard.name)) else ""
                 parts.append(text(said, _STYLES[guard.state]))
     return parts
 
 
+def _explained(names: Sequence[str]) -> str:
+    """What the figures are; all warn where they change too much."""
+    own = [f"{name}: {FIGURES[name]}" for name in names if name in FIGURES]
+    return "\n".join([*own, "watched beside the measure: a large change warns, and a few may veto a round"])
+
+
 _LEGEND = (
+    "what the policy still knows after each round; –: not asked yet\n"
     "general: 24 general texts · round-NNN: tasks learnt in that round\n"
     "source: gate tasks\n"
     "accuracy, mean reward: higher is better · perplexity: lower is better"
@@ -60,8 +70,8 @@ def _matrix(summaries: Sequence[RoundSummary]) -> Table | None:
     return table
 
 
-def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
-    """A line per guard, a column per round. What the matrix shows already is left out."""
+def _figures(summaries: Sequence[RoundSummary]) -> tuple[Table, list[str]] | None:
+    """A line per guard, a column per round, and the guards' names. What the matrix shows is left out."""
     shown = [s for s in summaries if s.guards]
     names = list(dict.fromkeys(g.name for s in shown for g in s.guards if not g.name.startswith(_IN_MATRIX)))
     if not names:
@@ -78,7 +88,7 @@ def _figures(summaries: Sequence[RoundSummary]) -> Table | None:
                 text("" if guard is None else _number(guard.value), _STYLES[guard.state] if guard else "")
             )
         table.add_row(*row)
-    return table
+    return table, names
 
 
 _IN_MATRIX = ("forgetting", "perplexity", "lessons")

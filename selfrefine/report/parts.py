@@ -13,6 +13,7 @@ from selfrefine.report.words import with_interval
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.stats import interval
+from selfrefine.steps.critique_outcome import is_right
 
 EXAMPLES = 3
 
@@ -45,10 +46,17 @@ def examples(run: Run) -> list[str]:
     for task_id in [one for one in start if one in end][:EXAMPLES]:
         before, after = start[task_id], end[task_id]
         prompt = before.task.prompt[-1].content
-        shown.append(
-            f"  {_line(prompt, 100)}\n    start: {_line(before.text)}\n    end:   {_line(after.text)}"
-        )
+        sides = (("start", before), ("end", after))
+        told = [f"    {f'{name}, {_mark(row.reward)}:':<15} {_line(row.text)}" for name, row in sides]
+        shown.append("\n".join((f"  {_line(prompt, 100)}", *told)))
     return shown
+
+
+def _mark(reward: float | None) -> str:
+    """Of an answer, before its text: that it is wrong is not to be seen from a number in a sentence."""
+    if reward is None:
+        return "unscored"
+    return "right" if is_right(reward) else "wrong" if reward <= 0.0 else f"{reward:.3f}"
 
 
 def _first_samples(folder: RoundDir) -> dict[str, Sample]:

@@ -20,13 +20,15 @@ from selfrefine.layers import path_of
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.report.guards import plain_table, watched_view
 from selfrefine.report.safe_text import text
-from selfrefine.report.words import compact, number, with_interval
+from selfrefine.report.words import clock, compact, number, with_interval
 from selfrefine.runfolder.audit import RunInfo
+from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import RoundSummary, RunManifest
 from selfrefine.stats import Difference, Interval
 from selfrefine.words import count
 
 _STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+_STATE_WIDTH = 17
 _PROMPT_CHARACTERS, _ANSWER_CHARACTERS, _STATE_CHARACTERS = 600, 4_000, 90
 
 
@@ -58,6 +60,15 @@ def round_rows(
         )
         for summary in summaries
     ]
+
+
+def final_row(run: Run) -> RoundRow | None:
+    """The accepted policy on the test split, where it was measured."""
+    told = run.final_summary()
+    if told is None:
+        return None
+    kept = f"round {told.accepted_round}" if told.accepted_round else "the start"
+    return RoundRow(label="final", test=told.test, decision=kept)
 
 
 def _decision(summary: RoundSummary) -> str:
@@ -93,7 +104,7 @@ class RoundTable(Struct, frozen=True):
             cells = [with_interval(value) if (value := getattr(row, name)) else "" for name in columns]
             spent = {
                 "tokens": "" if row.tokens is None else compact(row.tokens),
-                "time": "" if row.seconds is None else _clock(row.seconds),
+                "time": "" if row.seconds is None else clock(row.seconds),
             }
             table.add_row(*map(text, (row.label, *cells, *(spent[name] for name in costs), row.decision)))
         return table
@@ -110,36 +121,64 @@ def measure_name(config: Mapping[str, Any]) -> str:
     return " + ".join(name.partition(":")[0] if ".py:" not in name else name for name in names)
 
 
-def _clock(seconds: float) -> str:
-    """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+class Runs(Struct, frozen=True):
+    """`runs ls`: a line per run, damaged ones with what is wrong. Where that is too wide, without intervals,
+    then a few lines per run: a table whose cells break within a number can't be read."""
+
+    runs: Sequence[RunInfo]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for intervals in (True, False):
+            figures = self._table(intervals, state=False)  # the state is a sentence, and folds
+            wide = console.measure(figures, options=options.update(max_width=1_000)).maximum
+            if wide + _STATE_WIDTH <= options.max_width:
+                yield self._table(intervals)
+                return
+        yield from (self._record(run) for run in self.runs)
+
+    def _table(self, intervals: bool, state: bool = True) -> Table:
+        table = plain_table()
+        for name in ("run", "rounds", "accepted", "gate", "test gain"):
+            left = name in {"run", "gate", "accepted"}
+            table.add_column(name, justify="left" if left else "right", no_wrap=True)
+        if state:
+            table.add_column("state", overflow="fold")
+        for run in self.runs:
+            kept, gate, gain = _figures_of(run, intervals)
+            cells = [kept, gate, gain] if run.problem is None else ["", "", ""]
+            rounds = str(run.rounds) if run.problem is None else ""
+            table.add_row(*map(text, (run.name, rounds, *cells)), *([_state_of(run)] if state else []))
+        return table
+
+    def _record(self, run: RunInfo) -> RenderableType:
+        lines: list[RenderableType] = [text(run.name, "bold")]
+        if run.problem is None:
+            kept, gate, gain = _figures_of(run, intervals=True)
+            said = [count(run.rounds, "round")] + ([f"accepted: {kept}"] if kept else [])
+            lines.append(text(", ".join(said)))
+            lines += [text(f"gate {gate}")] if gate != "–" else []
+            lines += [text(f"test gain {gain}")] if gain else []
+        return Group(lines[0], Padding(Group(*lines[1:], _state_of(run)), (0, 0, 0, 2)))
 
 
-def runs_table(runs: Sequence[RunInfo]) -> Table:
-    """`runs ls`: a line per run, damaged ones with what is wrong."""
-    table = plain_table()
-    for name in ("run", "rounds", "kept", "gate", "test gain"):
-        table.add_column(
-            name,
-            justify="left" if name in {"run", "gate"} else "right",
-            overflow="fold",
-            min_width=7 if name == "gate" else None,  # "[0.227,": an interval breaks at its spaces only
-        )
-    table.add_column("state", overflow="fold", min_width=8)
-    for run in runs:
-        if run.problem is not None:
-            table.add_row(
-                text(run.name),
-                *[text("")] * 4,
-                text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red"),
-            )
-            continue
-        kept = "" if run.last is None else str(run.last.accepted_round or "start")
-        gain = "" if run.gain is None else f"{run.gain:+.3f}"
-        cells = (run.name, str(run.rounds), kept, with_interval(run.gate), gain)
-        table.add_row(*map(text, cells), text(run.state, "", _STATE_CHARACTERS))
-    return table
+def runs_table(runs: Sequence[RunInfo]) -> Runs:
+    """`runs ls`, as wide as its console."""
+    return Runs(runs)
+
+
+def _figures_of(run: RunInfo, intervals: bool) -> tuple[str, str, str]:
+    """The accepted policy, its gate figure, and the gain on the test tasks."""
+    kept = (
+        "" if run.last is None else f"round {run.last.accepted_round}" if run.last.accepted_round else "start"
+    )
+    gate = with_interval(run.gate)
+    return kept, gate if intervals else gate.partition(" ")[0], "" if run.gain is None else f"{run.gain:+.3f}"
+
+
+def _state_of(run: RunInfo) -> Text:
+    if run.problem is None:
+        return text(run.state, "", _STATE_CHARACTERS)
+    return text(f"{run.state}: {run.problem}" if run.state else run.problem, "bold red")
 
 
 def run_view(

@@ -64,6 +64,12 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def clock(seconds: float) -> str:
+    """305 -> "5:05", 7262 -> "2:01:02": narrow enough for a column."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
 def with_interval(measured: Interval | Difference | None) -> str:
     """ "0.285 [0.243, 0.331]", the mean alone where there is no interval, "–" where there is no mean."""
     from selfrefine.stats import Difference
@@ -101,11 +107,22 @@ _LAST = ("prompts_selected", "selected", "replayed", "first_loss", "last_loss", 
 def stage_line(name: str, told: Mapping[str, Any]) -> str:
     """A stored summary, whose keys are sorted, as it reads: what went in, what fell out of it, what came out.
     A count of 0 is left out: what the stage looked for and did not find stands in its file."""
-    told = _without_zeros(told)
+    told = _named(_without_zeros(told))
     middle = [key for key in told if key not in (*_FIRST, *_LAST)]
     return summary_line(
         {"stage": name} | {key: told[key] for key in (*_FIRST, *middle, *_LAST) if key in told}
     )
+
+
+def _named(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the mean of all rewards together where there is one: its own name says what it is."""
+    rewards = told.get("rewards")
+    found = {key: _named(value) if isinstance(value, Mapping) else value for key, value in told.items()}
+    if isinstance(rewards, Mapping) and "reward" in found:
+        together = found.pop("reward")
+        if len(rewards) > 1:
+            found = {"together": together} | found
+    return found
 
 
 def _without_zeros(told: Mapping[str, Any]) -> dict[str, Any]:

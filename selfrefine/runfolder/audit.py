@@ -13,6 +13,7 @@ from msgspec import Struct
 from selfrefine.config import Config
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import decode_sample
+from selfrefine.runfolder.collected import was_collected
 from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
 from selfrefine.runfolder.order import FILE_OF
 from selfrefine.runfolder.round import RoundDir, called, check_link
@@ -213,7 +214,8 @@ def _reflection(run: Run) -> Iterator[str]:
 def _changed(folder: Path, digests: dict[str, str]) -> Iterator[tuple[str, str]]:
     for name, digest in digests.items():
         if not (folder / name).is_file():
-            yield name, "missing"
+            if not was_collected(folder.parent, folder / name, digest):
+                yield name, "missing"
         elif sha256_file(folder / name) != digest:
             yield name, "changed since it was written"
 
@@ -334,10 +336,10 @@ def list_runs(runs_dir: Path) -> list[RunInfo]:
 
 def glance(run: Run, summaries: Sequence[RoundSummary]) -> str | None:
     """What is wrong at a glance, no row read: files that are gone or end within a line."""
-    files = [run.round(one.index).path / name for one in summaries for name in one.artifacts]
-    bad = next(
-        (path for path in files if not path.is_file() or (path.suffix == ".jsonl" and torn_end(path))), None
-    )
+    files = {
+        run.round(one.index).path / name: sha for one in summaries for name, sha in one.artifacts.items()
+    }
+    bad = next((path for path, sha256 in files.items() if _bad(run, path, sha256)), None)
     if bad is None and run.events.cut() and not run.locked():
         bad = run.events.path
     what = (
@@ -345,6 +347,12 @@ def glance(run: Run, summaries: Sequence[RoundSummary]) -> str | None:
     )
     what = lost_round(run.path) or what or lost_history(run.path)
     return what and f"{what}: see `selfrefine runs verify {called(run.path)}`"
+
+
+def _bad(run: Run, path: Path, sha256: str) -> bool:
+    if not path.is_file():
+        return not was_collected(run.path, path, sha256)
+    return path.suffix == ".jsonl" and torn_end(path)
 
 
 def _times(run: Run) -> tuple[str | None, str | None]:

@@ -282,13 +282,15 @@ def appears_whole(path: str) -> bool:
 
 
 @contextmanager
-def open_output(path: str) -> Iterator[Callable[[bytes], object]]:
+def open_output(path: str, table: bool = False) -> Iterator[Callable[[bytes], object]]:
     """A function that writes bytes to a file, or to stdout for `-`. The file appears whole or not at all, and
     compressed where its ending says so.
 
+    table: what is written is no rows, so that it may be called .parquet.
     Raises: RunFolderError, StdoutClosed; UsageError for an ending that is not written.
     """
-    formats.check_output(path)
+    if not table:
+        formats.check_output(path)
     if path in streams.STDOUT:
         yield write_stdout
         return

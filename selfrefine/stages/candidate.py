@@ -14,9 +14,12 @@ from pathlib import Path
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
 
+from selfrefine.errors import SelfrefineError
 from selfrefine.gating import gate, guards, probe
 from selfrefine.gating.comparison import compared
+from selfrefine.gating.meanings import asks
 from selfrefine.records import Sample, groups
+from selfrefine.reflection.diagnosis import diagnosis
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import GateDecision, Guard, RoundSummary
 from selfrefine.stages.session import RunSession
@@ -70,16 +73,28 @@ def decide(session: RunSession, k: int, found: tuple[Guard, ...]) -> GateDecisio
 
 
 def tell(session: RunSession, k: int, decision: GateDecision, found: tuple[Guard, ...]) -> None:
-    """The decision, the guards' warnings and the wear of the gate tasks: on the screen and in the events."""
+    """The decision, the guards' warnings and the wear of the gate tasks: on the screen and in the events.
+    Then what the round came to."""
     session.run.events.append("gate", round=k, outcome=decision.outcome, reason=decision.reason)
     session.reporter.say(f"round {k} {decision.reason}")
-    warnings = [guard.reason for guard in found if guard.state != "ok" and guard.reason]
+    warnings = [(guard.reason, asks(guard.name)) for guard in found if guard.state != "ok" and guard.reason]
     own = session.config.gate
     if worn := gate.worn(decision.looks, decision.n, own.alpha, own.wear):
-        warnings.append(worn)
-    for reason in warnings:
+        warnings.append((worn, None))
+    for reason, meant in warnings:
         session.run.events.append("warning", round=k, reason=reason)
-        session.reporter.say(f"round {k} warning: {reason}")
+        session.reporter.say(f"round {k} warning: {reason}" + (f"; {meant}" if meant else ""))
+    diagnose(session, k)
+
+
+def diagnose(session: RunSession, k: int) -> None:
+    """What round k came to, for a person. The round is committed: nothing here may end the run."""
+    try:
+        found = diagnosis(session.run, k, asked=session.config.cycle)
+    except SelfrefineError as error:
+        session.reporter.say(f"round {k}: no diagnosis: {error}")
+        return
+    session.reporter.diagnosed(found, session.run.called)
 
 
 def planned(session: RunSession) -> int:

@@ -53,7 +53,7 @@ class Critique(Stage[Sample, Outcome]):
             session.config.seed,
             self.score,
         )
-        show_rewards(bar, result.rows, rows=len(unit))
+        show_rewards(bar, result.rows, session.scorers if session.scores else (), rows=len(unit))
         return result.rows, result.outcome
 
     def summary(self, total: Outcome) -> CritiqueSummary:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 
 from msgspec import Struct
 
-from selfrefine.config import CycleConfig
 from selfrefine.errors import NothingToLearnError
-from selfrefine.runfolder.order import STEPS
+from selfrefine.runfolder.ends import stop
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.stages.critique import Critique
 from selfrefine.stages.finetune import finetune_round
@@ -24,7 +23,6 @@ from selfrefine.stages.reward import Reward
 from selfrefine.stages.select import Select
 from selfrefine.stages.session import RunSession
 from selfrefine.stats import Interval
-from selfrefine.words import count
 
 
 class Ended(Struct, frozen=True, kw_only=True):
@@ -92,12 +90,15 @@ def select(session: RunSession, k: int) -> Struct:
     return in_run(Select(session, k), session, session.run.round(k))
 
 
-finetune = finetune_round
-_DONE_BY: Mapping[str, Callable[[RunSession, int], object]] = {
-    stage.__name__.removesuffix("_round"): stage
-    for stage in (reflect, generate, critique, reward, select, finetune, gate)
-}
-ROUND = tuple(_DONE_BY[step.verb] for step in STEPS if step.loops)
+ROUND: tuple[Callable[[RunSession, int], object], ...] = (
+    reflect,
+    generate,
+    critique,
+    reward,
+    select,
+    finetune_round,
+    gate,
+)
 """A round: each returns at once where its artifact is there. `gate` measures, decides and commits."""
 
 
@@ -108,37 +109,6 @@ def why_stop(session: RunSession, elapsed_s: float) -> str | None:
     """
     summaries = [folder.summary() for folder in session.run.rounds()]
     return stop(session.config.cycle, summaries, elapsed_s)
-
-
-def stop(settings: CycleConfig, summaries: Sequence[RoundSummary], elapsed_s: float = 0.0) -> str | None:
-    """The first reason to stop after these committed rounds, or None."""
-    rejected = 0
-    for summary in reversed(summaries[1:]):
-        if summary.gate is None or summary.gate.outcome != "reject":
-            break
-        rejected += 1
-    if len(summaries) > settings.rounds:
-        return f"{count(len(summaries) - 1, 'round')} done"
-    reached = accepted_gate(summaries)
-    if settings.until is not None and reached is not None and reached >= settings.until:
-        return f"gate target reached: {reached:.3f} of {settings.until:g}"
-    if rejected >= settings.patience:
-        last = "the last round" if rejected == 1 else f"the last {count(rejected, 'round')}"
-        return f"no improvement in {last} (patience {settings.patience})"
-    spent = sum(one.cost.spent for one in summaries)
-    if settings.max_tokens is not None and spent >= settings.max_tokens:
-        return f"token budget reached: {spent:,} of {settings.max_tokens:,}"
-    if settings.max_minutes is not None and elapsed_s > settings.max_minutes * 60:
-        return f"time limit reached: {settings.max_minutes:g} min"
-    return None
-
-
-def accepted_gate(summaries: Sequence[RoundSummary]) -> float | None:
-    """The accepted policy's mean on the gate tasks."""
-    if not summaries:
-        return None
-    measured = summaries[summaries[-1].accepted_round].measures.get("gate")
-    return measured.mean if measured else None
 
 
 def warn_if_self_measured(session: RunSession) -> None:

@@ -168,9 +168,11 @@ def _train(session: RunSession, folder: RoundDir, k: int) -> None:
             lambda rings: session.ring(k, stage.title, rings),
         )
         left_out = "".join(f", {n:,} {why.replace('_', ' ')}" for why, n in found.dropped.items())
+        # Of two steps with other answers: a rise is alarming to read, and mostly says nothing.
+        rose = " (each step has other answers)" if found.last_loss > found.first_loss else ""
         bar.finish(
             f"round {k} finetune: {count(found.rows, 'row')}{left_out}, {count(found.steps, 'step')}, "
-            f"loss {found.first_loss:.3f} → {found.last_loss:.3f}"
+            f"loss {found.first_loss:.3f} → {found.last_loss:.3f}{rose}"
         )
     if note:
         session.reporter.say(f"round {k} {note}")

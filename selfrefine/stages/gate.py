@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 
 from selfrefine.errors import RunFolderError
+from selfrefine.lineage import card
 from selfrefine.runfolder.failpoints import failpoint
 from selfrefine.runfolder.jsonl import atomic_write, fsync_directory
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary
@@ -61,20 +62,20 @@ def gate(session: RunSession, k: int) -> RoundSummary:
     if run.final.path.is_dir() and not run.final_file.is_file():
         # A final measurement that was begun and left: after this commit it would mix two policies.
         shutil.rmtree(run.final.path)
-    summary = folder.commit(
-        RoundSummary(
-            index=k,
-            policy_before=policy_before,
-            policy_after=session.engine.policy,
-            cost=folder.cost(),
-            measures=measures,
-            gate=decision,
-            guards=watched.guards,
-            probe=watched.probe,
-            accepted_round=k if decision.accepted else run.accepted_round,
-            undecided_round=k if decision.outcome == "undecided" else None,
-        )
+    summary = RoundSummary(
+        index=k,
+        policy_before=policy_before,
+        policy_after=session.engine.policy,
+        cost=folder.cost(),
+        measures=measures,
+        gate=decision,
+        guards=watched.guards,
+        probe=watched.probe,
+        accepted_round=k if decision.accepted else run.accepted_round,
+        undecided_round=k if decision.outcome == "undecided" else None,
     )
+    card.place(run, summary, session.first_adapter)
+    summary = folder.commit(summary)
     candidate.tell(session, k, decision, watched.guards)
     return summary
 

@@ -70,7 +70,7 @@ class Measure(Stage[Task, Measured]):
             on_rows=lambda batch: show_completions(bar, batch),
         )
         rows = session.measured(answers)
-        show_rewards(bar, rows, rows=0)
+        show_rewards(bar, rows, session.measures, rows=0)
         return rows, Measured(
             values=per_task(rows), drawn=drawn(rows), rewards=scored_sums(rows, session.measures)
         )

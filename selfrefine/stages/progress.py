@@ -9,13 +9,16 @@ from typing import Any, Protocol, cast
 from selfrefine.config import Sampling
 from selfrefine.engines.base import Completion, Engine, Request
 from selfrefine.records import Sample
+from selfrefine.reflection.diagnosis import Diagnosis
+from selfrefine.rewards.base import Scorer
 
 
 class Bar(Protocol):
-    """The progress of one stage. `noun` is what it counts, in the plural."""
+    """The progress of one stage. `noun` is what it counts, in the plural; `reward` names what scores it."""
 
     total: int | None
     noun: str
+    reward: str
 
     def advance(
         self,
@@ -30,7 +33,8 @@ class Bar(Protocol):
 
 
 class Reporter(Protocol):
-    """`stage` shows a stage of `total` rows; `check` raises Interrupted after a signal; `say` is a line."""
+    """`stage` shows a stage of `total` rows; `check` raises Interrupted after a signal; `say` is a line;
+    `diagnosed` is told what a round of the run called so came to."""
 
     def stage(self, name: str, total: int | None) -> AbstractContextManager[Bar]: ...
 
@@ -38,10 +42,13 @@ class Reporter(Protocol):
 
     def say(self, message: str) -> None: ...
 
+    def diagnosed(self, found: Diagnosis, run: str) -> None: ...
+
 
 class _SilentBar:
     total: int | None = None
     noun = "rows"
+    reward = "reward"
 
     def advance(self, *_: Any, **__: Any) -> None:
         pass
@@ -60,6 +67,9 @@ class Silent:
         pass
 
     def say(self, message: str) -> None:
+        pass
+
+    def diagnosed(self, found: Diagnosis, run: str) -> None:
         pass
 
 
@@ -90,8 +100,13 @@ class _Shown:
             yield batch
 
 
-def show_rewards(bar: Bar, samples: Iterable[Sample], rows: int | None = None) -> None:
-    """Count scored samples (or `rows`) and their rewards."""
+def show_rewards(
+    bar: Bar, samples: Iterable[Sample], scorers: Sequence[Scorer] = (), rows: int | None = None
+) -> None:
+    """Count scored samples (or `rows`) and their rewards, by the names of the `scorers`: what trains and
+    what measures are often two, and "reward" says neither."""
+    if scorers:
+        bar.reward = " + ".join(one.name for one in scorers)
     values = [(sample.reward, sample.text) for sample in samples]
     scored = [reward for reward, _ in values if reward is not None]
     bar.advance(

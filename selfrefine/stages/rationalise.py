@@ -41,5 +41,5 @@ class Rationalise(Generate):
             score=self.session.scored,
             on_rows=lambda batch: show_completions(bar, batch),
         )
-        show_rewards(bar, rows, rows=0)
+        show_rewards(bar, rows, self.session.scorers, rows=0)
         return rows, drawn(rows)

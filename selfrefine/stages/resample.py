@@ -58,7 +58,7 @@ class Resample(Generate):
             return [], Drawn()
         rows, came_to = super().make(unit, bar)
         scored = self.session.scored(rows)
-        show_rewards(bar, scored, rows=0)
+        show_rewards(bar, scored, self.session.scorers, rows=0)
         self._count(scored)
         return scored, came_to
 

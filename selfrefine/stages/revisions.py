@@ -99,7 +99,7 @@ class Revisions(Stage[Task, RevisionSums]):
         result = critique(
             drafts, session.engine, session.critic, self.templates, self.settings, seed, session.measured
         )
-        show_rewards(bar, result.rows, rows=0)
+        show_rewards(bar, result.rows, session.measures, rows=0)
         fresh = [replace(row, extra={FRESH: Raw(b"true")}) for row in result.controls]
         rows = [*result.rows, *fresh]
         return rows, replace(compared(rows), outcome=result.outcome)

@@ -44,7 +44,7 @@ class Reward(Stage[Sample, RewardSums]):
         rows: list[Sample] = []
         for part in self._parts(unit):
             scored = self.session.scored(part)
-            show_rewards(bar, scored)
+            show_rewards(bar, scored, self.session.scorers)
             rows += scored
         return rows, scored_sums(rows, self.session.scorers)
 

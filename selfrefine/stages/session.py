@@ -194,7 +194,7 @@ class RunSession(Session):
         """Alarms of a stage: into the events and on the screen."""
         where = place if place == "final" else f"round {place}"
         for one in found:
-            told = {"alarm": one.name, "value": one.value, "limit": one.limit}
+            told = {"alarm": one.name, "value": one.value, "limit": one.limit, "reason": one.reason}
             self.run.events.append("alarm", round=place, stage=stage, **told)
             self.reporter.say(f"{where} {stage} {one.reason}")
 

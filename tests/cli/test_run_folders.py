@@ -78,6 +78,9 @@ def test_a_cycle_without_a_name_is_run_001(ran: tuple[Path, Result]) -> None:
     summary = json.loads((folder / "s.json").read_text())
     assert summary["accepted_round"] == 1 and [r["index"] for r in summary["rounds"]] == [0, 1]
     assert summary["test"]["n"] == 6 and summary["test_gain"]["mean"] == 0.0
+    assert "flipped   0 became right, 0 became wrong, of 6 test tasks" in done.err
+    # Which reward is which: one trains, one measures.
+    assert done.err.count("mine.py:f 0.500") > 3 and "· reward 0." not in done.err
 
 
 def test_a_candidate_that_is_not_better_is_rolled_back_and_can_be_exit_9(
@@ -101,7 +104,11 @@ def test_the_same_command_again_continues_and_changes_nothing(mine: Path) -> Non
     done = selfrefine("cycle", "--run", "run-001", cwd=mine)
     assert done.code == 0 and "continuing runs/run-001" in done.err
     assert frozen(mine / "runs/run-001") == before
+    # It printed the whole report once more, as if something had been done.
+    assert "nothing to do: 1 round done" in done.err and "mean [95 %" not in done.err
+    assert "selfrefine cycle --run run-001 --rounds 2" in done.err
     more = selfrefine("cycle", "--run", "run-001", "--rounds", "2", cwd=mine)
+    assert "nothing to do" not in more.err and "mean [95 %" in more.err
     assert more.code == 0 and (mine / "runs/run-001/round-002/round.json").is_file()
     assert "run-002" not in " ".join(tree(mine))
 
@@ -299,7 +306,7 @@ def test_runs_ls_and_show(mine: Path) -> None:
     assert found["broken"]["state"] == "damaged" and "damaged" in found["broken"]["problem"]
     table = selfrefine("runs", "ls", cwd=mine, terminal=True).out.decode()
     assert "run-001" in table and "damaged" in table
-    shown = selfrefine("runs", "show", "run-001", cwd=mine)
+    shown = selfrefine("runs", "show", "run-001", "--all", cwd=mine)
     text = shown.out.decode()
     assert shown.code == 0 and "gate.mode" in text and "mine.py:f, mean" in text
     assert "final" in text and "kept" in text

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from selfrefine.compute import lora
+from selfrefine.compute import adapter_files, lora
 from selfrefine.config import LoraConfig
 from selfrefine.errors import ConfigError
 
@@ -61,12 +61,12 @@ def test_the_files_are_peft_s_and_travel(tmp_path: Path) -> None:
 
 def test_the_hash_of_an_adapter_is_its_weights_and_configuration(tmp_path: Path) -> None:
     fresh(0, tmp_path / "a")
-    before = lora.adapter_sha256(tmp_path / "a")
+    before = adapter_files.adapter_sha256(tmp_path / "a")
     (tmp_path / "a" / "selfrefine.json").write_text('{"base": "tiny-llama"}')
-    assert lora.adapter_sha256(tmp_path / "a") == before
+    assert adapter_files.adapter_sha256(tmp_path / "a") == before
     config = tmp_path / "a" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 32', '"lora_alpha": 64'))
-    assert lora.adapter_sha256(tmp_path / "a") != before
+    assert adapter_files.adapter_sha256(tmp_path / "a") != before
 
 
 def test_deltas_are_alpha_over_r_times_b_a() -> None:

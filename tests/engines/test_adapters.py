@@ -16,7 +16,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from selfrefine.compute import lora
+from selfrefine.compute import adapter_files
 from selfrefine.config import LoraConfig
 from selfrefine.engines.base import Place, exact_logprobs
 from selfrefine.engines.local import LocalEngine
@@ -187,7 +187,7 @@ def test_where_the_base_lies_is_written_and_is_no_part_of_the_policy(tmp_path: P
         assert sidecar == {"base": "tiny-llama", "weights_sha256": engine.identity.weights_sha256}
         engine.use_adapter(folder)
         policies.add(engine.policy)
-        hashes.add(lora.adapter_sha256(folder))
+        hashes.add(adapter_files.adapter_sha256(folder))
         shutil.rmtree(folder)
     assert len(policies) == len(hashes) == 1
 

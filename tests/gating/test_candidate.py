@@ -120,6 +120,9 @@ def test_a_clear_gain_is_kept_and_the_next_round_is_compared_with_it(begun: Path
     assert second["gate"]["outcome"] == "reject" and second["gate"]["difference"] == 0.0
     assert (second["accepted_round"], second["gate"]["looks"]) == (1, 2)
     assert f"round 1 {first['gate']['reason']}" in done.err and "round 2 rolled back: " in done.err
+    # Each decision is followed by what the round came to.
+    assert done.err.count("of 8 gate tasks") == 2 and done.err.count("\n  next ") == 2
+    assert "in training mine.py:spread 0." in done.err and "on gate tasks mine.py:told 0." in done.err
     assert [event["outcome"] for event in events(begun, "gate")] == ["accept", "reject"]
 
 
@@ -152,7 +155,7 @@ def test_a_gold_reward_vetoes_the_gain(tiny_model_dir: Path, tmp_path: Path) -> 
     )
     assert "vetoed: gold: mine.py:fallen fell by 1.00 (1 → 0)" in decision["reason"]
     assert "round 1 warning: gold: mine.py:fallen fell by 1.00" in done.err
-    shown = selfrefine("runs", "show", "r", cwd=folder, terminal=True).out.decode()
+    shown = selfrefine("runs", "show", "r", "--all", cwd=folder, terminal=True).out.decode()
     assert "round 1 veto: gold" in shown
 
 
@@ -198,7 +201,7 @@ def test_the_matrix_has_a_row_a_round_and_is_shown(tiny_model_dir: Path, tmp_pat
         "reward-length",
         "lessons round-001",
     } <= {*names}
-    shown = selfrefine("runs", "show", "r", cwd=folder, terminal=True).out.decode()
+    shown = selfrefine("runs", "show", "r", "--all", cwd=folder, terminal=True).out.decode()
     assert "retention" in shown and "round-002" in shown and "reward-length" in shown
 
 
@@ -239,9 +242,9 @@ def test_a_gate_that_decided_too_often_says_so(begun: Path) -> None:
     words = ("--set", "gate.wear=0.6", "--allow-drift")
     done = cycle(begun, "--rounds", "4", "--set", "cycle.patience=9", *words)
     # By hand: sqrt((k ln 3 + ln 20) / 16) is 0.506, 0.570 and 0.627 for one, two and three looks.
-    said = [line for line in done.err.splitlines() if "gate tasks have been used" in line]
+    said = [line for line in done.err.splitlines() if "gate tasks have decided" in line]
     assert [line.partition(" warning")[0] for line in said] == ["round 3", "round 4"]
-    assert "the 8 gate tasks have been used 3 times: results on them may be up to 0.63 too high" in said[0]
+    assert "the 8 gate tasks have decided 3 times" in said[0] and "up to 0.63 too high" in said[0]
 
 
 @pytest.mark.parametrize("reference", ["round-0", "accepted"])

@@ -25,7 +25,9 @@ def test_better_beyond_luck_is_accepted() -> None:
     assert (found.before, found.after, found.difference) == (0.75, 1.0, 0.25)
     assert found.p_value == pytest.approx(2**-10)
     assert (found.n, found.ties, found.unscored) == (40, 30, 0)
-    assert found.reason.startswith("kept: 0.750 → 1.000 on 40 gate tasks (paired difference +0.250 [+0.1")
+    assert found.reason.startswith(
+        "kept: 0.750 → 1.000 on 40 gate tasks (paired difference +0.250, 95 % interval [+0.1"
+    )
     assert found.reason.endswith("p 0.0010), better (p at most 0.0500)")
 
 
@@ -120,7 +122,7 @@ def test_the_gate_wears_out_and_more_tasks_last_longer() -> None:
     assert gate.error_after(5, 100, 0.05) == pytest.approx(0.2060, abs=5e-5)
     assert gate.worn(4, 100, 0.05, 0.2) is None
     said = gate.worn(5, 100, 0.05, 0.2)
-    assert said is not None and said.startswith("the 100 gate tasks have been used 5 times")
+    assert said is not None and said.startswith("the 100 gate tasks have decided 5 times")
     assert gate.worn(11, 200, 0.05, 0.2) is None and gate.worn(12, 200, 0.05, 0.2) is not None
     assert gate.worn(0, 2, 0.05, 0.0) is None  # a gate that is off decides nothing and does not wear
 

@@ -18,7 +18,7 @@ from harness import environment  # noqa: E402
 
 from benchmarks import recipe_runs  # noqa: E402
 from benchmarks import recipes as bench  # noqa: E402
-from benchmarks.recipe_runs import REFERENCE, ON_TEXT, Plan, Result, adapter, result  # noqa: E402
+from benchmarks.recipe_runs import ON_TEXT, REFERENCE, Plan, Result, adapter, result  # noqa: E402
 from selfrefine.stats import Difference, compare  # noqa: E402
 
 
@@ -114,9 +114,8 @@ def test_the_best_four_and_the_placebo_are_repeated() -> None:
 
 def test_the_demo_is_the_reference_with_a_hint() -> None:
     """The page says so. Another recipe for the demo needs another sentence there."""
-    from selfrefine.recipes import read
-
     from selfrefine.layers import read_toml
+    from selfrefine.recipes import read
 
     demo, base = (
         read(name).table for name in (read_toml(ROOT / "selfrefine/configs/demo.toml")["recipe"], REFERENCE)

@@ -255,7 +255,9 @@ def test_a_context_is_used_only_where_its_trial_was_better() -> None:
 def test_contexts_that_are_worth_trying() -> None:
     examples = (("1 + 1", "2"), ("2 + 2", "4"))
     own = known(examples=examples)
-    assert rules.candidates(failure("cut off", 0.5), own) == ["hint", "few-shot"]
+    assert rules.candidates(failure("cut off", 0.5), own) == ["hint"]
+    both = replace(CONFIG, reflect=ReflectConfig(hints=2))
+    assert rules.candidates(failure("cut off", 0.5), replace(own, config=both)) == ["hint", "few-shot"]
     assert rules.candidates(failure("cut off", 0.05), own) == ["few-shot"]
     # Working a task out takes more than 24 tokens.
     assert rules.candidates(failure("wrong", 0.9), own) == ["few-shot"]
@@ -348,6 +350,19 @@ def test_planned_against_measured() -> None:
     assert judged(replace(own, mode="suggest"), weak(0.3, 0.9), held, drawn, 1.0) == []
     assert sentence(told["sample-more"]) == "round 2 sample-more: never right (train) 0.800 → 0.500, moved"
     assert "the round has no gate answers" in sentence(judged(own, NOTHING, [], drawn, 1.0)[0])
+
+
+def test_what_is_cut_off_is_counted_after_as_before() -> None:
+    """An answer in a loop that ran into the limit is of the kind repetitive, and was cut off all the same."""
+    loop = "so " * 40
+    rows = [
+        replace(row, text=loop, finish_reason="length") if row.index else row
+        for row in answers({"1": [0.0, 0.0]})
+    ]
+    target = Target(figure="cut off", split="train", direction="down", before=facts.truncated(rows))
+    own = Plan(round=2, mode="auto", actions=(Action(kind="temperature", reason="", target=target),))
+    (told,) = judged(own, NOTHING, [], rows, 1.0)
+    assert (told.target.before, told.after, told.moved) == (0.5, 0.5, False)
 
 
 def test_rewards_between_zero_and_one_have_no_right_answer_unless_one_is_said() -> None:

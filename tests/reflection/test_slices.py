@@ -73,10 +73,11 @@ def test_slices_of_the_same_tasks_are_one_with_the_simplest_name() -> None:
 
 
 def test_an_n_gram_that_says_no_more_than_its_word_is_no_slice() -> None:
-    tasks = [task(f"t{i}", ["red hat", "red car", "old hat", "new cup"][i % 4]) for i in range(80)]
-    found = cut(tasks)
-    assert 'words "red hat"' in found  # in half of the tasks of each word
-    assert not any("cup" in label and "words" in label for label in found)
+    # "blue cup" is in 39 of 40 tasks with either word; "red hat" in half of those with one of its words.
+    texts = [["red hat", "red car", "old hat", "blue cup", "blue cup"][i % 5] for i in range(100)]
+    texts[3], texts[0] = "my cup", "blue"
+    found = cut([task(f"t{i:03d}", text) for i, text in enumerate(texts)])
+    assert [label for label in found if label.startswith("words")] == ['words "red hat"']
 
 
 def test_a_rare_and_a_nearly_common_word_are_not_looked_at() -> None:

@@ -185,6 +185,15 @@ def test_a_broken_slice_of_graded_rewards_is_found() -> None:
     assert look(rows).heaviest[0] == 'word "-"'
 
 
+def test_an_n_gram_is_shown_only_where_it_is_weaker_than_its_words() -> None:
+    texts = ["red hat", "red car", "old hat", "new sun"] * 60
+    tasks = [task(f"t{i:03d}", text) for i, text in enumerate(texts)]
+    by_word = look(answered(tasks, lambda one: "red" in question(one)))
+    assert by_word.heaviest == ('word "red"',) and 'words "red hat"' not in cells(by_word.gate)
+    together = look(answered(tasks, lambda one: question(one) == "red hat"))
+    assert together.heaviest == ('words "red hat"',)
+
+
 def test_one_weakness_on_both_splits_is_named_once() -> None:
     tasks = sums(400)
     rows = answered(tasks, lambda one: " - " in question(one))

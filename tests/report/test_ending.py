@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from selfrefine.config import CycleConfig
-from selfrefine.report.ending import going_on
+from selfrefine.runfolder.ends import going_on, stop
 from selfrefine.runfolder.summaries import Cost, GateDecision, RoundSummary
-from selfrefine.stages.cycle import stop
 from selfrefine.stats import Interval
 
 

@@ -54,7 +54,8 @@ def test_guards_are_lines_and_warnings_sentences() -> None:
         ]
     )
     assert "length 4 5" in lines and "distinct 1.5" in lines
-    assert "round 1 veto: it forgets" in lines
+    assert any(line.startswith("round 1 veto: it forgets; it answers other tasks worse") for line in lines)
+    assert "distinct: different answers per training prompt" in lines  # a bare name said nothing
     assert not any(line.startswith("forgetting") for line in lines)  # it stands in the matrix
     assert any(line.startswith("round 1 warn: answers") and "\x1b[2J" not in line for line in lines)
 

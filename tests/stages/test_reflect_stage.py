@@ -77,7 +77,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     script(tmp_path, SCRIPT)
-    monkeypatch.setattr(loop, "ROUND", tuple(_trains if s is loop.finetune else s for s in loop.ROUND))
+    monkeypatch.setattr(loop, "ROUND", tuple(_trains if s is loop.finetune_round else s for s in loop.ROUND))
     return tmp_path
 
 
@@ -192,7 +192,7 @@ def test_a_hint_that_helps_is_sampled_with_and_learnt_without(folder: Path) -> N
     told = plan_of(made.run.round(1))
     assert told is not None
     (trial,) = told.hints
-    assert (trial["without"], trial["with"], trial["tasks"], trial["better"]) == (0.0, 1.0, 32, True)
+    assert (trial["without"], trial["with"], trial["tasks"], trial["better"]) == (0.0, 1.0, 48, True)
     hint = next(action for action in told.actions if action.kind == "hint")
     assert hint.settings == {"system": BRIEF} and "from 0.000 to 1.000" in hint.reason
     plain = {row.task.id: row for row in rows(made, "hints") if row.index == 0}
@@ -202,7 +202,7 @@ def test_a_hint_that_helps_is_sampled_with_and_learnt_without(folder: Path) -> N
         assert [m.content for m in row.context] == ["You count.", row.task.prompt[0].content]
         assert made.engine.decode(row.prompt_token_ids) == "You count." + row.task.prompt[0].content
     assert told.tokens == sum(len(row.token_ids) for row in rows(made, "hints"))
-    assert len(plain) == 32
+    assert len(plain) == 48
     generated = sum(len(row.token_ids) for row in rows(made, "generate"))
     assert made.run.round(1).cost().tokens == told.tokens + generated
 
@@ -372,3 +372,20 @@ def test_a_template_that_refuses_a_system_message_costs_only_the_hint(folder: Pa
     told = plan_of(made.run.round(1))
     assert told is not None and told.hints == ()
     assert any("no hint is tried" in line for line in made.reporter.said)  # type: ignore[attr-defined]
+
+
+def test_a_hostile_tag_stays_text_on_a_terminal(folder: Path) -> None:
+    """Tags and words of tasks become names of weaknesses, in the table and in what is said."""
+    evil = "\x1b]0;owned\x07-\u202e"
+    lines = [
+        {"id": f"t{i}.r0.s0", "text": "8", "reward": float(i % 2)}
+        | {"task": {"id": f"t{i}", "prompt": [], "tags": {"op": evil if i % 2 == 0 else "+"}}}
+        for i in range(40)
+    ]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    shown = selfrefine("reflect", stdin=data, cwd=folder, terminal=True)
+    assert shown.code == 0, shown.err
+    printed = shown.out.decode()
+    assert "owned" in printed  # it is the first weakness, by a harmless name
+    for byte in ("\x1b]", "\x07", "\u202e"):
+        assert byte not in printed and byte not in shown.err

@@ -253,14 +253,14 @@ def test_only_the_documented_settings_may_change_in_a_run(folder: Path, setting:
 def test_runs_show_has_a_line_for_each_stage(folder: Path) -> None:
     words = [*SCRIPT, *sets(*SETTINGS, "cycle.rounds=0", 'reward.use=["numeric"]'), "--run", "r"]
     assert selfrefine("cycle", *words, cwd=folder).code == 0
-    shown = selfrefine("runs", "show", "r", cwd=folder).out.decode()
+    shown = selfrefine("runs", "show", "r", "--all", cwd=folder).out.decode()
     assert "gate: mean 1.000" in shown and "test: mean 1.000" in shown
     # A folder of 0.1 has its counts in round.json and no file a stage.
     for name in ("gate", "test"):
         (folder / f"runs/r/round-000/{name}.json").unlink()
     path = folder / "runs/r/round-000/round.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"counts": {"tokens": 12, "unscored": 3}}))
-    assert "12 tokens · 3 unscored" in selfrefine("runs", "show", "r", cwd=folder).out.decode()
+    assert "12 tokens · 3 unscored" in selfrefine("runs", "show", "r", "--all", cwd=folder).out.decode()
 
 
 def test_the_interval_of_evaluate_follows_its_seed(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""Where an adapter comes from: its lineage.json, its model card, and the check of both."""
