@@ -14,7 +14,7 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-reflection check fix docs \
+.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-plan check fix docs \
         screenshots clean
 
 help:  ## show this list
@@ -44,7 +44,7 @@ bench-round: $(DEV)  ## compare a GRPO round with TRL's GRPOTrainer, and shared 
 bench-recipes: $(DEV)  ## run every recipe on the demo task, 50 minutes per call; repeat until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)
 
-bench-reflection: $(DEV)  ## plan on against plan off: benchmarks/REFLECTION.md; 50 minutes per call, repeat
+bench-plan: $(DEV)  ## plan on against plan off: benchmarks/REFLECTION.md; 50 minutes per call, repeat
 	$(PY) -m benchmarks.reflection $(ARGS)
 
 check: $(DEV)  ## check formatting, lint, types and imports

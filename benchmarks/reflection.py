@@ -1,4 +1,4 @@
-"""Plan on against plan off: `make bench-reflection`.
+"""Plan on against plan off: `make bench-plan`.
 
 Each run is an ordinary run folder, so this can be stopped at any time: finished runs are skipped, the running
 one is interrupted when the minutes are over and continued by the next call. REFLECTION.md keeps what people
@@ -66,9 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, action="append", help="of the mixture; repeatable (0, 1, 2)")
     parser.add_argument("--demo", type=int, action="append", metavar="SEED", help="the demo too; repeatable")
     parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="for all runs; repeatable")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("runs/bench-reflection"), help="of the run folders"
-    )
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench-plan"), help="of the run folders")
     parser.add_argument("-o", "--output", type=Path, default=PAGE)
     return parser
 

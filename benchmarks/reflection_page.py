@@ -41,7 +41,7 @@ def made_from(runs: Runs) -> str:
     done = sum(found(runs, *job).finished for job in runs.jobs)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
-        f"Made from run folders by `make bench-reflection`. Finished runs: {done} of {len(runs.jobs)}.",
+        f"Made from run folders by `make bench-plan`. Finished runs: {done} of {len(runs.jobs)}.",
         "",
         f"- Mixture: the tasks of `benchmarks/mixture.py`; recipe `{RECIPE}`, model `{runs.model}`. Budget: "
         f"{runs.budget:,} tokens of answers, sampled for training (what a plan samples to try something "
