@@ -14,7 +14,8 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long bench bench-round bench-recipes check fix docs screenshots clean
+.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-plan check fix docs \
+        screenshots clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -42,6 +43,9 @@ bench-round: $(DEV)  ## compare a GRPO round with TRL's GRPOTrainer, and shared 
 
 bench-recipes: $(DEV)  ## run every recipe on the demo task, 50 minutes per call; repeat until no runs are left
 	$(PY) -m benchmarks.recipes $(ARGS)
+
+bench-plan: $(DEV)  ## plan on against plan off: benchmarks/REFLECTION.md; 50 minutes per call, repeat
+	$(PY) -m benchmarks.reflection $(ARGS)
 
 check: $(DEV)  ## check formatting, lint, types and imports
 	$(BIN)/ruff format --check .

@@ -7,7 +7,16 @@ import os
 import platform
 from collections.abc import Sequence
 
-from benchmarks.recipe_runs import DEMO, ROUNDS, Pairing, Plan, Result, against_demo, results, rivals
+from benchmarks.recipe_runs import (
+    REFERENCE,
+    ROUNDS,
+    Pairing,
+    Plan,
+    Result,
+    against_reference,
+    results,
+    rivals,
+)
 from selfrefine.report.words import outcome, with_interval
 from selfrefine.stats import Comparison, Difference, Interval
 
@@ -43,8 +52,10 @@ def page(plan: Plan, command: str) -> str:
         *(_row(one) for one in found),
     ]
     lines += _seeds(plan, found)
-    title = f"Against {DEMO}, the recipe of `make demo`"
-    lines += _against_demo(plan, against_demo(plan, found), title, "Same size as in the table above.")
+    title = f"Against {REFERENCE}"
+    lines += _against_reference(
+        plan, against_reference(plan, found), title, "Same size as in the table above."
+    )
     lines += _at_own_size(plan, found)
     lines += _revisions(found)
     return "\n".join(lines) + "\n"
@@ -89,7 +100,7 @@ def _seeds(plan: Plan, found: Sequence[Result]) -> list[str]:
     return ["", "## Gains over three seeds", "", head, rule, *rows]
 
 
-def _against_demo(plan: Plan, pairings: Sequence[Pairing], title: str, text: str) -> list[str]:
+def _against_reference(plan: Plan, pairings: Sequence[Pairing], title: str, text: str) -> list[str]:
     if not pairings:
         return []
     lines = []
@@ -111,16 +122,17 @@ def _against_demo(plan: Plan, pairings: Sequence[Pairing], title: str, text: str
 
 
 def _at_own_size(plan: Plan, found: Sequence[Result]) -> list[str]:
-    """The recipes that beat the demo's above, at the demo's own size."""
+    """The recipes that beat the reference above, at the demo's own size."""
     better, own = rivals(plan, found), plan.own_size()
     if not better:
         return []
-    ran = results(own, [DEMO, *better])
+    ran = results(own, [REFERENCE, *better])
     text = (
-        f"Recipes that beat {DEMO} above, run like `make demo`: `--config {plan.config}` without other "
-        "settings. One that is better here too would replace the demo's recipe."
+        f"Recipes that beat {REFERENCE} above, run like `make demo`: `--config {plan.config}` without other "
+        "settings. A gain at one size need not be one at another."
     )
-    return _against_demo(own, against_demo(own, ran), f"Against {DEMO}, at the demo's own size", text)
+    title = f"Against {REFERENCE}, at the demo's own size"
+    return _against_reference(own, against_reference(own, ran), title, text)
 
 
 def _difference(told: Comparison) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 from msgspec import Struct
@@ -21,11 +22,11 @@ from selfrefine.steps.evaluate import per_task
 SEEDS = (0, 1, 2)
 ROUNDS = 6
 PLACEBO = "placebo"
-DEMO = "expert-iteration"
-"""The recipe of `make demo` (a test holds it to that), which a better one in as many minutes replaces."""
+REFERENCE = "expert-iteration"
+"""What the others are compared with: `make demo` adds the hint of STaR to it (a test holds it to that)."""
 ON_TEXT = "learn-to-revise@demo-text"
 """Sums leave nothing to revise; four words that must be in a sentence do. A name may end in @CONFIG."""
-CHAINED = ("constitutional+constitutional-dpo", f"{DEMO}+sabotage")
+CHAINED = ("constitutional+constitutional-dpo", f"{REFERENCE}+sabotage")
 """FIRST+SECOND: the second starts from the first's adapter. The halves of one method; and a sabotage of a
 policy that has something to lose, as one that can do nothing yet learns the form from wrong answers too."""
 
@@ -44,6 +45,8 @@ class Result(Struct, frozen=True, kw_only=True):
     accepted: int = 0
     tokens: int | None = None
     """Sampled to learn from and trained on; of a recipe that trains nothing, sampled for the answers."""
+    measured: int | None = None
+    """Sampled on held-out tasks during the rounds."""
     minutes: float | None = None
     """All stages, measuring included."""
     revised: RevisionSummary | None = None
@@ -106,7 +109,15 @@ def adapter(path: Path) -> Path:
     raise RunFolderError(f"{path} has no adapter to start from")
 
 
-def result(plan: Plan, recipe: str, seed: int) -> Result:
+class Jobs(Protocol):
+    """What runs can be made and read of: a name and a seed are one run."""
+
+    def path(self, name: str, seed: int) -> Path: ...
+
+    def command(self, name: str, seed: int) -> list[str]: ...
+
+
+def result(plan: Jobs, recipe: str, seed: int) -> Result:
     path = plan.path(recipe, seed)
     failed = path.with_name(f"{path.name}.failed")
     if failed.is_file():
@@ -135,6 +146,7 @@ def result(plan: Plan, recipe: str, seed: int) -> Result:
         rounds=max(0, len(summaries) - 1),
         accepted=sum(one.gate is not None and one.gate.accepted for one in summaries),
         tokens=asked if untrained and asked is not None else cost.spent,
+        measured=cost.measured_tokens,
         minutes=_seconds(run) / 60,
         revised=told,
         revised_start=revised(run.round(0)),
@@ -150,22 +162,22 @@ def _seconds(run: Run) -> float:
 
 
 class Pairing(Struct, frozen=True, kw_only=True):
-    """A recipe against the demo's, paired by test task: for each seed, and all of them together."""
+    """A recipe against the reference, paired by test task: for each seed, and all of them together."""
 
     recipe: str
     seeds: list[Comparison]
     together: Comparison
     minutes: tuple[float, float]
-    """Of its runs, and of the demo's recipe."""
+    """Of its runs, and of the reference's."""
 
 
-def against_demo(plan: Plan, found: Sequence[Result]) -> list[Pairing]:
+def against_reference(plan: Plan, found: Sequence[Result]) -> list[Pairing]:
     """Of the recipes with all seeds."""
     done = {(one.recipe, one.seed): one for one in found if one.finished and one.gain is not None}
     pairings = []
     for name in dict.fromkeys(one.recipe for one in found):
-        both = (DEMO, name)
-        if name == DEMO or not all((recipe, s) in done for recipe in both for s in plan.seeds):
+        both = (REFERENCE, name)
+        if name == REFERENCE or not all((recipe, s) in done for recipe in both for s in plan.seeds):
             continue
         seeds, sides = [], (dict[str, float | None](), dict[str, float | None]())
         for seed in plan.seeds:
@@ -173,14 +185,14 @@ def against_demo(plan: Plan, found: Sequence[Result]) -> list[Pairing]:
             seeds.append(compare(ends[0], ends[1], seed))
             for side, scores in zip(sides, ends, strict=True):
                 side.update({f"{seed}/{key}": value for key, value in scores.items()})
-        demo, own = (sum(done[recipe, s].minutes or 0.0 for s in plan.seeds) for recipe in both)
-        pairings.append(Pairing(recipe=name, seeds=seeds, together=compare(*sides), minutes=(own, demo)))
+        base, own = (sum(done[recipe, s].minutes or 0.0 for s in plan.seeds) for recipe in both)
+        pairings.append(Pairing(recipe=name, seeds=seeds, together=compare(*sides), minutes=(own, base)))
     return pairings
 
 
 def rivals(plan: Plan, found: Sequence[Result]) -> list[str]:
-    """Recipes that beat the demo's over the seeds: to be run at its own size before they replace it."""
-    return [one.recipe for one in against_demo(plan, found) if (one.together.lo or 0.0) > 0]
+    """Recipes that beat the reference over the seeds: to be run at the demo's size too."""
+    return [one.recipe for one in against_reference(plan, found) if (one.together.lo or 0.0) > 0]
 
 
 def results(plan: Plan, names: Sequence[str]) -> list[Result]:

@@ -3,7 +3,7 @@
 Each (recipe, seed) is an ordinary run folder, so this can be stopped at any time: finished runs are
 skipped, the running one is interrupted when the minutes are over and continued by the next call, and
 RECIPES.md is written from the folders alone. First all recipes with seed 0; then the best four and the
-placebo with seeds 1 and 2; then those that beat the demo's recipe, at the demo's own size. The table
+placebo with seeds 1 and 2; then those that beat expert-iteration, at the demo's own size. The table
 lists all runs; those that failed or learnt nothing have the reason.
 """
 
@@ -20,10 +20,11 @@ from pathlib import Path
 from benchmarks.recipe_page import page
 from benchmarks.recipe_runs import (
     CHAINED,
-    DEMO,
     ON_TEXT,
     PLACEBO,
+    REFERENCE,
     SEEDS,
+    Jobs,
     Plan,
     Result,
     result,
@@ -51,7 +52,7 @@ def todo(plan: Plan) -> list[Job]:
     if waiting:
         return waiting
     better = rivals(plan, results(plan, best))
-    return _unfinished(plan.own_size(), [DEMO, *better], plan.seeds) if better else []
+    return _unfinished(plan.own_size(), [REFERENCE, *better], plan.seeds) if better else []
 
 
 def _unfinished(plan: Plan, names: Sequence[str], seeds: Sequence[int]) -> list[Job]:
@@ -60,17 +61,17 @@ def _unfinished(plan: Plan, names: Sequence[str], seeds: Sequence[int]) -> list[
 
 
 def repeated(first: Sequence[Result]) -> list[str]:
-    """The best of the trained recipes by their gain with seed 0, the demo's recipe and the placebo."""
+    """The best of the trained recipes by their gain with seed 0, expert-iteration and the placebo."""
     gains = {one.recipe: one.gain.mean for one in first if one.gain and one.rounds}
     known = {name: gain for name, gain in gains.items() if gain is not None and name != PLACEBO}
     # Another task's gain is another, and so is that of a policy which had learnt before.
     known = {name: gain for name, gain in known.items() if not {"@", "+"} & set(name)}
     best = sorted(known, key=lambda name: (-known[name], name))
-    also = [one.recipe for one in first if one.recipe in (PLACEBO, DEMO)]
+    also = [one.recipe for one in first if one.recipe in (PLACEBO, REFERENCE)]
     return list(dict.fromkeys(best[:REPEATED] + sorted(also)))
 
 
-def go(plan: Plan, recipe: str, seed: int, left_s: float) -> bool:
+def go(plan: Jobs, recipe: str, seed: int, left_s: float) -> bool:
     """Run, or go on with, one of them; False when the time was over first."""
     path = plan.path(recipe, seed)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,9 @@ class RationaliseConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields
             "learnt without the hint; 0 is off."
         ),
     ] = 0
-    prompt: Annotated[str, says("Template of the hint: `hint`, or a file.")] = "hint"
+    prompt: Annotated[
+        str, says("Template of the hint: `hint`, `plain-hint` for a small model, or a file.")
+    ] = "hint"
 
 
 class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -23,6 +23,7 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("retry", "revise"),
         ("constitutional-revise", "revise"),
         ("hint", "hint"),
+        ("plain-hint", "hint"),
         ("causes", "causes"),
     ]:
         template = prompts.load(name, kind)

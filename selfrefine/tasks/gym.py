@@ -27,7 +27,7 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
 
     meta["gym"] holds the dataset's name and, as JSON gives it back (tuples are lists), what its own scorer
     reads of the entry beside question and answer, which the task holds. tags["difficulty"] holds the entry's
-    own values of what the dataset calls difficulty.
+    own values of what the dataset calls difficulty; tags["operators"] the operators of its expression.
 
     Raises: ConfigError for an unknown dataset or setting, or one that the library refuses.
     """
@@ -39,14 +39,15 @@ def read(name: str, options: TaskOptions) -> Iterator[Located]:
         except Exception as error:
             raise ConfigError(f"{where}: task {index + 1} cannot be made: {_said(error)}") from error
         answer, prompt = entry.get("answer"), ask(entry["question"], options)
-        difficulty = _difficulty(entry.get("metadata") or {})
+        metadata = entry.get("metadata") or {}
+        tags = {"difficulty": _difficulty(metadata), "operators": _operators(metadata, entry["question"])}
         yield (
             f"{where}:{index + 1}",
             Task(
                 id="",
                 prompt=prompt,
                 references=() if answer is None else (str(answer),),
-                tags={"difficulty": difficulty} if difficulty else {},
+                tags={tag: value for tag, value in tags.items() if value},
                 meta={"gym": {"dataset": name} | _scored_by(entry, prompt, type(dataset))},
             ),
         )
@@ -132,6 +133,24 @@ def _difficulty(metadata: dict[str, Any]) -> str:
         return "" if knobs is None else str(knobs)
     own = {key: metadata.get(key) for key in sorted(knobs)}
     return " ".join(f"{key}={value}" for key, value in own.items() if isinstance(value, int | str))
+
+
+_OPERATOR = re.compile(r"""(?<=[\w)\]'])\s*([-+]|[^-+\w\s()\[\].,;:=?!"'$]+)""")
+"""A sign after an operand: the minus of -5 has none before it, and `5 - -3` has one operator."""
+
+
+def _operators(metadata: dict[str, Any], question: str) -> str:
+    """ "+ -": the operators of the entry's expression, each once, sorted; "" where it has none.
+
+    Only of what the question shows: countdown's expression is its solution, modulo_grid's operation its rule.
+    """
+    shown = {key: text for key in _EXPRESSIONS if isinstance(text := metadata.get(key), str)}
+    found = {sign for text in shown.values() if text in question for sign in _OPERATOR.findall(text)}
+    return " ".join(sorted(found))
+
+
+_EXPRESSIONS = ("expression", "equation", "problem")
+"""Keys under which datasets keep it."""
 
 
 def _said(error: Exception) -> str:

@@ -17,8 +17,10 @@ from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Sample, Task, encode
 from selfrefine.seeds import derive
 from selfrefine.tasks import TaskOptions, load
+from selfrefine.tasks.base import content_id
 from selfrefine.tasks.concepts import words
 from selfrefine.tasks.gym_import import modules
+from selfrefine.tasks.splits import dedupe, split
 
 ONE_DIGIT = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}
 TWO_DIGITS = ONE_DIGIT | {"max_digits": 2}
@@ -37,6 +39,39 @@ def test_a_gym_task_carries_what_its_scorer_needs() -> None:
         assert task.references == (str(value),)
         assert task == msgspec.json.decode(encode(task), type=Task)  # tuples would not come back as tuples
     assert {t.tags["difficulty"] for t in tasks} == {"num_digits=1 num_terms=2", "num_digits=2 num_terms=2"}
+
+
+def test_operators_are_those_that_stand_between_operands() -> None:
+    """The sign of -5 is none: with it, 7 + -5 would count as a subtraction and hide that sums are easy."""
+    signed = TaskOptions(n=60, seed=3, settings=TWO_DIGITS | {"allow_negation": True})
+    tasks = list(load("gym:chain_sum", signed))
+    for task in tasks:
+        between = re.search(r": -?\d+ ([+-]) -?\d+ =", question(task))
+        assert between
+        assert task.tags["operators"] == between[1]
+    assert any("+ -" in question(task) for task in tasks)
+    assert any("- -" in question(task) for task in tasks)
+    chains = load("gym:chain_sum", TaskOptions(n=40, seed=3, settings={"min_terms": 3, "max_terms": 3}))
+    assert {task.tags["operators"] for task in chains} == {"+", "-", "+ -"}
+    [shifted] = load("gym:bitwise_arithmetic", TaskOptions(n=1, seed=4, settings={"difficulty": 1}))
+    signs = set(re.findall(r" (<<|>>|[-+*]) ", question(shifted)))
+    assert shifted.tags["operators"] == " ".join(sorted(signs))
+
+
+def test_an_expression_that_the_question_hides_is_no_tag() -> None:
+    """Countdown keeps its solution as `expression`: as a tag it would stand in every row."""
+    [task] = load("gym:countdown", TaskOptions(n=1, seed=3))
+    assert "operators" not in task.tags
+
+
+def test_tags_decide_neither_the_id_nor_the_split() -> None:
+    """Older runs drew their tasks before this tag: the same seed must give them the same splits again."""
+    tasks = dedupe(load("gym:chain_sum", TaskOptions(n=60, seed=3, settings=TWO_DIGITS)))[0]
+    bare = [replace(task, tags={"difficulty": task.tags["difficulty"]}) for task in tasks]
+    assert [content_id(task) for task in bare] == [task.id for task in tasks]
+    with_tag, without = (split(some, 3, 10, 10) for some in (tasks, bare))
+    assert [task.id for task in with_tag.train] == [task.id for task in without.train]
+    assert [task.id for task in with_tag.test] == [task.id for task in without.test]
 
 
 SCORED_BY_METADATA = {"word_ladder", "number_sorting", "jugs", "shortest_path"}
