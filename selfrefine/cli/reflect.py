@@ -10,6 +10,7 @@ import typer
 from selfrefine.cli import common
 from selfrefine.cli.help import OUTPUT
 from selfrefine.cli.verb import Asked, Flag, Verb
+from selfrefine.errors import UsageError
 
 if TYPE_CHECKING:
     from selfrefine.config import Config
@@ -22,9 +23,18 @@ ROWS = (".jsonl", ".gz", ".zst", ".parquet", ".json")
 """Endings of files with rows; a run's name may have a dot in it, too."""
 
 
+OF_A_RUN, OF_ROWS = ("reflect.causes",), ("select.min_reward", "seed")
+"""The keys that count: a run is looked at with the settings it was made with, and no model looks at rows."""
+
+
 def _filter(asked: Asked) -> dict[str, Any]:
     path = Path(asked.source)
     rows = asked.source == "-" or path.is_file() or (path.suffix in ROWS and not path.is_dir())
+    what, counts = ("rows", OF_ROWS) if rows else ("a run", OF_A_RUN)
+    given = [key for key, origin in asked.settings.origins.items() if origin == "flag"]
+    if vain := sorted({*given} - {*counts}):
+        why = "no model looks at them" if rows else "it is looked at with its own settings"
+        raise UsageError(f"reflect on {what} takes no {', '.join(vain)}: {why}")
     return _of_rows(asked) if rows else _of_run(asked)
 
 
@@ -107,9 +117,9 @@ VERB = Verb(
     name="reflect",
     about="""Show what a run or scored samples fail at, and what a next round could try.
 
-    FILE is a run, by name or folder, finished or not: its gate and training answers are looked at, never its
-    test split. What is found goes into the run's folder reflection/; its rounds stay as they are. Of rows,
-    the weaknesses are printed as one JSON object. With --run, do this stage of a run's next round.
+    SOURCE is a run, by name or folder, finished or not: its gate and training answers are looked at, never
+    its test split. What is found goes into the run's folder reflection/; its rounds stay as they are. Or it
+    is a file of scored samples, - for stdin. With --run, do this stage of a run's next round.
 
     \b
       selfrefine reflect demo --no-causes
@@ -118,10 +128,10 @@ VERB = Verb(
     flags=(
         Flag(
             "reflect.causes",
-            "Ask the run's critic what goes wrong. Without, no model is loaded. [on]",
+            "Of a run: ask its critic what goes wrong. Without, no model is loaded. [on]",
             ("--causes/--no-causes",),
         ),
-        Flag("select.min_reward", "Reward from which on an answer is right. [1]"),
+        Flag("select.min_reward", "Of rows: reward from which on an answer is right. [1]"),
     ),
     filter=_filter,
     in_run=_in_run,

@@ -8,7 +8,6 @@ import typer
 
 from selfrefine.cli import (
     common,
-    complete,
     runs_diff,
     runs_export,
     runs_rows,
@@ -20,6 +19,7 @@ from selfrefine.cli import (
 from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
+from selfrefine.cli.runs_rows import RunArgument
 
 app = App(help="Make, list, show, query and tidy run folders.")
 
@@ -80,7 +80,7 @@ def ls(json_: JsonOption = False) -> None:
 
 @app.command("show")
 def show(
-    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    name: RunArgument,
     task: Annotated[
         str | None,
         typer.Option(
@@ -114,7 +114,7 @@ def show(
 
 @app.command("verify")
 def verify(
-    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    name: RunArgument,
 ) -> None:
     """Check hashes, rows, splits, policies and lineage of a run; exit 5 when something is wrong.
 

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import common
 from selfrefine.cli.guard import say
+from selfrefine.cli.runs_rows import RunArgument
 
 
 class TrackerName(StrEnum):
@@ -22,7 +23,7 @@ class TrackerName(StrEnum):
 
 
 def track(
-    name: Annotated[str, typer.Argument(help="A run's name or folder.", autocompletion=complete.runs)],
+    name: RunArgument,
     to: Annotated[TrackerName, typer.Option("--to", help="The tracker to write for.")],
     follow: Annotated[
         bool, typer.Option("--follow", help="Go on until the run has ended, or until Ctrl-C.")

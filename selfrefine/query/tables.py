@@ -18,6 +18,7 @@ from msgspec import Struct
 from selfrefine.errors import DataError
 from selfrefine.query.rows import COPIES, RowFile, Seen, files, length, seen
 from selfrefine.records import decode_task
+from selfrefine.reflection.overview import place_seconds
 from selfrefine.runfolder.jsonl import lines, read_json
 from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.round import TRAINING_LOG
@@ -274,11 +275,7 @@ _ROUNDS = (
 
 
 def _rounds(run: Run, wanted: Sequence[str]) -> Iterator[Row]:
-    took: dict[Any, float] = {}
-    if "seconds" in wanted:
-        for event in run.events.read():
-            if event.get("kind") == "stage-end" and isinstance(event.get("seconds"), int | float):
-                took[event.get("round")] = took.get(event.get("round"), 0.0) + event["seconds"]
+    took = place_seconds(run.events.read()) if "seconds" in wanted else {}
     for folder in run.rounds():
         told = _round(folder.path.name, folder.summary()) | {"seconds": took.get(folder.index)}
         yield tuple(told.get(name) for name in wanted) or (None,)

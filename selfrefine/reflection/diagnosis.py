@@ -135,8 +135,8 @@ def _facts(
         cycle=asked or config.cycle,
         summaries=summaries,
         origins=run.manifest.origins,
-        train_tasks=_lines(run, "train"),
-        gate_tasks=_lines(run, "gate"),
+        train_tasks=run.count_tasks("train"),
+        gate_tasks=run.count_tasks("gate"),
         flat=spread / found.groups if spread is not None and found.groups else None,
         mean=next(iter(found.trained.values()), None) if len(found.trained) == 1 else None,
         learnt=found.learnt,
@@ -296,14 +296,6 @@ def _is_learnt(row: Sample, k: int) -> bool:
 
 def _share(passes: Learnt | None) -> float | None:
     return passes.passing / passes.scored if passes is not None and passes.scored else None
-
-
-def _lines(run: Run, split: str) -> int:
-    path = run.path / "tasks" / f"{split}.jsonl"
-    try:
-        return path.read_bytes().count(b"\n")
-    except FileNotFoundError:
-        raise RunFolderError(f"{path} is missing") from None
 
 
 def _seed(run: Run) -> int:

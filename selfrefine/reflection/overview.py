@@ -3,7 +3,7 @@ one. Figures only; `report/overview.py` has the words."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -87,7 +87,7 @@ def overview(run: Run) -> Overview:
         rounds=tuple(rounds),
         seconds=seconds,
         learnt=tried(lambda: _learnt(run, rounds)) or {},
-        tasks={name: _lines(run, name) for name in run.manifest.tasks},
+        tasks=tried(lambda: {name: run.count_tasks(name) for name in run.manifest.tasks}) or {},
         final=tried(run.final_summary),
         test_reads=run.test_reads(),
         gain=tried(lambda: gain(run)) if rounds else None,
@@ -150,16 +150,21 @@ def weaknesses(run: Run) -> Weaknesses | None:
 
 def round_seconds(run: Run) -> dict[int, float]:
     """Seconds of each round's finished stages, all attempts together. Raises: DataError."""
-    return _seconds(list(run.events.read()))
+    return _of_rounds(place_seconds(run.events.read()))
 
 
-def _seconds(events: Sequence[dict[str, Any]]) -> dict[int, float]:
-    seconds: dict[int, float] = {}
+def place_seconds(events: Iterable[dict[str, Any]]) -> dict[Any, float]:
+    """The same by what the events call the place: a round's number, or `final`."""
+    seconds: dict[Any, float] = {}
     for event in events:
-        if event.get("kind") == "stage-end" and isinstance(event.get("round"), int):
-            k = event["round"]
-            seconds[k] = seconds.get(k, 0.0) + float(event.get("seconds", 0.0))
+        if event.get("kind") == "stage-end" and isinstance(event.get("seconds"), int | float):
+            place = event.get("round")
+            seconds[place] = seconds.get(place, 0.0) + event["seconds"]
     return seconds
+
+
+def _of_rounds(seconds: Mapping[Any, float]) -> dict[int, float]:
+    return {k: spent for k, spent in seconds.items() if isinstance(k, int)}
 
 
 def _history(run: Run, rounds: Sequence[RoundSummary]) -> tuple[dict[int, float], tuple[Rang, ...]]:
@@ -180,7 +185,7 @@ def _history(run: Run, rounds: Sequence[RoundSummary]) -> tuple[dict[int, float]
         # A stage that was resumed rings again.
         rounds_ = tuple(dict.fromkeys((*before, str(k))))
         found[what, name] = Rang(what=what, name=name, reason=reason, rounds=rounds_)
-    return _seconds(events), tuple(found.values())
+    return _of_rounds(place_seconds(events)), tuple(found.values())
 
 
 def _figure(event: dict[str, Any]) -> str:
@@ -197,8 +202,3 @@ def _learnt(run: Run, rounds: Sequence[RoundSummary]) -> dict[int, int]:
         if isinstance(told.get("selected"), int):
             found[summary.index] = told["selected"]
     return found
-
-
-def _lines(run: Run, split: str) -> int:
-    path = run.path / "tasks" / f"{split}.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -127,12 +127,15 @@ def flipped(flips: Flips, what: str) -> str:
 
 
 def tag_gains(gains: Sequence[TagGain], most: int = 8) -> Iterator[tuple[str, str]]:
-    """A line a value; those of a few tasks say nothing, and a list of them hides the others."""
+    """A line a value; those of a few tasks say nothing, and a list of them hides the others. Their intervals
+    hold one by one, which is said: of twenty, one is off by chance."""
     large = [one for one in gains if one.tasks >= _FEW]
     for one in large[:most]:
         yield "by tag", tag_gain(one)
     if (left := len(gains) - len(large[:most])) and gains:
         yield "by tag", f"and {count(left, 'more value')}, {len(gains) - len(large)} of them with few tasks"
+    if any(one.gain.lo is not None for one in large[1:most]):
+        yield "", "each interval holds by itself: they are not corrected for their number"
 
 
 _FEW = 5

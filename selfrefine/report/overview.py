@@ -246,7 +246,9 @@ def _weak(seen: Overview) -> Iterator[tuple[str, str]]:
     found = seen.weaknesses
     if found is None:
         return
-    cells = {cell.name: cell for cell in (*found.train, *found.gate)}
+    # A slice that is weak on one split stands in both: the figures are those of the split that shows it.
+    by_q = sorted((*found.train, *found.gate), key=lambda one: 2.0 if one.q_value is None else one.q_value)
+    cells = {one.name: one for one in reversed(by_q)}
     if not found.heaviest:
         slices = count(found.looked_at, "slice")
         yield "weak", f"nothing beyond chance in {slices} (after round {found.after_round})"

@@ -10,7 +10,7 @@ from selfrefine.reflection.findings import Cell, Plan, Weaknesses
 from selfrefine.reflection.plan import sentence
 from selfrefine.report.guards import plain_table
 from selfrefine.report.safe_text import text
-from selfrefine.report.words import percent
+from selfrefine.report.words import percent, three
 
 _MOST = 8
 
@@ -46,20 +46,16 @@ def _table(title: str, cells: tuple[Cell, ...], found: Weaknesses) -> Table:
         weak = cell.q_value is not None and cell.q_value < found.level
         table.add_row(
             text(cell.name, style="bold" if weak else ""),
-            _figure(cell.rate),
+            three(cell.rate),
             _ends(cell),
             f"{cell.n:,}",
-            _figure(cell.rest),
+            three(cell.rest),
             "–" if cell.q_value is None else f"{cell.q_value:.3f}",
         )
     for cell in cells:
         if cell.slice is None and cell.rate:
             table.add_row(text(cell.name), percent(cell.rate), _shares(cell), f"{cell.n:,}", "", "")
     return table
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _ends(cell: Cell) -> str:

@@ -35,6 +35,11 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
+def three(value: float | None) -> str:
+    """0.4553 -> "0.455", null -> "–": a mean reward, a rate."""
+    return "–" if value is None else f"{value:.3f}"
+
+
 def compact(value: float) -> str:
     """950 -> "950", 12345 -> "12.3k", 1234567 -> "1.23M"."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

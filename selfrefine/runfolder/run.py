@@ -310,6 +310,13 @@ class Run:
         with path.open("rb") as stream:
             return [records.decode_task(line, where) for where, line in lines(stream, str(path))]
 
+    def count_tasks(self, split: str) -> int:
+        """How many a split has; they are not decoded. Raises: RunFolderError when it is missing."""
+        path = self.path / "tasks" / f"{split}.jsonl"
+        if not path.is_file():
+            raise RunFolderError(f"{path} is missing")
+        return path.read_bytes().count(b"\n")
+
     def round(self, index: int) -> RoundDir:
         return RoundDir(self.path / round_name(index))
 

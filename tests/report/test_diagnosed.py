@@ -8,20 +8,22 @@ from pathlib import Path
 import msgspec
 import pytest
 from made_runs import add_round, criticised, end, made, start, write
+from msgspec.structs import replace
 from rich.console import Console, RenderableType
 
 from selfrefine.records import Message, Task
 from selfrefine.reflection.advice import Suggestion
+from selfrefine.reflection.changes import TagGain
 from selfrefine.reflection.diagnosis import Diagnosis, diagnosis
 from selfrefine.reflection.findings import Cell, Weaknesses
 from selfrefine.reflection.history import find_tasks, history
 from selfrefine.reflection.overview import overview
-from selfrefine.report.diagnosed import diagnosed, shown_rounds
+from selfrefine.report.diagnosed import diagnosed, shown_rounds, tag_gains
 from selfrefine.report.one_task import marked, task_history_view
 from selfrefine.report.overview import overview_view, picture, sparkline
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import Guard
-from selfrefine.stats import Interval
+from selfrefine.stats import Difference, Interval
 
 
 def shown(*parts: RenderableType, width: int = 80) -> str:
@@ -108,6 +110,31 @@ def test_a_run_says_its_gain_by_tag_and_what_rang(run: Run) -> None:
     assert "round 2 guard: length: tokens per answer changed 3.0-fold" in told
     assert "selfrefine cycle --run r --rounds 4" in told
     assert "1* 0.500" in told  # the accepted policy
+
+
+def test_a_weak_slice_has_the_figures_of_the_split_that_shows_it_and_the_last_reflection_counts(
+    run: Run,
+) -> None:
+    """Traps: a slice weak in training only, with the gate's harmless figures; a plan's weaknesses shown where
+    `reflect RUN` looked again after the same round."""
+    weak = Cell(name="op = -", by="tag", n=30, rate=0.1, rest=0.9, q_value=0.001)
+    harmless = replace(weak, n=8, rate=0.5, rest=0.6, q_value=0.7)
+    first = Weaknesses(after_round=1, heaviest=("digits >= 2",), looked_at=9)
+    again = Weaknesses(after_round=1, gate=(harmless,), train=(weak,), heaviest=("op = -",), looked_at=9)
+    for place, found in ((run.round(2).path, first), (run.path / "reflection", again)):
+        place.mkdir(exist_ok=True)
+        (place / "weaknesses.json").write_bytes(msgspec.json.encode(found))
+    told = words(shown(overview_view(run.manifest, overview(run), "r")))
+    assert "weak op = -: 0.100 against 0.900 elsewhere, 30 tasks" in told and "digits" not in told
+
+
+def test_intervals_by_tag_are_said_to_hold_one_by_one_where_there_are_several() -> None:
+    """Trap: a round's `improved` is corrected for their number, and the gain at the end looks the same."""
+    gain = Difference(mean=0.3, lo=0.1, hi=0.5, n=9)
+    one = TagGain(tag="op", value="+", tasks=9, before=0.1, after=0.4, gain=gain)
+    (alone,) = tag_gains([one])
+    assert alone == ("by tag", "op = +: 0.100 → 0.400, +0.300 [+0.100, +0.500], 9 tasks")
+    assert "not corrected" in [said for _, said in tag_gains([one, replace(one, value="-")])][-1]
 
 
 def test_weaknesses_are_named_where_a_reflection_found_some(run: Run) -> None:

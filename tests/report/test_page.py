@@ -245,7 +245,7 @@ def test_runs_that_cannot_be_compared_say_why(small: Run, place: Path) -> None:
 
 
 def palettes() -> dict[str, dict[str, str]]:
-    css = markup.asset("page.css") or ""
+    css = markup.asset("page.css")
     found = {}
     for name, block in (
         ("light", css.partition(":root {")[2]),
@@ -292,7 +292,7 @@ def test_text_has_the_contrast_of_wcag_aa_and_lines_can_be_seen(theme: str) -> N
 
 
 def test_dark_by_the_system_and_dark_by_the_switch_are_the_same_colours() -> None:
-    css = markup.asset("page.css") or ""
+    css = markup.asset("page.css")
     by_system = css.partition("prefers-color-scheme: dark")[2].partition("}")[0]
     assert dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", by_system)) == palettes()["dark"]
 

@@ -324,6 +324,7 @@ def test_reflect_looks_at_any_run_without_a_model(folder: Path, monkeypatch: pyt
     assert before == {p: p.read_bytes() for p in (made.run.path / "round-000").iterdir()}
     kept = json.loads((made.run.path / "reflection/plan.json").read_text())
     assert kept["actions"][0]["kind"] == "reweight"
+    refused(selfrefine("reflect", "r", "--min-reward", "0.5", cwd=folder), 2, "its own settings")
     shown = selfrefine("reflect", "runs/r", "--no-causes", cwd=folder, terminal=True)
     assert b"weakness" in shown.out and b'reweight: `word "-"` is at 0.000' in shown.out
     assert audit.verify(made.run) == []
@@ -338,6 +339,8 @@ def test_as_a_filter_it_takes_scored_samples(folder: Path) -> None:
         selfrefine("reflect", stdin=samples.out, cwd=folder), 4, "no row has a reward", "selfrefine reward"
     )
     scored = selfrefine("reward", "-r", "numeric", stdin=samples.out, cwd=folder)
+    for vain in ("--no-causes", "--model=smollm2"):  # ignored, they would look as if they had done something
+        refused(selfrefine("reflect", vain, stdin=scored.out, cwd=folder), 2, "reflect on rows takes no")
     done = selfrefine("reflect", stdin=scored.out, cwd=folder)
     assert done.code == 0 and len(done.rows) == 1, done.err
     (told,) = done.rows

@@ -59,8 +59,8 @@ def page(runs: Sequence[Run], watching: int = 0) -> str:
     shown = _samples(found)
     parts = [_part(one, f"run{number}") for number, one in enumerate(found, start=1)]
     many = len(parts) > 1
-    scripts = [text for name in ("page.js", "samples.js") if (text := markup.asset(name))]
-    styles = [text for name in ("page.css", "samples.css") if (text := markup.asset(name))]
+    scripts = [markup.asset(name) for name in ("page.js", "assets/samples.js")]
+    styles = [markup.asset(name) for name in ("page.css", "assets/samples.css")]
     return markup.render(
         title=f"{len(found)} runs compared" if many else found[0].name,
         subtitle=" · ".join(one.name for one in found) if many else _subtitle(found[0]),

@@ -8,7 +8,7 @@ from selfrefine.reflection.findings import Cell, Outcome, Plan, Weaknesses
 from selfrefine.report.page import charts
 from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
-from selfrefine.report.words import number, revised_lines, with_interval
+from selfrefine.report.words import number, revised_lines, three, with_interval
 from selfrefine.words import count
 
 _MOST_CAUSES = 12_000
@@ -48,7 +48,7 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
             "lo": cell.rate if cell.lo is None else cell.lo,
             "hi": cell.rate if cell.hi is None else cell.hi,
             "tip": charts.label(
-                f"{cell.name}: {cell.rate:.3f}, {count(cell.n, 'task')}; elsewhere {_three(cell.rest)}", 160
+                f"{cell.name}: {cell.rate:.3f}, {count(cell.n, 'task')}; elsewhere {three(cell.rest)}", 160
             ),
         }
         for split, cell in weak[:12]
@@ -113,7 +113,7 @@ def weaknesses_in_words(found: Weaknesses) -> str:
 def _cell(split: str, cell: Cell) -> tuple[str, ...]:
     figures = (cell.rate, cell.lo, cell.hi, cell.rest)
     q = "–" if cell.q_value is None else number(cell.q_value)
-    return (cell.name, split, cell.by, f"{cell.n:,}", *map(_three, figures), q, f"{100 * cell.weight:.0f} %")
+    return (cell.name, split, cell.by, f"{cell.n:,}", *map(three, figures), q, f"{100 * cell.weight:.0f} %")
 
 
 def _planned(told: Told, key: str) -> Figure | None:
@@ -133,8 +133,8 @@ def _planned(told: Told, key: str) -> Figure | None:
                     str(one.round),
                     one.kind,
                     f"{one.target.figure} ({one.target.split}) {one.target.direction}",
-                    _three(one.target.before),
-                    _three(one.after),
+                    three(one.target.before),
+                    three(one.after),
                     {True: "yes", False: "no", None: "not known"}[one.moved],
                     one.why or "–",
                 )
@@ -170,7 +170,7 @@ def _next(plan: Plan | None, key: str) -> Figure | None:
                 (
                     one.kind,
                     f"{one.target.figure} ({one.target.split}) {one.target.direction}",
-                    _three(one.target.before),
+                    three(one.target.before),
                     one.reason,
                 )
                 for one in plan.actions
@@ -288,7 +288,7 @@ def _equal_cost(told: Told, key: str) -> Figure | None:
             (
                 str(k),
                 f"{one.comparison.compared:,}",
-                *map(_three, arms),
+                *map(three, arms),
                 f"{one.tokens.critique + one.tokens.revision:,}",
                 f"{one.tokens.fresh:,}",
             )
@@ -326,10 +326,6 @@ def _equal_cost(told: Told, key: str) -> Figure | None:
             rows=tuple(rows),
         ),
     )
-
-
-def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _sentence(words: str) -> str:

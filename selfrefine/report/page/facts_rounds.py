@@ -8,7 +8,7 @@ from selfrefine.report.page import charts
 from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
 from selfrefine.report.tables import round_rows
-from selfrefine.report.words import compact, duration, with_interval
+from selfrefine.report.words import compact, duration, three, with_interval
 from selfrefine.runfolder.summaries import SAID, RoundSummary
 from selfrefine.stats import Interval
 from selfrefine.words import count
@@ -104,7 +104,7 @@ def learning_curve(told: Told, key: str) -> Figure | None:
         table=Table(
             headings=("round", "tasks", "mean", "low", "high", "n"),
             rows=tuple(
-                (x, name, f"{one.mean:.3f}", _three(one.lo), _three(one.hi), f"{one.n:,}")
+                (x, name, f"{one.mean:.3f}", three(one.lo), three(one.hi), f"{one.n:,}")
                 for name, side in (("gate", gate), ("test", test))
                 for x, one in side
             ),
@@ -152,7 +152,3 @@ def cost(told: Told, key: str) -> Figure | None:
         chart=charts.stacked(points, parts, charts.COLOURS[:3], "round", "tokens", share=False),
         table=Table(headings=("round", *parts, "time"), rows=tuple(rows)),
     )
-
-
-def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

@@ -25,7 +25,7 @@ _IN_SCRIPT = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 def environment() -> jinja2.Environment:
     """Autoescape is on; a name that is not given is an error."""
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([HERE, HERE / "assets"]),
+        loader=jinja2.FileSystemLoader(HERE),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -58,7 +58,7 @@ def policy(scripts: Sequence[str], styles: Sequence[str]) -> str:
     """The content security policy: nothing is loaded; only these scripts and styles run, by their hash."""
 
     def hashes(texts: Sequence[str]) -> str:
-        return " ".join(f"'sha256-{base64.b64encode(_digest(text)).decode()}'" for text in texts) or "'none'"
+        return " ".join(f"'sha256-{base64.b64encode(_digest(text)).decode()}'" for text in texts)
 
     return (
         f"default-src 'none'; script-src {hashes(scripts)}; style-src {hashes(styles)}; img-src data:; "
@@ -70,12 +70,9 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def asset(name: str) -> str | None:
-    """A script or a style sheet that is put into the page, or None where there is no such file."""
-    for place in (HERE, HERE / "assets"):
-        if (place / name).is_file():
-            return (place / name).read_text(encoding="utf-8")
-    return None
+def asset(name: str) -> str:
+    """A script or a style sheet that is put into the page."""
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def inline(text: str) -> Markup:
