@@ -24,14 +24,13 @@ from typing import Literal
 
 from msgspec.structs import asdict
 
-from selfrefine.runfolder.summaries import GateDecision, Guard
+from selfrefine.runfolder.summaries import SAID, GateDecision, Guard
 from selfrefine.stats import Comparison, smallest_detectable
 from selfrefine.words import count
 
 Mode = Literal["strict", "significant", "off"]
 VETOING = frozenset({"forgetting", "perplexity", "gold"})
 """Guards that may veto, and in strict mode may not even warn."""
-_SAID = {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}
 
 
 def spends(alpha: float, k: int, planned: int) -> float:
@@ -51,7 +50,7 @@ def decide(
         alpha=None if mode == "off" else alpha,
         **asdict(found),
         looks=looks,
-        reason=f"{_SAID[outcome]}: {_in_words(found)}{why}",
+        reason=f"{SAID[outcome]}: {_in_words(found)}{why}",
     )
 
 

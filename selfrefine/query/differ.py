@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -14,7 +14,7 @@ from selfrefine.layers import flatten
 from selfrefine.records import Task, decode_task, prompt_key
 from selfrefine.runfolder.jsonl import lines
 from selfrefine.runfolder.run import Run
-from selfrefine.runfolder.summaries import RoundSummary
+from selfrefine.runfolder.summaries import Outcome, RoundSummary
 from selfrefine.stats import Interval
 
 
@@ -43,14 +43,17 @@ class SplitDifference(Struct, frozen=True, kw_only=True):
     note: str | None = None
 
 
+Decided = Outcome | Literal["start"]
+
+
 class RoundPair(Struct, frozen=True, kw_only=True):
     """A round of both; null where a run has no such round."""
 
     round: int
     a_gate: Interval | None = None
-    a_outcome: str | None = None
+    a_outcome: Decided | None = None
     b_gate: Interval | None = None
-    b_outcome: str | None = None
+    b_outcome: Decided | None = None
 
 
 class Diff(Struct, frozen=True, kw_only=True):
@@ -209,7 +212,7 @@ def _rounds(a: Run, b: Run) -> list[RoundPair]:
     return found
 
 
-def _measured(one: RoundSummary | None) -> tuple[Interval | None, str | None]:
+def _measured(one: RoundSummary | None) -> tuple[Interval | None, Decided | None]:
     if one is None:
         return None, None
     return one.measures.get("gate"), one.gate.outcome if one.gate else "start"

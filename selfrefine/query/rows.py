@@ -18,12 +18,11 @@ from msgspec import Raw, Struct
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import UNDECODABLE, Message, Reward, why_undecodable
 from selfrefine.runfolder.jsonl import lines
+from selfrefine.runfolder.order import SAME_ANSWERS
 from selfrefine.runfolder.round import TRAINING_LOG
 from selfrefine.runfolder.run import Run
 from selfrefine.words import near
 
-SCORED = ("reward", "critique", "generate")
-"""Files of one round that hold the same answers, the one with the most fields first."""
 COPIES = ("selected",)
 """Rows that stand in another file of the run too."""
 ALIASES = {"select": "selected", "resample": "resampled", "rationalise": "rationalised"}
@@ -163,7 +162,7 @@ def stages_in(folder: Path) -> list[str]:
         for name in names
         if (folder / f"{name}.jsonl").is_file() or part_of(folder / f"{name}.jsonl").is_file()
     }
-    first = [name for name in reversed(SCORED) if name in there]
+    first = [name for name in reversed(SAME_ANSWERS) if name in there]
     return [*first, *sorted(there - {*first, TRAINING_LOG})]
 
 
@@ -202,10 +201,10 @@ def files(run: Run, place: str | None = None, stages: Sequence[str] = ()) -> lis
 
 def _once(folder: Path, have: Sequence[str]) -> list[str]:
     """Each answer once. A stage in progress has some of the answers only, so the one before it counts."""
-    scored = [name for name in SCORED if name in have]
+    scored = [name for name in SAME_ANSWERS if name in have]
     best = next((name for name in scored if (folder / f"{name}.jsonl").is_file()), None)
     chosen = best or next(iter(reversed(scored)), None)
-    rest = [name for name in have if name not in SCORED and name not in COPIES]
+    rest = [name for name in have if name not in SAME_ANSWERS and name not in COPIES]
     return ([chosen] if chosen else []) + rest
 
 

@@ -19,6 +19,7 @@ from selfrefine.errors import DataError
 from selfrefine.query.rows import COPIES, RowFile, Seen, files, length, seen
 from selfrefine.records import decode_task
 from selfrefine.runfolder.jsonl import lines, read_json
+from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.round import TRAINING_LOG
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary
@@ -171,7 +172,7 @@ class _Selected:
         self._ids: frozenset[str] | None = None
 
     def of(self, row: Seen, file: RowFile) -> int | None:
-        if file.stage not in ("reward", "critique", "generate", "resampled", "rationalised"):
+        if file.stage not in (*SAME_ANSWERS, *MORE_ANSWERS):
             return None
         if file.place != self._place:
             self._place, self._ids = file.place, self._read(file.place)

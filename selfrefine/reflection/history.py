@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import msgspec
 from msgspec import Struct
@@ -13,8 +13,11 @@ from selfrefine import records
 from selfrefine.errors import DataError
 from selfrefine.records import Sample, Task
 from selfrefine.runfolder.jsonl import lines
+from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
+
+Whose = Literal["start", "kept", "undecided", "rolled back", "accepted", "sampled"]
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -25,7 +28,7 @@ class Answered(Struct, frozen=True, kw_only=True):
     round: int | None
     stage: str
     """The file that it stands in: reward, gate, test, …"""
-    policy: Literal["start", "kept", "undecided", "rolled back", "accepted", "sampled"]
+    policy: Whose
     """Whose answer: of the starting policy, of a round's candidate and what was decided on it, of the policy
     accepted at the end; sampled: to learn from."""
     learnt: bool
@@ -47,9 +50,6 @@ def find_tasks(run: Run, wanted: str) -> list[tuple[str, Task]]:
     return found
 
 
-LEARNING = ("reward", "critique", "generate")
-"""Of the files that hold a round's samples only the one that knows most of them is read."""
-MORE = ("resampled", "rationalised")
 HELD_OUT = ("gate", "test", "revised")
 
 
@@ -69,9 +69,9 @@ def history(run: Run, split: str, task: Task) -> list[Answered]:
 
 
 def _sampled(folder: RoundDir, task: Task) -> Iterator[Answered]:
-    own = next((name for name in LEARNING if folder.has(name)), None)
+    own = next((name for name in SAME_ANSWERS if folder.has(name)), None)
     learnt = {row.id for row in rows_of(folder.file("selected"), task.id)}
-    for stage in (*([own] if own else []), *(name for name in MORE if folder.has(name))):
+    for stage in (*([own] if own else []), *(name for name in MORE_ANSWERS if folder.has(name))):
         for row in rows_of(folder.file(stage), task.id):
             yield Answered(
                 place=folder.path.name,
@@ -87,7 +87,7 @@ def _measured(
     folder: RoundDir,
     task: Task,
     place: str,
-    policy: Literal["start", "kept", "undecided", "rolled back", "accepted", "sampled"],
+    policy: Whose,
 ) -> Iterator[Answered]:
     for stage in HELD_OUT:
         for row in rows_of(folder.file(stage), task.id):
@@ -95,13 +95,10 @@ def _measured(
             yield Answered(place=place, round=k, stage=stage, policy=policy, learnt=False, sample=row)
 
 
-def _decided(folder: RoundDir) -> Literal["start", "kept", "undecided", "rolled back", "sampled"]:
+def _decided(folder: RoundDir) -> Whose:
     if folder.index == 0:
         return "start"
-    gate = folder.summary().gate if folder.committed else None
-    if gate is None:
-        return "sampled"
-    return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[gate.outcome]  # type: ignore[return-value]
+    return cast("Whose", (folder.summary().decision if folder.committed else "") or "sampled")
 
 
 def rows_of(path: Path, task_id: str) -> list[Sample]:

@@ -102,7 +102,7 @@ def rows(seen: Overview, split: str) -> list[Row]:
         Row(
             label=str(one.index),
             score=one.measures.get(split),
-            decision=_decision(one),
+            decision=one.decision,
             why="" if one.gate is None else _why(one.gate, one),
             learnt="" if (learnt := seen.learnt.get(one.index)) is None else number(learnt),
             tokens=compact(one.cost.tokens),
@@ -111,12 +111,6 @@ def rows(seen: Overview, split: str) -> list[Row]:
         )
         for one in seen.rounds
     ]
-
-
-def _decision(summary: RoundSummary) -> str:
-    if summary.gate is None:
-        return "start" if summary.index == 0 else ""
-    return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[summary.gate.outcome]
 
 
 def _why(gate: GateDecision, summary: RoundSummary) -> str:

@@ -14,6 +14,7 @@ from selfrefine.report.compared import compared_view
 from selfrefine.report.guards import plain_table
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import with_interval
+from selfrefine.runfolder.summaries import SAID
 from selfrefine.words import count
 
 if TYPE_CHECKING:
@@ -125,11 +126,14 @@ def _results(found: Diff) -> list[RenderableType]:
     table = plain_table()
     for name in ("round", "A gate", "A", "B gate", "B"):
         table.add_column(name, overflow="fold")
-    words = {"accept": "kept", "reject": "rolled back", None: ""}
     for one in found.rounds:
-        cells = [with_interval(one.a_gate) if one.a_gate else "", words.get(one.a_outcome, one.a_outcome)]
-        cells += [with_interval(one.b_gate) if one.b_gate else "", words.get(one.b_outcome, one.b_outcome)]
-        table.add_row(*(text(cell or "") for cell in (str(one.round), *cells)))
+        cells = [str(one.round)]
+        for gate, outcome in ((one.a_gate, one.a_outcome), (one.b_gate, one.b_outcome)):
+            cells += [
+                with_interval(gate) if gate else "",
+                "" if outcome is None else outcome if outcome == "start" else SAID[outcome],
+            ]
+        table.add_row(*map(text, cells))
     parts = (
         [*_heading("results", True), table]
         if found.rounds

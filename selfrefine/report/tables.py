@@ -56,7 +56,7 @@ def round_rows(
             test=summary.measures.get("test"),
             tokens=summary.cost.tokens,
             seconds=(seconds or {}).get(summary.index),
-            decision=_decision(summary),
+            decision=summary.decision,
         )
         for summary in summaries
     ]
@@ -69,12 +69,6 @@ def final_row(run: Run) -> RoundRow | None:
         return None
     kept = f"round {told.accepted_round}" if told.accepted_round else "the start"
     return RoundRow(label="final", test=told.test, decision=kept)
-
-
-def _decision(summary: RoundSummary) -> str:
-    if summary.gate is None:
-        return "start" if summary.index == 0 else ""
-    return {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[summary.gate.outcome]
 
 
 class RoundTable(Struct, frozen=True):

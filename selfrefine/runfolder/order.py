@@ -58,6 +58,11 @@ FILE_OF = {artifact.title: artifact.file for artifact in ARTIFACTS.values() if a
 """What the events call a stage to the file that is there when it has finished."""
 SHOWN = tuple(artifact.name for artifact in ARTIFACTS.values() if artifact.name != "adapter")
 """Names of the stages' summaries, in order."""
+SAME_ANSWERS = ("reward", "critique", "generate")
+"""Artifacts of one round with the same answers: a stage only adds fields, so the first one that is there says
+all that the others say."""
+MORE_ANSWERS = ("resampled", "rationalised")
+"""Answers of a round that are in none of these."""
 
 
 def left_out(config: Config) -> frozenset[str]:

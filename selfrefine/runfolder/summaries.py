@@ -32,11 +32,16 @@ class StageCost(Struct, frozen=True, kw_only=True):
     cost: Cost = Cost()
 
 
+Outcome = Literal["accept", "undecided", "reject"]
+SAID: dict[Outcome, str] = {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}
+"""What people read for an outcome."""
+
+
 class GateDecision(Struct, frozen=True, kw_only=True):
     """Candidate against accepted policy on the gate tasks: accept, reject (go back), or undecided: training
     goes on from the candidate while the accepted policy stays what it is."""
 
-    outcome: Literal["accept", "undecided", "reject"]
+    outcome: Outcome
     accepted: bool
     before: float | None
     after: float | None
@@ -97,6 +102,13 @@ class RoundSummary(Struct, frozen=True, kw_only=True):
     """The round whose candidate training goes on from; null where it goes on from the accepted policy."""
     artifacts: dict[str, str] = {}
     """File name in the round's folder to sha256."""
+
+    @property
+    def decision(self) -> str:
+        """`kept`, `undecided`, `rolled back`; `start` of round 0, and "" of a round without a gate."""
+        if self.gate is not None:
+            return SAID[self.gate.outcome]
+        return "" if self.index else "start"
 
 
 def decode_round(data: bytes) -> RoundSummary:

@@ -37,16 +37,11 @@ def lineage(told: Told, key: str) -> Figure | None:
         return None
     rows = []
     for one in told.rounds:
-        decision = (
-            {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}[one.gate.outcome]
-            if one.gate
-            else "–"
-        )
         weights = one.artifacts.get(_WEIGHTS)
         rows.append(
             (
                 str(one.index),
-                decision if one.index else "start",
+                one.decision or "–",
                 one.policy_before[:12] or "–",
                 one.policy_after[:12] or "–",
                 f"round {one.accepted_round}" if one.accepted_round else "the start",

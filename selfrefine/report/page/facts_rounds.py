@@ -9,7 +9,7 @@ from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
 from selfrefine.report.tables import round_rows
 from selfrefine.report.words import compact, duration, with_interval
-from selfrefine.runfolder.summaries import RoundSummary
+from selfrefine.runfolder.summaries import SAID, RoundSummary
 from selfrefine.stats import Interval
 from selfrefine.words import count
 
@@ -39,11 +39,7 @@ def _decisions(told: Told, key: str) -> Figure:
         why = summary.gate.reason if summary.gate is not None else _no_gate(summary)
         rows.append((row.label, row.decision or "–", with_interval(row.gate), change, why))
     decided = [one.gate.outcome for one in told.rounds if one.gate is not None]
-    said = [
-        f"{decided.count(what)} {word}"
-        for what, word in (("accept", "kept"), ("undecided", "undecided"), ("reject", "rolled back"))
-        if what in decided
-    ]
+    said = [f"{decided.count(what)} {word}" for what, word in SAID.items() if what in decided]
     finding = (
         f"{count(len(decided), 'round')} decided: {', '.join(said)}."
         if decided

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import UNDECODABLE, Lesson, Sample, decode_sample
 from selfrefine.runfolder.jsonl import lines, sha256_file
+from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.seeds import derive
@@ -23,11 +24,8 @@ TaskKey = tuple[str, int]
 
 Turn = Literal["right", "wrong", ""]
 
-TRAINING = ("reward", "critique", "generate")
-"""Files of the same rows, the most complete first."""
-OTHERS = ("resampled", "rationalised", "gate", "test", "revised")
+OTHERS = (*MORE_ANSWERS, "gate", "test", "revised")
 MEASURED = ("gate", "test")
-SAID = {"accept": "kept", "undecided": "undecided", "reject": "rolled back"}
 _LESSON = {
     "learn": "learnt",
     "chosen": "learnt as the better answer of a pair",
@@ -54,7 +52,7 @@ class Place(Struct, frozen=True):
 
     def files(self) -> Iterator[tuple[str, Path]]:
         """What it has, by stage; a training row once, from the last file that holds it."""
-        made = next((name for name in TRAINING if self.folder.file(name).is_file()), None)
+        made = next((name for name in SAME_ANSWERS if self.folder.file(name).is_file()), None)
         if made:
             yield "train", self.checked(made)
         for name in OTHERS:
@@ -215,8 +213,7 @@ def _folders(run: Run) -> Iterator[tuple[RoundDir, str, str]]:
         folder = run.round(index)
         decision = ""
         if folder.committed:
-            gate = folder.summary().gate
-            decision = SAID[gate.outcome] if gate else ""
+            decision = folder.summary().decision if index else ""
         if folder.path.is_dir():
             yield folder, f"round {index}", decision if folder.committed else "not finished"
         if index in ends:
