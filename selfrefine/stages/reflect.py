@@ -29,7 +29,7 @@ from selfrefine.reflection.weaknesses import find
 from selfrefine.runfolder.jsonl import atomic_write, read_json, write_errors
 from selfrefine.runfolder.locks import only_one
 from selfrefine.runfolder.round import RoundDir
-from selfrefine.runfolder.run import Run
+from selfrefine.runfolder.run import REFLECTION, Run
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import hints
 from selfrefine.stages.in_run import formatted, in_run
@@ -40,8 +40,6 @@ from selfrefine.stages.settings import right_mark
 from selfrefine.steps.in_context import Context
 
 WEAKNESSES_FILE, CAUSES_FILE = "weaknesses.json", "causes.md"
-REFLECTION = "reflection"
-"""The folder in a run for what is found from outside of a round."""
 
 
 class ReflectSummary(StageCost, frozen=True, kw_only=True):
