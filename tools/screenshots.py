@@ -47,7 +47,7 @@ class Shot:
     scheme: str = "light"
     media: str = "screen"
     at: str = ""
-    """Id of the element that stands at the top; the page's beginning otherwise. Not on the page: no picture."""
+    """Id of the element that stands at the top; empty: the page's beginning. Not there: no picture."""
     opened: bool = False
     """With a task open that became right."""
     margin: int = 0
