@@ -37,30 +37,41 @@ class Flips(Struct, frozen=True, kw_only=True):
     unscored: Count = 0
 
 
-def by_tag(
-    before: Sequence[Sample], after: Sequence[Sample], seed: int, most: int = 12, *, joint: bool = False
-) -> list[TagGain]:
-    """The gain for each value of each tag (`cuts`), in order of tags and values.
+MOST_VALUES = 12
 
-    A tag that has one value only, or more than `most` (an id, a source text), tells nothing and is left out.
+
+def by_tag(
+    before: Sequence[Sample], after: Sequence[Sample], seed: int, *, joint: bool = False
+) -> list[TagGain]:
+    """The gain for each value of each tag that is `telling`, in order of tags and values.
+
     joint: the intervals together hold with 95 % (Bonferroni), not each: what one of many values did by luck
     is then no finding.
     """
     tags = {row.task.id: cuts(row.task) for row in [*before, *after]}
-    values: dict[str, set[str]] = {}
-    for own in tags.values():
-        for tag, value in own.items():
-            values.setdefault(tag, set()).add(value)
-    names = {name for name, seen in values.items() if 2 <= len(seen) <= most}
-    if SIGN in names and any(_same_cut(tags, SIGN, name) for name in names - {SIGN}):
-        names.remove(SIGN)
-    cells = [(tag, value) for tag in sorted(names) for value in sorted(values[tag])]
+    cells = telling(tags)
     level = 1 - 0.05 / max(1, len(cells)) if joint else 0.95
     old, new = per_task(before), per_task(after)
     return [
         _gain(tag, value, [key for key, own in tags.items() if own.get(tag) == value], old, new, seed, level)
         for tag, value in cells
     ]
+
+
+def telling(tags: Mapping[str, Mapping[str, str]]) -> list[tuple[str, str]]:
+    """Tags with their values, sorted. `tags`: of each task, its `cuts`.
+
+    A tag that has one value only, or more than MOST_VALUES (an id, a source text), tells nothing and is left
+    out, and so is the cut by signs where a tag says the same.
+    """
+    values: dict[str, set[str]] = {}
+    for own in tags.values():
+        for tag, value in own.items():
+            values.setdefault(tag, set()).add(value)
+    names = {name for name, seen in values.items() if 2 <= len(seen) <= MOST_VALUES}
+    if SIGN in names and any(_same_cut(tags, SIGN, name) for name in names - {SIGN}):
+        names.remove(SIGN)
+    return [(tag, value) for tag in sorted(names) for value in sorted(values[tag])]
 
 
 def _gain(

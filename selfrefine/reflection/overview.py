@@ -101,13 +101,20 @@ def gain(run: Run) -> Gain | None:
 
     Raises: RunFolderError, DataError.
     """
-    start, end = run.round(0), run.final
-    split: Literal["test", "gate"] = "test"
-    if not (start.has("test") and run.final_file.is_file() and end.has("test")):
-        split, end = "gate", run.round(run.accepted_round)
-        if not run.accepted_round or not (start.has("gate") and end.has("gate")):
-            return None
-    before, after = (list(folder.samples(split)) for folder in (start, end))
+    found = held_out_gain(run, "test", run.final) if run.final_file.is_file() else None
+    if found is None and run.accepted_round:
+        found = held_out_gain(run, "gate", run.round(run.accepted_round))
+    return found
+
+
+def held_out_gain(run: Run, split: Literal["test", "gate"], end: RoundDir) -> Gain | None:
+    """From the starting policy to the one that was measured in `end`; None where one of them was not.
+
+    Raises: RunFolderError, DataError.
+    """
+    if not (run.round(0).has(split) and end.has(split)):
+        return None
+    before, after = (list(folder.samples(split)) for folder in (run.round(0), end))
     seed = run.manifest.seeds.get("run", 0)
     return Gain(
         split=split,
@@ -133,7 +140,8 @@ def test_gain(run: Run, end: RoundDir | None = None) -> Difference | None:
 def weaknesses(run: Run) -> Weaknesses | None:
     """Those found last: by the run itself, or by a reflection on it. Raises: RunFolderError: damaged."""
     own = [folder.path for folder in reversed(run.rounds())]
-    places = [run.round(run.next_round()).path, *own, run.path / REFLECTION]
+    # `reflect RUN` may be later than the plan of the same round, never earlier.
+    places = [run.path / REFLECTION, run.round(run.next_round()).path, *own]
     found = [told for place in places if (told := read_json(place / WEAKNESSES_FILE, Weaknesses)) is not None]
     return max(found, key=lambda one: one.after_round, default=None)
 

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 
 from selfrefine.config import Config
 from selfrefine.layers import stored
-from selfrefine.reflection.overview import Gain, gain, round_seconds, test_gain
+from selfrefine.reflection.overview import Gain, gain, round_seconds
 from selfrefine.report.diagnosed import facts, flipped, tag_gains
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
@@ -94,7 +94,6 @@ def _ways_on(run: Run, ended: Ended) -> list[str]:
 
 def summary(run: Run, ended: Ended) -> dict[str, Any]:
     """The same as one object, for --summary-json."""
-    change = test_gain(run)
     gained = gain(run)
     return {
         "stage": "cycle",
@@ -104,7 +103,7 @@ def summary(run: Run, ended: Ended) -> dict[str, Any]:
         "rounds": msgspec.to_builtins(ended.summaries),
         "accepted_round": ended.summaries[-1].accepted_round if ended.summaries else 0,
         "test": msgspec.to_builtins(ended.final) if ended.final else None,
-        "test_gain": msgspec.to_builtins(change) if change else None,
+        "test_gain": msgspec.to_builtins(gained.change) if gained and gained.split == "test" else None,
         "gain": msgspec.to_builtins(gained) if gained else None,
         "revised": msgspec.to_builtins(revised(run.final)),
     }

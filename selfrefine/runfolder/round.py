@@ -112,15 +112,20 @@ class RoundDir:
         steps = ", then ".join(f"`selfrefine {verb} --run {run}`" for verb in verbs)
         raise RunFolderError(f"{path} is missing: first run {steps}")
 
-    def samples(self, name: str) -> Iterator[Sample]:
-        """The rows of a finished stage, of a committed round only as they were committed.
+    def unchanged(self, name: str) -> Path:
+        """The file of a finished stage, of a committed round only as it was committed.
 
-        Raises: RunFolderError (missing, changed since), DataError (a row that does not decode).
+        Raises: RunFolderError (missing, changed since).
         """
         path = self.file(name)
         self.require(name)
         if self.committed and sha256_file(path) != self.summary().artifacts.get(path.name):
             raise RunFolderError(f"{path} was changed after its round was committed")
+        return path
+
+    def samples(self, name: str) -> Iterator[Sample]:
+        """The rows of such a file. Raises: RunFolderError, DataError (a row that does not decode)."""
+        path = self.unchanged(name)
         with path.open("rb") as stream:
             for where, line in lines(stream, str(path)):
                 yield decode_sample(line, where)

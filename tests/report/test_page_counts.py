@@ -12,7 +12,6 @@ from selfrefine.report.page.counts import (
     LEVELS,
     Answers,
     Row,
-    TagScores,
     TaskOf,
     bin_name,
     length_bin,
@@ -82,14 +81,6 @@ def test_distinct_answers_are_counted_by_task_and_failed_ones_are_none() -> None
         counts.add(one)
     assert (counts.distinct, counts.per_task, counts.failed) == (1.5, 2.0, 1)
     assert counts.learnability == {"never right": 1, "sometimes right": 1, "always right": 0}
-
-
-def test_a_tag_s_mean_is_over_tasks_and_not_over_answers() -> None:
-    """Task a has the answers 1 and 0, task b has 1: over tasks 0.75, over answers 0.667. c has no score."""
-    scores = TagScores()
-    for task, reward in (("a", 1.0), ("a", 0.0), ("b", 1.0), ("c", None)):
-        scores.add(msgspec.structs.replace(row(task, reward), task=TaskOf(id=task, tags={"op": "+"})))
-    assert scores.by_tag() == {("op", "+"): [0.5, 1.0]}
 
 
 def test_a_long_training_log_is_drawn_in_stretches_whose_means_are_true(tmp_path: Path) -> None:

@@ -7,17 +7,17 @@ import page_runs
 import pytest
 from msgspec.structs import replace
 
-from selfrefine.reflection.changes import Flips, TagGain
+from selfrefine.reflection.changes import SIGN, Flips, TagGain
 from selfrefine.reflection.findings import Outcome, Plan, Target, Weaknesses
 from selfrefine.report.page import charts, facts_making, facts_rounds
-from selfrefine.report.page.counts import Answers, TagScores
+from selfrefine.report.page.counts import Answers
 from selfrefine.report.page.facts_answers import length_words, some
 from selfrefine.report.page.facts_compared import compared_in_words
 from selfrefine.report.page.facts_reflection import outcomes_in_words, weaknesses_in_words
 from selfrefine.report.page.facts_result import headline, meaning, model_name, tone, verdict
 from selfrefine.report.page.facts_tags import cells_of, flips_in_words, gains_in_words
 from selfrefine.report.page.facts_watched import alarms, forgetting_words
-from selfrefine.report.page.read import Told, doing
+from selfrefine.report.page.read import Told, doing, told
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary
 from selfrefine.stats import Difference, Interval
@@ -137,18 +137,19 @@ def test_a_model_in_a_folder_is_named_without_its_place(run: Run) -> None:
 
 
 def test_the_heat_map_leaves_out_a_tag_of_one_value_and_one_with_an_id_in_it() -> None:
-    scores = TagScores()
-    for i in range(13):
-        tags = {"op": "+-"[i % 2], "all": "same", "id": str(i)}
-        scores.add(page_row(f"t{i}", float(i % 2), tags))
-    found = cells_of({1: scores})
-    assert found == {("op", "+"): {1: (0.0, 7)}, ("op", "-"): {1: (1.0, 6)}}
+    """A task without a score under a candidate counts in no mean of its round."""
+    cuts = {f"t{i:02}": {"op": "+-"[i % 2], "all": "same", "id": str(i)} for i in range(13)}
+    means = {key: float(i % 2) for i, key in enumerate(cuts)}
+    found = cells_of({0: means, 1: means | {"t00": 1.0, "t01": None}}, cuts)
+    assert found == {
+        ("op", "+"): {0: (0.0, 7), 1: (pytest.approx(1 / 7), 7)},
+        ("op", "-"): {0: (1.0, 6), 1: (1.0, 5)},
+    }
 
 
-def page_row(task: str, reward: float | None, tags: dict[str, str]) -> object:
-    from selfrefine.report.page.counts import Row, TaskOf
-
-    return Row(id=task, task=TaskOf(id=task, tags=tags), reward=reward)
+def test_the_heat_map_cuts_sums_by_their_signs_as_the_screen_does(run: Run) -> None:
+    """Trap: tasks whose tags tell only their size, and a mean that hides the subtractions."""
+    assert {own[SIGN] for own in told(run, "x").cuts.values() if SIGN in own} == {"+", "-"}
 
 
 def test_the_largest_gain_is_named_of_tags_that_can_tell() -> None:

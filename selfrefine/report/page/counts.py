@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 from msgspec import Raw, Struct
 
 from selfrefine.errors import DataError
+from selfrefine.query.rows import length
 from selfrefine.records import why_undecodable
 from selfrefine.runfolder.jsonl import lines
 from selfrefine.steps.critique_outcome import is_right
@@ -21,7 +22,6 @@ LEVELS = ("0", "0–0.25", "0.25–0.5", "0.5–0.75", "0.75–1", "1", "no scor
 
 class TaskOf(Struct, frozen=True, gc=False):
     id: str
-    tags: dict[str, str] = {}
 
 
 class Row(Struct, frozen=True, gc=False):
@@ -33,12 +33,11 @@ class Row(Struct, frozen=True, gc=False):
     text: str = ""
     finish_reason: str = "stop"
     reward: float | None = None
-    token_ids: Raw = Raw(b"")
+    token_ids: Raw = Raw(b"[]")
 
     @property
     def tokens(self) -> int:
-        data = bytes(self.token_ids).strip(b"[] \t")
-        return data.count(b",") + 1 if data else 0
+        return length(self.token_ids)
 
 
 _decode = msgspec.json.Decoder(Row).decode
@@ -142,31 +141,6 @@ def pass_at_k(n: int, right: int, k: int) -> float:
     Source: Chen et al. 2021, "Evaluating large language models trained on code", equation 1.
     """
     return 1.0 - math.comb(n - right, k) / math.comb(n, k)
-
-
-class TagScores:
-    """Mean rewards of one split's tasks under one policy, by tag and value."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, list[float]] = {}
-        self._tags: dict[str, Mapping[str, str]] = {}
-
-    def add(self, row: Row) -> None:
-        self._tags[row.task.id] = row.task.tags
-        own = self._tasks.setdefault(row.task.id, [0, 0.0])
-        if row.reward is not None:
-            own[0] += 1
-            own[1] += row.reward
-
-    def by_tag(self) -> dict[tuple[str, str], list[float]]:
-        """(tag, value) to the mean rewards of its tasks, those without a score left out."""
-        found: dict[tuple[str, str], list[float]] = {}
-        for key, (n, total) in self._tasks.items():
-            for pair in self._tags[key].items():
-                found.setdefault(pair, [])
-                if n:
-                    found[pair].append(total / n)
-        return found
 
 
 class Steps(Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ Tone = Literal["better", "worse", "open"]
 
 def headline(told: Told) -> Headline:
     """The gain on the test tasks; where there is none, why."""
-    gain = told.gain
+    gain = None if told.gain is None else told.gain.change
     notes = tuple(_notes(told))
     if gain is None or gain.mean is None:
         return Headline(
@@ -65,7 +65,7 @@ def verdict(gain: Difference) -> str:
     if gain.hi < 0:
         return f"The model got worse: on {tasks}, it loses more than chance explains."
     return (
-        f"The result cannot be told from no change: on {tasks}, chance alone explains a difference like this."
+        f"The result cannot be told from no change: on {tasks}, chance alone may explain such a difference."
     )
 
 
@@ -170,8 +170,6 @@ def _notes(told: Told) -> list[str]:
             f"Answers that are not scored yet are not on this page (round {rounds}): "
             f"`selfrefine reward --run {told.run.called}` scores them."
         )
-    if told.gain is not None and told.gain.dropped:
-        notes.append(
-            f"Left out of the gain, without a score at one end: {count(told.gain.dropped, 'test task')}."
-        )
+    if told.gain is not None and (dropped := told.gain.change.dropped):
+        notes.append(f"Left out of the gain, without a score at one end: {count(dropped, 'test task')}.")
     return notes

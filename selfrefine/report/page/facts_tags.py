@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from selfrefine.reflection.changes import Flips, TagGain, by_tag, flips
+from selfrefine.reflection.changes import Flips, Means, TagGain, telling
 from selfrefine.report.page import charts
-from selfrefine.report.page.counts import TagScores
 from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
 from selfrefine.report.words import with_interval
 from selfrefine.words import count
 
-MOST_VALUES = 12
-"""As `reflection.changes`: a tag with more values (an id, a source text) tells nothing."""
 MOST_ROWS = 24
 Tag = tuple[str, str]
 
@@ -25,13 +22,7 @@ def section(told: Told, key: str) -> Section | None:
 
 
 def _gain_by_tag(told: Told, key: str) -> Figure | None:
-    if not told.start or not told.end:
-        return None
-    found = [
-        one
-        for one in by_tag(told.start, told.end, told.manifest.seeds.get("run", 0))
-        if one.gain.mean is not None
-    ]
+    found = [one for one in told.gain.by_tag if one.gain.mean is not None] if told.gain else []
     if not found:
         return None
     shown = sorted(found, key=lambda one: (one.tag, -(one.gain.mean or 0)))[:MOST_ROWS]
@@ -88,9 +79,9 @@ def gains_in_words(found: Sequence[TagGain]) -> str:
 
 
 def _flips(told: Told, key: str) -> Figure | None:
-    if not told.start or not told.end:
+    if told.gain is None:
         return None
-    found = flips(told.start, told.end)
+    found = told.gain.flips
     parts = (
         ("stayed right", found.stayed_right, "var(--c3)"),
         ("became right", found.became_right, "var(--c1)"),
@@ -143,7 +134,7 @@ def flips_in_words(found: Flips) -> str:
 
 def heat_map(told: Told, key: str) -> Figure | None:
     """Tags × rounds: the mean reward of each round's candidate on the gate tasks that carry a tag."""
-    cells = cells_of(told.gate)
+    cells = cells_of(told.gate, told.cuts)
     if not cells:
         return None
     rounds = sorted(told.gate)
@@ -172,7 +163,7 @@ def heat_map(told: Told, key: str) -> Figure | None:
         ""
         if weakest is None
         else f"Weakest after round {last}: {weakest[0]} = {weakest[1]} with a mean reward of "
-        f"{latest[weakest]:.3f}. "
+        f"{latest[weakest]:.3f} over {count(cells[weakest][last][1], 'task')}. "
     ) + "Each round's candidate on the gate tasks; the stronger the colour, the better."
     if len(cells) > MOST_ROWS:
         finding += f" The {MOST_ROWS} weakest of {len(cells)} tags are drawn; the table has all."
@@ -202,13 +193,17 @@ def heat_map(told: Told, key: str) -> Figure | None:
     )
 
 
-def cells_of(gate: dict[int, TagScores]) -> dict[Tag, dict[int, tuple[float | None, int]]]:
-    """(tag, value) to round to (mean reward, tasks with a score), of tags that tell something."""
+def cells_of(
+    gate: Mapping[int, Means], cuts: Mapping[str, Mapping[str, str]]
+) -> dict[Tag, dict[int, tuple[float | None, int]]]:
+    """(tag, value) to round to (mean reward, tasks with a score), of tags that tell something.
+
+    cuts: of each task, `reflection.changes.cuts`.
+    """
     found: dict[Tag, dict[int, tuple[float | None, int]]] = {}
-    for k, scores in gate.items():
-        for tag, means in scores.by_tag().items():
-            found.setdefault(tag, {})[k] = (sum(means) / len(means) if means else None, len(means))
-    values: dict[str, int] = {}
-    for name, _ in found:
-        values[name] = values.get(name, 0) + 1
-    return {tag: rounds for tag, rounds in found.items() if 2 <= values[tag[0]] <= MOST_VALUES}
+    for name, value in telling(cuts):
+        tasks = [key for key, own in cuts.items() if own.get(name) == value]
+        for k, means in gate.items():
+            known = [mean for key in tasks if (mean := means.get(key)) is not None]
+            found.setdefault((name, value), {})[k] = (sum(known) / len(known) if known else None, len(known))
+    return found

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.errors import SelfrefineError
-from selfrefine.records import Sample
+from selfrefine.reflection.changes import Means, cuts
 from selfrefine.reflection.findings import (
     CAUSES_FILE,
     PLAN_FILE,
@@ -21,17 +21,17 @@ from selfrefine.reflection.findings import (
     Plan,
     Weaknesses,
 )
-from selfrefine.reflection.overview import round_seconds, test_gain
-from selfrefine.report.page.counts import Answers, Row, Steps, TagScores, rows, training_log
+from selfrefine.reflection.overview import Gain, held_out_gain, round_seconds
+from selfrefine.report.page.counts import Answers, Row, Steps, rows, training_log
 from selfrefine.report.tables import measure_name
 from selfrefine.runfolder.audit import glance, state
-from selfrefine.runfolder.jsonl import read_json, sha256_file
+from selfrefine.runfolder.jsonl import read_json
 from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
 from selfrefine.runfolder.run import REFLECTION, Run
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 from selfrefine.stages.revisions import RevisionSummary
-from selfrefine.stats import Difference
 from selfrefine.steps.critique_outcome import CritiqueSummary
+from selfrefine.steps.evaluate import per_task
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Struct)
@@ -48,18 +48,18 @@ class Told(Struct, kw_only=True):
     rounds: list[RoundSummary] = []
     """The committed ones that can be read, from 0."""
     final: FinalSummary | None = None
-    gain: Difference | None = None
+    gain: Gain | None = None
+    """On the test tasks."""
     seconds: dict[int, float] = {}
     events: list[dict[str, Any]] = []
     """Alarms, warnings and what else is worth a sentence."""
     answers: dict[int, Answers] = {}
     """Of training tasks, scored ones; of a round that is not committed too."""
-    gate: dict[int, TagScores] = {}
-    """Of the gate tasks: a round's candidate."""
+    gate: dict[int, Means] = {}
+    """Mean reward of each gate task under a round's candidate."""
+    cuts: dict[str, dict[str, str]] = {}
+    """Of each gate task."""
     steps: dict[int, list[Steps]] = {}
-    start: list[Sample] = []
-    end: list[Sample] = []
-    """Answers to the test tasks: the starting and the accepted policy."""
     critiques: dict[int, CritiqueSummary] = {}
     revised: dict[str, RevisionSummary] = {}
     """"start" and "end": the comparison on test tasks, where it was made."""
@@ -120,17 +120,12 @@ def told(run: Run, name: str) -> Told:
         _read_round(found, run.round(k), k, attempt)
     for place in (*(run.round(k).path for k in range(last + 1)), run.path / REFLECTION):
         _read_reflection(found, place, attempt)
-    found.gain = attempt(lambda: test_gain(run))
-    found.start, found.end = (attempt(partial(_test, folder)) or [] for folder in (run.round(0), run.final))
+    found.gain = attempt(lambda: held_out_gain(run, "test", run.final))
     for where, folder in (("start", run.round(0)), ("end", run.final)):
         comparison = attempt(partial(folder.stage_summary, "revised", RevisionSummary))
         if comparison is not None:
             found.revised[where] = comparison
     return found
-
-
-def _test(folder: RoundDir) -> list[Sample]:
-    return list(folder.samples("test")) if folder.has("test") else []
 
 
 def doing(events: list[dict[str, Any]]) -> str:
@@ -178,11 +173,13 @@ class _Attempt:
 
 def _read_round(found: Told, folder: RoundDir, k: int, attempt: _Attempt) -> None:
     if folder.has("reward"):
-        attempt(lambda: found.answers.__setitem__(k, _answers(whole_rows(folder, "reward"))))
+        attempt(lambda: found.answers.__setitem__(k, _answers(rows(folder.unchanged("reward")))))
     elif folder.has("generate"):
         found.unscored.append(k)
     if folder.has("gate"):
-        attempt(lambda: found.gate.__setitem__(k, _scores(whole_rows(folder, "gate"))))
+        measured = attempt(lambda: list(folder.samples("gate"))) or []
+        found.gate[k] = per_task(measured)
+        found.cuts |= {row.task.id: cuts(row.task) for row in measured}
     log = folder.file(TRAINING_LOG)
     if log.is_file():
         attempt(lambda: found.steps.__setitem__(k, training_log(log)))
@@ -205,33 +202,9 @@ def _read_reflection(found: Told, place: Path, attempt: _Attempt) -> None:
         found.plan = plan
 
 
-def whole_rows(folder: RoundDir, name: str) -> Iterator[Row]:
-    """Rows of a finished stage, of a committed round only as they were committed.
-
-    Raises: RunFolderError, DataError.
-    """
-    check_unchanged(folder, folder.file(name))
-    return rows(folder.file(name))
-
-
-def check_unchanged(folder: RoundDir, path: Path) -> None:
-    """Raises: RunFolderError for a file of a committed round that is not the one that was committed."""
-    from selfrefine.errors import RunFolderError
-
-    if folder.committed and sha256_file(path) != folder.summary().artifacts.get(path.name):
-        raise RunFolderError(f"{path} was changed after its round was committed: its figures are left out")
-
-
 def _answers(found: Iterator[Row]) -> Answers:
     counts = Answers()
     for row in found:
         if row.parent_id is None:
             counts.add(row)
     return counts
-
-
-def _scores(found: Iterator[Row]) -> TagScores:
-    scores = TagScores()
-    for row in found:
-        scores.add(row)
-    return scores

@@ -10,9 +10,9 @@ from typing import Literal
 import msgspec
 from msgspec import Raw, Struct
 
-from selfrefine.errors import DataError, RunFolderError
+from selfrefine.errors import DataError
 from selfrefine.records import UNDECODABLE, Lesson, Sample, decode_sample
-from selfrefine.runfolder.jsonl import lines, sha256_file
+from selfrefine.runfolder.jsonl import lines
 from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
@@ -54,17 +54,10 @@ class Place(Struct, frozen=True):
         """What it has, by stage; a training row once, from the last file that holds it."""
         made = next((name for name in SAME_ANSWERS if self.folder.file(name).is_file()), None)
         if made:
-            yield "train", self.checked(made)
+            yield "train", self.folder.unchanged(made)
         for name in OTHERS:
             if self.folder.file(name).is_file():
-                yield name, self.checked(name)
-
-    def checked(self, name: str) -> Path:
-        """The file of a committed round only as it was committed. Raises: RunFolderError."""
-        path = self.folder.file(name)
-        if self.folder.committed and sha256_file(path) != self.folder.summary().artifacts.get(path.name):
-            raise RunFolderError(f"{path} was changed after its round was committed")
-        return path
+                yield name, self.folder.unchanged(name)
 
 
 class _TaskSeen(Struct, gc=False):
@@ -177,7 +170,7 @@ class Scan:
                         yield key, index, stage, decode_sample(line, where)
 
     def _note_lessons(self, place: Place, ids: Collection[str]) -> None:
-        for _, _, row in _seen(place.checked("selected")):
+        for _, _, row in _seen(place.folder.unchanged("selected")):
             if row.task.id not in ids or row.lesson is None:
                 continue
             said = _LESSON[row.lesson.role]
