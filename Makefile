@@ -20,7 +20,7 @@ WORKERS   ?= 2
 help:  ## show this list
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: $(BASE)  ## train a 135M-parameter model on sums and differences; about 6 minutes on 2 cores
+demo: $(BASE)  ## train a 135M-parameter model on sums and differences; about 8 minutes on 2 cores
 	$(BIN)/selfrefine $(DEMO)
 	@echo 'to use selfrefine in this shell: . $(BIN)/activate'
 

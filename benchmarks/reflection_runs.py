@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,7 @@ from benchmarks.recipe_runs import Result, result
 from selfrefine.reflection.findings import Plan
 from selfrefine.runfolder.run import Run
 from selfrefine.seeds import derive, generator
-from selfrefine.stats import Comparison, compare
+from selfrefine.stats import Comparison, Scores, compare
 from selfrefine.steps.evaluate import per_task
 
 SEEDS = (0, 1, 2)
@@ -90,23 +90,24 @@ class Paired(Struct, frozen=True, kw_only=True):
 
 def paired(runs: Runs, task: str, seeds: Sequence[int]) -> Paired | None:
     """Of the seeds with both runs finished; None where there is none."""
-    ends: dict[int, tuple[Mapping[str, float | None], ...]] = {}
+    ends: dict[int, tuple[Scores, Scores]] = {}
     for seed in seeds:
         if all(found(runs, f"{task}-{arm}", seed).end is not None for arm in ARMS):
-            ends[seed] = tuple(final_scores(runs, f"{task}-{arm}", seed) for arm in ARMS)
+            off, on = (final_scores(runs, f"{task}-{arm}", seed) for arm in ARMS)
+            ends[seed] = (off, on)
     if not ends:
         return None
-    sides = [
+    all_off, all_on = (
         {f"{s}/{key}": value for s, two in ends.items() for key, value in two[i].items()} for i in (0, 1)
-    ]
+    )
     changes = [
         [a - b for key, b in off.items() if b is not None and (a := on.get(key)) is not None]
         for off, on in ends.values()
     ]
     lo, hi = over_seeds(changes)
     return Paired(
-        seeds={seed: compare(*two, seed) for seed, two in ends.items()},
-        together=compare(*sides),
+        seeds={seed: compare(off, on, seed) for seed, (off, on) in ends.items()},
+        together=compare(all_off, all_on),
         lo=lo,
         hi=hi,
     )

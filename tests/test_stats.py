@@ -355,23 +355,6 @@ def test_rank_correlation_by_hand_and_undefined_where_nothing_varies() -> None:
     assert stats.spearman([1, 1, 1], [1, 2, 3]) is None and stats.spearman([], []) is None
 
 
-def test_significance_is_corrected_for_all_that_were_looked_at() -> None:
-    # By hand, m = 4: sorted .005 .01 .03 .04 times 4/k: .02 .02 .04 .04.
-    assert stats.benjamini_hochberg([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.02, 0.04, 0.04, 0.02])
-    # Trap: .02 * 2 = .04 alone would be worse than the larger p beside it, .021 * 2 / 2.
-    assert stats.benjamini_hochberg([0.02, 0.021]) == pytest.approx([0.021, 0.021])
-    assert stats.benjamini_hochberg([]) == []
-
-
-def test_fishers_exact_test_by_hand_and_by_scipy() -> None:
-    # None of 2 drawn marked, where 2 of 4 are: 1 of C(4, 2) = 6 draws. At most one: 5 of 6.
-    assert stats.fewer([0, 1, 2], [2, 2, 2], 2, 4) == pytest.approx([1 / 6, 5 / 6, 1.0])
-    table = [[3, 37], [160, 200]]  # right and wrong, inside and outside
-    theirs = scipy_stats.fisher_exact(table, alternative="less").pvalue
-    assert stats.fewer([3], [40], 163, 400) == pytest.approx([theirs])
-    assert stats.fewer([], [], 3, 9) == []
-
-
 @pytest.mark.parametrize("argv", [["runs", "ls"], ["tasks", "TASKS"], ["reward", "-r", "exact", "ROWS"]])
 def test_what_decides_nothing_does_not_wait_for_scipy(argv: list[str], tmp_path: Path) -> None:
     row = b'{"id": "a.s0", "task": {"id": "a", "prompt": [], "references": ["2"]}, "text": "2"}\n'

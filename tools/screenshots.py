@@ -47,7 +47,7 @@ class Shot:
     scheme: str = "light"
     media: str = "screen"
     at: str = ""
-    """Id of the element that stands at the top; the page's beginning otherwise."""
+    """Id of the element that stands at the top; empty: the page's beginning. Not there: no picture."""
     opened: bool = False
     """With a task open that became right."""
     margin: int = 0
@@ -63,6 +63,7 @@ SHOTS = (
     Shot("samples-dark", 1280, 1100, at="samples", opened=True, scheme="dark"),
     Shot("samples-narrow", 400, 1100, at="samples-open", opened=True),
     Shot("samples-print", 698, 1027, at="samples", opened=True, media="print", margin=48),
+    Shot("reflection-light", 1280, 1300, at="run1-reflection"),
 )
 
 _OPEN = """
@@ -84,6 +85,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="a run's name in runs/, or its folder")
     parser.add_argument("-o", "--out", type=Path, default=Path("docs/images"))
+    parser.add_argument("--only", default="", metavar="BEGINNING", help="only pictures whose names begin so")
     asked = parser.parse_args()
     try:
         run = Run.open(locate(Path("runs"), asked.run))
@@ -95,11 +97,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder, chromium(Path(folder)) as driver:
         file = Path(folder, "report.html")
         file.write_text(html, encoding="utf-8", newline="")
-        for shot in SHOTS:
+        for shot in (one for one in SHOTS if one.name.startswith(asked.only) and _there(one, html)):
             target = asked.out / f"{shot.name}.png"
             target.write_bytes(small(taken(driver, file.as_uri(), shot), shot.margin))
             print(f"{target}: {target.stat().st_size / 1000:.0f} kB")
     return 0
+
+
+def _there(shot: Shot, html: str) -> bool:
+    return not shot.at or f'id="{shot.at}"' in html or f'"{shot.at}"' in html
 
 
 @contextmanager

@@ -151,10 +151,7 @@ def command(
     )
     checks.outputs(summary_json)
     if dry_run:
-        from selfrefine.report import dry_run as preview
-        from selfrefine.runfolder.jsonl import write_stdout
-
-        write_stdout(preview.plan(_checked(config, set_, given)).encode())
+        _preview(_checked(config, set_, given))
         return
     with common.reporting("cycle") as reporter:
         summary = loop(
@@ -162,6 +159,13 @@ def command(
         )
     common.write_summary(summary_json, "cycle", summary)
     _refuse(summary, require_improvement)
+
+
+def _preview(config: Config) -> None:
+    from selfrefine.report.dry_run import plan
+    from selfrefine.runfolder.jsonl import write_stdout
+
+    write_stdout(plan(config).encode())
 
 
 def _checked(config: str | None, sets: list[str] | None, given: dict[str, Any]) -> Config:

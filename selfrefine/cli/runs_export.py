@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from selfrefine.cli import common, complete
+from selfrefine.cli import common
 from selfrefine.cli.guard import say, stoppable
 from selfrefine.cli.help import OUTPUT
-from selfrefine.cli.runs_rows import RunArgument
+from selfrefine.cli.runs_rows import RoundOption, RunArgument, StageOption
 
 
 def export(
@@ -24,18 +24,8 @@ def export(
             help="The file: .parquet, .csv or .jsonl, the last two also .gz, .zst.",
         ),
     ],
-    round_: Annotated[
-        str | None, typer.Option("--round", metavar="K", help="Only of this round: a number, or final.")
-    ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            metavar="NAME",
-            help="Only of this stage. May be repeated.",
-            autocompletion=complete.stages,
-        ),
-    ] = None,
+    round_: RoundOption = None,
+    stage: StageOption = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a file that exists.", rich_help_panel=OUTPUT)
     ] = False,

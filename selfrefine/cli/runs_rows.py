@@ -15,24 +15,25 @@ if TYPE_CHECKING:
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's name or folder.", autocompletion=complete.runs)
 ]
+RoundOption = Annotated[
+    str | None, typer.Option("--round", metavar="K", help="Only of this round: a number, or final.")
+]
+StageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--stage",
+        metavar="NAME",
+        help="Only of this stage: generate, critique, reward, selected, gate, test … May be repeated.",
+        autocompletion=complete.stages,
+    ),
+]
 _FLUSH_BYTES = 1 << 16
 
 
 def rows(
     name: RunArgument,
-    round_: Annotated[
-        str | None,
-        typer.Option("--round", metavar="K", help="Only of this round: a number, or final."),
-    ] = None,
-    stage: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--stage",
-            metavar="NAME",
-            help="Only of this stage: generate, critique, reward, selected, gate, test … May be repeated.",
-            autocompletion=complete.stages,
-        ),
-    ] = None,
+    round_: RoundOption = None,
+    stage: StageOption = None,
     where: Annotated[
         str | None, typer.Option("--where", metavar="CONDITION", help="Only rows for which this is true.")
     ] = None,

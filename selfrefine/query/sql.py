@@ -68,7 +68,9 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
 
 def _rows(cursor: sqlite3.Cursor, known: dict[str, Table], regexp: _Regexp) -> Iterator[tuple[Any, ...]]:
     with _in_words(known, regexp):
-        yield from cursor
+        # `yield from` would close the cursor of a reader that went away: too late by then
+        for row in cursor:  # noqa: UP028
+            yield row
 
 
 def _named(connection: sqlite3.Connection, query: str, known: dict[str, Table]) -> dict[str, list[str]]:

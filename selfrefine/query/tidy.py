@@ -13,10 +13,12 @@ import msgspec
 from selfrefine.errors import RunFolderError
 from selfrefine.runfolder.collected import COLLECTED, Collectable, scratch, size_of
 from selfrefine.runfolder.locks import LOCK, holder
-from selfrefine.runfolder.run import MANIFEST, PLAN, Run, run_names
+from selfrefine.runfolder.run import MANIFEST, PLAN, REFLECTION, Run, run_names
 from selfrefine.runfolder.whole import EVENTS
 
-_OWN = re.compile(r"round-\d{3,}|final(-after-\d{3,})?|tasks|prompts|adapter|\..*\.(tmp|building)|.*\.html")
+_OWN = re.compile(
+    rf"round-\d{{3,}}|final(-after-\d{{3,}})?|tasks|prompts|adapter|{REFLECTION}|\..*\.(tmp|building)|.*\.html"
+)
 _FILES = frozenset({MANIFEST, EVENTS, PLAN, COLLECTED, LOCK})
 
 

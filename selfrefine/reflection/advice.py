@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Config, CycleConfig
+from selfrefine.reflection.findings import PLAN_FILE
 from selfrefine.runfolder.ends import going_on, rejected_in_a_row, stop
 from selfrefine.runfolder.jsonl import read_json
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary
@@ -70,7 +71,7 @@ class Facts(Struct, frozen=True, kw_only=True):
 
 def planned(folder: Path) -> tuple[str, ...]:
     """What the plan of the round in `folder` does, in a word each. Raises: RunFolderError: it is damaged."""
-    told = read_json(folder / "plan.json", dict[str, Any]) or {}
+    told = read_json(folder / PLAN_FILE, dict[str, Any]) or {}
     actions = told.get("actions") or []
     return tuple(str(one["kind"]) for one in actions if isinstance(one, dict) and "kind" in one)
 

@@ -9,8 +9,10 @@ from msgspec import Struct
 from selfrefine.config import Config
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.records import Sample, Task, groups
+from selfrefine.reflection.failures import passes
 from selfrefine.reflection.findings import ActionKind, Outcome, Plan
 from selfrefine.reflection.slices import question
+from selfrefine.runfolder.ends import rejected_in_a_row
 from selfrefine.runfolder.summaries import RoundSummary
 from selfrefine.steps.evaluate import per_task
 from selfrefine.steps.scoring import measuring_specs, trained_specs
@@ -90,18 +92,9 @@ class Facts(Struct, frozen=True, kw_only=True):
         """Whether training and gate figures are of the same rewards, and so can be compared."""
         return set(trained_specs(self.config)) == set(measuring_specs(self.config))
 
-    def rejected(self) -> int:
-        """Rounds in a row, up to the last, that were rolled back."""
-        streak = 0
-        for one in reversed(self.rounds[1:]):
-            if one.gate is None or one.gate.outcome != "reject":
-                break
-            streak += 1
-        return streak
-
     def vetoed(self) -> list[str]:
         """The guards that rolled the last round back."""
-        if not self.rejected():
+        if not rejected_in_a_row(self.rounds):
             return []
         return [guard.name for guard in self.rounds[-1].guards if guard.state == "veto"]
 
@@ -126,7 +119,7 @@ def never_ids(samples: Sequence[Sample], mark: float) -> frozenset[str]:
     """The scored tasks of which no sample reached `mark`."""
     scored = {row.task.id for row in samples if row.reward is not None}
     return frozenset(
-        scored - {row.task.id for row in samples if row.reward is not None and row.reward >= mark}
+        scored - {row.task.id for row in samples if row.reward is not None and passes(row.reward, mark)}
     )
 
 
@@ -177,7 +170,7 @@ def own_examples(samples: Sequence[Sample], mark: float) -> tuple[tuple[str, str
     """
     found: list[tuple[float, str, str, str]] = []
     for group in groups(samples):
-        right = [row for row in group if row.reward is not None and row.reward >= mark and row.error is None]
+        right = [row for row in group if row.reward is not None and passes(row.reward, mark)]
         whole = [row for row in right if row.finish_reason == "stop" and row.text.strip()]
         asked = question(group[0].task)
         if not whole:

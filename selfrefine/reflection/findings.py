@@ -8,6 +8,9 @@ from msgspec import Struct
 
 from selfrefine.records import Count
 
+WEAKNESSES_FILE, CAUSES_FILE, PLAN_FILE = "weaknesses.json", "causes.md", "plan.json"
+"""In a round's folder, and in RUN/reflection."""
+
 FailureKind = Literal[
     "wrong", "unreadable", "empty", "cut off", "repetitive", "other language", "rewards disagree", "refused"
 ]
@@ -106,7 +109,7 @@ class Target(Struct, frozen=True, kw_only=True):
     """The number that an action should move."""
 
     figure: str
-    """`gate.mean`, `train.never right`, or the name of a cell."""
+    """`gate.mean`, `never right`, `cut off`, another kind of failure, or the name of a slice's cell."""
     split: Literal["gate", "train"]
     direction: Literal["up", "down"]
     before: float | None

@@ -12,16 +12,14 @@ from selfrefine.errors import DataError, RunFolderError
 from selfrefine.records import Count
 from selfrefine.reflection.changes import Flips, TagGain, by_tag, flips
 from selfrefine.reflection.diagnosis import Diagnosis, diagnosis
-from selfrefine.reflection.findings import Weaknesses
+from selfrefine.reflection.findings import WEAKNESSES_FILE, Weaknesses
 from selfrefine.runfolder import audit
 from selfrefine.runfolder.jsonl import read_json
 from selfrefine.runfolder.round import RoundDir
-from selfrefine.runfolder.run import Run
+from selfrefine.runfolder.run import REFLECTION, Run
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary
 from selfrefine.stats import Difference, paired_difference
 from selfrefine.steps.evaluate import per_task
-
-WEAKNESSES = "weaknesses.json"
 
 
 class Gain(Struct, frozen=True, kw_only=True):
@@ -143,8 +141,8 @@ def weaknesses(run: Run) -> Weaknesses | None:
     """Those found last: by the run itself, or by a reflection on it. Raises: RunFolderError: damaged."""
     own = [folder.path for folder in reversed(run.rounds())]
     # `reflect RUN` may be later than the plan of the same round, never earlier.
-    places = [run.path / "reflection", run.round(run.next_round()).path, *own]
-    found = [told for place in places if (told := read_json(place / WEAKNESSES, Weaknesses)) is not None]
+    places = [run.path / REFLECTION, run.round(run.next_round()).path, *own]
+    found = [told for place in places if (told := read_json(place / WEAKNESSES_FILE, Weaknesses)) is not None]
     return max(found, key=lambda one: one.after_round, default=None)
 
 

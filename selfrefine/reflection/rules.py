@@ -15,6 +15,8 @@ from selfrefine.reflection.facts import Facts
 from selfrefine.reflection.findings import Action, ActionKind, Cell, Target, Weaknesses
 from selfrefine.reflection.mixture import mixture
 from selfrefine.reflection.slices import holds
+from selfrefine.runfolder.ends import rejected_in_a_row
+from selfrefine.steps.critique_outcome import is_right
 
 NEVER = 0.5
 """Share of tasks that are never right from which on more samples, or others, are asked for."""
@@ -39,7 +41,6 @@ STUCK, ENOUGH = 0.9, 10
 """Share of a slice's tasks that are never right, and how many it must have, for the reference to be shown."""
 ROOM = 64
 """Tokens of an answer below which there is no room to work a task out."""
-RIGHT = 1 - 1e-9
 
 REPAIRS = {
     "wrong": "Work the task out step by step, check each step, and only then give the final answer.",
@@ -58,7 +59,7 @@ Rule = Callable[[Weaknesses, Facts], Action | None]
 
 def stop(found: Weaknesses, facts: Facts) -> Action | None:
     """Where the gate cannot show a gain any more, or every way to a first right answer has failed."""
-    if facts.gate_mean is not None and facts.gate_mean >= RIGHT:
+    if facts.gate_mean is not None and is_right(facts.gate_mean):
         return _action("stop", "every gate task is right: no further gain can be shown", _gate(facts))
     remedies: tuple[ActionKind, ...] = ("sample-more", "hint", "few-shot", "rationalise")
     usable = [kind for kind in remedies if not impossible(kind, facts)]
@@ -73,7 +74,7 @@ def stop(found: Weaknesses, facts: Facts) -> Action | None:
 
 def after_reject(found: Weaknesses, facts: Facts) -> Action | None:
     """Replay after a guard's veto, which is about what was forgotten; a lower rate after any other."""
-    streak, vetoes = facts.rejected(), facts.vetoed()
+    streak, vetoes = rejected_in_a_row(facts.rounds), facts.vetoed()
     if vetoes and not _no(facts, "replay"):
         share = min(MOST_REPLAY, max(REPLAY, 2 * facts.config.train.replay))
         why = f"the last round was vetoed by {', '.join(vetoes)}: learn again from earlier answers"

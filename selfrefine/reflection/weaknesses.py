@@ -28,7 +28,8 @@ from selfrefine.records import Sample, Task, groups
 from selfrefine.reflection import slices
 from selfrefine.reflection.failures import failed, kind_of, passes
 from selfrefine.reflection.findings import Cell, FailureKind, Learnability, Slice, Weaknesses
-from selfrefine.stats import Interval, benjamini_hochberg, fewer, interval, wilson
+from selfrefine.reflection.significance import benjamini_hochberg, fewer
+from selfrefine.stats import Interval, interval, wilson
 from selfrefine.steps.critique_outcome import RIGHT
 from selfrefine.words import count
 

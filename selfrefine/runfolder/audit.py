@@ -17,7 +17,7 @@ from selfrefine.runfolder.collected import was_collected
 from selfrefine.runfolder.jsonl import lines, read_json, sha256_file, torn_end
 from selfrefine.runfolder.order import FILE_OF
 from selfrefine.runfolder.round import RoundDir, called, check_link
-from selfrefine.runfolder.run import Run, overlaps, run_folders
+from selfrefine.runfolder.run import REFLECTION, Run, overlaps, run_folders
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest, StageCost
 from selfrefine.runfolder.whole import HISTORY_LOST, lost_history, lost_round
 from selfrefine.stats import Interval
@@ -204,7 +204,7 @@ def _summaries(folder: RoundDir) -> Iterator[str]:
 
 def _reflection(run: Run) -> Iterator[str]:
     """Of `selfrefine reflect RUN`: no hash speaks of its files, and nothing reads them but people."""
-    for path in sorted((run.path / "reflection").glob("*.json")):
+    for path in sorted((run.path / REFLECTION).glob("*.json")):
         try:
             read_json(path, dict[str, Any])
         except RunFolderError as error:

@@ -65,6 +65,11 @@ MORE_ANSWERS = ("resampled", "rationalised")
 """Answers of a round that are in none of these."""
 
 
+def titled(file: str) -> str:
+    """What the events call the work that makes FILE.json; a file that no stage makes keeps its name."""
+    return ARTIFACTS[file].title if file in ARTIFACTS else file
+
+
 def left_out(config: Config) -> frozenset[str]:
     """Verbs that a run with this configuration does nothing in."""
     absent = {"reflect": config.reflect.plan == "off", "critique": config.critique.passes == 0}

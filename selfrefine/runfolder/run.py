@@ -49,6 +49,8 @@ from selfrefine.words import count
 
 MANIFEST = "manifest.json"
 PLAN = "plan.json"
+REFLECTION = "reflection"
+"""The folder in a run for what `selfrefine reflect RUN` finds from outside of its rounds."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 

@@ -7,7 +7,7 @@ the paired test says that it is better. These answers are learnt from by no one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -87,7 +87,11 @@ class Hints(Generate):
 
 
 def judged(rows: Sequence[Sample], tried: Sequence[tuple[Context, str]], seed: int) -> tuple[Trial, ...]:
-    """What came of each context (with its text), from the rows of `hints.jsonl`."""
+    """What came of each context (with its text), from the rows of `hints.jsonl`.
+
+    The test pairs the tasks that were scored both times. A context that leaves more of them without a score
+    is not better: one that makes wrong answers unreadable would drop just those tasks from its mean.
+    """
     by_arm: dict[int, dict[str, float | None]] = {}
     for row in rows:
         by_arm.setdefault(row.index, {})[row.task.id] = row.reward
@@ -95,7 +99,8 @@ def judged(rows: Sequence[Sample], tried: Sequence[tuple[Context, str]], seed: i
     for arm, (context, text) in enumerate(tried, start=1):
         seen = compare(by_arm.get(0, {}), by_arm.get(arm, {}), seed, alternative="greater")
         better = bool(
-            seen.difference
+            _scored(by_arm.get(arm, {})) >= _scored(by_arm.get(0, {}))
+            and seen.difference
             and seen.difference > 0
             and seen.p_value is not None
             and seen.p_value <= ALPHA / len(tried)
@@ -112,3 +117,7 @@ def judged(rows: Sequence[Sample], tried: Sequence[tuple[Context, str]], seed: i
             )
         )
     return tuple(found)
+
+
+def _scored(rewards: Mapping[str, float | None]) -> int:
+    return sum(one is not None for one in rewards.values())

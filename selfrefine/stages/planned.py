@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from selfrefine.reflection import applied
-from selfrefine.reflection.findings import Plan
+from selfrefine.reflection.findings import PLAN_FILE, Plan
 from selfrefine.runfolder.jsonl import read_json
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.stages.session import RunSession
 
 T = TypeVar("T")
-PLAN_FILE = "plan.json"
 
 
 def plan_of(folder: RoundDir) -> Plan | None:

@@ -22,26 +22,29 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.reflection import applied, causes, facts, rules
 from selfrefine.reflection.facts import Facts
-from selfrefine.reflection.findings import Outcome, Plan, Weaknesses
+from selfrefine.reflection.findings import (
+    CAUSES_FILE,
+    PLAN_FILE,
+    WEAKNESSES_FILE,
+    Outcome,
+    Plan,
+    Weaknesses,
+)
 from selfrefine.reflection.plan import judged as outcomes_of
 from selfrefine.reflection.plan import plan, sentence
 from selfrefine.reflection.weaknesses import find
 from selfrefine.runfolder.jsonl import atomic_write, read_json, write_errors
 from selfrefine.runfolder.locks import only_one
 from selfrefine.runfolder.round import RoundDir
-from selfrefine.runfolder.run import Run
+from selfrefine.runfolder.run import REFLECTION, Run
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import hints
 from selfrefine.stages.in_run import formatted, in_run
-from selfrefine.stages.planned import PLAN_FILE, plan_of
+from selfrefine.stages.planned import plan_of
 from selfrefine.stages.progress import shown
 from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import right_mark
 from selfrefine.steps.in_context import Context
-
-WEAKNESSES_FILE, CAUSES_FILE = "weaknesses.json", "causes.md"
-REFLECTION = "reflection"
-"""The folder in a run for what is found from outside of a round."""
 
 
 class ReflectSummary(StageCost, frozen=True, kw_only=True):
@@ -245,6 +248,8 @@ def last_outcomes(session: RunSession) -> None:
     run = session.run
     last = run.next_round() - 1
     planned = plan_of(run.round(last)) if last > 0 else None
+    if run.round(last + 1).has("reflect"):
+        return  # its plan ended the run, and it has judged the one before
     for one in outcomes_in(run, session.config, planned) if planned is not None else ():
         run.events.append("outcome", round=one.round, outcome=msgspec.to_builtins(one))
         session.reporter.say(sentence(one))
@@ -257,6 +262,8 @@ def _tried(
 
     Before the first round, when there is no training sample yet, also with what plain samples are like.
     """
+    if rules.stop(found, known) is not None:
+        return known, 0  # no round follows, so no round.json would count these tokens
     pairs = []
     for kind in rules.candidates(found, known):
         settings = rules.candidate_settings(kind, found, known)

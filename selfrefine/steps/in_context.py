@@ -25,7 +25,8 @@ SAMPLED_WITH = "sampled_with"
 
 
 class Context(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands before a task while it is answered. `examples`: (question, answer), in order."""
+    """What stands before a task while it is answered. `examples`: (question, answer), in order; a task that
+    is one of them is asked without it, because its own right answer in view would be copied."""
 
     kind: Literal["hint", "few-shot"]
     system: str = ""
@@ -39,9 +40,11 @@ class Context(Struct, frozen=True, kw_only=True, omit_defaults=True):
         if self.system:
             before = f"{head[0].content}\n" if head else ""
             head = (Message(role="system", content=before + self.system),)
+        asked = {message.content for message in rest if message.role == "user"}
         turns = [
             Message(role=role, content=text)
             for pair in self.examples
+            if pair[0] not in asked
             for role, text in zip(("user", "assistant"), pair, strict=True)
         ]
         return replace(task, prompt=(*head, *turns, *rest))

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from selfrefine.runfolder.order import titled
 from selfrefine.runfolder.summaries import Cost, FinalSummary, RoundSummary
 from selfrefine.stats import Difference, Interval
 
@@ -21,8 +22,6 @@ Axis = Literal["round", "step"]
 Key = tuple[str, int, str]
 
 DECISIONS = {"accept": 1.0, "undecided": 0.0, "reject": -1.0}
-STAGES = {"selected": "select", "train": "finetune", "resampled": "resample", "rationalised": "rationalise"}
-"""A stage's file to the stage, where that has another name: in the events, and here."""
 
 
 class Point(Struct, frozen=True, kw_only=True):
@@ -71,7 +70,7 @@ def of_round(summary: RoundSummary, spent: Cost, time: float) -> Iterator[Point]
 def of_stage(file: str, figures: Mapping[str, Any], k: int, time: float) -> Iterator[Point]:
     """Every number of a stage's summary, `file`.json, but for its cost and a mean that round.json has too."""
     told = {key: value for key, value in figures.items() if key not in ("cost", "mean")}
-    yield from _numbers(STAGES.get(file, file), dict(_flat(told)), "round", k, time)
+    yield from _numbers(titled(file), dict(_flat(told)), "round", k, time)
 
 
 def of_training(rows: Iterable[Mapping[str, Any]], before: int, time: float) -> Iterator[Point]:

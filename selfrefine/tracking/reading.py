@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 
 from selfrefine.errors import DataError
+from selfrefine.reflection.findings import PLAN_FILE, WEAKNESSES_FILE
 from selfrefine.reflection.overview import test_gain
 from selfrefine.runfolder.jsonl import lines, read_json
+from selfrefine.runfolder.order import titled
 from selfrefine.runfolder.round import ROUND_FILE, TRAINING_LOG, RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import Cost, FinalSummary
 from selfrefine.tracking.points import (
-    STAGES,
     Key,
     Point,
     of_end,
@@ -25,6 +26,9 @@ from selfrefine.tracking.points import (
     of_stage,
     of_training,
 )
+
+NO_SUMMARY = (ROUND_FILE, WEAKNESSES_FILE, PLAN_FILE)
+"""round.json has its own points; the others hold settings and tables, whose curves would say nothing."""
 
 
 def points(run: Run) -> list[Point]:
@@ -36,7 +40,7 @@ def points(run: Run) -> list[Point]:
     for k in range(run.next_round() + 1):
         folder = run.round(k)
         for file in sorted(folder.path.glob("*.json")):
-            if file.name != ROUND_FILE and (told := read_json(file, dict[str, Any])):
+            if file.name not in NO_SUMMARY and (told := read_json(file, dict[str, Any])):
                 _keep(found, of_stage(file.stem, told, k, times.of_stage(k, file)))
         rows = list(_training(folder))
         _keep(found, of_training(rows, steps, times.of_stage(k, folder.file(TRAINING_LOG))))
@@ -85,7 +89,7 @@ class _Times:
                 self._stages[event.get("round"), "round"] = at
 
     def of_stage(self, place: int | str, file: Path) -> float:
-        stage = "test" if place == "final" else STAGES.get(file.stem, file.stem)
+        stage = "test" if place == "final" else titled(file.stem)
         return self._stages.get((place, stage)) or _modified(file)
 
     def of_round(self, k: int, folder: RoundDir) -> float:

@@ -145,7 +145,7 @@ def test_a_usage_error_is_a_sentence_like_any_other(words: str, tmp_path: Path) 
 
 
 TAB = {
-    "cycle --recipe st": ["star"],
+    "cycle --recipe st": ["star", "star-iteration"],
     "cycle --config dem": ["demo", "demo-text"],
     "cycle --gate s": ["significant", "strict"],
     "cycle --run s": ["sums"],
@@ -161,7 +161,7 @@ TAB = {
     "finetune --objective gr": ["grpo"],
     "select --select gr": ["groups"],
     "objectives show gr": ["grpo"],
-    "recipes show st": ["star"],
+    "recipes show st": ["star", "star-iteration"],
     "runs show s": ["sums"],
     "compare sums s": ["sums"],
     "tasks gy": ["gym:"],

@@ -91,7 +91,8 @@ def test_the_tables_are_written_between_their_markers_and_nothing_else_is() -> N
     )
     before, prompt, prose, adapter = (
         "# Mine\n<!-- settings: rationalise -->\n| key | value | default | meaning |\n|---|---|---|---|\n",
-        '| `rationalise.prompt` | text | `"hint"` | Template of the hint: `hint`, or a file. |\n',
+        '| `rationalise.prompt` | text | `"hint"` | Template of the hint: `hint`, '
+        "`plain-hint` for a small model, or a file. |\n",
         "<!-- /settings -->\nprose\n<!-- settings: run -->\n| key | ",
         "| `adapter` | text | – | LoRA adapter to start with. |\n",
     )

@@ -153,3 +153,11 @@ def test_a_person_is_asked_and_no_means_no(answer: str, mine: Path, monkeypatch:
     monkeypatch.setattr(runs_tidy, "_answer", lambda question: "y\n")
     assert selfrefine("runs", "rm", "r", stdin=None, cwd=mine, terminal=True).code == 0
     assert not (mine / "runs/r").exists()
+
+
+def test_rm_deletes_a_run_that_was_reflected_on(mine: Path) -> None:
+    """Trap: `selfrefine reflect RUN` makes a folder in the run, which then is no foreign file."""
+    assert selfrefine("reflect", "r", "--no-causes", cwd=mine).code == 0
+    assert (mine / "runs/r/reflection/plan.json").is_file()
+    done = selfrefine("runs", "rm", "r", "--yes", cwd=mine)
+    assert done.code == 0 and not (mine / "runs/r").exists()

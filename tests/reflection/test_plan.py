@@ -380,6 +380,14 @@ def test_examples_are_own_right_answers_of_tasks_that_are_often_wrong() -> None:
     assert facts.own_examples(cut, 1.0) == ()
 
 
+def test_a_reward_that_misses_the_mark_by_rounding_is_right() -> None:
+    """0.7 + 0.2 + 0.1 is 0.9999999999999999: `weaknesses.json` said right, and the plan never right."""
+    rows = answers({"1": [0.7 + 0.2 + 0.1]})
+    assert rows[0].reward is not None and rows[0].reward < 1
+    assert facts.never_ids(rows, 1.0) == frozenset()
+    assert facts.own_examples(rows, 1.0) != ()
+
+
 def test_a_plan_becomes_the_rounds_configuration_and_leaves_the_runs_alone() -> None:
     actions = (
         Action(kind="sample-more", reason="", target=TARGET, settings={"generate.n": 8}),

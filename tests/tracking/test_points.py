@@ -36,6 +36,17 @@ def test_the_points_of_a_run(tmp_path: Path) -> None:
     assert at(found, "warnings") == [(1, "worn 1"), (2, "worn 2")]
 
 
+def test_tables_and_plans_are_no_curves(tmp_path: Path) -> None:
+    """A plan's settings and the counts of a table were series of one point among those that tell."""
+    run = whole(tmp_path)
+    for file in ("plan.json", "weaknesses.json"):
+        (run.round(1).path / file).write_text('{"round": 1, "tokens": 7, "level": 0.05}')
+    (run.round(1).path / "reflect.json").write_text('{"looked_at": 3, "weak": 1}')
+    found = points(run)
+    assert not {point.series.split("/")[0] for point in found} & {"plan", "weaknesses"}
+    assert at(found, "reflect/weak") == [(1, 1.0)]
+
+
 def test_optimizer_steps_are_counted_through_all_rounds(tmp_path: Path) -> None:
     """Each round begins at 1 again: drawn by that, the second round lies over the first."""
     found = points(whole(tmp_path))

@@ -13,14 +13,21 @@ from msgspec import Struct
 
 from selfrefine.errors import SelfrefineError
 from selfrefine.reflection.changes import Means, cuts
-from selfrefine.reflection.findings import Outcome, Plan, Weaknesses
+from selfrefine.reflection.findings import (
+    CAUSES_FILE,
+    PLAN_FILE,
+    WEAKNESSES_FILE,
+    Outcome,
+    Plan,
+    Weaknesses,
+)
 from selfrefine.reflection.overview import Gain, held_out_gain, round_seconds
 from selfrefine.report.page.counts import Answers, Row, Steps, rows, training_log
 from selfrefine.report.tables import measure_name
 from selfrefine.runfolder.audit import glance, state
 from selfrefine.runfolder.jsonl import read_json
 from selfrefine.runfolder.round import TRAINING_LOG, RoundDir
-from selfrefine.runfolder.run import Run
+from selfrefine.runfolder.run import REFLECTION, Run
 from selfrefine.runfolder.summaries import FinalSummary, RoundSummary, RunManifest
 from selfrefine.stages.revisions import RevisionSummary
 from selfrefine.steps.critique_outcome import CritiqueSummary
@@ -111,7 +118,7 @@ def told(run: Run, name: str) -> Told:
     last = run.next_round()
     for k in range(last + 1):
         _read_round(found, run.round(k), k, attempt)
-    for place in (*(run.round(k).path for k in range(last + 1)), run.path / "reflection"):
+    for place in (*(run.round(k).path for k in range(last + 1)), run.path / REFLECTION):
         _read_reflection(found, place, attempt)
     found.gain = attempt(lambda: held_out_gain(run, "test", run.final))
     for where, folder in (("start", run.round(0)), ("end", run.final)):
@@ -183,14 +190,14 @@ def _read_round(found: Told, folder: RoundDir, k: int, attempt: _Attempt) -> Non
 
 def _read_reflection(found: Told, place: Path, attempt: _Attempt) -> None:
     """Where it was made for a later round than what was found before, or again for the same one."""
-    weak = attempt(lambda: read_json(place / "weaknesses.json", Weaknesses))
+    weak = attempt(lambda: read_json(place / WEAKNESSES_FILE, Weaknesses))
     if weak is not None and (found.weaknesses is None or weak.after_round >= found.weaknesses.after_round):
         found.weaknesses = weak
-        causes = place / "causes.md"
+        causes = place / CAUSES_FILE
         found.causes = (
             attempt(partial(causes.read_text, "utf-8", "replace")) or "" if causes.is_file() else ""
         )
-    plan = attempt(lambda: read_json(place / "plan.json", Plan))
+    plan = attempt(lambda: read_json(place / PLAN_FILE, Plan))
     if plan is not None and (found.plan is None or plan.round >= found.plan.round):
         found.plan = plan
 
