@@ -34,7 +34,7 @@ def commands(script: str) -> list[list[str]]:
             if call[:1] == ["selfrefine"]:
                 calls.append(call[1:])
             call = []
-        elif not set(word) & set("<>") and not set(previous) & set("<>"):
+        elif not any(set(one) <= set("<>&") for one in (word, previous) if one):  # 'reward < 0.2' is none
             call.append(word)
         previous = word
     return calls
