@@ -87,12 +87,6 @@ def find(
         split.cells += _by_failure(split, passing, seed)
     both[1].cells += _by_learnability(both[1], passing)
     heaviest = _heaviest(both, level)
-    if looked_at:
-        notes.append(
-            f"{count(looked_at, 'slice')} of tasks were tested; q corrects for that (Benjamini and Hochberg)."
-        )
-        if not heaviest:
-            notes.append(f"No slice is significantly worse than the rest (q < {level:g}).")
     return Weaknesses(
         after_round=after_round,
         gate=tuple(both[0].cells),

@@ -10,7 +10,7 @@ from selfrefine.reflection.findings import Cell, Plan, Weaknesses
 from selfrefine.reflection.plan import sentence
 from selfrefine.report.guards import plain_table
 from selfrefine.report.safe_text import text
-from selfrefine.report.words import percent, three
+from selfrefine.report.words import percent, three, weaknesses_line
 
 _MOST = 8
 
@@ -21,8 +21,7 @@ def reflection_view(found: Weaknesses, made: Plan | None) -> RenderableType:
     for split, cells in (("gate", found.gate), ("training", found.train)):
         if cells:
             parts += [_table(f"{split} tasks", cells, found), Text()]
-    for note in found.notes:
-        parts.append(text(note))
+    parts += [text(said) for said in (weaknesses_line(found), *found.notes) if said]
     if made is None:
         return Group(*parts)
     if made.outcomes:

@@ -9,6 +9,7 @@ from selfrefine.report.safe_text import safe_text
 from selfrefine.words import count
 
 if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no numpy
+    from selfrefine.reflection.findings import Weaknesses
     from selfrefine.stages.revisions import RevisionSummary
     from selfrefine.stats import Difference, Interval
     from selfrefine.steps.critique_outcome import CritiqueSummary
@@ -237,3 +238,18 @@ def revised_lines(told: RevisionSummary) -> list[str]:
             continue
         lines.append(f"revision {won} {words}: {with_interval(gain)}, paired, {count(gain.n, 'task')}")
     return lines
+
+
+def weaknesses_line(found: Weaknesses) -> str:
+    """Which slices are weak, and that their number was corrected for; "" where none was tested."""
+    if not found.looked_at:
+        return ""
+    tested = (
+        f"{count(found.looked_at, 'slice')} tested, corrected for their number "
+        f"(Benjamini and Hochberg, q below {found.level:g})"
+    )
+    if not found.heaviest:
+        return f"No slice of the tasks is significantly weaker than the rest; {tested}."
+    return (
+        f"Significantly weaker than the rest, the heaviest first: {', '.join(found.heaviest[:5])}; {tested}."
+    )

@@ -13,11 +13,12 @@ from selfrefine.report.page import charts, facts_making, facts_rounds
 from selfrefine.report.page.counts import Answers
 from selfrefine.report.page.facts_answers import length_words, some
 from selfrefine.report.page.facts_compared import compared_in_words
-from selfrefine.report.page.facts_reflection import outcomes_in_words, weaknesses_in_words
+from selfrefine.report.page.facts_reflection import outcomes_in_words
 from selfrefine.report.page.facts_result import headline, meaning, model_name, tone, verdict
 from selfrefine.report.page.facts_tags import cells_of, flips_in_words, gains_in_words
 from selfrefine.report.page.facts_watched import alarms, forgetting_words
 from selfrefine.report.page.read import Told, doing, told
+from selfrefine.report.words import weaknesses_line
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary
 from selfrefine.stats import Difference, Interval
@@ -210,10 +211,10 @@ def test_what_became_of_the_last_plan_is_read_from_the_end_of_the_run_and_counte
 
 
 def test_weaknesses_are_said_with_how_many_slices_were_looked_at() -> None:
-    assert "No slice of the tasks is significantly weaker" in weaknesses_in_words(
+    assert "No slice of the tasks is significantly weaker" in weaknesses_line(
         Weaknesses(after_round=1, looked_at=40)
     )
-    said = weaknesses_in_words(Weaknesses(after_round=1, looked_at=40, heaviest=("op = -",)))
+    said = weaknesses_line(Weaknesses(after_round=1, looked_at=40, heaviest=("op = -",)))
     assert "op = -; 40 slices tested" in said
 
 
@@ -263,3 +264,12 @@ def test_runs_without_an_interval_cannot_be_told_apart() -> None:
     none = Versus(run="a", against="b", found=nothing_compared(0))
     up = Versus(run="c", against="b", found=replace(nothing_compared(0), lo=0.1, hi=0.2))
     assert compared_in_words([none, up]) == "Better: c. Cannot be told from no difference: a."
+
+
+def test_a_decision_is_explained_as_this_run_made_it(run: Run) -> None:
+    """Trap: with the gate off nothing is rolled back, and an undecided round is neither."""
+    assert "undecided: training goes on" in facts_rounds.lead(Told(run=run, name="x"))
+    off = replace(run.manifest, config=run.manifest.config | {"gate": {"mode": "off"}})
+    assert facts_rounds.lead(Told(run=Run(run.path, off), name="x")).startswith(
+        "The gate is off: every round"
+    )

@@ -8,7 +8,7 @@ from selfrefine.reflection.findings import Cell, Outcome, Plan, Weaknesses
 from selfrefine.report.page import charts
 from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
-from selfrefine.report.words import number, revised_lines, three, with_interval
+from selfrefine.report.words import number, revised_lines, three, weaknesses_line, with_interval
 from selfrefine.words import count
 
 _MOST_CAUSES = 12_000
@@ -53,7 +53,7 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
         }
         for split, cell in weak[:12]
     ]
-    finding = weaknesses_in_words(found)
+    finding = weaknesses_line(found) or "No slice was tested."
     return Figure(
         id=f"{key}-weak",
         title=f"Weaknesses after round {found.after_round}",
@@ -79,7 +79,9 @@ def _weaknesses(found: Weaknesses | None, key: str) -> Figure | None:
         )
         if cells
         else None,
-        links=tuple((cell.name, cell.examples[0]) for _, cell in weak[:5] if cell.examples),
+        links=tuple(
+            (f"{cell.name} ({split})", cell.examples[0]) for split, cell in weak[:5] if cell.examples
+        ),
         notes=found.notes,
     )
 
@@ -95,18 +97,6 @@ def _causes(text: str, key: str) -> Figure | None:
         "A model's sentence is marked as one, and nothing depends on it.",
         wide=True,
         code=(short,),
-    )
-
-
-def weaknesses_in_words(found: Weaknesses) -> str:
-    tested = (
-        f"{count(found.looked_at, 'slice')} tested, corrected for their number "
-        f"(Benjamini and Hochberg, q below {found.level:g})"
-    )
-    if not found.heaviest:
-        return f"No slice of the tasks is significantly weaker than the rest; {tested}."
-    return (
-        f"Significantly weaker than the rest, the heaviest first: {', '.join(found.heaviest[:5])}; {tested}."
     )
 
 

@@ -22,9 +22,18 @@ def section(told: Told, key: str) -> Section | None:
     return Section(
         id=f"{key}-rounds",
         title="Round by round",
-        lead="A round's candidate is kept when it does better on the gate tasks than the accepted "
-        "policy; else it is rolled back.",
+        lead=lead(told),
         figures=tuple(one for one in figures if one is not None),
+    )
+
+
+def lead(told: Told) -> str:
+    """What a decision means in this run."""
+    if told.manifest.config.get("gate", {}).get("mode") == "off":
+        return "The gate is off: every round is kept, whatever it measures."
+    return (
+        "A round's candidate is kept when it does better on the gate tasks than the accepted policy, and "
+        "rolled back when it does not. When the tasks cannot tell, it is undecided: training goes on from it."
     )
 
 
