@@ -64,8 +64,8 @@ MANY = "with recursive n(x) as (select 1 union all select x + 1 from n limit 500
 
 @pytest.mark.parametrize("command", ["rows r", f"sql r '{MANY}'"])
 def test_a_reader_that_has_enough_ends_it_quietly(command: str, here: Path) -> None:
-    """`runs rows | head -1`: no error, and the exit code of SIGPIPE, as of cat. Trap: the query's rows were left
-    half read, and closing them after their database printed a traceback."""
+    """`runs rows | head -1`: no error, and the exit code of SIGPIPE, as of cat. Trap: the query's rows
+    were left half read, and closing them after their database printed a traceback."""
     words = f"{sys.executable} -m selfrefine runs {command}; echo $? >&3"
     done = subprocess.run(
         ["bash", "-c", f"exec 3>code; ({words}) | true"],
