@@ -49,8 +49,22 @@ def _ended_by(error: Exception) -> int:
     if isinstance(error, SelfrefineError):
         say(f"error: {error}")
         return error.exit_code
+    if isinstance(error, FileNotFoundError) and _folder_is_gone():
+        say(
+            "error: the folder that this command runs in was deleted: cd to one that exists, and run it again"
+        )
+        return 5
     _report_bug()
     return 1
+
+
+def _folder_is_gone() -> bool:
+    """No relative path means anything then, and whatever makes one absolute fails."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _interruption(error: BaseException | None) -> Interrupted | None:

@@ -68,8 +68,13 @@ def export(
     run = Run.open(locate(common.RUNS_DIR, name))
     with stoppable("export") as stop:
         stop.at_once, stop.way_on = True, "nothing was written"
-        rows, columns = write(files(run, round_, stage or ()), output, exact)
-    say(f"{output}: {count(rows, 'row')}, {count(columns, 'column')}")
+        rows, columns, left = write(files(run, round_, stage or ()), output, exact)
+    more = (
+        f"; {left:,} more tags and rewards are left out: `selfrefine runs rows {name}` has all"
+        if left
+        else ""
+    )
+    say(f"{output}: {count(rows, 'row')}, {count(columns, 'column')}{more}")
 
 
 def env(name: RunArgument) -> None:

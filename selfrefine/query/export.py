@@ -19,19 +19,21 @@ AT_ONCE = 2_000
 """Rows held; of Parquet also a row group."""
 
 
-def write(files: Sequence[RowFile], output: str, exact: bool = False) -> tuple[int, int]:
-    """Returns the rows and columns written. The rows are read twice: the columns are not known before.
+def write(files: Sequence[RowFile], output: str, exact: bool = False) -> tuple[int, int, int]:
+    """Returns the rows and columns written, and how many tags and rewards got no column.
+
+    The rows are read twice: the columns are not known before.
 
     The file appears whole or not at all. Raises: DataError (a row), RunFolderError (the disk), ConfigError.
     """
     parquet = output.endswith(".parquet")
     if parquet:
         _arrow(output)
-    names, tags, rewards = columns(files)
+    names, tags, rewards, left = columns(files)
     rows = flat_rows(files, tags, rewards)
     with open_output(output, table=True) as send:
         if parquet:
-            return _parquet(names, rows, send), len(names)
+            return _parquet(names, rows, send), len(names), left
         done = 0
         if bare(output).endswith(".csv"):
             send(csv_line(list(names), exact).encode())
@@ -43,7 +45,7 @@ def write(files: Sequence[RowFile], output: str, exact: bool = False) -> tuple[i
                 send(
                     b"".join(msgspec.json.encode(dict(zip(names, row, strict=True))) + b"\n" for row in some)
                 )
-    return done, len(names)
+    return done, len(names), left
 
 
 def _parquet(names: dict[str, str], rows: Iterable[Sequence[Any]], send: Callable[[bytes], object]) -> int:

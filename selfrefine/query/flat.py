@@ -71,8 +71,10 @@ _DANGEROUS = re.compile(r"\s*[=+\-@]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
-def columns(files: Iterable[RowFile]) -> tuple[dict[str, str], list[str], list[str]]:
-    """Every column with its type; the tags and the rewards that are among them. Reads all rows once.
+def columns(files: Iterable[RowFile]) -> tuple[dict[str, str], list[str], list[str], int]:
+    """Every column with its type; the tags and the rewards that are among them; how many of both have none.
+
+    Reads all rows once.
 
     Raises: DataError for a row that cannot be read.
     """
@@ -88,7 +90,7 @@ def columns(files: Iterable[RowFile]) -> tuple[dict[str, str], list[str], list[s
             rewards.update(dict.fromkeys(one.name for one in row.rewards))
     names, scores = sorted(tags)[:MOST_NAMES], sorted(rewards)[:MOST_NAMES]
     own = {f"tag.{name}": "string" for name in names} | {f"reward.{name}": "double" for name in scores}
-    return FIXED | own, names, scores
+    return FIXED | own, names, scores, len(tags) + len(rewards) - len(names) - len(scores)
 
 
 def flat(row: Seen, file: RowFile, tags: Sequence[str], rewards: Sequence[str]) -> list[Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any
 
 from msgspec import Struct
@@ -61,16 +61,18 @@ def asked(run: Run, query: str) -> Iterator[Answer]:
             if cursor.description is None:
                 raise UsageError(f"runs sql: {_ONLY_READS}")
             names = _unique([column[0] for column in cursor.description])
-        yield Answer(names, _rows(cursor, known, regexp))
+        # A reader that goes away leaves them half read: closed after their database, they print a traceback.
+        with closing(_rows(cursor, known, regexp)) as rows:
+            yield Answer(names, rows)
     finally:
         connection.close()
 
 
-def _rows(cursor: sqlite3.Cursor, known: dict[str, Table], regexp: _Regexp) -> Iterator[tuple[Any, ...]]:
+def _rows(
+    cursor: sqlite3.Cursor, known: dict[str, Table], regexp: _Regexp
+) -> Generator[tuple[Any, ...], None, None]:
     with _in_words(known, regexp):
-        # `yield from` would close the cursor of a reader that went away: too late by then
-        for row in cursor:  # noqa: UP028
-            yield row
+        yield from cursor
 
 
 def _named(connection: sqlite3.Connection, query: str, known: dict[str, Table]) -> dict[str, list[str]]:

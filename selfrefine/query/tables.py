@@ -77,13 +77,20 @@ def tables(run: Run) -> dict[str, Table]:
 
 
 def tag_columns(run: Run) -> dict[str, str]:
-    """`tag_op` to the tag `op`: names that a query can write without quotes. Two alike: the first counts."""
+    """`tag_op` to the tag `op`: names that a query can write without quotes.
+
+    Of two that are alike then, the second gets _2.
+    """
     found: dict[str, str] = {}
     names = sorted({name for task in _all_tasks(run) for name in task[1].tags})
-    for name in names:
-        column = f"tag_{re.sub(r'[^a-z0-9_]', '_', name.casefold())}"[:60]
-        if len(found) < MOST_TAGS:
-            found.setdefault(column, name)
+    for name in names[:MOST_TAGS]:
+        # Letters of all scripts: SQLite takes them without quotes, and as "_" they would all be alike.
+        column = plain = "tag_" + re.sub(r"\W", "_", name.casefold())[:56]
+        number = 1
+        while column in found:
+            number += 1
+            column = f"{plain}_{number}"
+        found[column] = name
     return found
 
 

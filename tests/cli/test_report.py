@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import page_runs
 import pytest
-from harness import refused, selfrefine
+from harness import environment, refused, selfrefine
 
 from selfrefine.cli import report
 from selfrefine.runfolder.run import Run
@@ -133,3 +134,14 @@ def test_help_and_listing_load_neither_templates_nor_charts() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
     )
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_a_folder_that_was_deleted_under_the_command_is_no_bug(folder: Path, tmp_path: Path) -> None:
+    """Trap: a shell stands in a folder that another one deleted; making report.html absolute fails there."""
+    (tmp_path / "gone").mkdir()
+    words = f"rmdir ../gone; exec {sys.executable} -m selfrefine report {folder}/runs/mine"
+    done = subprocess.run(
+        ["bash", "-c", words], cwd=tmp_path / "gone", env=environment(), capture_output=True, check=False
+    )
+    assert done.returncode == 5, done.stderr
+    assert b"was deleted: cd to one that exists" in done.stderr and b"traceback" not in done.stderr

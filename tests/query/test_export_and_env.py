@@ -82,6 +82,20 @@ def test_exact_leaves_formulas_as_they_are() -> None:
     assert csv_line(["=1+1", "@x"], exact=True) == "=1+1,@x\n"
 
 
+def test_tags_without_a_column_are_counted(tmp_path: Path) -> None:
+    """Trap: a table has room for 500 tags, and the others were left out without a word."""
+    run = make(tmp_path, open_round=False)
+    row = scored("a", 3, 0, 0.5)
+    task = made.task("a", tags={f"t{n:04}": "x" for n in range(502)})
+    folder = RoundDir(run.path / "round-003")
+    folder.path.mkdir()
+    made.stage(
+        folder, "reward", type(row)(**{f: getattr(row, f) for f in row.__struct_fields__} | {"task": task})
+    )
+    done = selfrefine("runs", "export", "r", "-o", "x.csv", "--round", "3", cwd=tmp_path)
+    assert done.code == 0 and "; 2 more tags and rewards are left out" in done.err
+
+
 def test_hostile_texts_and_names_come_back_from_csv_and_parquet(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     texts = [text for text in HOSTILE.values() if len(text) < 4_000]

@@ -64,8 +64,8 @@ MANY = "with recursive n(x) as (select 1 union all select x + 1 from n limit 500
 
 @pytest.mark.parametrize("command", ["rows r", f"sql r '{MANY}'"])
 def test_a_reader_that_has_enough_ends_it_quietly(command: str, here: Path) -> None:
-    """`runs rows | head -1`: no error, and the exit code of SIGPIPE, as of cat. Trap: the query's rows were
-    left half read, and closing them after their database printed a traceback."""
+    """`runs rows | head -1`: no error, and the exit code of SIGPIPE, as of cat. Trap: the query's rows
+    were left half read, and closing them after their database printed a traceback."""
     words = f"{sys.executable} -m selfrefine runs {command}; echo $? >&3"
     done = subprocess.run(
         ["bash", "-c", f"exec 3>code; ({words}) | true"],
@@ -211,18 +211,24 @@ def test_an_endless_query_ends_at_ctrl_c(here: Path) -> None:
 
 
 def test_hostile_tags_are_columns_or_json_and_nothing_else(tmp_path: Path) -> None:
-    """A tag's name may be anything: it is a column's name here, which must not become SQL."""
+    """A tag's name may be anything: it is a column's name here, which must not become SQL.
+
+    Trap: of names that are alike when signs become "_", as all Chinese ones were, only the first was one."""
     import made
 
-    tags = {'x"); drop table samples; --': "1", "a b": "2", "A_B": "3", "é": "4"}
+    tags = {'x"); drop table samples; --': "1", "a b": "2", "A_B": "3", "é": "4", "难度": "5", "类别": "6"}
     splits = made.SPLITS | {"train": [made.task("a", tags=tags), made.task("b", tags={})]}
     make(tmp_path, splits=splits)
     found = selfrefine(
-        "runs", "sql", "r", "select tag_a_b, tags ->> 'a b' t from tasks where id = 'a'", cwd=tmp_path
+        "runs",
+        "sql",
+        "r",
+        "select tag_a_b, tag_a_b_2, tag_难度, tag_类别 from tasks where id = 'a'",
+        cwd=tmp_path,
     )
-    assert found.rows == [{"tag_a_b": "3", "t": "2"}], found.err
+    assert found.rows == [{"tag_a_b": "3", "tag_a_b_2": "2", "tag_难度": "5", "tag_类别": "6"}], found.err
     names = {row["column"] for row in selfrefine("runs", "sql", "r", "--schema", cwd=tmp_path).rows}
-    assert {"tag_x____drop_table_samples____", "tag__"} <= names
+    assert {"tag_x____drop_table_samples____", "tag_é"} <= names
 
 
 def test_questions_import_no_torch(here: Path) -> None:
