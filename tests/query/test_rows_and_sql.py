@@ -203,10 +203,13 @@ def test_an_endless_query_ends_at_ctrl_c(here: Path) -> None:
     process = subprocess.Popen(
         words, cwd=here, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    time.sleep(1.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    try:
+        time.sleep(1.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()  # where it fails, an endless query would go on
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
