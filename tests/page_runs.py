@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import made_runs
+from msgspec.structs import replace
+
 from selfrefine.records import Critique, Lesson, Message, Reward, Sample, Task, encode
 from selfrefine.runfolder.run import Run
 from selfrefine.runfolder.summaries import GateDecision, RoundSummary, RunManifest
@@ -16,22 +19,8 @@ def task(id: str, question: str, reference: str, **tags: str) -> Task:
 
 
 def manifest(name: str) -> RunManifest:
-    return RunManifest(
-        name=name,
-        argv=("selfrefine", "cycle"),
-        config={"recipe": "expert-iteration", "cycle": {"rounds": 2}},
-        origins={},
-        seeds={"run": 0},
-        git={},
-        packages={},
-        model={"id": "tiny"},
-        chat_template_sha256="",
-        prompts={},
-        tasks={},
-        device="cpu",
-        dtype="float32",
-        threads=1,
-        token_budget=4096,
+    return replace(
+        made_runs.manifest(name, {}), config={"recipe": "expert-iteration", "cycle": {"rounds": 2}}
     )
 
 

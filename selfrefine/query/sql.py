@@ -15,7 +15,8 @@ from typing import Any
 from msgspec import Struct
 
 from selfrefine.errors import UsageError
-from selfrefine.query.tables import Table, tables
+from selfrefine.query.columns import Table
+from selfrefine.query.tables import tables
 from selfrefine.runfolder.run import Run
 from selfrefine.words import near
 

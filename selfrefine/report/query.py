@@ -18,8 +18,8 @@ from selfrefine.runfolder.summaries import SAID
 from selfrefine.words import count
 
 if TYPE_CHECKING:
+    from selfrefine.query.columns import Table
     from selfrefine.query.differ import Diff, Difference
-    from selfrefine.query.tables import Table
 
 CELL_CHARACTERS = 400
 _HASH = re.compile(r"[0-9a-f]{40,}")
