@@ -67,7 +67,8 @@ def test_killed_at_the_failpoints_of_a_reflection(planned: Planned, k: int, ever
     logged = world.case(f"planned log {name}", copy=begun)
     assert world.run(planned.cycle(logged, log=str(log), until=f"generate {k}")) == [KILLED]
     mine: list[Point] = [point for point in world.numbered(log) if point.stage == f"reflect {k}"]
-    assert len(mine) > 12
+    # At least the four files that a reflection leaves, each half-written, before its rename and renamed.
+    assert len(mine) >= 4 * 3
     mine = mine[::every]
     cases = [world.case(f"reflect {name} {point.number}", copy=begun) for point in mine]
     chains = [
