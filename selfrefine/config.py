@@ -188,12 +188,20 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = "answers"
     corrections: Annotated[
-        Literal["own", "samples"],
+        Literal["own", "samples", "near"],
         says(
-            "What a revising turn learns if its revision is no better. `own`: nothing; `samples`: the "
-            "best draft of the task, if it is better than the draft that was revised."
+            "What a revising turn learns. `own`: its revision, if that is better; `samples`: if it is not, "
+            "the best draft of the task that is better; `near`: of all better answers to the task, its "
+            "revision among them, the one that has most words in common with the draft."
         ),
     ] = "own"
+    min_similarity: Annotated[
+        Share,
+        says(
+            'With `corrections = "near"`: smallest share of words that draft and correction have in common, '
+            "in their order."
+        ),
+    ] = 0.0
     candidates: Annotated[Literal["all", "drafts", "revisions"], says("Answers to select from.")] = "all"
     band: Annotated[
         tuple[Share, Share] | None,

@@ -6,21 +6,43 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Struct
 
-from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, says
+from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, Share, says
 
 
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are criticised and revised."""
 
     passes: Annotated[Natural, says("Critiques and revisions per answer at most. 0: none in `cycle`.")] = 0
+    source: Annotated[
+        str,
+        says(
+            "Where a critique's text comes from. `model`: the critic writes it; `rewards`: the details of "
+            "the rewards, word for word; the name of one reward, or `file.py:function` (a compiler, a "
+            "linter, a search): what it says. Only `model` costs tokens."
+        ),
+    ] = "model"
     critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy.")] = None
+    verdict: Annotated[
+        Literal["written", "scored"],
+        says(
+            "How a model's verdict and score are had. `written`: parsed from its critique; `scored`: from "
+            "how probable each allowed verdict and score is to the critic, before it writes. What it finds "
+            "ok is neither criticised nor revised."
+        ),
+    ] = "written"
+    ok_from: Annotated[
+        Share, says('With `verdict = "scored"`: probability of `ok` from which an answer is left as it is.')
+    ] = 0.5
     revise: Annotated[bool, says("Revise answers. `false`: only judge them, for the reward `critic`.")] = True
     critique_prompt: Annotated[
         str, says("Template: `critique`, `rubric`, `reflect`, `constitutional-critique`, or a file.")
     ] = "critique"
     revise_prompt: Annotated[
-        str, says("Template of a revision: `revise`, `retry`, `constitutional-revise`, or a file.")
+        str, says("Template of a revision: `revise`, `mend`, `retry`, `constitutional-revise`, or a file.")
     ] = "revise"
+    choice_prompt: Annotated[
+        str, says("Template of the question behind a scored verdict: `choice`, or a file.")
+    ] = "choice"
     principles: Annotated[
         str | None,
         says(
@@ -39,8 +61,15 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     max_new_tokens: Annotated[Positive, says("Maximum length of a critique, in tokens.")] = 128
     temperature: Annotated[
         NonNegative,
-        says("Sampling temperature of critiques. Revisions are sampled with the settings of `generate`."),
+        says("Sampling temperature of critiques."),
     ] = 1.0
+    revision_temperature: Annotated[
+        NonNegative | None,
+        says(
+            "Sampling temperature of revisions; 0 is greedy. Not set: that of `generate`. The other settings "
+            "of `generate` hold for revisions, too."
+        ),
+    ] = None
 
 
 class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ _CRITIC_SEES = frozenset({"task", "conversation", "answer", "feedback", "referen
 TEMPLATES: dict[str, frozenset[str]] = {
     "critique": _CRITIC_SEES,
     "rubric": _CRITIC_SEES,
+    "choice": _CRITIC_SEES | {"choices", "top"},
     "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
     "hint": frozenset({"task", "reference"}),
     "causes": frozenset({"weakness", "examples"}),

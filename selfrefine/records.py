@@ -51,6 +51,8 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
     text: str = ""
     score: UnitInterval | None = None
     verdict: Verdict | None = None
+    p_ok: UnitInterval | UnsetType = UNSET
+    """How probable `ok` was to the critic, where its verdict is scored and not written."""
     finish_reason: FinishReason = "stop"
     error: str | None = None
     pass_index: Count = 0

@@ -24,7 +24,7 @@ from selfrefine.reflection.failures import failed
 from selfrefine.reflection.findings import Cell, Slice, Weaknesses
 from selfrefine.reflection.weaknesses import drafts
 from selfrefine.seeds import derive
-from selfrefine.steps.critique import ask
+from selfrefine.steps.asking import ask
 from selfrefine.steps.critique_outcome import RIGHT
 from selfrefine.words import count
 

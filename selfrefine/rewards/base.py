@@ -58,6 +58,8 @@ class RewardOptions(Struct, frozen=True, kw_only=True):
     """How long one call of outside code may take; None: as long as it likes."""
     isolate: Limits | None = None
     """Outside code scores in a process of its own, with these limits."""
+    texts: bool = False
+    """A function may return a text: what is wrong with the answer, empty where nothing is. It criticises."""
 
 
 class CorpusScore(Struct, frozen=True, kw_only=True):

@@ -70,7 +70,8 @@ def isolated(kind: RewardKind, made: Scorer, options: RewardOptions) -> Scorer:
     if kind.needs_engine:
         raise ConfigError(f"reward {kind.name} needs the model, so it cannot run with reward.isolate = true")
     assert options.isolate is not None
-    shared = {name: getattr(options, name) for name in ("seed", "settings", "reveal_references", "timeout_s")}
+    names = ("seed", "settings", "reveal_references", "timeout_s", "texts")
+    shared = {name: getattr(options, name) for name in names}
     job = Job(limits=options.isolate, folder=str(Path.cwd()), options=shared)
 
     def call(samples: Sequence[Sample]) -> list[Reward]:

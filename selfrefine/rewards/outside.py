@@ -76,7 +76,7 @@ def checked_results(kind: RewardKind, score: BatchRewardFn, options: RewardOptio
                 own = [_copied(sample) for sample in samples]
                 found = [score.one(own[0])] if isinstance(score, Each) else _run(score, own)
                 pairs = zip(map(_awaited, found), samples, strict=True)
-                return [_reward(kind, result, sample, options.reveal_references) for result, sample in pairs]
+                return [_reward(kind, result, sample, options) for result, sample in pairs]
         except Failed as error:
             reason = str(error)
         except Interrupted:
@@ -136,12 +136,16 @@ def _awaited(value: Any) -> Any:
             value.close()
 
 
-def _reward(kind: RewardKind, result: Any, sample: Sample, reveal: bool) -> Reward:
+def _reward(kind: RewardKind, result: Any, sample: Sample, options: RewardOptions) -> Reward:
+    if options.texts and isinstance(result, str):
+        text = escaped(result).strip()
+        result = Reward(name=kind.name, value=float(not text), detail=text or None)
     try:
         reward = _unchecked(kind, result)
     except Exception as error:  # noqa: BLE001  foreign types: a number or a text that cannot be made
         return unscored(kind.name, why(error), kind.origin.signature)
-    if reward.detail is not None and not reveal and _tells(reward.detail, sample.task.references):
+    detail = "" if options.reveal_references else reward.detail or ""
+    if detail and _tells(detail, sample.task.references):
         return msgspec.structs.replace(reward, detail="(withheld: it contains a reference)")
     return reward
 

@@ -52,6 +52,7 @@ class Critique(Stage[Sample, Outcome]):
             self.settings,
             session.config.seed,
             self.score,
+            session.tell,
         )
         show_rewards(bar, result.rows, session.scorers if session.scores else (), rows=len(unit))
         return result.rows, result.outcome

@@ -23,6 +23,8 @@ def run_prompts(config: Config) -> dict[str, str]:
         "critique.md": prompts.load(config.critique.critique_prompt, "critique").source,
         "revise.md": prompts.load(config.critique.revise_prompt, "revise").source,
     }
+    if config.critique.verdict == "scored":
+        texts["choice.md"] = prompts.load(config.critique.choice_prompt, "choice").source
     if config.critique.principles is not None:
         texts["principles.txt"] = prompts.principles_text(config.critique.principles)
     if config.reflect.plan != "off" and config.reflect.causes:

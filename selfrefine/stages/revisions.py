@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
+import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
@@ -24,24 +26,25 @@ from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import critique_settings, critique_templates
 from selfrefine.stats import Difference, Interval, interval, paired_difference
 from selfrefine.steps.critique import critique
-from selfrefine.steps.critique_outcome import Outcome, Tokens
+from selfrefine.steps.critique_outcome import Arm, Nearness, Outcome, Tokens, near
 from selfrefine.steps.generate import generate
 from selfrefine.steps.units import cut
 from selfrefine.sums import Sums
 
 FRESH = "fresh"
-"""Column of a fresh sample in revised.jsonl."""
+"""Column of a fresh sample in revised.jsonl: how it was drawn, as the `drafts` or as the `revisions`."""
 Means = dict[str, float | None]
 """By task id."""
 
 
 class RevisionSums(Sums, frozen=True, kw_only=True):
-    """`fresh` and `revised` are of the tasks whose draft was revised; `revision` is of all."""
+    """`fresh`, by how it was drawn, and `revised` are of the tasks whose draft was revised; `revision` is of
+    all."""
 
     draft: Means = {}
     revision: Means = {}
     revised: Means = {}
-    fresh: Means = {}
+    fresh: dict[str, Means] = {}
     draft_tokens: int = 0
     critique_tokens: int = 0
     revision_tokens: int = 0
@@ -51,15 +54,20 @@ class RevisionSums(Sums, frozen=True, kw_only=True):
 
 class RevisionSummary(StageCost, frozen=True, kw_only=True):
     """`draft` and `revision` over all tasks (where the critic was content the draft stands), `fresh` over the
-    revised ones; each difference paired by task. A critic that is content with everything leaves no fresh
-    sample and nothing to say: null."""
+    revised ones; each difference paired by task. Where revisions are sampled otherwise than drafts, fresh
+    samples are drawn both ways, and `fresh` is the better of the two: `fresh_as` says which. A critic that is
+    content with everything leaves no fresh sample and nothing to say: null."""
 
     draft: Interval
     revision: Interval
     fresh: Interval
+    fresh_as: Arm | None = None
+    arms: dict[str, Interval] = {}
+    """Fresh samples by how they were drawn."""
     revision_minus_draft: Difference
     revision_minus_fresh: Difference
     tokens: Tokens
+    nearness: Nearness = Nearness()
 
 
 class Revisions(Stage[Task, RevisionSums]):
@@ -97,10 +105,21 @@ class Revisions(Stage[Task, RevisionSums]):
             on_rows=lambda batch: show_completions(bar, batch),
         )
         result = critique(
-            drafts, session.engine, session.critic, self.templates, self.settings, seed, session.measured
+            drafts,
+            session.engine,
+            session.critic,
+            self.templates,
+            self.settings,
+            seed,
+            session.measured,
+            session.tell,
         )
         show_rewards(bar, result.rows, session.measures, rows=0)
-        fresh = [replace(row, extra={FRESH: Raw(b"true")}) for row in result.controls]
+        fresh = [
+            replace(row, extra={FRESH: Raw(msgspec.json.encode(arm))})
+            for arm, drawn in result.controls.items()
+            for row in drawn
+        ]
         rows = [*result.rows, *fresh]
         return rows, replace(compared(rows), outcome=result.outcome)
 
@@ -116,18 +135,23 @@ def compared(rows: Sequence[Sample]) -> RevisionSums:
     total = RevisionSums()
     for group in groups(rows):
         key = group[0].task.id
-        asked_again = [row for row in group if is_fresh(row)]
+        asked_again: dict[str, list[Sample]] = {}
+        for row in group:
+            if (arm := fresh_as(row)) is not None:
+                asked_again.setdefault(arm, []).append(row)
         thread = [row for row in group if not is_fresh(row)]
         revised = len(thread) > 1
         total += RevisionSums(
             draft={key: thread[0].reward},
             revision={key: thread[-1].reward},
             revised={key: thread[-1].reward} if revised else {},
-            fresh={key: _mean([row.reward for row in asked_again])} if revised else {},
+            fresh={arm: {key: _mean([row.reward for row in own])} for arm, own in asked_again.items()}
+            if revised
+            else {},
             draft_tokens=len(thread[0].token_ids),
             critique_tokens=sum(len(told.token_ids) for row in thread for told in row.critiques),
             revision_tokens=sum(len(row.token_ids) for row in thread[1:]),
-            fresh_tokens=sum(len(row.token_ids) for row in asked_again),
+            fresh_tokens=sum(len(row.token_ids) for own in asked_again.values() for row in own),
         )
     return total
 
@@ -141,14 +165,21 @@ def told(total: RevisionSums, seed: int) -> RevisionSummary:
         fresh=total.fresh_tokens,
     )
     every = tokens.draft + tokens.critique + tokens.revision + tokens.fresh
+    arms = {arm: interval(list(own.values())) for arm, own in total.fresh.items()}
+    means = {arm: arms[arm].mean for arm in get_args(Arm) if arm in arms}
+    best: Arm | None = max(means, key=lambda arm: means[arm] or 0.0, default=None)
+    fresh = total.fresh[best] if best is not None else {}
     return RevisionSummary(
         cost=Cost(tokens=every, measured_tokens=every),
         draft=interval(list(total.draft.values())),
         revision=interval(list(total.revision.values())),
-        fresh=interval(list(total.fresh.values())),
+        fresh=interval(list(fresh.values())),
+        fresh_as=best,
+        arms=arms,
         revision_minus_draft=paired_difference(total.draft, total.revision, seed=seed),
-        revision_minus_fresh=paired_difference(total.fresh, total.revised, seed=seed),
+        revision_minus_fresh=paired_difference(fresh, total.revised, seed=seed),
         tokens=tokens,
+        nearness=near(total.outcome),
     )
 
 
@@ -160,7 +191,14 @@ def compare_revisions(session: RunSession, folder: RoundDir, adapter: Path | Non
 
 
 def is_fresh(row: Sample) -> bool:
-    return isinstance(row.extra, dict) and FRESH in row.extra
+    return fresh_as(row) is not None
+
+
+def fresh_as(row: Sample) -> Arm | None:
+    """How a fresh sample was drawn; None for what is none. Runs before there were two ways wrote `true`."""
+    if not isinstance(row.extra, dict) or FRESH not in row.extra:
+        return None
+    return "revisions" if bytes(row.extra[FRESH]) == b'"revisions"' else "drafts"
 
 
 def _mean(rewards: Sequence[float | None]) -> float | None:

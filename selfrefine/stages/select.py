@@ -33,6 +33,7 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     no_critique: int | None = None
     not_better: int | None = None
     corrected: int | None = None
+    too_far: int | None = None
     references_seen: int | None = None
     critiques_truncated: int | None = None
     errors: int | None = None

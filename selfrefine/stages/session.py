@@ -26,7 +26,8 @@ from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.run import Run
 from selfrefine.stages.alarms import Alarm
 from selfrefine.stages.progress import Reporter
-from selfrefine.steps import reward, scoring
+from selfrefine.steps import critics, reward, scoring
+from selfrefine.steps.critics import Teller
 
 Place = int | Literal["final"]
 
@@ -62,6 +63,17 @@ class Session:
     def measures(self) -> tuple[Scorer, ...]:
         """The rewards that measure held-out answers."""
         return self.rewards(scoring.measuring_specs(self.config))
+
+    @cached_property
+    def tell(self) -> Teller | None:
+        """The rewards whose details are the critique; None where a model criticises. Raises: ConfigError."""
+        source = self.config.critique.source
+        if source in ("model", "rewards"):
+            return critics.own_rewards if source == "rewards" else None
+        asks = reward.needs_engine([reward.parse_spec(source)])
+        engine = self.engine if asks else None
+        [scorer] = scoring.build_rewards(self.config, [source], engine, texts=True)
+        return lambda rows: [(found,) for found in scorer.score(rows)]
 
     def rewards(self, specs: Sequence[str]) -> tuple[Scorer, ...]:
         """Built with the engine, where one of them asks a model. Raises: ConfigError."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from selfrefine import prompts
 from selfrefine.config import Config, Sampling
 from selfrefine.errors import ConfigError
@@ -30,10 +32,19 @@ def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSet
         principles=prompts.principles(text),
         feedback=own.feedback,
         reveal_references=own.reveal_references,
+        verdict=own.verdict,
+        ok_from=own.ok_from,
+        mark=right_mark(config),
         critique=Sampling(temperature=own.temperature, max_new_tokens=own.max_new_tokens),
-        revision=config.generate,
+        revision=_revision(config),
+        drafting=config.generate,
         control=own.control,
     )
+
+
+def _revision(config: Config) -> Sampling:
+    cooler = config.critique.revision_temperature
+    return config.generate if cooler is None else replace(config.generate, temperature=cooler)
 
 
 def critique_templates(config: Config, folder: Path | None = None) -> Templates:
@@ -42,6 +53,9 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
     made = Templates(
         prompts.load(folder / "critique.md" if folder else own.critique_prompt, "critique"),
         prompts.load(folder / "revise.md" if folder else own.revise_prompt, "revise"),
+        prompts.load(folder / "choice.md" if folder else own.choice_prompt, "choice")
+        if own.verdict == "scored"
+        else None,
     )
     shows = "principle" in made.critique.uses
     if shows and own.principles is None:

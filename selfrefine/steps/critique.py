@@ -3,9 +3,9 @@
 A critique is attached to the row whose text it is about: pass 0's to the draft, pass 1's to the revision of
 pass 0. A pass ends a draft's thread at verdict `ok` or when the engine cannot answer (prompt too long); a
 verdict that could not be read counts as `revise`. Rows are scored once their critiques are there, for a
-reward that reads them (`critic`); with `feedback` rewards before, and again if one is null. What passes
-through untouched: revisions, rows that carry critiques already (running the step twice changes nothing), and
-rows with finish_reason `error`.
+reward that reads them (`critic`); with `feedback` rewards, and where rewards are the critique, before, and
+again if one is null. What passes through untouched: revisions, rows that carry critiques already (running the
+step twice changes nothing), and rows with finish_reason `error`.
 
 Source: Madaan et al. 2023, "Self-Refine" (feedback, refine, stop); Huang et al. 2024, "Large Language Models
 Cannot Self-Correct Reasoning Yet", for why the comparison must be at equal cost and without references.
@@ -21,14 +21,22 @@ from typing import Literal, NamedTuple
 from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
-from selfrefine import verdict
 from selfrefine.config import Sampling
-from selfrefine.engines.base import Completion, Engine, Request
-from selfrefine.errors import EngineError
+from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
-from selfrefine.records import Critique, Message, Sample, unless_prompt
+from selfrefine.records import Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
-from selfrefine.steps.critique_outcome import Outcome, PassOutcome, comparison, n_fresh, transition
+from selfrefine.steps.asking import ask
+from selfrefine.steps.critics import Asked, Critic, Teller, scored, told, written
+from selfrefine.steps.critique_outcome import (
+    Arm,
+    Outcome,
+    PassOutcome,
+    comparison,
+    n_fresh,
+    nearness,
+    transition,
+)
 from selfrefine.steps.reward import mean_sums
 
 REVEALED = "references_revealed"
@@ -39,8 +47,10 @@ ScoreFn = Callable[[list[Sample]], list[Sample]]
 
 
 class CritiqueSettings(Struct, frozen=True, kw_only=True):
-    """`revision` also draws the fresh samples of the comparison. With `revise` off the critic only judges.
+    """With `revise` off the critic only judges. Fresh samples of the comparison are drawn as the drafts were
+    (`drafting`) and, where that is something else, as the revisions are.
 
+    mark: the reward from which a text needs no revision, where rewards criticise.
     principles: each critique, and the revision after it, gets one of them, drawn by the row's own seed.
     """
 
@@ -49,23 +59,30 @@ class CritiqueSettings(Struct, frozen=True, kw_only=True):
     principles: tuple[str, ...] = ()
     feedback: Literal["none", "rewards"] = "none"
     reveal_references: bool = False
+    verdict: Literal["written", "scored"] = "written"
+    ok_from: float = 0.5
+    mark: float = 1.0
     critique: Sampling = Sampling()
     revision: Sampling = Sampling()
+    drafting: Sampling | None = None
+    """Not known: as the revisions."""
     control: bool = True
 
 
 class Templates(NamedTuple):
-    """`critique` may be of kind critique or rubric."""
+    """`critique` may be of kind critique or rubric. `choice` asks for a scored verdict."""
 
     critique: Template
     revise: Template
+    choice: Template | None = None
 
 
 class CritiqueResult(Struct, frozen=True, kw_only=True):
-    """`rows`: input order, each draft followed by its revisions. `controls` are no output rows."""
+    """`rows`: input order, each draft followed by its revisions. `controls`: the fresh samples by how they
+    were drawn; they are no output rows."""
 
     rows: list[Sample]
-    controls: list[Sample]
+    controls: dict[Arm, list[Sample]]
     outcome: Outcome
 
 
@@ -86,20 +103,23 @@ def critique(
     settings: CritiqueSettings,
     run_seed: int,
     score: ScoreFn | None = None,
+    tell: Teller | None = None,
 ) -> CritiqueResult:
     """Criticises and revises each draft for up to `settings.passes` passes; `policy` writes the revisions.
 
-    Without `score` the rewards the drafts came with are used, and revisions have none. What the engine cannot
-    answer (a prompt too long) is marked in its row and counted, not raised. The comparison with fresh samples
-    is defined in `critique_outcome`; rows that share a task should come in one call for it.
+    With `tell` no model criticises: the details of these rewards are the critique. Without `score` the
+    rewards the drafts came with are used, and revisions have none. What the engine cannot answer (a prompt
+    too long) is marked in its row and counted, not raised. The comparison with fresh samples is defined in
+    `critique_outcome`; rows that share a task should come in one call for it.
 
     Raises: EngineError when an engine leaves an answer out; ConfigError from a template; what `score` raises.
     """
-    run = _Run(policy, critic, templates, settings, run_seed, score or (lambda rows: rows))
+    criticise = told(tell, "rewards", settings.mark) if tell else _critic(critic, templates, settings)
+    run = _Run(policy, criticise, templates, settings, run_seed, score or (lambda rows: rows))
     threads = [_Thread([row], live=_is_draft(row)) for row in samples]
     drafts = [thread for thread in threads if thread.live]
-    told = settings.feedback == "rewards"
-    if told:
+    scored_first = tell is not None or settings.feedback == "rewards"
+    if scored_first:
         run.score_texts(drafts, 0)
     outcome = Outcome(drafts=len(drafts), passed_through=len(threads) - len(drafts))
     for pass_index in range(settings.passes):
@@ -107,24 +127,33 @@ def critique(
         outcome += run.criticise(live, pass_index)
         if settings.revise:
             outcome += run.revise([thread for thread in live if thread.live], pass_index)
-            if told:
+            if scored_first:
                 run.score_texts(drafts, pass_index + 1)
     for k in range(settings.passes + 1):
         # All of them again, not the null ones only: a reward may compare the rows of a task (`majority`).
-        if not told or any(row.critiques and row.reward is None for row in _texts(drafts, k)):
+        if not scored_first or any(row.critiques and row.reward is None for row in _texts(drafts, k)):
             run.score_texts(drafts, k)
     outcome += _transitions(drafts, settings.passes)
     outcome += Outcome(rewards=mean_sums([row for thread in drafts for row in thread.rows]))
     outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
     revised = [thread for thread in drafts if len(thread.rows) > 1]
-    fresh = run.fresh(revised, drafts) if settings.control else None
+    fresh = run.fresh(revised, drafts) if settings.control else {}
     for i, thread in enumerate(revised):
-        outcome += comparison(thread.rows, thread.tokens, fresh[i] if fresh is not None else None)
+        own = {arm: groups[i] for arm, groups in fresh.items()}
+        outcome += comparison(thread.rows, thread.tokens, own) + nearness(thread.rows, own)
     return CritiqueResult(
         rows=[row for thread in threads for row in thread.rows],
-        controls=[row for group in fresh or [] for row in group],
+        controls={arm: [row for group in groups for row in group] for arm, groups in fresh.items()},
         outcome=outcome,
     )
+
+
+def _critic(engine: Engine, templates: Templates, settings: CritiqueSettings) -> Critic:
+    write = written(engine, settings.critique, templates.critique)
+    if settings.verdict == "written":
+        return write
+    assert templates.choice is not None
+    return scored(engine, templates.choice, settings.ok_from, write if settings.revise else None)
 
 
 @dataclass(frozen=True)
@@ -132,7 +161,7 @@ class _Run:
     """What stays the same over the passes of one call."""
 
     policy: Engine
-    critic: Engine
+    critic: Critic
     templates: Templates
     settings: CritiqueSettings
     run_seed: int
@@ -156,19 +185,16 @@ class _Run:
 
     def criticise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a critique to each thread's last row; verdict ok or a failed critique ends the thread."""
-        chats = [self._critique_chat(thread, pass_index) for thread in threads]
-        seeds = [(self.seed("critique", pass_index, thread.rows[0]),) for thread in threads]
-        answers = ask(self.critic, chats, seeds, self.settings.critique)
+        asked = [self._asked(thread, pass_index) for thread in threads]
         counts = PassOutcome(critiques=len(threads))
         n_tokens = n_failed = 0
-        for thread, chat, (prompt, (answer,)) in zip(threads, chats, answers, strict=True):
+        for thread, made in zip(threads, self.critic(asked), strict=True):
             row = thread.rows[-1]
-            made = self._critique(row, chat, prompt, answer, pass_index)
-            failed = answer.finish_reason == "error"
+            failed = made.finish_reason == "error"
             thread.rows[-1] = replace(row, critiques=(*row.critiques, made))
-            thread.tokens += len(answer.token_ids)
+            thread.tokens += len(made.token_ids)
             thread.live = not failed and made.verdict != "ok"
-            n_tokens += len(answer.token_ids)
+            n_tokens += len(made.token_ids)
             n_failed += failed
             counts += PassOutcome(
                 failed=int(failed),
@@ -194,33 +220,45 @@ class _Run:
             n_tokens += len(row.token_ids)
         return Outcome(revision_tokens=n_tokens)
 
-    def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> list[list[Sample]]:
+    def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> dict[Arm, list[list[Sample]]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""
+        own = self.settings
         lengths: dict[str, list[int]] = {}
         for thread in drafts:
             draft = thread.rows[0]
             n_tokens = len(draft.token_ids) or len(self.policy.encode_answer(draft.text))
             lengths.setdefault(draft.task.id, []).append(n_tokens)
-        chats = [_context(thread).messages for thread in revised]
-        seeds: list[tuple[int, ...]] = []
+        counts = []
         for thread in revised:
-            draft = thread.rows[0]
-            own = lengths[draft.task.id]
-            if len(own) == 1:
+            known = lengths[thread.rows[0].task.id]
+            if len(known) == 1:
                 # One short draft is no measure of a task: it would buy far more fresh samples than were paid
                 # for (seen with one draft each on 100 tasks: 27,753 tokens drawn for a cost of 13,267).
-                own = own + [len(row.token_ids) for row in thread.rows[1:]]
-            n = n_fresh(thread.tokens, own)
-            seeds.append(tuple(self.seed("fresh", k, draft) for k in range(n)))
-        # A draft of this very policy carries its prompt's ids; those of another may be another vocabulary's.
-        known = [
-            thread.rows[0].prompt_token_ids if thread.rows[0].policy == self.policy.policy else ()
-            for thread in revised
+                known = known + [len(row.token_ids) for row in thread.rows[1:]]
+            counts.append(n_fresh(thread.tokens, known))
+        drafting = own.drafting or own.revision
+        arms: dict[Arm, list[list[Sample]]] = {"drafts": self._drawn(revised, counts, drafting, "f", "fresh")}
+        if own.revision != drafting:
+            # All greedy samples of a prompt are one.
+            as_many = counts if own.revision.temperature else [1] * len(counts)
+            arms["revisions"] = self._drawn(revised, as_many, own.revision, "g", "fresh-as-revised")
+        return arms
+
+    def _drawn(
+        self, revised: list[_Thread], counts: list[int], sampling: Sampling, suffix: str, stage: str
+    ) -> list[list[Sample]]:
+        drafts = [thread.rows[0] for thread in revised]
+        chats = [_context(thread).messages for thread in revised]
+        seeds = [
+            tuple(self.seed(stage, k, draft) for k in range(n))
+            for draft, n in zip(drafts, counts, strict=True)
         ]
-        answers = ask(self.policy, chats, seeds, self.settings.revision, known)
+        # A draft of this very policy carries its prompt's ids; those of another may be another vocabulary's.
+        known = [draft.prompt_token_ids if draft.policy == self.policy.policy else () for draft in drafts]
+        answers = ask(self.policy, chats, seeds, sampling, known)
         rows = [
-            self._row(thread.rows[0], f".f{k}", chat, prompt, seed, answer)
-            for thread, chat, own, (prompt, group) in zip(revised, chats, seeds, answers, strict=True)
+            self._row(draft, f".{suffix}{k}", chat, prompt, seed, answer)
+            for draft, chat, own, (prompt, group) in zip(drafts, chats, seeds, answers, strict=True)
             for k, (seed, answer) in enumerate(zip(own, group, strict=True))
         ]
         scored = iter(self.scored(rows))
@@ -240,17 +278,25 @@ class _Run:
         drawn = self.seed("principle", pass_index, thread.rows[0]) % len(self.settings.principles)
         return self.settings.principles[drawn]
 
-    def _critique_chat(self, thread: _Thread, pass_index: int) -> tuple[Message, ...]:
+    def _asked(self, thread: _Thread, pass_index: int) -> Asked:
         context, row = _context(thread), thread.rows[-1]
-        text = self.templates.critique.render(
-            task=context.task,
-            conversation=_as_text(context.system + context.before),
-            answer=row.text,
-            feedback=self._feedback(row),
-            references="\n".join(row.task.references) if self._reveals(row) else "",
-            principle=self._principle(thread, pass_index),
+        reveals = self._reveals(row)
+        shown = {
+            "task": context.task,
+            "conversation": _as_text(context.system + context.before),
+            "answer": row.text,
+            "feedback": self._feedback(row),
+            "references": "\n".join(row.task.references) if reveals else "",
+            "principle": self._principle(thread, pass_index),
+        }
+        return Asked(
+            row=row,
+            chat=(Message(role="user", content=self.templates.critique.render(**shown)),),
+            shown=shown,
+            seed=self.seed("critique", pass_index, thread.rows[0]),
+            pass_index=pass_index,
+            mark="+references" if reveals else "",
         )
-        return (Message(role="user", content=text),)
 
     def _revise_chat(self, thread: _Thread, pass_index: int) -> tuple[Message, ...]:
         context, row = _context(thread), thread.rows[-1]
@@ -265,34 +311,6 @@ class _Run:
             principle=self._principle(thread, pass_index),
         )
         return (*context.system, Message(role="user", content=text))
-
-    def _critique(
-        self,
-        row: Sample,
-        chat: tuple[Message, ...],
-        prompt: tuple[int, ...],
-        answer: Completion,
-        pass_index: int,
-    ) -> Critique:
-        if answer.finish_reason == "error":
-            parsed = verdict.Parsed(None, None, answer.error or "the critic gave no answer")
-        else:
-            parsed = verdict.parse(answer.text)
-        mark = "+references" if self._reveals(row) else ""
-        return Critique(
-            messages=chat,
-            prompt_token_ids=prompt,
-            token_ids=answer.token_ids,
-            finish_reason=answer.finish_reason,
-            logprobs=answer.logprobs,
-            pass_index=pass_index,
-            critic=f"{self.critic.signature} policy:{self.critic.policy[:12]}{mark}",
-            prompt_sha256=self.templates.critique.sha256,
-            text=answer.text,
-            score=parsed.score,
-            verdict=parsed.verdict,
-            error=parsed.error,
-        )
 
     def _row(
         self,
@@ -361,29 +379,3 @@ def _transitions(threads: list[_Thread], passes: int) -> Outcome:
 
 def _is_draft(row: Sample) -> bool:
     return row.parent_id is None and row.finish_reason != "error" and not row.critiques
-
-
-def ask(
-    engine: Engine,
-    chats: Sequence[tuple[Message, ...]],
-    seeds: Sequence[tuple[int, ...]],
-    sampling: Sampling,
-    known: Sequence[tuple[int, ...]] | None = None,
-) -> list[tuple[tuple[int, ...], list[Completion]]]:
-    """Per chat its prompt ids and a completion per seed, whatever order the engine finishes them in.
-
-    `known`: the prompt ids of each chat, empty where it is still to be encoded.
-    Raises: EngineError where the engine leaves an answer out.
-    """
-    requests = [
-        Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own)
-        for chat, own, ids in zip(chats, seeds, known or [()] * len(chats), strict=True)
-    ]
-    batches = engine.generate(requests, sampling) if requests else ()
-    answers = {(answer.request, answer.index): answer for batch in batches for answer in batch}
-    if len(answers) != sum(map(len, seeds)):
-        raise EngineError(f"{engine.signature}: {len(answers)} answers to {sum(map(len, seeds))} requests")
-    return [
-        (request.prompt_token_ids, [answers[i, k] for k in range(len(request.seeds))])
-        for i, request in enumerate(requests)
-    ]

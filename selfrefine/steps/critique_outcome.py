@@ -6,24 +6,35 @@ all its critiques and revisions and mean length is over the drafts of the same t
 and its revisions. n is fixed before the
 first fresh sample: drawing "until the tokens are used up" would stop late after short answers and early
 after long ones, and where wrong answers are longer (or shorter) the mean would be biased. A fresh sample's
-right-rate is the mean over its draft's n; `best` is the oracle, any of the n. All figures of the comparison
-are over the same drafts: those where draft, last revision and a fresh sample all have a reward. A draft the
-critic lets pass with `ok` costs a critique and is compared with nothing.
+right-rate is the mean over its draft's n; `best` is the oracle, any of the n. Where revisions are sampled
+otherwise than drafts (cooler), fresh samples are drawn both ways, and the better of the two is the one that
+revising must beat: a cooler second answer alone may be better than a draft. All figures of the comparison
+are over the same drafts: those where draft, last revision and a fresh sample of each kind have a reward. A
+draft the critic lets pass with `ok` costs a critique and is compared with nothing.
+
+Does a revision change its draft, or does the policy answer again? Its similarity to its draft is put beside
+that of the fresh samples to the same draft: the difference is 0 for a policy that ignores draft and critique.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
 
 from msgspec import UNSET, Struct, UnsetType
 
 from selfrefine.records import Sample
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.steps.reward import MeanSums
+from selfrefine.steps.similarity import similarity
 from selfrefine.sums import Sums
 
 MAX_FRESH = 64
 RIGHT = 1.0 - 1e-9
+
+
+Arm = Literal["drafts", "revisions"]
+"""Fresh samples drawn as the drafts were, or as the revisions are."""
 
 
 class PassOutcome(Sums, frozen=True, kw_only=True):
@@ -43,6 +54,28 @@ class PassOutcome(Sums, frozen=True, kw_only=True):
     unscored: int = 0
 
 
+class FreshSums(Sums, frozen=True, kw_only=True):
+    """Fresh samples of one kind. right, best_right and reward: over the drafts that are compared."""
+
+    samples: int = 0
+    tokens: int = 0
+    right: float = 0.0
+    best_right: float = 0.0
+    reward: float = 0.0
+
+
+class NearSums(Sums, frozen=True, kw_only=True):
+    """Last revisions beside their drafts; fresh samples (as the revisions are drawn) beside these, too."""
+
+    revisions: int = 0
+    copied: int = 0
+    similarity: float = 0.0
+    beside_fresh: int = 0
+    """The revisions with a fresh sample; the next two are over these."""
+    own: float = 0.0
+    fresh: float = 0.0
+
+
 class Outcome(Sums, frozen=True, kw_only=True):
     """What came of it, as sums: the outcomes of windows are added. Tokens are sampled ones."""
 
@@ -53,19 +86,18 @@ class Outcome(Sums, frozen=True, kw_only=True):
     draft_tokens: int = 0
     critique_tokens: int = 0
     revision_tokens: int = 0
-    fresh: int = 0
-    fresh_tokens: int = 0
+    fresh: dict[str, FreshSums] = {}
+    """By arm."""
     budget_tokens: int = 0
-    """Critiques and revisions of the drafts that got fresh samples: what `fresh_tokens` stands against."""
+    """Critiques and revisions of the drafts that got fresh samples: what those of an arm stand against."""
     compared: int = 0
-    """Drafts in the sums below: draft, last revision (and, with control, a fresh sample) have a reward."""
+    """Drafts in the sums below: draft, last revision (and, with control, a fresh sample of each arm) have a
+    reward."""
     draft_right: float = 0.0
     revision_right: float = 0.0
-    fresh_right: float = 0.0
-    fresh_best_right: float = 0.0
     draft_reward: float = 0.0
     revision_reward: float = 0.0
-    fresh_reward: float = 0.0
+    near: NearSums = NearSums()
     rewards: dict[str, MeanSums] = {}
     """Of drafts and revisions, by name."""
 
@@ -90,13 +122,31 @@ class Arms(Struct, frozen=True, kw_only=True):
 
 
 class EqualCost(Struct, frozen=True, kw_only=True):
-    """All figures are over the same `compared` drafts."""
+    """All figures are over the same `compared` drafts. `fresh` is the better arm, `fresh_as` says which."""
 
     compared: int = 0
+    fresh_as: Arm | None = None
     fresh_samples: int = 0
     right: Arms = Arms()
     fresh_best_right: float | None = None
     reward: Arms = Arms()
+
+
+class Nearness(Struct, frozen=True, kw_only=True):
+    """How far revisions are from their drafts, in [0, 1] (1 - similarity); null over nothing."""
+
+    revisions: int = 0
+    copied: float | None = None
+    """Share of the revisions that are their draft, white space at the ends aside."""
+    distance: float | None = None
+    fresh_distance: float | None = None
+    """Of the fresh samples, drawn as the revisions, to the same drafts."""
+    dependence: float | None = None
+    """fresh_distance - distance over the revisions that have fresh samples: 0 where the policy ignores its
+    draft, negative where it avoids it."""
+    right_after_wrong: float | None = None
+    right_after_right: float | None = None
+    """Share of right revisions after wrong and after right drafts, all passes."""
 
 
 class CritiqueSummary(StageCost, frozen=True, kw_only=True):
@@ -112,6 +162,7 @@ class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     passes: tuple[PassOutcome, ...] = ()
     tokens: Tokens = Tokens()
     comparison: EqualCost = EqualCost()
+    nearness: Nearness = Nearness()
 
 
 def summary(outcome: Outcome) -> CritiqueSummary:
@@ -119,10 +170,13 @@ def summary(outcome: Outcome) -> CritiqueSummary:
     own, passes = outcome, outcome.passes
     critiques = sum(one.critiques for one in passes)
 
+    best = better(own)
+    fresh = own.fresh[best] if best else FreshSums()
+
     def arms(what: str) -> Arms:
         rates = {side: _rate(getattr(own, f"{side}_{what}"), own.compared) for side in ("draft", "revision")}
-        fresh = _rate(getattr(own, f"fresh_{what}"), own.compared) if own.fresh else UNSET
-        return Arms(**rates, fresh=fresh)
+        again = _rate(getattr(fresh, what), own.compared) if best else UNSET
+        return Arms(**rates, fresh=again)
 
     return CritiqueSummary(
         cost=Cost(tokens=own.critique_tokens + own.revision_tokens),
@@ -138,16 +192,42 @@ def summary(outcome: Outcome) -> CritiqueSummary:
             draft=own.draft_tokens,
             critique=own.critique_tokens,
             revision=own.revision_tokens,
-            fresh=own.fresh_tokens,
+            fresh=sum(arm.tokens for arm in own.fresh.values()),
             fresh_budget=own.budget_tokens,
         ),
         comparison=EqualCost(
             compared=own.compared,
-            fresh_samples=own.fresh,
+            fresh_as=best,
+            fresh_samples=fresh.samples,
             right=arms("right"),
-            fresh_best_right=_rate(own.fresh_best_right, own.compared) if own.fresh else None,
+            fresh_best_right=_rate(fresh.best_right, own.compared) if best else None,
             reward=arms("reward"),
         ),
+        nearness=near(own),
+    )
+
+
+def better(outcome: Outcome) -> Arm | None:
+    """The arm whose fresh samples have the higher mean reward; of equals the one drawn as the drafts were."""
+    drawn = [arm for arm in get_args(Arm) if arm in outcome.fresh]
+    return max(drawn, key=lambda arm: outcome.fresh[arm].reward, default=None)
+
+
+def near(outcome: Outcome) -> Nearness:
+    """Rates from sums."""
+    own = outcome.near
+    to_right = sum(one.wrong_right for one in outcome.passes), sum(one.right_right for one in outcome.passes)
+    to_wrong = sum(one.wrong_wrong for one in outcome.passes), sum(one.right_wrong for one in outcome.passes)
+    rates = [_rate(right, right + wrong) for right, wrong in zip(to_right, to_wrong, strict=True)]
+    alike = _rate(own.similarity, own.revisions)
+    return Nearness(
+        revisions=own.revisions,
+        copied=_rate(own.copied, own.revisions),
+        distance=None if alike is None else 1 - alike,
+        fresh_distance=1 - own.fresh / own.beside_fresh if own.beside_fresh else None,
+        dependence=_rate(own.own - own.fresh, own.beside_fresh),
+        right_after_wrong=rates[0],
+        right_after_right=rates[1],
     )
 
 
@@ -168,27 +248,49 @@ def transition(before: Sample, after: Sample) -> PassOutcome:
     return made + PassOutcome(**{"_".join(words): 1})
 
 
-def comparison(rows: Sequence[Sample], tokens: int, fresh: Sequence[Sample] | None) -> Outcome:
-    """One revised draft: `rows` from it to its last revision, what they cost, its fresh samples if drawn."""
-    outcome = Outcome()
-    if fresh is not None:
-        fresh_tokens = sum(len(row.token_ids) for row in fresh)
-        outcome = Outcome(fresh=len(fresh), fresh_tokens=fresh_tokens, budget_tokens=tokens)
+def comparison(rows: Sequence[Sample], tokens: int, fresh: Mapping[Arm, Sequence[Sample]]) -> Outcome:
+    """One revised draft: `rows` from it to its last revision, what they cost, the fresh samples by arm."""
+    drawn = {
+        str(arm): FreshSums(samples=len(own), tokens=sum(len(row.token_ids) for row in own))
+        for arm, own in fresh.items()
+    }
+    outcome = Outcome(fresh=drawn, budget_tokens=tokens if fresh else 0)
     draft, revision = rows[0].reward, rows[-1].reward
-    rewards = [row.reward for row in fresh or () if row.reward is not None]
-    if draft is None or revision is None or (fresh is not None and not rewards):
+    rewards = {str(arm): [row.reward for row in own if row.reward is not None] for arm, own in fresh.items()}
+    if draft is None or revision is None or not all(rewards.values()):
         return outcome
-    right = [is_right(reward) for reward in rewards]
     return outcome + Outcome(
         compared=1,
         draft_right=is_right(draft),
         revision_right=is_right(revision),
-        fresh_right=sum(right) / max(1, len(right)),
-        fresh_best_right=any(right),
         draft_reward=draft,
         revision_reward=revision,
-        fresh_reward=sum(rewards) / max(1, len(rewards)),
+        fresh={
+            arm: FreshSums(
+                right=sum(map(is_right, own)) / len(own),
+                best_right=any(map(is_right, own)),
+                reward=sum(own) / len(own),
+            )
+            for arm, own in rewards.items()
+        },
     )
+
+
+def nearness(rows: Sequence[Sample], fresh: Mapping[Arm, Sequence[Sample]]) -> Outcome:
+    """One revised draft's last revision, if it has a text, and the fresh samples beside the draft."""
+    draft, revision = rows[0], rows[-1]
+    if revision.finish_reason == "error":
+        return Outcome()
+    alike = similarity(draft.text, revision.text)
+    near = NearSums(revisions=1, copied=int(draft.text.strip() == revision.text.strip()), similarity=alike)
+    again = [
+        similarity(draft.text, row.text)
+        for row in fresh.get("revisions", fresh.get("drafts", ()))
+        if row.finish_reason != "error"
+    ]
+    if again:
+        near += NearSums(beside_fresh=1, own=alike, fresh=sum(again) / len(again))
+    return Outcome(near=near)
 
 
 def n_fresh(cost_tokens: int, draft_lengths: Sequence[int]) -> int:

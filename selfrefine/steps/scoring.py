@@ -13,8 +13,10 @@ from selfrefine.rewards.base import Limits, RewardOptions, Scorer, own_settings
 from selfrefine.steps import reward
 
 
-def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -> tuple[Scorer, ...]:
-    """The scorers for `NAME[:weight]` texts. Raises: ConfigError."""
+def build_rewards(
+    config: Config, specs: Sequence[str], engine: Engine | None, *, texts: bool = False
+) -> tuple[Scorer, ...]:
+    """The scorers for `NAME[:weight]` texts; `texts`: they criticise. Raises: ConfigError."""
     own = config.reward
     limits = Limits(memory_gib=own.isolate_memory_gib, cpu_s=own.isolate_cpu_s)
     options = RewardOptions(
@@ -24,6 +26,7 @@ def build_rewards(config: Config, specs: Sequence[str], engine: Engine | None) -
         engine=engine,
         timeout_s=own.timeout_s,
         isolate=limits if own.isolate else None,
+        texts=texts,
     )
     return reward.build([reward.parse_spec(text) for text in specs], options) if specs else ()
 
@@ -63,6 +66,11 @@ def check_named(config: Config) -> None:
         modelless = [text for text in texts if not reward.needs_engine([reward.parse_spec(text)])]
         if modelless:
             build_rewards(config, modelless, None)
+    if config.critique.source not in ("model", "rewards"):
+        source = reward.parse_spec(config.critique.source)
+        reward.check([source], config.reward.settings)
+        if not reward.needs_engine([source]):
+            build_rewards(config, [source.name], None, texts=True)
     check_measure(measure)
     names = {reward.parse_spec(text).name for text in (*use, *measure)}
     if names:

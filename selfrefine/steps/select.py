@@ -67,6 +67,7 @@ def check(config: SelectConfig) -> None:
         raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
     for key, set_, taken in (
         ("corrections", config.corrections != "own", config.learn in ("revisions", "both")),
+        ("min_similarity", config.min_similarity > 0, config.corrections == "near"),
         ("margin", config.margin > 0, strategy == "pairs" and config.chosen == "samples"),
         ("pairs_per_prompt", config.pairs_per_prompt > 1, strategy == "pairs"),
         ("max_per_prompt", config.max_per_prompt is not None, strategy not in ("pairs", "groups")),

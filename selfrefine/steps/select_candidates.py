@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from selfrefine.config import SelectConfig
 from selfrefine.records import Critique, Lesson, Sample, groups
 from selfrefine.steps.rationalise import is_rationalised
+from selfrefine.steps.similarity import similarity
 
 Reason = Literal[
     "samples",
@@ -34,6 +35,7 @@ Reason = Literal[
     "no_critique",
     "not_better",
     "corrected",
+    "too_far",
     "references_seen",
     "critiques_truncated",
     "errors",
@@ -65,6 +67,8 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
         turns = [after for _, after in risen]
         if config.corrections == "samples":
             turns += _corrected(kept, others, fate)
+        elif config.corrections == "near":
+            turns = _near(kept, [*risen, *others], config, fate)
         made += groups([replace(turn, lesson=Lesson(teaches="revision")) for turn in turns])
     if config.learn in ("critiques", "both"):
         told = (_critique_row(before, after, fate) for before, after in risen)
@@ -207,8 +211,51 @@ def _corrected(samples: Sequence[Sample], turns: Sequence[Turn], fate: Fate) -> 
         if (better.reward or 0.0) <= before.reward:
             continue
         fate["corrected"] += 1
-        taught = {"text": better.text, "token_ids": better.token_ids, "finish_reason": better.finish_reason}
-        made.append(replace(turn, **taught, reward=better.reward, rewards=better.rewards, logprobs=None))
+        made.append(_taught(turn, better))
+    return made
+
+
+def _taught(turn: Sample, better: Sample) -> Sample:
+    """The turn with another answer in place of its own."""
+    return replace(
+        turn,
+        text=better.text,
+        token_ids=better.token_ids,
+        finish_reason=better.finish_reason,
+        reward=better.reward,
+        rewards=better.rewards,
+        logprobs=None,
+    )
+
+
+def _near(samples: Sequence[Sample], turns: Sequence[Turn], config: SelectConfig, fate: Fate) -> list[Sample]:
+    """Each turn with the nearest of all better answers to its task: it learns to change a text, and not to
+    answer again.
+
+    A correction drawn anywhere from the pool shares few words with its draft, and a policy taught by such
+    ignores both draft and critique (measured on `demo-text`: CRITIQUE.md).
+    """
+    pool: dict[str, list[Sample]] = {}
+    for row in samples:
+        if fit(row, Counter()):
+            pool.setdefault(row.task.id, []).append(row)
+    made = []
+    for before, turn in turns:
+        if turn.error is not None or before.reward is None:
+            continue
+        floor = max(before.reward, config.min_reward or 0.0)
+        better = [
+            row
+            for row in pool.get(before.task.id, ())
+            if (row.reward or 0.0) > before.reward and (row.reward or 0.0) >= floor
+        ]
+        alike = {row.id: similarity(before.text, row.text) for row in better}
+        near = [row for row in better if alike[row.id] >= config.min_similarity]
+        fate["too_far"] += bool(better) and not near
+        if near:
+            nearest = max(near, key=lambda row: (alike[row.id], row.reward or 0.0, row.id == turn.id))
+            fate["corrected"] += nearest.id != turn.id
+            made.append(turn if nearest.id == turn.id else _taught(turn, nearest))
     return made
 
 

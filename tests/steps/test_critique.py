@@ -254,7 +254,7 @@ def test_a_row_is_the_same_whoever_shares_its_call() -> None:
     together = run(rows, CritiqueSettings(), critic=chance, policy=chance)
     alone = run(rows[2:3], CritiqueSettings(), critic=chance, policy=chance)
     assert [row for row in together.rows if row.task.id == "t2"] == alone.rows
-    assert [row for row in together.controls if row.task.id == "t2"] == alone.controls
+    assert [row for row in together.controls["drafts"] if row.task.id == "t2"] == alone.controls["drafts"]
     assert len({row.text for row in together.rows}) > 3
 
 
@@ -311,7 +311,7 @@ def test_a_judge_that_only_judges_leaves_the_drafts_alone() -> None:
     result = run([draft("8"), draft("9", 1)], settings)
     assert [row.id for row in result.rows] == ["t.r2.s0", "t.r2.s1"]
     assert [one.score for row in result.rows for one in row.critiques] == [0.2, 0.2]
-    assert result.controls == [] and result.outcome.passes[0].revisions == 0
+    assert result.controls == {"drafts": []} and result.outcome.passes[0].revisions == 0
 
 
 def test_a_retry_sees_the_notes_after_all_earlier_attempts() -> None:

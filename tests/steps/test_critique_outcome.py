@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import pytest
 from msgspec import UNSET
+from msgspec.structs import replace
 from test_critique import CRITIC, OFF, OK, POLICY, TEMPLATES, draft, drafted, run
 
+from selfrefine.config import Sampling
+from selfrefine.engines.base import Completion, Request
 from selfrefine.engines.scripted import Scripted
 from selfrefine.seeds import row_seed
 from selfrefine.steps.critique import CritiqueSettings, critique
-from selfrefine.steps.critique_outcome import MAX_FRESH, Arms, Outcome, Tokens, n_fresh, summary
+from selfrefine.steps.critique_outcome import (
+    MAX_FRESH,
+    Arms,
+    Outcome,
+    PassOutcome,
+    Tokens,
+    n_fresh,
+    nearness,
+    summary,
+)
 
 
 def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
@@ -18,7 +32,7 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
         [{"match": "<critique>", "answers": ["7"]}, {"match": "^What is", "answers": ["7", "123", "5", "?"]}]
     )
     result = run([draft("8"), draft("7" * 7, 1)], CritiqueSettings(), policy=policy)
-    mine = [row for row in result.controls if row.index == 0]
+    mine = [row for row in result.controls["drafts"] if row.index == 0]
     assert [row.id for row in mine] == [f"t.r2.s0.f{k}" for k in range(6)]
     assert [row.seed for row in mine] == [row_seed(11, "fresh", k, 2, "t", 0) for k in range(6)]
     assert all(row.messages is UNSET and row.parent_id is None for row in mine)
@@ -26,15 +40,16 @@ def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
     assert [row.text for row in mine] == [answers[row.seed % 4] for row in mine]
 
     outcome = result.outcome
-    assert (outcome.fresh, outcome.budget_tokens) == (12, 64)
-    assert outcome.fresh_tokens == sum(len(row.text) + 1 for row in result.controls)
+    fresh = outcome.fresh["drafts"]
+    assert (fresh.samples, outcome.budget_tokens) == (12, 64)
+    assert fresh.tokens == sum(len(row.text) + 1 for row in result.controls["drafts"])
     # the mean over what could be scored: "?" is neither right nor wrong
     rates = []
     for index in (0, 1):
-        texts = [row.text for row in result.controls if row.index == index and row.text != "?"]
+        texts = [row.text for row in result.controls["drafts"] if row.index == index and row.text != "?"]
         rates.append(texts.count("7") / len(texts))
-    assert outcome.fresh_right == pytest.approx(sum(rates))
-    assert outcome.fresh_best_right == sum(rate > 0 for rate in rates)
+    assert fresh.right == pytest.approx(sum(rates))
+    assert fresh.best_right == sum(rate > 0 for rate in rates)
 
 
 def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
@@ -44,7 +59,8 @@ def test_a_short_draft_alone_does_not_buy_a_crowd() -> None:
         [{"match": "<critique>", "answers": ["1" * 13]}, {"match": "^What is", "answers": ["1234567"]}]
     )
     outcome = run([draft("8")], CritiqueSettings(), policy=policy).outcome
-    assert (outcome.fresh, outcome.budget_tokens, outcome.fresh_tokens) == (6, 44, 48)
+    fresh = outcome.fresh["drafts"]
+    assert (fresh.samples, outcome.budget_tokens, fresh.tokens) == (6, 44, 48)
 
 
 def test_how_many_fresh_samples() -> None:
@@ -79,6 +95,67 @@ def test_without_a_comparison_or_anything_at_all_rates_are_null_not_zero() -> No
     unscored = critique([draft("8")], POLICY, CRITIC, TEMPLATES, OFF, 11)
     assert unscored.outcome.passes[0].unscored == 1
     assert summary(unscored.outcome).comparison.compared == 0
+
+
+def test_a_cooler_revision_is_put_beside_fresh_samples_as_cool() -> None:
+    """The trap: a second answer at a lower temperature is better than a draft all by itself, and the critique
+    gets the credit. Greedy revisions say 5, which is wrong; so does one greedy fresh sample. Samples at
+    temperature 1 say 7 where the seed is even."""
+
+    class Cool(Scripted):
+        def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
+            text = "5" if sampling.temperature == 0 else "7"
+            for batch in super().generate(requests, sampling):
+                yield [replace(one, text=text, token_ids=(*text.encode(), 256)) for one in batch]
+
+    settings = CritiqueSettings(revision=Sampling(temperature=0.0), drafting=Sampling(temperature=1.0))
+    result = run([draft("8")], settings, policy=Cool([]))
+    assert {arm: [row.text for row in rows] for arm, rows in result.controls.items()} == {
+        "drafts": ["7"] * 16,  # (30 + 2) / 2
+        "revisions": ["5"],  # all greedy samples of a prompt are one
+    }
+    assert [row.id for row in result.controls["revisions"]] == ["t.r2.s0.g0"]
+    assert result.controls["revisions"][0].seed == row_seed(11, "fresh-as-revised", 0, 2, "t", 0)
+    shown = summary(result.outcome)
+    assert (shown.comparison.fresh_as, shown.comparison.fresh_samples) == ("drafts", 16)
+    assert shown.comparison.right == Arms(draft=0.0, revision=0.0, fresh=1.0)
+    assert shown.tokens.fresh == 34
+
+
+def test_one_temperature_is_one_kind_of_fresh_sample() -> None:
+    settings = CritiqueSettings(revision=Sampling(temperature=0.7), drafting=Sampling(temperature=0.7))
+    assert list(run([draft("8")], settings).controls) == ["drafts"]
+
+
+def test_a_policy_that_answers_again_does_not_depend_on_its_draft() -> None:
+    """Draft "a b c d". Changed: "a b c e", 3 of 4 words in common. Fresh samples: "x b y z", 1 of 4.
+    Distance 0.25 against 0.75: dependence 0.5. A policy that answers again says "x b y z" twice: 0."""
+    before = replace(draft("a b c d"), reward=0.0)
+    fresh = [replace(draft("x b y z"), id="f", reward=0.0)]
+    changed = replace(draft("a b c e"), id="v", reward=1.0)
+    found = summary(nearness([before, changed], {"drafts": fresh})).nearness
+    assert (found.revisions, found.copied) == (1, 0.0)
+    assert (found.distance, found.fresh_distance, found.dependence) == pytest.approx((0.25, 0.75, 0.5))
+    again = summary(nearness([before, replace(fresh[0], id="v")], {"drafts": fresh})).nearness
+    assert again.dependence == 0.0
+    copied = summary(nearness([before, replace(before, id="v", text="a b c d\n")], {})).nearness
+    assert (copied.copied, copied.distance, copied.fresh_distance, copied.dependence) == (
+        1.0,
+        0.0,
+        None,
+        None,
+    )
+    assert summary(Outcome()).nearness.distance is None
+
+
+def test_right_after_wrong_and_after_right_drafts() -> None:
+    """The issue's trial: 0.35 after wrong drafts and 0.43 after right ones, so the draft hardly mattered."""
+    passes = (
+        PassOutcome(wrong_right=1, wrong_wrong=3),
+        PassOutcome(wrong_wrong=4, right_right=3, right_wrong=1),
+    )
+    found = summary(Outcome(passes=passes)).nearness
+    assert (found.right_after_wrong, found.right_after_right) == (1 / 8, 3 / 4)
 
 
 def test_windows_add_up_to_the_whole() -> None:

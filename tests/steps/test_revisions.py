@@ -51,6 +51,19 @@ def test_each_arm_over_the_tasks_it_is_about() -> None:
     assert (found.cost.tokens, found.cost.measured_tokens) == (58, 58)
 
 
+def test_revising_must_beat_the_better_of_two_ways_to_ask_again() -> None:
+    """As drafts are drawn: 0 and 1, mean 0.5. As revisions are drawn, cooler: 1 and 1. The revisions got 1 and
+    1: +0.5 against the one, nothing against the other."""
+    rows = [*thread("a", 0.0, 1.0, fresh=(0.0,)), *thread("b", 0.0, 1.0, fresh=(1.0,))]
+    for task in ("a", "b"):
+        cool = row(task, 0, 1.0, extra={FRESH: Raw(b'"revisions"')})
+        rows.append(_named(cool, f"{task}.r1.s0.g0", None))
+    found = compare(rows)
+    assert found.fresh_as == "revisions"
+    assert {arm: own.mean for arm, own in found.arms.items()} == {"drafts": 0.5, "revisions": 1.0}
+    assert (found.fresh.mean, found.revision_minus_fresh.mean) == (1.0, 0.0)
+
+
 def test_a_critic_that_is_always_content_leaves_nothing_to_compare() -> None:
     found = compare(thread("a", 1.0) + thread("b", 0.0))
     assert (found.draft.mean, found.revision.mean) == (0.5, 0.5)

@@ -171,3 +171,43 @@ def test_a_turn_that_failed_is_taught_a_better_draft() -> None:
     assert found.counts["corrected"] == 1
     with pytest.raises(ConfigError, match="corrections"):
         learn(rows, "critiques", corrections="samples")
+
+
+def pool(*texts: tuple[str, float]) -> list[Sample]:
+    """Drafts of one task; the first was revised, in vain, to `nothing like it`."""
+    drafts = [row("a", k, reward, text=text) for k, (text, reward) in enumerate(texts)]
+    turn = row("a", 0, 0.1, text="nothing like it", messages=(Message(role="user", content="revise"),))
+    turn = replace(turn, id="a.r1.s0.v1", parent_id="a.r1.s0", prompt_token_ids=(8, 1))
+    return [replace(drafts[0], critiques=(told(0),)), turn, *drafts[1:]]
+
+
+def test_the_correction_that_is_taught_is_the_one_nearest_to_the_draft() -> None:
+    """The trap: any better answer as the correction (`samples`) teaches to answer again. Of "a dog runs ." the
+    best, "the cat sat on a mat", has 1 word in common, "a dog runs fast ." 4 of 4 and 5."""
+    rows = pool(("a dog runs .", 0.2), ("the cat sat on a mat", 1.0), ("a dog runs fast .", 0.6))
+    [turn] = learn(rows, "revisions", corrections="near").rows
+    assert (turn.id, turn.text, turn.reward) == ("a.r1.s0.v1", "a dog runs fast .", 0.6)
+    assert turn.prompt_token_ids == (8, 1) and turn.logprobs is None  # under the revising prompt
+    [far] = learn(rows, "revisions", corrections="samples").rows
+    assert far.text == "the cat sat on a mat"
+    # 0.6 is not good enough: the nearest of what is
+    [good] = learn(rows, "revisions", corrections="near", min_reward=0.9).rows
+    assert good.text == "the cat sat on a mat"
+
+
+def test_a_correction_too_far_from_its_draft_is_not_taught_but_counted() -> None:
+    rows = pool(("a dog runs .", 0.2), ("the cat sat on a mat", 1.0))
+    found = learn(rows, "revisions", corrections="near", min_similarity=0.5)
+    assert found.rows == [] and found.counts["too_far"] == 1
+    with pytest.raises(ConfigError, match="min_similarity"):
+        learn(rows, "revisions", corrections="samples", min_similarity=0.5)
+    nothing_better = pool(("a dog runs .", 0.2), ("a dog", 0.2))
+    found = learn(nothing_better, "revisions", corrections="near", min_similarity=0.5)
+    assert found.rows == [] and not found.counts.get("too_far")
+
+
+def test_its_own_better_revision_is_taught_where_it_is_the_nearest() -> None:
+    rows = pool(("a dog runs .", 0.05), ("the cat sat on a mat", 1.0))
+    rows[1] = replace(rows[1], text="a dog runs away .", logprobs=rows[1].logprobs)
+    [turn] = learn(rows, "revisions", corrections="near").rows
+    assert turn.text == "a dog runs away ." and turn.logprobs == rows[1].logprobs
