@@ -52,8 +52,8 @@ def test_each_arm_over_the_tasks_it_is_about() -> None:
 
 
 def test_revising_must_beat_the_better_of_two_ways_to_ask_again() -> None:
-    """As drafts are drawn: 0 and 1, mean 0.5. As revisions are drawn, cooler: 1 and 1. The revisions got 1 and
-    1: +0.5 against the one, nothing against the other."""
+    """As drafts are drawn: 0 and 1, mean 0.5. As revisions are drawn, cooler: 1 and 1. The revisions got
+    1 and 1: +0.5 against the one, nothing against the other."""
     rows = [*thread("a", 0.0, 1.0, fresh=(0.0,)), *thread("b", 0.0, 1.0, fresh=(1.0,))]
     for task in ("a", "b"):
         cool = row(task, 0, 1.0, extra={FRESH: Raw(b'"revisions"')})
