@@ -170,8 +170,8 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_per_prompt: Annotated[
         Positive | None,
         says(
-            "Maximum number of answers per prompt. Not set: 1 for `best-of-n`, else all. `labels`: this"
-            " many good and this many bad answers."
+            "Maximum number of answers per prompt. Not set: 1 for `best-of-n`, else all. `labels` and "
+            "`learn = verdicts`: this many good and this many bad answers."
         ),
     ] = None
     dedupe: Annotated[
@@ -179,12 +179,13 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Count equal answers to a prompt once. `groups` keeps them all: they are what the policy does."),
     ] = True
     learn: Annotated[
-        Literal["answers", "revisions", "critiques", "both"],
+        Literal["answers", "revisions", "critiques", "both", "verdicts"],
         says(
-            "What is learnt from revised answers. `answers`: the revision, as the answer to its draft's"
-            " prompt; `revisions`: the revising turn, under its own prompt, if the reward rose; "
+            "What is learnt from scored answers. `answers`: the answers, a revision as the answer to its "
+            "draft's prompt; `revisions`: the revising turn, under its own prompt, if the reward rose; "
             "`critiques`: the critique that led to such a revision, under the critic's prompt; `both`: "
-            "these two turns."
+            "these two turns; `verdicts`: Yes or No to the question of the reward `p-true`, whether an "
+            "answer is right (its reward reaches `min_reward`, 1 if not set), as many of each."
         ),
     ] = "answers"
     corrections: Annotated[

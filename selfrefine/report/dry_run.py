@@ -10,6 +10,7 @@ from selfrefine.records import Task
 from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
+from selfrefine.rewards.p_true import QUESTION
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.words import count
 
@@ -121,6 +122,8 @@ def _load(
         longest += written + config.generate.max_new_tokens + own.max_new_tokens
         new = max(new, own.max_new_tokens)
         trained = longest if config.select.learn != "answers" else trained
+    if config.select.learn == "verdicts":  # the answer stands in the prompt, and the question after it
+        trained += config.generate.max_new_tokens + length(QUESTION)
     # A step is cut into micro-batches of the token budget, and is often smaller than one.
     chosen = config.select.max_per_prompt or (
         1 if config.select.strategy == "best-of-n" else config.generate.n
