@@ -26,7 +26,7 @@ def plan(config: Config) -> str:
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
-    held_new = (held.max_new_tokens or own.max_new_tokens) * held.n
+    held_new = (held.max_new_tokens or own.max_new_tokens) * (held.best_of or held.n)
     planned = config.reflect.plan == "auto"
     new = max(own.max_new_tokens, held.max_new_tokens or 0) if planned else own.max_new_tokens
     n = own.n * rules.MOST_SAMPLES if planned else own.n
