@@ -79,11 +79,27 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop: Annotated[Stop, says("Texts that end an answer. They are not part of it.")] = ()
 
 
+By = Literal["majority", "p-true", "weighted-vote"]
+_BY = (
+    "What chooses. `majority`: the most frequent final answer, read as the reward `majority` reads it; "
+    "`p-true`: the model's own probability that an answer is right; `weighted-vote`: the final answer with "
+    "the largest sum of these probabilities."
+)
+
+
 class GenerateConfig(Sampling, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are sampled for training."""
 
     n: Annotated[Positive, says("Samples per prompt.")] = 8
     system: Annotated[str | None, says("System message for prompts that have none.")] = None
+    best_of: Annotated[
+        Natural,
+        says(
+            "Give one answer, chosen among this many samples by `generate.by`. 0 is off: all `n` samples are "
+            "written. Not for runs, where `select` chooses."
+        ),
+    ] = 0
+    by: Annotated[By, says(_BY)] = "majority"
 
 
 class ResampleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -123,6 +139,14 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         tuple[str, ...], says("Rewards that measure the held-out tasks. Not set: the trained rewards.")
     ] = ()
     n: Annotated[Positive, says("Samples per held-out task.")] = 1
+    best_of: Annotated[
+        Natural,
+        says(
+            "Measure one answer per task, chosen among this many samples by `evaluate.by`. 0 is off. Needs "
+            "an `evaluate.temperature` above 0."
+        ),
+    ] = 0
+    by: Annotated[By, says(_BY)] = "majority"
     temperature: Annotated[NonNegative, says("Sampling temperature; 0 is greedy.")] = 0.0
     max_new_tokens: Annotated[
         Positive | None, says("Maximum length of an answer, in tokens. Not set: `generate.max_new_tokens`.")
@@ -139,7 +163,9 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def sampled(self, generate: GenerateConfig) -> GenerateConfig:
         """How held-out tasks are answered beside `generate`: top_p, top_k, min_p and the penalty are off."""
         return GenerateConfig(
-            n=self.n,
+            n=self.best_of or self.n,
+            best_of=self.best_of,
+            by=self.by,
             temperature=self.temperature,
             max_new_tokens=self.max_new_tokens or generate.max_new_tokens,
             stop=generate.stop if self.stop is None else self.stop,
@@ -170,8 +196,8 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_per_prompt: Annotated[
         Positive | None,
         says(
-            "Maximum number of answers per prompt. Not set: 1 for `best-of-n`, else all. `labels`: this"
-            " many good and this many bad answers."
+            "Maximum number of answers per prompt. Not set: 1 for `best-of-n`, else all. `labels` and "
+            "`learn = verdicts`: this many good and this many bad answers."
         ),
     ] = None
     dedupe: Annotated[
@@ -179,12 +205,13 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Count equal answers to a prompt once. `groups` keeps them all: they are what the policy does."),
     ] = True
     learn: Annotated[
-        Literal["answers", "revisions", "critiques", "both"],
+        Literal["answers", "revisions", "critiques", "both", "verdicts"],
         says(
-            "What is learnt from revised answers. `answers`: the revision, as the answer to its draft's"
-            " prompt; `revisions`: the revising turn, under its own prompt, if the reward rose; "
+            "What is learnt from scored answers. `answers`: the answers, a revision as the answer to its "
+            "draft's prompt; `revisions`: the revising turn, under its own prompt, if the reward rose; "
             "`critiques`: the critique that led to such a revision, under the critic's prompt; `both`: "
-            "these two turns."
+            "these two turns; `verdicts`: Yes or No to the question of the reward `p-true`, whether an "
+            "answer is right (its reward reaches `min_reward`, 1 if not set), as many of each."
         ),
     ] = "answers"
     corrections: Annotated[

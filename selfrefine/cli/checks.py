@@ -14,18 +14,23 @@ from selfrefine.errors import ConfigError, EngineError, RunFolderError
 
 def verb(config: Config) -> None:
     """The rewards, models and adapter that a verb's settings name. Raises: ConfigError, EngineError."""
+    from selfrefine.steps import best_of
+
     if config.reward.use or config.evaluate.measure or config.guards.gold is not None:
         from selfrefine.steps.scoring import check_named
 
         check_named(config)
+    best_of.check(config)
     models(config)
 
 
 def run(config: Config) -> None:
     """The same for a run, and settings that contradict each other. Raises: ConfigError, EngineError."""
     from selfrefine.stages.settings import check_run
+    from selfrefine.steps import best_of
 
     check_run(config)
+    best_of.check(config, in_run=True)
     models(config)
 
 

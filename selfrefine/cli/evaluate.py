@@ -41,8 +41,12 @@ def _filter(asked: Asked) -> dict[str, Any]:
             return msgspec.structs.replace(found, mean=mean)
 
     def line(found: Any, _: Any) -> str:
-        mean = found.mean
-        return f"evaluate: {with_interval(mean)} on {count(mean.n, 'task')}, {mean.unscored:,} unscored"
+        mean, own = found.mean, asked.settings.config.evaluate
+        said = f"evaluate: {with_interval(mean)} on {count(mean.n, 'task')}, {mean.unscored:,} unscored"
+        if not own.best_of:
+            return said
+        read = f" and {found.scored_tokens:,} scored" if found.scored_tokens else ""
+        return f"{said}; best of {own.best_of} by {own.by}, {found.cost.tokens:,} tokens sampled{read}"
 
     tasks = list(read_tasks(asked.source))
     stage = Alone(asked.session)
@@ -53,6 +57,9 @@ def _filter(asked: Asked) -> dict[str, Any]:
         **msgspec.to_builtins(found.mean),
         "rewards": common.figures(found.rewards),
     }
+    if (own := asked.settings.config.evaluate).best_of:
+        tokens = {"tokens": found.cost.tokens, "scored_tokens": found.scored_tokens}
+        summary |= {"best_of": own.best_of, "by": own.by, **tokens}
     if asked.output is None and (asked.as_json or not common.on_terminal()):
         common.print_json(summary)  # on a terminal the line above says it
     return summary
@@ -71,11 +78,14 @@ VERB = Verb(
     name="evaluate",
     about="""Measure a policy on tasks: mean reward with a 95 % interval, of greedy answers by default.
 
+    With --best-of, measure the answer that is chosen among that many samples of a task.
     With --run, measure the candidate of the next round on the run's gate tasks.
 
     \b
       selfrefine tasks gym:chain_sum --seed 1 -n 200 |
           selfrefine evaluate -m gym --adapter adapter
+      selfrefine evaluate tasks.jsonl -m numeric --temperature 1 \\
+          --best-of 8 --by p-true
     """,
     flags=(
         Flag(
@@ -85,6 +95,12 @@ VERB = Verb(
             metavar="NAME[:W]",
         ),
         Flag("evaluate.n", names=("-n",)),
+        Flag("evaluate.best_of", "Measure the best of this many samples, as --by chooses it."),
+        Flag(
+            "evaluate.by",
+            "What chooses with --best-of: majority (of final answers), p-true (the model's probability that "
+            "an answer is right), or weighted-vote (both). [majority]",
+        ),
         Flag("evaluate.temperature"),
         Flag("evaluate.max_new_tokens", "Longest answer, in tokens. [128]"),
         Flag("generate.system", metavar="TEXT"),

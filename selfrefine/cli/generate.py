@@ -33,12 +33,22 @@ VERB = Verb(
     Each prompt is computed once for all its samples. A sample depends only on the seed, the task's id and its
     own index.
 
+    With --best-of one answer to each prompt is written, chosen among that many samples; its column `best_of`
+    says how it was chosen, and the summary counts the tokens of all.
+
     \b
       selfrefine tasks gym:chain_sum -n 16 |
           selfrefine generate -n 8 --max-new-tokens 24 > samples.jsonl
+      selfrefine generate tasks.jsonl --best-of 8 --by p-true > answers.jsonl
     """,
     flags=(
         Flag("generate.n", names=("-n",)),
+        Flag("generate.best_of", "Write the best of this many samples, as --by chooses it."),
+        Flag(
+            "generate.by",
+            "What chooses with --best-of: majority (of final answers), p-true (the model's probability that "
+            "an answer is right), or weighted-vote (both). [majority]",
+        ),
         Flag("generate.temperature"),
         Flag("generate.top_p"),
         Flag("generate.top_k"),

@@ -18,9 +18,7 @@ CHOOSING = (
     ),
     Flag("select.min_reward", "Lowest reward to learn from."),
     Flag("select.max_per_prompt", "At most this many answers per prompt. [1 for best-of-n]"),
-    Flag(
-        "select.learn", "What to learn of a revised answer: answers, revisions, critiques, or both. [answers]"
-    ),
+    Flag("select.learn", "What to learn: answers, revisions, critiques, both, or verdicts. [answers]"),
 )
 """`finetune` has them too: it selects first."""
 
@@ -50,11 +48,13 @@ VERB = Verb(
 
     best-of-n takes the best answer to a prompt if it is better than the worst, or reaches --min-reward.
     Unscored rows are never selected, truncated ones only by groups, for policy gradients. Each row says what
-    it teaches (`lesson`).
+    it teaches (`lesson`). With --learn verdicts that is not an answer but the judgement of one: Yes or No to
+    the question that the reward p-true asks, from as many right answers as wrong ones.
 
     \b
       selfrefine select in.jsonl --min-reward 1 --max-per-prompt 2 > out.jsonl
       selfrefine select in.jsonl --select pairs --set select.margin=0.2 > p.jsonl
+      selfrefine select in.jsonl --select all --learn verdicts > judge.jsonl
     """,
     flags=(
         *CHOOSING,

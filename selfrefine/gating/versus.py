@@ -92,6 +92,8 @@ def _answered_and_scored(config: Config, measure: Sequence[str]) -> dict[str, An
     answered = config.evaluate.sampled(config.generate)
     return {
         "evaluate.n": answered.n,
+        "evaluate.best_of": answered.best_of,
+        "evaluate.by": answered.by,
         "evaluate.temperature": answered.temperature,
         "evaluate.max_new_tokens": answered.max_new_tokens,
         "generate.system": answered.system,

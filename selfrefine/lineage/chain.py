@@ -29,6 +29,7 @@ TOLD = (
     *("recipe", "seed", "tasks.source", "tasks.settings", "tasks.suffix", "generate.n"),
     *("generate.temperature", "generate.max_new_tokens", "generate.system", "critique.passes"),
     *("reward.use", "reward.gate_on", "evaluate.measure", "evaluate.n", "evaluate.temperature"),
+    *("evaluate.best_of", "evaluate.by"),
     *("select.strategy", "select.min_reward", "objective.name", "objective.reference", "train.start"),
     *("train.lr", "train.epochs", "train.steps", "train.batch_size", "train.replay", "train.lora.r"),
     *("train.lora.alpha", "train.lora.targets", "cycle.prompts_per_round", "gate.mode", "gate.alpha"),

@@ -21,6 +21,11 @@ def check_rows(name: str, select: SelectConfig) -> None:
     was cut to its best answers would be trained on without a word, with advantages that are wrong.
     """
     rows, strategy = OBJECTIVES.get(name).rows, select.strategy
+    if select.learn == "verdicts" and rows != "answers":
+        raise ConfigError(
+            f"select.learn verdicts gives right verdicts only, which objective {name} has nothing to compare "
+            "with: set objective.name=sft"
+        )
     if strategy in STRATEGIES[rows]:
         return
     if rows == "answers":

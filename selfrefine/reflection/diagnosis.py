@@ -289,9 +289,10 @@ def _passes(folder: RoundDir, config: Config) -> Learnt | None:
 
 
 def _is_learnt(row: Sample, k: int) -> bool:
-    """An answer of this round that is made more probable, and no critique."""
+    """An answer of this round that is made more probable, and neither a critique nor a verdict."""
     lesson = None if row.lesson is UNSET else row.lesson
-    return row.round == k and (lesson is None or (lesson.role != "rejected" and lesson.teaches != "critique"))
+    answers = lesson is None or (lesson.role != "rejected" and lesson.teaches in ("answer", "revision"))
+    return row.round == k and answers
 
 
 def _share(passes: Learnt | None) -> float | None:

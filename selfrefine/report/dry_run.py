@@ -10,6 +10,7 @@ from selfrefine.records import Task
 from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
+from selfrefine.rewards.p_true import QUESTION
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.words import count
 
@@ -25,7 +26,7 @@ def plan(config: Config) -> str:
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
-    held_new = (held.max_new_tokens or own.max_new_tokens) * held.n
+    held_new = (held.max_new_tokens or own.max_new_tokens) * (held.best_of or held.n)
     planned = config.reflect.plan == "auto"
     new = max(own.max_new_tokens, held.max_new_tokens or 0) if planned else own.max_new_tokens
     n = own.n * rules.MOST_SAMPLES if planned else own.n
@@ -121,6 +122,8 @@ def _load(
         longest += written + config.generate.max_new_tokens + own.max_new_tokens
         new = max(new, own.max_new_tokens)
         trained = longest if config.select.learn != "answers" else trained
+    if config.select.learn == "verdicts":  # the answer stands in the prompt, and the question after it
+        trained += config.generate.max_new_tokens + length(QUESTION)
     # A step is cut into micro-batches of the token budget, and is often smaller than one.
     chosen = config.select.max_per_prompt or (
         1 if config.select.strategy == "best-of-n" else config.generate.n

@@ -35,13 +35,8 @@ class MajoritySettings(Struct, frozen=True, forbid_unknown_fields=True):
 def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
     signature = f"extract:{own.extract}" + (f"|min-share:{own.min_share:g}" if own.min_share else "")
 
-    def vote(sample: Sample) -> Number | str | None:
-        if own.extract == "number":
-            return last_number(sample.text)
-        return " ".join(sample.text.casefold().split()) or None
-
     def score(group: Sequence[Sample]) -> list[Reward]:
-        found = [vote(sample) for sample in group]
+        found = [final(sample, own) for sample in group]
         voices = [one.value if isinstance(one, Number) else one for one in found]
         votes = Counter(
             voice
@@ -61,6 +56,19 @@ def make(own: MajoritySettings, options: RewardOptions) -> Scorer:
         ]
 
     return Scorer(name="majority", score=each_group(score))
+
+
+def final(sample: Sample, own: MajoritySettings) -> Number | str | None:
+    """The final answer in an answer's text; None where there is none."""
+    if own.extract == "number":
+        return last_number(sample.text)
+    return " ".join(sample.text.casefold().split()) or None
+
+
+def voice(sample: Sample, own: MajoritySettings) -> Fraction | str | None:
+    """What an answer votes for; None where that cannot be read."""
+    found = final(sample, own)
+    return found.value if isinstance(found, Number) else found
 
 
 def _no_majority(votes: Counter[Fraction | str], min_share: float) -> str | None:

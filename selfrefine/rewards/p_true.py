@@ -15,19 +15,29 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from selfrefine.errors import EngineError
-from selfrefine.records import Message, Reward, Sample
+from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, unscored
 
 if TYPE_CHECKING:
     from selfrefine.engines.base import Engine
 
 QUESTION = "Is the answer above right? Reply with one word, Yes or No."
+YES, NO = "Yes", "No"
+
+
+def asked(task: Task, text: str) -> tuple[Message, ...]:
+    """The chat that is scored, and that `select.learn verdicts` teaches the answer to: the same one."""
+    return (
+        *task.prompt,
+        Message(role="assistant", content=text),
+        Message(role="user", content=QUESTION),
+    )
 
 
 def make(_own: object, options: RewardOptions) -> Scorer:
     engine = options.engine
     assert engine is not None
-    yes, no = engine.encode_answer("Yes")[:1], engine.encode_answer("No")[:1]
+    yes, no = (engine.encode_answer(word)[:1] for word in (YES, NO))
     if not yes or not no or yes == no:
         raise EngineError("reward p-true: Yes and No begin with the same token in this model's vocabulary")
     return Scorer(name="p-true", score=lambda samples: _score(samples, engine, yes, no))
@@ -38,11 +48,11 @@ def _score(
 ) -> list[Reward]:
     question = hashlib.sha256(QUESTION.encode()).hexdigest()[:12]
     signature = f"question:{question}|policy:{engine.policy}|{engine.signature}"
-    prompts = [_prompt(sample, engine) for sample in samples]
+    prompts = [engine.encode_chat(asked(sample.task, sample.text)) for sample in samples]
     fits = [prompt for prompt in prompts if len(prompt) < engine.context_tokens]
     # Each prompt twice, side by side, so that an engine can compute it once.
-    asked = [prompt for prompt in fits for _ in range(2)]
-    scored = iter(engine.score(asked, [yes, no] * len(fits)) if fits else [])
+    twice = [prompt for prompt in fits for _ in range(2)]
+    scored = iter(engine.score(twice, [yes, no] * len(fits)) if fits else [])
     rewards = []
     for prompt in prompts:
         if len(prompt) >= engine.context_tokens:
@@ -53,16 +63,6 @@ def _score(
         detail = f"p(Yes) {value:.3f} of p(Yes)+p(No) {math.exp(log_yes) + math.exp(log_no):.3f}"
         rewards.append(checked("p-true", value, detail, signature))
     return rewards
-
-
-def _prompt(sample: Sample, engine: Engine) -> tuple[int, ...]:
-    return engine.encode_chat(
-        [
-            *sample.task.prompt,
-            Message(role="assistant", content=sample.text),
-            Message(role="user", content=QUESTION),
-        ]
-    )
 
 
 REWARD = RewardKind(

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
+from msgspec.structs import replace
+
+from selfrefine.config import GenerateConfig
 from selfrefine.records import Sample, Task
 from selfrefine.reflection import applied
 from selfrefine.runfolder.summaries import Cost, StageCost
@@ -12,13 +15,15 @@ from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
 from selfrefine.stages.session import RunSession, Session
+from selfrefine.steps import best_of
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
 from selfrefine.steps.in_context import sampled_in
 from selfrefine.tasks.splits import draw
 
 
-class GenerateSummary(StageCost, frozen=True, kw_only=True):
-    """`tokens` are sampled ones, `entropy` is nats per token."""
+class GenerateSummary(StageCost, frozen=True, kw_only=True, omit_defaults=True):
+    """`tokens` are sampled ones, `entropy` is nats per token. With `generate.best_of`, all samples count, and
+    `dropped` of them are not written; `scored_tokens` were read to choose."""
 
     samples: int
     tasks: int
@@ -26,6 +31,8 @@ class GenerateSummary(StageCost, frozen=True, kw_only=True):
     errors: int
     tokens: int
     entropy: float | None
+    dropped: int = 0
+    scored_tokens: int = 0
 
 
 class Generate(Stage[Task, Drawn]):
@@ -38,6 +45,8 @@ class Generate(Stage[Task, Drawn]):
     def __init__(self, session: Session, round_index: int = 0) -> None:
         self.session, self.round = session, round_index
         self.settings = session.config.generate
+        if self.settings.best_of:
+            self.settings = replace(self.settings, n=self.settings.best_of)
         self.context = applied.context(session.plan) if session.plan else None
         self.weight = applied.weights(session.plan) if session.plan else None
 
@@ -65,7 +74,7 @@ class Generate(Stage[Task, Drawn]):
             round_index=self.round,
             on_rows=lambda batch: show_completions(bar, batch),
         )
-        return rows, drawn(rows)
+        return chosen(rows, self.settings, self.session)
 
     def summary(self, total: Drawn) -> GenerateSummary:
         """What sampling for training came to."""
@@ -77,6 +86,8 @@ class Generate(Stage[Task, Drawn]):
             errors=total.errors,
             tokens=total.tokens,
             entropy=total.entropy,
+            dropped=total.dropped,
+            scored_tokens=total.scored_tokens,
         )
 
     def early(self, total: Drawn) -> list[alarms.Alarm]:
@@ -95,3 +106,13 @@ class Generate(Stage[Task, Drawn]):
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return len(rows) * self.settings.n
+
+
+def chosen(rows: list[Sample], settings: GenerateConfig, session: Session) -> tuple[list[Sample], Drawn]:
+    """The rows that are written: all, or with `best_of` one a task; and what sampling all came to."""
+    total = drawn(rows)
+    if not settings.best_of:
+        return rows, total
+    own = session.config.reward.settings
+    kept, read = best_of.choose(rows, settings.by, session.engine, own)
+    return kept, replace(total, dropped=len(rows) - len(kept), scored_tokens=read)

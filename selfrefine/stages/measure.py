@@ -14,12 +14,13 @@ from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
+from selfrefine.stages.generate import chosen
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stats import Interval, interval
 from selfrefine.steps.evaluate import per_task
-from selfrefine.steps.generate import Drawn, drawn, generate, task_units
+from selfrefine.steps.generate import Drawn, generate, task_units
 from selfrefine.steps.reward import RewardSummary, RewardSums, require_some_scored, scored_sums, summary
 from selfrefine.sums import Sums
 
@@ -32,13 +33,16 @@ class Measured(Sums, frozen=True, kw_only=True):
     rewards: RewardSums = RewardSums()
 
 
-class MeasureSummary(StageCost, frozen=True, kw_only=True):
-    """The mean over tasks with its interval, and the rewards one by one."""
+class MeasureSummary(StageCost, frozen=True, kw_only=True, omit_defaults=True):
+    """The mean over tasks with its interval, and the rewards one by one. With `evaluate.best_of`, `truncated`
+    and `errors` count among all samples; `dropped` and `scored_tokens` as of `generate`."""
 
     mean: Interval
     truncated: int
     errors: int
     rewards: RewardSummary
+    dropped: int = 0
+    scored_tokens: int = 0
 
 
 class Measure(Stage[Task, Measured]):
@@ -69,11 +73,10 @@ class Measure(Stage[Task, Measured]):
             stage=self.name,
             on_rows=lambda batch: show_completions(bar, batch),
         )
-        rows = session.measured(answers)
+        kept, total = chosen(answers, self.settings, session)
+        rows = session.measured(kept)
         show_rewards(bar, rows, session.measures, rows=0)
-        return rows, Measured(
-            values=per_task(rows), drawn=drawn(rows), rewards=scored_sums(rows, session.measures)
-        )
+        return rows, Measured(values=per_task(rows), drawn=total, rewards=scored_sums(rows, session.measures))
 
     def summary(self, total: Measured) -> MeasureSummary:
         """Raises: DataError where a reward could score no row; nothing is then left behind."""
@@ -84,6 +87,8 @@ class Measure(Stage[Task, Measured]):
             truncated=own.truncated,
             errors=own.errors,
             rewards=summary(total.rewards, self.session.measures),
+            dropped=own.dropped,
+            scored_tokens=own.scored_tokens,
         )
         require_some_scored(found.rewards)
         return found

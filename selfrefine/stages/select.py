@@ -47,6 +47,8 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     unpaired: int | None = None
     without_spread: int | None = None
     prompts_without_spread: int | None = None
+    hinted: int | None = None
+    unbalanced: int | None = None
     prompts_selected: int | None = None
     selected: int | None = None
     replayed: int | None = None

@@ -14,6 +14,9 @@ from selfrefine.steps import select
 from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.scoring import check_named, measuring_specs
 
+_TURNS = ("revisions", "critiques", "both")
+"""`select.learn` of what only a revision makes."""
+
 
 def right_mark(config: Config) -> float:
     """From this reward on an answer counts as right."""
@@ -96,7 +99,7 @@ def check_method(config: Config) -> None:
         check_critique(config)
     for wanted, what in (
         (config.evaluate.revise != "off", f"evaluate.revise {config.evaluate.revise}"),
-        (config.cycle.rounds > 0 and chosen.learn != "answers", f"select.learn {chosen.learn}"),
+        (config.cycle.rounds > 0 and chosen.learn in _TURNS, f"select.learn {chosen.learn}"),
         (config.cycle.rounds > 0 and chosen.candidates == "revisions", "select.candidates revisions"),
     ):
         if wanted and not revises:

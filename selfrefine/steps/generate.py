@@ -108,6 +108,10 @@ class Drawn(Sums, frozen=True, kw_only=True):
     rated: int = 0
     ran_on: dict[str, int] = {}
     """By stop text, the cut-off answers that went on after it (`run_on.passed`)."""
+    dropped: int = 0
+    """Samples beside which another was chosen (`steps.best_of`)."""
+    scored_tokens: int = 0
+    """Read to choose."""
 
     @property
     def entropy(self) -> float | None:

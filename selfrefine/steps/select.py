@@ -11,8 +11,9 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive, generator
-from selfrefine.steps.select_candidates import Fate, candidates, fit, ranked, unique
+from selfrefine.steps.select_candidates import Fate, candidates, fit, in_band, ranked, unique
 from selfrefine.steps.select_compared import labels, pairs, whole_groups
+from selfrefine.steps.select_verdicts import verdicts
 
 
 class Selection(Struct, frozen=True, kw_only=True):
@@ -31,7 +32,7 @@ def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
     best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
     min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and
     more (1 where none is given); all takes every scored, finished answer. pairs, labels and groups stand in
-    `select_compared.py`.
+    `select_compared.py`, what a judge learns in `select_verdicts.py`.
 
     Unscored rows and errors always fall out, and truncated ones (an answer cut off would teach never to stop)
     except from groups, where their low reward teaches to come to an end. Raises: ConfigError.
@@ -39,10 +40,14 @@ def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
     check(config)
     fate: Fate = Counter({"samples": len(samples)})
     rows: list[Sample] = []
-    for group in candidates(samples, config, fate):
-        chosen = STRATEGIES[config.strategy](group, config, fate)
-        fate["prompts_selected"] += bool(chosen)
-        rows += chosen
+    if config.learn == "verdicts":
+        rows = verdicts(in_band(samples, config, fate), config, fate)
+        fate["prompts_selected"] = len({row.task.id for row in rows})
+    else:
+        for group in candidates(samples, config, fate):
+            chosen = STRATEGIES[config.strategy](group, config, fate)
+            fate["prompts_selected"] += bool(chosen)
+            rows += chosen
     if config.learn == "answers" and config.strategy in _SINGLE:
         place = {row.id: i for i, row in enumerate(samples)}
         rows.sort(key=lambda row: place[row.id])
@@ -52,12 +57,17 @@ def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
 def check(config: SelectConfig) -> None:
     """Raises: ConfigError for settings that contradict each other: none is ignored in silence."""
     strategy = config.strategy
+    if config.learn == "verdicts" and strategy != "all":
+        raise ConfigError(
+            f"select.learn verdicts takes as many right answers as wrong ones: set select.strategy=all, "
+            f"not {strategy}"
+        )
     if config.learn != "answers" and strategy not in _SINGLE:
         raise ConfigError(
             f"select.learn {config.learn}: each turn has its own prompt, so select.strategy {strategy} "
             f"has nothing to compare; use {', '.join(_SINGLE)}"
         )
-    if config.learn != "answers" and config.candidates != "all":
+    if config.learn not in ("answers", "verdicts") and config.candidates != "all":
         raise ConfigError(f"select.candidates {config.candidates} needs select.learn answers")
     if config.band is not None and config.band[0] > config.band[1]:
         raise ConfigError(f"select.band {list(config.band)}: give the lower end first")

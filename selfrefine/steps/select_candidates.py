@@ -1,7 +1,8 @@
 """What a row may teach (`select.learn`): an answer, the turn that revised one, the critique that led to it.
 
 The candidates made here are Samples like any other: what is learnt is always `text` after `messages`. A
-strategy then chooses among them. Rows that teach nothing of the wanted kind are counted in `fate`.
+strategy then chooses among them. Rows that teach nothing of the wanted kind are counted in `fate`. What a
+judge of answers learns is chosen in `select_verdicts.py`.
 
 Source: Madaan et al. 2023, "Self-Refine", for the turns; Welleck et al. 2023, "Generating Sequences by
 Learning to Self-Correct", for keeping the corrections that raised the value.
@@ -49,6 +50,8 @@ Reason = Literal[
     "unpaired",
     "without_spread",
     "prompts_without_spread",
+    "hinted",
+    "unbalanced",
     "prompts_selected",
 ]
 """What becomes of a row; prompts_… count prompts. `stages.select.SelectCounts` has a field for each."""
@@ -58,7 +61,7 @@ _REVISION = re.compile(r"\.v(\d+)$")
 
 def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[list[Sample]]:
     """The rows a strategy chooses from: those of one task that teach the same kind of thing, in lists."""
-    kept = _in_band(samples, config, fate)
+    kept = in_band(samples, config, fate)
     if config.learn == "answers":
         return groups(_answers(kept, config, fate))
     risen, others = _risen(kept, fate)
@@ -104,7 +107,7 @@ def unique(rows: Sequence[Sample], fate: Fate) -> list[Sample]:
     return list(first.values())
 
 
-def _in_band(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
+def in_band(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[Sample]:
     """Rows of the prompts whose mean reward lies within `select.band`: neither mastered nor out of reach.
 
     The mean is over the drafts, since it says how hard a prompt is for the policy; answers found with a hint

@@ -148,6 +148,12 @@ _STRUCTURE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "not_criticised": ("draft", "not criticised", ("critique.passes=1 (`selfrefine critique`)",)),
     "critiques_failed": ("draft", "with a failed critique (`error` in `critiques` says why)", ()),
     "critiques_ok": ("draft", "that the critic found good", ()),
+    "hinted": ("answer", "found with a hint, which is not judged", ()),
+    "unbalanced": (
+        "answer",
+        "without one of the other kind: a judge learns from as many right answers as wrong ones",
+        ("more samples per prompt (generate.n)", "easier or harder tasks"),
+    ),
     "not_revised": ("draft", "criticised but not revised", ("critique.revise=true",)),
 }
 """Of a count: what it counts, what is the matter with them, what to try."""
@@ -155,7 +161,8 @@ _STRUCTURE: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 def _structure(samples: Sequence[Sample], config: SelectConfig, counts: Mapping[str, int]) -> Iterator[Cause]:
     """Rows that are not of the kind that is to be learnt."""
-    n, only_revisions = len(samples), config.learn != "answers" or config.candidates == "revisions"
+    n, turns = len(samples), config.learn not in ("answers", "verdicts")
+    only_revisions = turns or config.candidates == "revisions"
     if only_revisions and counts.get("drafts", 0) == n:
         yield Cause(n, "all are drafts, and only revisions or critiques are learnt", (), 2)
     if counts.get("revisions", 0) == n:

@@ -182,8 +182,8 @@ def pool(*texts: tuple[str, float]) -> list[Sample]:
 
 
 def test_the_correction_that_is_taught_is_the_one_nearest_to_the_draft() -> None:
-    """The trap: any better answer as the correction (`samples`) teaches to answer again. "a dog runs ." has one
-    word in common with the best, "the cat sat on a mat", and all four with "a dog runs fast ."."""
+    """The trap: any better answer as the correction (`samples`) teaches to answer again. "a dog runs ." has
+    one word in common with the best, "the cat sat on a mat", and all four with "a dog runs fast ."."""
     rows = pool(("a dog runs .", 0.2), ("the cat sat on a mat", 1.0), ("a dog runs fast .", 0.6))
     [turn] = learn(rows, "revisions", corrections="near").rows
     assert (turn.id, turn.text, turn.reward) == ("a.r1.s0.v1", "a dog runs fast .", 0.6)

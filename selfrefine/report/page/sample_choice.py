@@ -31,7 +31,8 @@ _LESSON = {
     "chosen": "learnt as the better answer of a pair",
     "rejected": "learnt as the worse answer of a pair",
 }
-_OF_CRITIQUE = re.compile(r"\.c\d+$")
+_OF_ANOTHER = {"critique": re.compile(r"\.c\d+$"), "verdict": re.compile(r"\.q$")}
+"""By what a row teaches, the end of its id after that of the answer it is about."""
 
 
 class Place(Struct, frozen=True):
@@ -174,9 +175,10 @@ class Scan:
             if row.task.id not in ids or row.lesson is None:
                 continue
             said = _LESSON[row.lesson.role]
-            if row.lesson.teaches == "critique":
-                said = f"its critique {said}"
-            base = _OF_CRITIQUE.sub("", row.id) if row.lesson.teaches == "critique" else row.id
+            teaches = row.lesson.teaches
+            if teaches in _OF_ANOTHER:
+                said = f"its {teaches} {said}"
+            base = _OF_ANOTHER[teaches].sub("", row.id) if teaches in _OF_ANOTHER else row.id
             noted = self.learnt.setdefault((place.run_index, base), [])
             phrase = f"{said} in {place.label}"
             if phrase not in noted:
