@@ -152,6 +152,13 @@ class EvaluateConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Positive | None, says("Maximum length of an answer, in tokens. Not set: `generate.max_new_tokens`.")
     ] = None
     stop: Annotated[Stop | None, says("Texts that end an answer. Not set: `generate.stop`.")] = None
+    critic: Annotated[
+        Literal["source", "model"],
+        says(
+            "Who criticises in that comparison. `source`: as in training; `model`: the critic by itself, "
+            "whatever `critique.source` is, which is what learning `details` is for."
+        ),
+    ] = "source"
     revise: Annotated[
         Literal["off", "end", "both"],
         says(
@@ -205,12 +212,14 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         says("Count equal answers to a prompt once. `groups` keeps them all: they are what the policy does."),
     ] = True
     learn: Annotated[
-        Literal["answers", "revisions", "critiques", "both", "verdicts"],
+        Literal["answers", "revisions", "critiques", "both", "details", "verdicts"],
         says(
             "What is learnt from scored answers. `answers`: the answers, a revision as the answer to its "
             "draft's prompt; `revisions`: the revising turn, under its own prompt, if the reward rose; "
             "`critiques`: the critique that led to such a revision, under the critic's prompt; `both`: "
-            "these two turns; `verdicts`: Yes or No to the question of the reward `p-true`, whether an "
+            "these two turns; `details`: what the rewards found, under the critic's prompt, so that the "
+            "policy finds it by itself (with `critique.source` not `model`; `both` then means these and "
+            "the revising turns); `verdicts`: Yes or No to the question of the reward `p-true`, whether an "
             "answer is right (its reward reaches `min_reward`, 1 if not set), as many of each."
         ),
     ] = "answers"

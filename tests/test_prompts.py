@@ -27,6 +27,7 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("causes", "causes"),
         ("choice", "choice"),
         ("mend", "revise"),
+        ("find", "critique"),
     ]:
         template = prompts.load(name, kind)
         shown[kind] = shown.get(kind, frozenset()) | template.uses

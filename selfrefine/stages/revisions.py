@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
+from selfrefine.agreement import CalibrationSummary
 from selfrefine.records import Sample, Task, groups
 from selfrefine.runfolder.round import RoundDir
 from selfrefine.runfolder.summaries import Cost, StageCost
@@ -26,7 +27,16 @@ from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import critique_settings, critique_templates
 from selfrefine.stats import Difference, Interval, interval, paired_difference
 from selfrefine.steps.critique import critique
-from selfrefine.steps.critique_outcome import Arm, Nearness, Outcome, Tokens, near
+from selfrefine.steps.critique_outcome import (
+    Arm,
+    Claims,
+    Nearness,
+    Outcome,
+    Tokens,
+    calibrated,
+    claims_made,
+    near,
+)
 from selfrefine.steps.generate import generate
 from selfrefine.steps.units import cut
 from selfrefine.sums import Sums
@@ -68,6 +78,8 @@ class RevisionSummary(StageCost, frozen=True, kw_only=True):
     revision_minus_fresh: Difference
     tokens: Tokens
     nearness: Nearness = Nearness()
+    claims: Claims = Claims()
+    calibration: CalibrationSummary | None = None
 
 
 class Revisions(Stage[Task, RevisionSums]):
@@ -112,7 +124,7 @@ class Revisions(Stage[Task, RevisionSums]):
             self.settings,
             seed,
             session.measured,
-            session.tell,
+            None if session.config.evaluate.critic == "model" else session.tell,
         )
         show_rewards(bar, result.rows, session.measures, rows=0)
         fresh = [
@@ -180,6 +192,8 @@ def told(total: RevisionSums, seed: int) -> RevisionSummary:
         revision_minus_fresh=paired_difference(fresh, total.revised, seed=seed),
         tokens=tokens,
         nearness=near(total.outcome),
+        claims=claims_made(total.outcome),
+        calibration=calibrated(total.outcome),
     )
 
 

@@ -15,6 +15,7 @@ from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.scoring import check_named, measuring_specs
 
 _TURNS = ("revisions", "critiques", "both")
+_TOLD = "rewards tell what is wrong; set critique.source = rewards, a reward's name or file.py:function"
 """`select.learn` of what only a revision makes."""
 
 
@@ -81,6 +82,28 @@ def check_critique(config: Config) -> None:
     critique_settings(config)
 
 
+def _check_source(config: Config) -> None:
+    """Raises: ConfigError for settings of one source of critiques beside another."""
+    own, by_model = config.critique, config.evaluate.critic == "model"
+    if config.select.learn == "details":
+        if own.source == "model" or not own.passes:
+            raise ConfigError(f"select.learn details: {_TOLD}, and critique.passes = 1")
+        if own.feedback != "none":
+            raise ConfigError(
+                "select.learn details: with critique.feedback the critic's prompt shows what it must find; "
+                "set critique.feedback = none"
+            )
+    asks = own.source == "model" or by_model
+    for key, set_, taken, why in (
+        ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),
+        ("critique.verdict scored", own.verdict == "scored", asks, "a model that criticises"),
+        ("critique.critic_model", own.critic_model is not None, asks, "a model that criticises"),
+        ("critique.ok_from", own.ok_from != 0.5, own.verdict == "scored", "critique.verdict = scored"),
+    ):
+        if set_ and not taken:
+            raise ConfigError(f"{key} is not used without {why}; leave it out")
+
+
 def check_run(config: Config) -> None:
     """What needs neither a model nor tasks: names, and settings that contradict each other. Raises:
     ConfigError."""
@@ -104,6 +127,7 @@ def check_method(config: Config) -> None:
     ):
         if wanted and not revises:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
+    _check_source(config)
     if config.resample.groups and own.passes:
         raise ConfigError("resample does not work with critique: set critique.passes = 0")
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):

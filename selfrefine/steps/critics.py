@@ -103,7 +103,8 @@ def own_rewards(rows: Sequence[Sample]) -> list[tuple[Reward, ...]]:
 
 def _told(rewards: Sequence[Reward], who: str, mark: float, one: Asked) -> Critique:
     values = [reward.value for reward in rewards]
-    base: dict[str, Any] = {"pass_index": one.pass_index, "critic": who}
+    # The critic's prompt, although nobody was asked: under it the policy may learn to find the same.
+    base: dict[str, Any] = {"pass_index": one.pass_index, "critic": who, "messages": one.chat}
     if not values or None in values:
         errors = [f"{reward.name}: {reward.error}" for reward in rewards if reward.value is None]
         return Critique(**base, finish_reason="error", error="; ".join(errors) or "no reward on this row")

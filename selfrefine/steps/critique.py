@@ -33,11 +33,13 @@ from selfrefine.steps.critique_outcome import (
     Outcome,
     PassOutcome,
     comparison,
+    judged,
     n_fresh,
     nearness,
     transition,
 )
 from selfrefine.steps.reward import mean_sums
+from selfrefine.steps.select_details import TOLD
 
 REVEALED = "references_revealed"
 """Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
@@ -114,7 +116,7 @@ def critique(
 
     Raises: EngineError when an engine leaves an answer out; ConfigError from a template; what `score` raises.
     """
-    criticise = told(tell, "rewards", settings.mark) if tell else _critic(critic, templates, settings)
+    criticise = told(tell, TOLD, settings.mark) if tell else _critic(critic, templates, settings)
     run = _Run(policy, criticise, templates, settings, run_seed, score or (lambda rows: rows))
     threads = [_Thread([row], live=_is_draft(row)) for row in samples]
     drafts = [thread for thread in threads if thread.live]
@@ -134,6 +136,7 @@ def critique(
         if not scored_first or any(row.critiques and row.reward is None for row in _texts(drafts, k)):
             run.score_texts(drafts, k)
     outcome += _transitions(drafts, settings.passes)
+    outcome += judged([row for thread in drafts for row in thread.rows])
     outcome += Outcome(rewards=mean_sums([row for thread in drafts for row in thread.rows]))
     outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
     revised = [thread for thread in drafts if len(thread.rows) > 1]

@@ -23,9 +23,11 @@ from typing import Literal, get_args
 
 from msgspec import UNSET, Struct, UnsetType
 
+from selfrefine.agreement import Calibration, CalibrationSummary, calibration
 from selfrefine.records import Sample
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.steps.reward import MeanSums
+from selfrefine.steps.select_details import TOLD, claims
 from selfrefine.steps.similarity import similarity
 from selfrefine.sums import Sums
 
@@ -76,6 +78,14 @@ class NearSums(Sums, frozen=True, kw_only=True):
     fresh: float = 0.0
 
 
+class ClaimSums(Sums, frozen=True, kw_only=True):
+    """What a model's critiques say is wrong, beside what the rewards find in the same texts."""
+
+    said: int = 0
+    true: int = 0
+    both: int = 0
+
+
 class Outcome(Sums, frozen=True, kw_only=True):
     """What came of it, as sums: the outcomes of windows are added. Tokens are sampled ones."""
 
@@ -98,6 +108,9 @@ class Outcome(Sums, frozen=True, kw_only=True):
     draft_reward: float = 0.0
     revision_reward: float = 0.0
     near: NearSums = NearSums()
+    claims: ClaimSums = ClaimSums()
+    chances: Calibration = Calibration()
+    """p_ok of scored verdicts against what is right."""
     rewards: dict[str, MeanSums] = {}
     """Of drafts and revisions, by name."""
 
@@ -149,6 +162,16 @@ class Nearness(Struct, frozen=True, kw_only=True):
     """Share of right revisions after wrong and after right drafts, all passes."""
 
 
+class Claims(Struct, frozen=True, kw_only=True):
+    """precision: share of a model's claims that are true; recall: share of what is wrong that it claims. Both
+    null where there is nothing to divide by."""
+
+    said: int = 0
+    true: int = 0
+    precision: float | None = None
+    recall: float | None = None
+
+
 class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     """What critique came to: critique.json, and --summary-json. A rate over nothing is null."""
 
@@ -163,6 +186,9 @@ class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     tokens: Tokens = Tokens()
     comparison: EqualCost = EqualCost()
     nearness: Nearness = Nearness()
+    claims: Claims = Claims()
+    calibration: CalibrationSummary | None = None
+    """Of scored verdicts; null where verdicts are written."""
 
 
 def summary(outcome: Outcome) -> CritiqueSummary:
@@ -204,6 +230,8 @@ def summary(outcome: Outcome) -> CritiqueSummary:
             reward=arms("reward"),
         ),
         nearness=near(own),
+        claims=claims_made(own),
+        calibration=calibrated(own),
     )
 
 
@@ -274,6 +302,41 @@ def comparison(rows: Sequence[Sample], tokens: int, fresh: Mapping[Arm, Sequence
             for arm, own in rewards.items()
         },
     )
+
+
+def claims_made(outcome: Outcome) -> Claims:
+    """Rates from sums."""
+    own = outcome.claims
+    return Claims(
+        said=own.said, true=own.true, precision=_rate(own.both, own.said), recall=_rate(own.both, own.true)
+    )
+
+
+def calibrated(outcome: Outcome) -> CalibrationSummary | None:
+    """Figures from sums; None where no verdict was scored."""
+    found = calibration(outcome.chances)
+    return found if found.n else None
+
+
+def judged(rows: Sequence[Sample]) -> Outcome:
+    """Criticised texts with their rewards: were their critics' claims and chances right? Of texts that no
+    reward, or not every one, could score nothing is known."""
+    chances, said_true = [], ClaimSums()
+    for row in rows:
+        if row.reward is None or None in [reward.value for reward in row.rewards]:
+            continue
+        wrong = [
+            reward.detail for reward in row.rewards if reward.detail and not is_right(reward.value or 0.0)
+        ]
+        true = frozenset[str]().union(*map(claims, wrong))
+        for one in row.critiques:
+            if one.p_ok is not UNSET:
+                chances.append((one.p_ok, is_right(row.reward)))
+            if one.critic == TOLD or one.finish_reason == "error":
+                continue
+            said = claims(one.text)
+            said_true += ClaimSums(said=len(said), true=len(true), both=len(said & true))
+    return Outcome(claims=said_true, chances=Calibration.of(chances))
 
 
 def nearness(rows: Sequence[Sample], fresh: Mapping[Arm, Sequence[Sample]]) -> Outcome:

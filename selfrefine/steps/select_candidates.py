@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from selfrefine.config import SelectConfig
 from selfrefine.records import Critique, Lesson, Sample, groups
 from selfrefine.steps.rationalise import is_rationalised
+from selfrefine.steps.select_details import TOLD, details
 from selfrefine.steps.similarity import similarity
 
 Reason = Literal[
@@ -64,6 +65,8 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
     kept = in_band(samples, config, fate)
     if config.learn == "answers":
         return groups(_answers(kept, config, fate))
+    if config.learn == "details":
+        return details(kept, fate)
     risen, others = _risen(kept, fate)
     made = []
     if config.learn in ("revisions", "both"):
@@ -73,7 +76,10 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
         elif config.corrections == "near":
             turns = _near(kept, [*risen, *others], config, fate)
         made += groups([replace(turn, lesson=Lesson(teaches="revision")) for turn in turns])
-    if config.learn in ("critiques", "both"):
+    told_by_rewards = any(one.critic == TOLD for row in kept for one in row.critiques)
+    if config.learn == "both" and told_by_rewards:
+        made += details(kept, fate)
+    elif config.learn in ("critiques", "both"):
         told = (_critique_row(before, after, fate) for before, after in risen)
         made += groups([row for row in told if row is not None])
     return made
