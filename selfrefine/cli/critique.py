@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 def _filter(asked: Asked) -> Any:
     from selfrefine.cli.stream import filtered, read_samples
     from selfrefine.errors import UsageError
+    from selfrefine.report.criticised import critic_lines
     from selfrefine.report.words import critique_line
     from selfrefine.stages.critique import Critique
 
     if asked.settings.config.critique.passes == 0 and asked.settings.origins["critique.passes"] == "flag":
         raise UsageError("--passes 0 makes no critique: leave out this stage")
     return filtered(
-        asked, Critique(asked.session), read_samples(asked.source), lambda found, _: critique_line(found)
+        asked,
+        Critique(asked.session),
+        read_samples(asked.source),
+        lambda found, _: "\n".join([critique_line(found), *(f"  {line}" for line in critic_lines(found))]),
     )
 
 

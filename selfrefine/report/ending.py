@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from selfrefine.config import Config
 from selfrefine.layers import stored
 from selfrefine.reflection.overview import Gain, gain, round_seconds
+from selfrefine.report.criticised import critic_lines
 from selfrefine.report.diagnosed import facts, flipped, tag_gains
 from selfrefine.report.parts import examples, part_table
 from selfrefine.report.safe_text import text
@@ -46,7 +47,7 @@ def ending(run: Run, ended: Ended, self_measured: bool = False) -> RenderableTyp
             f"(test split measured {count(run.test_reads(), 'time')})"
         )
     made = _made_of(on_test) if on_test is not None else []
-    tail: list[str] = revised_lines(told) if (told := revised(run.final)) else []
+    tail: list[str] = [*revised_lines(told), *critic_lines(told)] if (told := revised(run.final)) else []
     if shown := examples(run):
         tail += ["test answers, start and end:", *shown]
     tail += _ways_on(run, ended)

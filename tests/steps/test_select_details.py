@@ -74,8 +74,8 @@ def test_claims_are_what_stands_after_the_label(text: str, expected: set[str]) -
 
 def test_claims_against_what_is_true_and_chances_against_what_is_right() -> None:
     """True: dog, run. Said: dog, cat. One of two claims is true, one of two faults is found. The second text
-    is right and the critic finds a fault in it: 1 of 3 claims is true. p_ok 0.2 for the wrong one, 0.6 for the
-    right."""
+    is right and the critic finds a fault in it: 1 of 3 claims is true. p_ok 0.2 for the wrong
+    one, 0.6 for the right."""
     wrong = replace(
         draft("8"),
         reward=0.5,

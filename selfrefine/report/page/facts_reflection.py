@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfrefine.reflection.findings import Cell, Outcome, Plan, Weaknesses
+from selfrefine.report.criticised import critic_lines
 from selfrefine.report.page import charts
 from selfrefine.report.page.figures import Figure, Section, Table
 from selfrefine.report.page.read import Told
@@ -203,7 +204,7 @@ def _revised(told: Told, where: str, key: str) -> Figure | None:
     return Figure(
         id=f"{key}-revised-{where}",
         title=f"Does revising pay? The {policy} policy",
-        finding=_sentence("; ".join(revised_lines(summary)[1:]))
+        finding=_sentence("; ".join([*revised_lines(summary)[1:], *critic_lines(summary)]))
         + " Asking again means fresh samples of the same tasks for as many tokens.",
         chart=charts.ranges(points, [name for name, _ in known], "mean reward on test tasks", signed=False)
         if points
