@@ -84,8 +84,7 @@ VERB = Verb(
     \b
       selfrefine tasks gym:chain_sum --seed 1 -n 200 |
           selfrefine evaluate -m gym --adapter adapter
-      selfrefine evaluate tasks.jsonl -m numeric --temperature 1 \\
-          --best-of 8 --by p-true
+      selfrefine evaluate t.jsonl -m gym --temperature 1 --best-of 8 --by p-true
     """,
     flags=(
         Flag(

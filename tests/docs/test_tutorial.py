@@ -126,9 +126,12 @@ def test_the_whole_cookbook_with_a_tiny_model(tmp_path: Path, program: Path) -> 
         *for_a_tiny_model(str(tiny_model)),
         (r"tasks\.(gate|test)=100", r"tasks.\1=20"),
         (
-            r"^selfrefine generate concepts.*-n 8",
+            r"^selfrefine generate (concepts|sums).*-n 8",
             r"\g<0> " + " ".join(f"--stop '{letter}'" for letter in stop),
         ),
+        # Who learns to judge needs right answers and wrong ones.
+        (r"-r numeric > judged", "-r random > judged"),
+        (r"--learn verdicts", r"\g<0> --min-reward 0.5"),
         (r"-r coverage -r sentence --gate-on sentence", "-r random"),
         (r"--recipe constitutional-dpo", r"\g<0> --set critique.critic_model=scripted:critic.jsonl"),
     ]
