@@ -25,6 +25,7 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("hint", "hint"),
         ("plain-hint", "hint"),
         ("causes", "causes"),
+        ("compare", "compare"),
     ]:
         template = prompts.load(name, kind)
         shown[kind] = shown.get(kind, frozenset()) | template.uses
