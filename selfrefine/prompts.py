@@ -28,10 +28,15 @@ TEMPLATES: dict[str, frozenset[str]] = {
     "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
     "hint": frozenset({"task", "reference"}),
     "causes": frozenset({"weakness", "examples"}),
+    "compare": frozenset({"task", "conversation", "first", "second"}),
 }
 """Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
 one on purpose, and what is sampled under it is never learnt under it. `causes` shows none."""
-_MUST_SHOW = {"hint": ("reference", "reference"), "causes": ("examples", "examples")}
+_MUST_SHOW = {
+    "hint": {"reference": "reference"},
+    "causes": {"examples": "examples"},
+    "compare": {"first": "first draft", "second": "second draft"},
+}
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -80,8 +85,8 @@ def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
     Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`), or a failure when
-    rendered with all variables full or all empty.
+    `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`, in compare `first` and
+    `second`), or a failure when rendered with all variables full or all empty.
     """
     path = _find(str(name_or_path))
     return from_source(_text(path, "prompt template"), kind, str(path))
@@ -108,10 +113,11 @@ def from_source(source: str, kind: str, name: str) -> Template:
         raise ConfigError(
             f"{name}: unknown variable '{unknown[0]}' in a {kind} template{nearest(unknown[0], known)}"
         )
-    variable, what = _MUST_SHOW.get(kind, ("answer", "draft"))
-    if variable not in used:
-        # `{ answer }` with single braces would otherwise have every draft judged unseen.
-        raise ConfigError(f"{name}: a {kind} template must show the {what}: {{{{ {variable} }}}} is missing")
+    for variable, what in _MUST_SHOW.get(kind, {"answer": "draft"}).items():
+        if variable not in used:
+            # `{ answer }` with single braces would otherwise have every draft judged unseen.
+            missing = f"{{{{ {variable} }}}} is missing"
+            raise ConfigError(f"{name}: a {kind} template must show the {what}: {missing}")
     template = Template(
         name=name,
         kind=kind,

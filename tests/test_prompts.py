@@ -28,6 +28,7 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("choice", "choice"),
         ("mend", "revise"),
         ("find", "critique"),
+        ("compare", "compare"),
     ]:
         template = prompts.load(name, kind)
         shown[kind] = shown.get(kind, frozenset()) | template.uses

@@ -48,7 +48,7 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Scripted(Engine):
-    """`rules=None` takes the built-in ones: sums, and a critic and a reviser for them.
+    """`rules=None` takes the built-in ones: sums, and a critic, a reviser and a comparer for them.
 
     Raises: ConfigError for a rule that is none, has no answers or whose regex does not compile.
     """
@@ -65,7 +65,7 @@ class Scripted(Engine):
         self._context_tokens = context_tokens
         if rules is None:
             self._rules = [(re.compile(pattern, re.DOTALL), answers) for pattern, answers in _BUILT_IN]
-            identity = b"built-in 1"
+            identity = b"built-in 2"
         else:
             checked = [_checked(rule, f"{name}: rule {i}") for i, rule in enumerate(rules, start=1)]
             self._rules = [(re.compile(rule.match, re.DOTALL), _constant(rule.answers)) for rule in checked]
@@ -241,12 +241,23 @@ def _revisions(text: str, _found: re.Match[str]) -> Sequence[str]:
     return [str(total), str(total), str(total + 1)]
 
 
+def _compared(text: str, found: re.Match[str]) -> Sequence[str]:
+    """Which of two answers to a sum is right, known three times in four; a coin where both or none is."""
+    expression = re.search(_SUM, text)
+    total = None if expression is None else str(_value(expression[0]))
+    first, second = (found[side].strip() == total for side in ("first", "second"))
+    if first == second:
+        return ["A", "B"]
+    return ["A", "A", "A", "B"] if first else ["B", "B", "B", "A"]
+
+
 def _value(expression: str) -> int:
     terms = re.findall(r"[-+]?\d+", re.sub(r"\s", "", expression).replace("−", "-"))
     return sum(map(int, terms))
 
 
 _BUILT_IN: list[tuple[str, Answers]] = [
+    (r"<draft-a>(?P<first>.*?)</draft-a>.*<draft-b>(?P<second>.*?)</draft-b>", _compared),
     (r"<critique>", _revisions),
     (r"<draft>(?P<draft>.*?)</draft>.*Verdict:", _critiques),
     (_SUM, _sums),

@@ -29,6 +29,7 @@ REWARDS: Registry[RewardKind] = Registry(
         "fluency": "selfrefine.rewards.fluency:REWARD",
         "critic": "selfrefine.rewards.critic:REWARD",
         "p-true": "selfrefine.rewards.p_true:REWARD",
+        "rank-critic": "selfrefine.rewards.rank_critic:REWARD",
         "gym": "selfrefine.rewards.gym:REWARD",
         "majority": "selfrefine.rewards.majority:REWARD",
         "random": "selfrefine.rewards.random:REWARD",

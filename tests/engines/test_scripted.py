@@ -130,3 +130,7 @@ def test_the_built_in_script_adds_by_chance_criticises_and_revises() -> None:
         assert [parse(one.text).verdict for one in asked] == verdicts
     asked = ask(engine, revise.render(task="What is 3 + 4?", answer="8", critique="off"), (0, 1, 2))
     assert [one.text for one in asked] == ["7", "7", "8"]
+    compare = prompts.load("compare", "compare")
+    for first, second, letters in [("7", "8", "AAAB"), ("8", "7", "BBBA"), ("8", "9", "ABAB")]:
+        asked = ask(engine, compare.render(task="What is 3 + 4?", first=first, second=second), (0, 1, 2, 3))
+        assert "".join(one.text for one in asked) == letters
