@@ -28,8 +28,8 @@ def test_each_measure_is_a_sentence() -> None:
         calibration=calibration(Calibration.of(pairs)),
     )
     assert list(critic_lines(found)) == [
-        "revisions are 0.30 from their drafts (0 is a copy, 1 shares no word), 10 % are copies; fresh samples "
-        "are 0.70 from them: the draft is used",
+        "revisions are 0.30 from their drafts (0 is a copy, 1 shares no word), 10 % are copies; fresh "
+        "samples are 0.70 from them: the draft is used",
         "revisions are right in 0.250 after wrong drafts",
         "8 claims of the critic, 25 % of them true; 50 % of what is wrong was claimed",
         "2 scored verdicts: AUC 1.00 (0.5 is chance), calibration error 0.15",
