@@ -26,11 +26,18 @@ TEMPLATES: dict[str, frozenset[str]] = {
     "rubric": _CRITIC_SEES,
     "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
     "hint": frozenset({"task", "reference"}),
+    "teacher": frozenset({"task", "reference", "feedback"}),
     "causes": frozenset({"weakness", "examples"}),
 }
 """Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
-one on purpose, and what is sampled under it is never learnt under it. `causes` shows none."""
-_MUST_SHOW = {"hint": ("reference", "reference"), "causes": ("examples", "examples")}
+one on purpose, and what is sampled under it is never learnt under it; under a teacher's nothing is sampled.
+`causes` shows none."""
+_MUST_SHOW = {
+    "hint": (("reference",), "reference"),
+    "teacher": (("reference", "feedback"), "reference or the feedback"),
+    "causes": (("examples",), "examples"),
+}
+"""Variables of which one must stand in it, and what they are."""
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -79,7 +86,8 @@ def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
     Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`), or a failure when
+    `kind` does not declare, no `answer` (in a hint `reference`, for a teacher that or `feedback`, in causes
+    `examples`), or a failure when
     rendered with all variables full or all empty.
     """
     path = _find(str(name_or_path))
@@ -107,10 +115,12 @@ def from_source(source: str, kind: str, name: str) -> Template:
         raise ConfigError(
             f"{name}: unknown variable '{unknown[0]}' in a {kind} template{nearest(unknown[0], known)}"
         )
-    variable, what = _MUST_SHOW.get(kind, ("answer", "draft"))
-    if variable not in used:
+    variables, what = _MUST_SHOW.get(kind, (("answer",), "draft"))
+    if not used & set(variables):
         # `{ answer }` with single braces would otherwise have every draft judged unseen.
-        raise ConfigError(f"{name}: a {kind} template must show the {what}: {{{{ {variable} }}}} is missing")
+        raise ConfigError(
+            f"{name}: a {kind} template must show the {what}: {{{{ {variables[0]} }}}} is missing"
+        )
     template = Template(
         name=name,
         kind=kind,
