@@ -27,16 +27,20 @@ TEMPLATES: dict[str, frozenset[str]] = {
     "choice": _CRITIC_SEES | {"choices", "top"},
     "revise": frozenset({"task", "conversation", "answer", "critique", "memory", "feedback", "principle"}),
     "hint": frozenset({"task", "reference"}),
+    "teacher": frozenset({"task", "reference", "feedback"}),
     "causes": frozenset({"weakness", "examples"}),
     "compare": frozenset({"task", "conversation", "first", "second"}),
 }
 """Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
-one on purpose, and what is sampled under it is never learnt under it. `causes` shows none."""
-_MUST_SHOW = {
-    "hint": {"reference": "reference"},
-    "causes": {"examples": "examples"},
-    "compare": {"first": "first draft", "second": "second draft"},
+one on purpose, and what is sampled under it is never learnt under it; under a teacher's nothing is sampled.
+`causes` shows none."""
+_MUST_SHOW: dict[str, dict[tuple[str, ...], str]] = {
+    "hint": {("reference",): "reference"},
+    "teacher": {("reference", "feedback"): "reference or the feedback"},
+    "causes": {("examples",): "examples"},
+    "compare": {("first",): "first draft", ("second",): "second draft"},
 }
+"""By kind: variables of which one must stand in it, and what they are."""
 
 _ENVIRONMENT = ImmutableSandboxedEnvironment(
     undefined=jinja2.StrictUndefined, autoescape=False, trim_blocks=True, lstrip_blocks=True
@@ -84,9 +88,15 @@ class Template:
 def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
-    Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`, in compare `first` and
-    `second`), or a failure when rendered with all variables full or all empty.
+        Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
+    <<<<<<< HEAD
+        `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`, in compare `first` and
+        `second`), or a failure when rendered with all variables full or all empty.
+    =======
+        `kind` does not declare, no `answer` (in a hint `reference`, for a teacher that or `feedback`, in causes
+        `examples`), or a failure when
+        rendered with all variables full or all empty.
+    >>>>>>> distil
     """
     path = _find(str(name_or_path))
     return from_source(_text(path, "prompt template"), kind, str(path))
@@ -113,10 +123,10 @@ def from_source(source: str, kind: str, name: str) -> Template:
         raise ConfigError(
             f"{name}: unknown variable '{unknown[0]}' in a {kind} template{nearest(unknown[0], known)}"
         )
-    for variable, what in _MUST_SHOW.get(kind, {"answer": "draft"}).items():
-        if variable not in used:
+    for variables, what in _MUST_SHOW.get(kind, {("answer",): "draft"}).items():
+        if not used & set(variables):
             # `{ answer }` with single braces would otherwise have every draft judged unseen.
-            missing = f"{{{{ {variable} }}}} is missing"
+            missing = f"{{{{ {variables[0]} }}}} is missing"
             raise ConfigError(f"{name}: a {kind} template must show the {what}: {missing}")
     template = Template(
         name=name,

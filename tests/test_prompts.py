@@ -24,6 +24,8 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("constitutional-revise", "revise"),
         ("hint", "hint"),
         ("plain-hint", "hint"),
+        ("teacher", "teacher"),
+        ("plain-teacher", "teacher"),
         ("causes", "causes"),
         ("choice", "choice"),
         ("mend", "revise"),
@@ -34,6 +36,8 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         shown[kind] = shown.get(kind, frozenset()) | template.uses
         values = {variable: f"the {variable} here" for variable in template.uses}
         text = template.render(**values)
+        # A teacher is told of an earlier answer only where there is no reference.
+        text += template.render(**{key: value for key, value in values.items() if key != "reference"})
         assert all(value in text for value in values.values()), name
         assert (
             template.sha256 == hashlib.sha256((prompts.shipped_dir() / f"{name}.md").read_bytes()).hexdigest()

@@ -66,8 +66,10 @@ def _filter(asked: Asked) -> dict[str, Any]:
 
 def _check(asked: Asked, out: Path) -> None:
     from selfrefine.errors import RunFolderError, UsageError
+    from selfrefine.stages.settings import teacher_template
 
     config, origins = asked.settings.config, asked.settings.origins
+    teacher_template(config)
     vain = [key for key in ONLY_IN_RUNS if origins[key] == "flag"]
     if vain:
         raise UsageError(f"--set {vain[0]} needs --run: {ONLY_IN_RUNS[vain[0]]}")

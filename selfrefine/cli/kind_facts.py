@@ -34,6 +34,7 @@ def needs(what: str, kind: Any) -> list[str]:
         "logprobs of the sampling policy": getattr(kind, "needs_old_logprobs", False),
         "a reference policy, with some settings": callable(getattr(kind, "needs_reference", False)),
         "a reference policy": getattr(kind, "needs_reference", False) is True,
+        "something to show its teacher": getattr(kind, "teacher", None) is not None,
     }
     return [said for said, holds in found.items() if holds]
 

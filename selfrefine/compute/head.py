@@ -89,14 +89,16 @@ def picked(hidden_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_
     return found
 
 
+Pick = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(hidden_ND, weight_VD, bias_V) -> what is wanted of the N positions, [N, m]."""
+
+
 @contextmanager
-def picking(model: Any, rows_N: Tensor, columns_N: Tensor, targets_N: Tensor) -> Iterator[None]:
-    """Inside, the model's head gives, as logits [1, N, 1], the logprobs of targets at (rows, columns)."""
+def picking(model: Any, rows_N: Tensor, columns_N: Tensor, pick: Pick) -> Iterator[None]:
+    """Inside, the model's head gives, as logits [1, N, m], what `pick` makes of (rows, columns)."""
     head = output_head(model)
     before = head.__dict__.get("forward")
-    head.forward = lambda hidden: picked(hidden[rows_N, columns_N], head.weight, head.bias, targets_N)[
-        None, :, None
-    ]
+    head.forward = lambda hidden: pick(hidden[rows_N, columns_N], head.weight, head.bias)[None]
     try:
         yield
     finally:

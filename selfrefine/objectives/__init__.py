@@ -23,5 +23,6 @@ OBJECTIVES: Registry[ObjectiveKind] = Registry(
         "reinforce": "selfrefine.objectives.reinforce:REINFORCE",
         "rloo": "selfrefine.objectives.rloo:RLOO",
         "grpo": "selfrefine.objectives.grpo:GRPO",
+        "distil": "selfrefine.objectives.distil:DISTIL",
     },
 )

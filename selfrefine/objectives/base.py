@@ -7,12 +7,24 @@ imported inside functions.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
 from selfrefine.registry import BUILT_IN, NoSettings, Origin
+
+
+class Taught(Struct, frozen=True, kw_only=True):
+    """What a teacher says where each token of a completion stands. Arrays: Python's numbers would take four
+    times the memory."""
+
+    top_k: int
+    ids: array[int]
+    """The teacher's likeliest tokens, the likeliest first: top_k for each token of the completion."""
+    logprobs: array[float]
+    """Their nats, then those of all other tokens together: top_k + 1 for each token of the completion."""
 
 
 class Item(Struct, frozen=True, kw_only=True):
@@ -38,6 +50,10 @@ class Item(Struct, frozen=True, kw_only=True):
     """What `StepBaseline.others` says for this item; empty where it is not asked."""
     other_reference: float = 0.0
     """Nats of that whole completion under the reference policy, given this item's prompt."""
+    teacher_prompt_token_ids: tuple[int, ...] = ()
+    """The prompt with more in view, for an objective with a `teacher`; empty where there is nothing more."""
+    taught: Taught | None = None
+    """What the policy that sampled says under that prompt."""
 
 
 class Batch(NamedTuple):
@@ -64,7 +80,8 @@ class Loss(NamedTuple):
 
 
 LossFn = Callable[[Sequence[Any], Batch], Loss]
-"""(logprobs, one tensor of nats a completion; batch) -> Loss."""
+"""(logprobs, one tensor of nats a completion; batch) -> Loss. With a `teacher` they are not of the tokens of
+the completion but of those in `Item.taught` and of the rest, [tokens, top_k + 1]."""
 
 Rows = Literal["answers", "all", "pairs", "labels", "groups"]
 """What an objective learns from: good answers, all scored ones, chosen against rejected ones of one prompt,
@@ -88,6 +105,15 @@ class StepBaseline(NamedTuple):
     """For each item a completion that is scored after the item's prompt; empty for none."""
     value: Callable[[Sequence[float]], float]
     """From the nats by which the step's policy is off the reference on each of them."""
+
+
+class Teacher(NamedTuple):
+    """The policy that sampled, with more in view than the one that learns: `Item.taught`."""
+
+    prompt: str
+    """Template of what it is asked (`prompts`, kind teacher), by name or path."""
+    top_k: int
+    """How many of its likeliest tokens are kept at each token."""
 
 
 class ObjectiveKind(Struct, frozen=True, kw_only=True):
@@ -115,6 +141,8 @@ class ObjectiveKind(Struct, frozen=True, kw_only=True):
     """(items with their logprobs, settings): with their `advantage`."""
     step_baseline: StepBaseline | None = None
     """Needs the reference."""
+    teacher: Callable[[Any], Teacher] | None = None
+    """From its settings: it learns from a teacher's distributions, and not from the tokens themselves."""
     unread: Callable[[Any], dict[str, str]] = lambda own: {}
     """Settings (or "reference") that have no effect beside these ones, and why."""
     source: str = ""

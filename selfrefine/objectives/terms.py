@@ -35,6 +35,15 @@ def reference(items: Sequence[Item], like: Tensor) -> Tensor:
     return known(itertools.chain.from_iterable(item.reference_logprobs or () for item in items), like)
 
 
+def taught(items: Sequence[Item], like: Tensor) -> Tensor:
+    """The teacher's nats [tokens, top_k + 1], all items' tokens one below the other."""
+    import numpy as np
+    import torch
+
+    rows = [torch.from_numpy(np.asarray(item.taught.logprobs)) for item in items if item.taught is not None]
+    return torch.cat(rows).view(like.shape).to(like)
+
+
 def sums(logprobs: Sequence[Tensor]) -> Tensor:
     """Log-probability of each whole completion."""
     import torch

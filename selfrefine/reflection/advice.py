@@ -16,6 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Config, CycleConfig
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.reflection.findings import PLAN_FILE
 from selfrefine.runfolder.ends import going_on, rejected_in_a_row, stop
 from selfrefine.runfolder.jsonl import read_json
@@ -138,6 +139,8 @@ def _rejected(facts: Facts, own: GateDecision) -> Suggestion | None:
     if own.outcome != "reject":
         return None
     config, n = facts.config, facts.config.generate.n
+    if OBJECTIVES.get(config.objective.name).teacher is not None:  # it has no use for rewards
+        return _later(facts, "what it learnt made it no better: smaller steps may", _slower(facts))
     if (facts.flat or 0.0) >= FLAT and facts.mean is not None:
         share = f"{100 * (facts.flat or 0.0):.0f} % of the prompts"
         if facts.mean >= 0.5:

@@ -18,6 +18,7 @@ from selfrefine.stages.in_run import formatted
 from selfrefine.stages.planned import planned
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
+from selfrefine.stages.settings import teacher_template
 from selfrefine.steps.finetune import FinetuneSummary, Policies, finetune
 from selfrefine.words import count
 
@@ -139,6 +140,7 @@ class Finetune:
             place.keep,
             round_index=self.round,
             policies=policies,
+            teacher=teacher_template(own, self.session.prompts_dir),
             checkpoints=place,
             on_step=on_step,
             rescue=place.rescue,

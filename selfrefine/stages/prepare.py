@@ -11,6 +11,7 @@ from selfrefine.config import Config
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
 from selfrefine.runfolder.run import check_disjoint
+from selfrefine.stages.settings import teacher_template
 from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
@@ -31,6 +32,8 @@ def run_prompts(config: Config) -> dict[str, str]:
         texts["causes.md"] = prompts.load("causes", "causes").source
     if config.rationalise.n or config.reflect.plan == "auto":  # which may come to rationalise
         texts["hint.md"] = prompts.load(config.rationalise.prompt, "hint").source
+    if (teacher := teacher_template(config)) is not None:
+        texts["teacher.md"] = teacher.source
     return texts
 
 

@@ -9,7 +9,10 @@ from msgspec.structs import replace
 from selfrefine import prompts
 from selfrefine.config import Config, Sampling
 from selfrefine.errors import ConfigError
+from selfrefine.layers import objective_settings
+from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.fit import check_rows
+from selfrefine.prompts import Template
 from selfrefine.steps import select
 from selfrefine.steps.critique import CritiqueSettings, Templates
 from selfrefine.steps.scoring import check_named, measuring_specs
@@ -72,6 +75,16 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
             "set critique.critique_prompt = constitutional-critique"
         )
     return made
+
+
+def teacher_template(config: Config, folder: Path | None = None) -> Template | None:
+    """What the objective's teacher is asked, None where it has none; in a run, its copy.
+    Raises: ConfigError."""
+    kind = OBJECTIVES.get(config.objective.name)
+    if kind.teacher is None:
+        return None
+    name = kind.teacher(objective_settings(config.objective)).prompt
+    return prompts.load(folder / "teacher.md" if folder else name, "teacher")
 
 
 def check_critique(config: Config) -> None:

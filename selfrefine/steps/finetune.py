@@ -14,6 +14,7 @@ from selfrefine.engines.base import Trainer
 from selfrefine.errors import NothingToLearnError, TrainingError
 from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
+from selfrefine.prompts import Template
 from selfrefine.records import Sample
 from selfrefine.registry import outside_code
 from selfrefine.runfolder.summaries import Cost, StageCost
@@ -23,6 +24,10 @@ from selfrefine.steps.training_items import equal_pairs, items, lessons
 if TYPE_CHECKING:  # torch is imported when something is trained, not when a step is named
     from selfrefine.objectives.base import ObjectiveKind
     from selfrefine.training.loop import CheckpointStore, StepLog
+
+
+UNTAUGHT = "nothing_to_show"
+"""Rows without anything that a teacher could see and the policy does not."""
 
 
 class NoCheckpoints:
@@ -70,14 +75,15 @@ def finetune(
     *,
     round_index: int = 1,
     policies: Policies = Policies(),
+    teacher: Template | None = None,
     checkpoints: CheckpointStore | None = None,
     on_step: Callable[[Any, int], None] | None = None,
     rescue: Callable[[Callable[[Path], None]], object] | None = None,
 ) -> tuple[FinetuneSummary, str | None]:
     """Train an adapter and hand `keep` what was done, the log (a JSON line per step) and a function that
     writes the adapter into a folder. An engine that shares the trainer's weights has the bare model as its
-    policy afterwards, until it is told which adapter to use. Returns what was done, and a sentence for the
-    user where there is something to know.
+    policy afterwards, until it is told which adapter to use. `teacher`: what that is asked, if the objective
+    has one. Returns what was done, and a sentence for the user where there is something to know.
 
     With a non-finite loss the adapter as it was when its loss was last finite goes to `rescue`. Raises:
     NothingToLearnError, DataError (rows of another kind than the objective's), TrainingError.
@@ -86,7 +92,7 @@ def finetune(
     from selfrefine.training.loop import train
     from selfrefine.training.plan import longest_row
 
-    fitting, renewed, dropped = _learnable(samples, trainer, objective)
+    fitting, renewed, dropped = _learnable(samples, trainer, objective, teacher)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     seed = derive(run_seed, "finetune", round_index)
     with trainer.open(policies.start, config.lora, seed) as wrapped:
@@ -126,7 +132,7 @@ def _fixed(
 ) -> list[Any]:
     """The items with what stays as it is while the policy is trained: logprobs under others, advantages."""
     from selfrefine.compute.device import token_budget
-    from selfrefine.training.plan import longest_row
+    from selfrefine.training.plan import longest_row, longest_taught
     from selfrefine.training.precomputed import fix
 
     kind = OBJECTIVES.get(objective.name)
@@ -136,7 +142,7 @@ def _fixed(
             fitting,
             kind,
             objective_settings(objective),
-            token_budget(config, wrapped.device.type, longest_row(fitting)),
+            token_budget(config, wrapped.device.type, max(longest_row(fitting), longest_taught(fitting))),
             lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
@@ -162,7 +168,7 @@ def _summary(
 
 
 def _learnable(
-    samples: Sequence[Sample], trainer: Trainer, objective: ObjectiveConfig
+    samples: Sequence[Sample], trainer: Trainer, objective: ObjectiveConfig, teacher: Template | None
 ) -> tuple[list[Any], tuple[int, int], dict[str, int]]:
     """What the objective can learn from, how many rows were edited and re-tokenised, and what falls out for
     which reason.
@@ -173,12 +179,15 @@ def _learnable(
 
     if not samples:
         raise NothingToLearnError(_why_none(objective.name, 0, {}))
-    given, edited, foreign = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs)
+    given, edited, foreign = items(samples, trainer.tokeniser, exact=trainer.exact_logprobs, teacher=teacher)
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     stale = 0
     if kind.needs_old_logprobs:
         given, stale = _with_known_policy(samples, given)
     fitting, dropped = _unequal(samples, kind, *fit(given, kind, own))
+    if kind.teacher is not None and (blind := [i for i in fitting if not i.teacher_prompt_token_ids]):
+        fitting = [item for item in fitting if item.teacher_prompt_token_ids]
+        dropped[UNTAUGHT] = len(blind)
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
@@ -213,6 +222,11 @@ def _why_none(objective: str, rows: int, dropped: dict[str, int]) -> str:
         return "there is no row to learn from"
     if dropped == {"unscored": rows}:
         return f"{objective} learns from rewards, and no row has one: run `selfrefine reward` first"
+    if dropped == {UNTAUGHT: rows}:
+        return (
+            f"{objective} needs something to show its teacher, and no row has a reference, a reward's detail "
+            "or a critique that the template shows"
+        )
     why = ", ".join(f"{count:,} {reason.replace('_', ' ')}" for reason, count in dropped.items())
     return f"{objective} can learn from none of {rows:,} rows: {why}"
 

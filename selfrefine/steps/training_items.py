@@ -9,17 +9,23 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from selfrefine.engines.base import Tokeniser, exact_logprobs
+from selfrefine.prompts import Template
 from selfrefine.records import Lesson, Sample
+from selfrefine.steps.teacher import teacher_prompt
 
 
 def items(
-    samples: Sequence[Sample], tokeniser: Tokeniser, *, exact: bool = True
+    samples: Sequence[Sample],
+    tokeniser: Tokeniser,
+    *,
+    exact: bool = True,
+    teacher: Template | None = None,
 ) -> tuple[list[Any], int, int]:
     """Training items of the rows; how many texts were encoded anew because they had been edited, and how many
     because another model, with another tokenizer, sampled them.
 
     exact: the model that is trained computes in float32 (`Trainer.exact_logprobs`); if it does not, no
-    recorded logprob is what it would compute, and the items have none.
+    recorded logprob is what it would compute, and the items have none. teacher: what a teacher is asked.
 
     The ids that were sampled are what is trained on; a chat rendered and tokenised again may differ. A text
     that its ids no longer decode to was edited on the way (jq, a person): the text counts.
@@ -35,7 +41,12 @@ def items(
                 edited += bool(completion)
             completion, logprobs = tokeniser.encode_answer(row.text), None
         prompt = prompt or tokeniser.encode_chat(row.context)
-        ids = {"prompt_token_ids": prompt, "completion_token_ids": completion}
+        asked = teacher_prompt(row, teacher) if teacher else ()
+        ids = {
+            "prompt_token_ids": prompt,
+            "completion_token_ids": completion,
+            "teacher_prompt_token_ids": tokeniser.encode_chat(asked) if asked else (),
+        }
         made.append(replace(item, **ids, old_logprobs=logprobs))
     return made, edited, foreign
 

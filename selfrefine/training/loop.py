@@ -21,14 +21,14 @@ from safetensors.torch import load_file, save
 
 from selfrefine import seeds
 from selfrefine.compute.device import token_budget
-from selfrefine.compute.forward import completion_logprobs, shares_rows
+from selfrefine.compute.forward import shares_rows
 from selfrefine.config import TrainConfig
 from selfrefine.errors import Interrupted, TrainingError
 from selfrefine.memory import Memory, out_of_memory
 from selfrefine.objectives.base import Batch, Item, ObjectiveKind, add_metrics
 from selfrefine.training.entropy import EntropyMeter
 from selfrefine.training.plan import longest_row, micro_batches, plan_steps, rate_at
-from selfrefine.training.precomputed import baseline, tokens_of
+from selfrefine.training.precomputed import baseline, policy_logprobs, tokens_of
 
 
 class StepLog(Struct, frozen=True, kw_only=True):
@@ -175,15 +175,16 @@ def _step(
     """The gradient of one step, clipped, and its row of the log."""
     optimizer.zero_grad(set_to_none=True)
     tokens = sum(len(item.completion_token_ids) for item in items)
-    pairs = list(map(tokens_of, items))
-    shared = shares_rows(model, pairs)
+    shared = shares_rows(model, list(map(tokens_of, items)))
     z0 = baseline(model, items, objective.step_baseline, settings.token_budget, memory)
     loss, metrics = 0.0, dict[str, float]()
     # Entropy tells of collapse where a policy learns from its own samples.
-    with EntropyMeter(active=objective.needs_old_logprobs) as entropy:
+    on_policy = objective.needs_old_logprobs or objective.teacher is not None
+    with EntropyMeter(active=on_policy) as entropy:
         for micro in micro_batches(items, settings.token_budget, shared=shared):
-            logprobs = completion_logprobs(model, [pairs[i] for i in micro])
-            found = objective.loss(logprobs, Batch([items[i] for i in micro], len(items), tokens, own, z0))
+            part = [items[i] for i in micro]
+            logprobs = policy_logprobs(model, part, objective)
+            found = objective.loss(logprobs, Batch(part, len(items), tokens, own, z0))
             found.value.backward()
             loss += float(found.value.detach())
             add_metrics(metrics, found.metrics)

@@ -33,6 +33,14 @@ def longest_row(items: Sequence[Item]) -> int:
     return max((len(item.prompt_token_ids) + len(item.completion_token_ids) for item in items), default=0)
 
 
+def longest_taught(items: Sequence[Item]) -> int:
+    """The same with the prompt of the teacher; 0 where there is none."""
+    asked = (item for item in items if item.teacher_prompt_token_ids)
+    return max(
+        (len(item.teacher_prompt_token_ids) + len(item.completion_token_ids) for item in asked), default=0
+    )
+
+
 def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:
     """Indices of each optimizer step: shuffled passes over the prompts, a fresh order each pass.
 

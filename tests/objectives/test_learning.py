@@ -1,4 +1,5 @@
-"""Every objective learns: a bandit with 303 arms, one token an answer, rewarded where its id is even.
+"""Every objective that learns from rewards does: a bandit with 303 arms, one token an answer, rewarded where
+its id is even.
 
 From sampling to the adapter, three rounds, each continuing the adapter of the one before.
 """
@@ -79,7 +80,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", [name for name in OBJECTIVES if not OBJECTIVES.get(name).teacher])
 def test_the_rewarded_tokens_become_probable_and_the_base_stays(name: str, tmp_path: Path) -> None:
     engine = tiny.engine()
     before = {key: tensor.clone() for key, tensor in engine.model.state_dict().items()}

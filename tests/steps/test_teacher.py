@@ -1,0 +1,88 @@
+"""What a teacher sees, which rows have none, and that one training through the step learns what it says."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+import tiny
+from msgspec.structs import replace
+
+from selfrefine import prompts
+from selfrefine.config import GenerateConfig, LoraConfig, ObjectiveConfig, TrainConfig
+from selfrefine.errors import ConfigError, NothingToLearnError
+from selfrefine.records import Critique, Message, Reward, Sample, Task
+from selfrefine.steps.finetune import FinetuneSummary, finetune
+from selfrefine.steps.generate import generate
+from selfrefine.steps.teacher import teacher_prompt
+
+TASK = Task(id="a", prompt=(Message(role="user", content="17 + 25?"),), references=(" ", "42"))
+BARE = replace(TASK, id="b", references=())
+TEACHER = prompts.load("plain-teacher", "teacher")
+
+
+def answered(task: Task, **fields: Any) -> Sample:
+    return Sample(id=f"{task.id}.r1.s0", task=task, text="41", **fields)
+
+
+def test_the_reference_is_shown_under_the_system_message_of_the_row() -> None:
+    """The prompt is the row's own: a teacher under the bare task's would teach the difference."""
+    system = Message(role="system", content="be brief")
+    row = answered(TASK, messages=(system, *TASK.prompt))
+    told = teacher_prompt(row, TEACHER)
+    assert told[0] == system
+    assert told[1].content == "17 + 25?\n\n(The correct answer is 42.)"
+
+
+def test_without_a_reference_it_sees_what_is_known_of_this_answer() -> None:
+    rewards = (
+        Reward(name="numeric", value=0.0, detail="too small"),
+        Reward(name="x", value=None, error="no"),
+    )
+    critiques = (Critique(text="early"), Critique(text="Add the digits again.\n"))
+    [message] = teacher_prompt(answered(BARE, rewards=rewards, critiques=critiques), TEACHER)
+    assert message.content.endswith("(Of an earlier answer: - numeric: too small\nAdd the digits again.)")
+
+
+def test_where_there_is_nothing_to_show_there_is_no_teacher() -> None:
+    unseen = prompts.from_source("{{ task }} {{ feedback }}", "teacher", "mine")
+    assert teacher_prompt(answered(BARE), TEACHER) == ()
+    assert teacher_prompt(answered(TASK), unseen) == ()  # what it has to show is not in the template
+
+
+def test_a_template_that_shows_the_task_alone_is_refused() -> None:
+    with pytest.raises(ConfigError, match="must show the reference or the feedback"):
+        prompts.from_source("{{ task }}", "teacher", "mine")
+
+
+def run(rows: list[Sample], engine: Any) -> tuple[FinetuneSummary, list[dict[str, Any]]]:
+    log: list[dict[str, Any]] = []
+    settings = TrainConfig(steps=60, lr=0.02, warmup=0.0, batch_size=8, lora=LoraConfig(r=8))
+    done, _ = finetune(
+        rows,
+        engine.trainer(),
+        settings,
+        ObjectiveConfig(name="distil", settings={"distil": {"top_k": 300}}),
+        1,
+        lambda told, lines, save: log.extend(map(msgspec.json.decode, lines)),
+        teacher=TEACHER,
+    )
+    return done, log
+
+
+def test_the_policy_comes_to_say_what_its_teacher_says_and_rows_without_one_are_counted() -> None:
+    """No reward is needed: right and wrong answers teach alike."""
+    engine = tiny.engine()
+    rows = generate([TASK, BARE], engine, GenerateConfig(n=4, max_new_tokens=6), 1, round_index=1)
+    done, log = run([replace(row, reward=0.0) for row in rows], engine)
+    assert (done.rows, done.dropped) == (4, {"nothing_to_show": 4})
+    assert math.isfinite(log[0]["loss"]) and 0.0 <= log[-1]["loss"] < 0.1 * log[0]["loss"]
+    assert log[-1]["metrics"]["agreement"] > log[0]["metrics"]["agreement"]
+    assert 0.0 < log[0]["metrics"]["entropy"] < 6.0
+
+
+def test_where_no_row_has_a_teacher_it_is_said_what_is_missing() -> None:
+    with pytest.raises(NothingToLearnError, match="distil needs something to show its teacher"):
+        run([answered(BARE, reward=1.0)], tiny.engine())
