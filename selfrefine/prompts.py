@@ -88,15 +88,9 @@ class Template:
 def load(name_or_path: str | Path, kind: str) -> Template:
     """A shipped template by name (`critique`), or a file by path (whatever has a slash or ends in .md).
 
-        Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
-    <<<<<<< HEAD
-        `kind` does not declare, no `answer` (in a hint `reference`, in causes `examples`, in compare `first` and
-        `second`), or a failure when rendered with all variables full or all empty.
-    =======
-        `kind` does not declare, no `answer` (in a hint `reference`, for a teacher that or `feedback`, in causes
-        `examples`), or a failure when
-        rendered with all variables full or all empty.
-    >>>>>>> distil
+    Raises: ConfigError naming the file and line or variable: not found, not UTF-8, syntax, a variable that
+    `kind` does not declare, none of those it must show (`_MUST_SHOW`; most kinds `answer`), or a failure when
+    rendered with all variables full or all empty.
     """
     path = _find(str(name_or_path))
     return from_source(_text(path, "prompt template"), kind, str(path))
