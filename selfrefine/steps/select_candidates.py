@@ -105,10 +105,13 @@ def ranked(rows: Iterable[Sample]) -> list[Sample]:
 
 
 def unique(rows: Sequence[Sample], fate: Fate) -> list[Sample]:
-    """The first row of each distinct text, white space at the ends aside."""
-    first: dict[str, Sample] = {}
+    """The first row of each distinct text under one prompt, white space at the ends aside.
+
+    A turn's prompt shows its draft: one correction of two drafts is two lessons.
+    """
+    first: dict[tuple[object, str], Sample] = {}
     for row in rows:
-        first.setdefault(row.text.strip(), row)
+        first.setdefault((row.context, row.text.strip()), row)
     fate["duplicates"] += len(rows) - len(first)
     return list(first.values())
 
