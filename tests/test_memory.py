@@ -23,7 +23,7 @@ from selfrefine.memory import Memory, PlanChange, out_of_memory
 from selfrefine.objectives.base import Item
 from selfrefine.objectives.sft import SFT
 from selfrefine.steps.finetune import NoCheckpoints
-from selfrefine.training import loop
+from selfrefine.training import loop, precomputed
 
 CPU = RuntimeError(
     "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
@@ -165,7 +165,7 @@ def trained(most: int | None, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str
     config = TrainConfig(steps=3, batch_size=4, lr=0.01, lora=LoraConfig(r=2))
     with monkeypatch.context() as patch:
         if most is not None:
-            patch.setattr(loop, "completion_logprobs", scarce(loop.completion_logprobs, most))
+            patch.setattr(precomputed, "completion_logprobs", scarce(precomputed.completion_logprobs, most))
         with engine.trainer().open(None, config.lora, 3) as model:
             nothing = NoCheckpoints()
             loop.train(model, items, SFT, config, 3, nothing, lambda row, n: None, memory=engine.memory)
