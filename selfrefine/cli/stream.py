@@ -101,7 +101,7 @@ def filtered(
 ) -> Struct:
     """The stage's rows, written as soon as they are there; on a terminal, a readable view after the last.
 
-    `line` makes the closing line of the summary. Raises what the stage raises: an output file then does not
+    `line` makes the closing lines of the summary. Raises what the stage raises: an output file then does not
     appear.
     """
     from selfrefine.report.words import summary_line
@@ -144,7 +144,11 @@ def filtered(
 
             summary = as_stream(stage, told(), emit, reporter, bar)
             stop.at_once = False  # the file is about to appear
-        bar.finish(line(summary, bar) if line else summary_line(table(stage.title, summary)))
+        closing = line(summary, bar) if line else summary_line(table(stage.title, summary))
+        first, *more = closing.splitlines()
+        bar.finish(first)
+    for further in more:  # the first line stands there once the bar is gone
+        reporter.say(further)
     if readable:
         view(shown)
     return summary

@@ -68,6 +68,11 @@ def check_named(config: Config) -> None:
             build_rewards(config, modelless, None)
     if config.critique.source not in ("model", "rewards"):
         source = reward.parse_spec(config.critique.source)
+        if source.name not in REWARDS:
+            raise ConfigError(
+                f"critique.source {config.critique.source}: use model, rewards, the name of a reward "
+                "(`selfrefine rewards ls`), or file.py:function"
+            )
         reward.check([source], config.reward.settings)
         if not reward.needs_engine([source]):
             build_rewards(config, [source.name], None, texts=True)

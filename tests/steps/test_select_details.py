@@ -16,6 +16,7 @@ from selfrefine.stages.settings import check_method
 from selfrefine.steps.critics import own_rewards
 from selfrefine.steps.critique import CritiqueSettings, critique
 from selfrefine.steps.critique_outcome import Claims, calibrated, claims_made, judged
+from selfrefine.steps.scoring import check_named
 from selfrefine.steps.select import select
 from selfrefine.steps.select_details import claims
 
@@ -114,3 +115,9 @@ def test_claims_against_what_is_true_and_chances_against_what_is_right() -> None
 def test_settings_that_would_be_ignored_are_refused(settings: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_method(Config(**settings))
+
+
+def test_a_source_that_is_nothing_is_named_with_what_it_can_be() -> None:
+    config = Config(critique=CritiqueConfig(passes=1, source="nonsense"))
+    with pytest.raises(ConfigError, match=r"critique\.source nonsense: use model, rewards, the name"):
+        check_named(config)
