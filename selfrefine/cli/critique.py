@@ -40,10 +40,11 @@ VERB = Verb(
 
     The summary compares revisions with fresh samples at the same token cost, and counts for each pass how
     many answers went from wrong to right and from right to wrong. A revision is a row of its own
-    (`parent_id`).
+    (`parent_id`). What is judged right is not revised.
 
     \b
       selfrefine critique in.jsonl -r coverage --feedback rewards > revised.jsonl
+      selfrefine critique in.jsonl -r coverage --critique-source rewards > t.jsonl
     """,
     flags=(
         Flag(
@@ -55,6 +56,16 @@ VERB = Verb(
         Flag("critique.passes", "Critique and revise an answer at most this often. [1]"),
         Flag(
             "critique.feedback", "What the critic is told: none, or rewards (what they found missing). [none]"
+        ),
+        Flag(
+            "critique.source",
+            "What criticises: model, rewards (word for word what they found), one reward, or "
+            "file.py:function. [model]",
+            ("--critique-source",),
+        ),
+        Flag(
+            "critique.verdict",
+            "How a model's verdict is had: written (parsed), or scored (from its probabilities). [written]",
         ),
         Flag("critique.critic_model", "Model that criticises. [the policy itself]"),
         Flag("critique.critique_prompt", "Template of a critique: critique, rubric, or a file. [critique]"),

@@ -18,7 +18,9 @@ CHOOSING = (
     ),
     Flag("select.min_reward", "Lowest reward to learn from."),
     Flag("select.max_per_prompt", "At most this many answers per prompt. [1 for best-of-n]"),
-    Flag("select.learn", "What to learn: answers, revisions, critiques, both, or verdicts. [answers]"),
+    Flag(
+        "select.learn", "What to learn: answers, revisions, critiques, both, details, or verdicts. [answers]"
+    ),
 )
 """`finetune` has them too: it selects first."""
 

@@ -31,6 +31,7 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     not_revised: int | None = None
     no_draft: int | None = None
     no_critique: int | None = None
+    not_told: int | None = None
     not_better: int | None = None
     corrected: int | None = None
     too_far: int | None = None

@@ -91,6 +91,7 @@ def check_critique(config: Config) -> None:
     """Raises: ConfigError for settings of a critique that contradict each other, in a run or in a pipe."""
     if config.critique.passes > 1 and not config.critique.revise:
         raise ConfigError("critique.passes counts revisions; with critique.revise = false it must be 1")
+    _check_source(config)
     critique_templates(config)
     critique_settings(config)
 
@@ -106,12 +107,13 @@ def _check_source(config: Config) -> None:
                 "select.learn details: with critique.feedback the critic's prompt shows what it must find; "
                 "set critique.feedback = none"
             )
-    asks = own.source == "model" or by_model
+    asks, scored = own.source == "model" or by_model, own.verdict == "scored"
     for key, set_, taken, why in (
         ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),
-        ("critique.verdict scored", own.verdict == "scored", asks, "a model that criticises"),
+        ("critique.verdict scored", scored, asks, "a model that criticises"),
         ("critique.critic_model", own.critic_model is not None, asks, "a model that criticises"),
-        ("critique.ok_from", own.ok_from != 0.5, own.verdict == "scored", "critique.verdict = scored"),
+        ("critique.choice_prompt", own.choice_prompt != "choice", scored, "critique.verdict = scored"),
+        ("critique.ok_from", own.ok_from != 0.5, scored, "critique.verdict = scored"),
     ):
         if set_ and not taken:
             raise ConfigError(f"{key} is not used without {why}; leave it out")
@@ -140,7 +142,8 @@ def check_method(config: Config) -> None:
     ):
         if wanted and not revises:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
-    _check_source(config)
+    if not own.passes:
+        _check_source(config)
     if config.resample.groups and own.passes:
         raise ConfigError("resample does not work with critique: set critique.passes = 0")
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):

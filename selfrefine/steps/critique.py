@@ -22,7 +22,7 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Sampling
-from selfrefine.engines.base import Completion, Engine
+from selfrefine.engines.base import Completion, Engine, require
 from selfrefine.prompts import Template
 from selfrefine.records import Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
@@ -156,6 +156,7 @@ def _critic(engine: Engine, templates: Templates, settings: CritiqueSettings) ->
     if settings.verdict == "written":
         return write
     assert templates.choice is not None
+    require(engine, "score", "critique.verdict = scored needs logprobs")
     return scored(engine, templates.choice, settings.ok_from, write if settings.revise else None)
 
 

@@ -35,6 +35,7 @@ Reason = Literal[
     "not_revised",
     "no_draft",
     "no_critique",
+    "not_told",
     "not_better",
     "corrected",
     "too_far",

@@ -28,7 +28,7 @@ def details(samples: Sequence[Sample], fate: Counter[Any]) -> list[list[Sample]]
     made = []
     for row in samples:
         told = [one for one in row.critiques if one.critic == TOLD and one.verdict and one.messages]
-        fate["no_critique"] += not told
+        fate["not_told"] += not told
         made += [[_lesson(row, one)] for one in told]
     return made
 

@@ -145,6 +145,8 @@ _STRUCTURE: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "critiques_truncated": ("critique", "cut off", ("a higher critique.max_new_tokens",)),
     "no_draft": ("revision", "without the text that was revised", ()),
     "no_critique": ("revision", "without a critique", ()),
+    "too_far": ("draft", "with no better answer near enough", ("a lower select.min_similarity",)),
+    "not_told": ("answer", "that no reward criticised", ("critique.source=rewards (`selfrefine critique`)",)),
     "not_criticised": ("draft", "not criticised", ("critique.passes=1 (`selfrefine critique`)",)),
     "critiques_failed": ("draft", "with a failed critique (`error` in `critiques` says why)", ()),
     "critiques_ok": ("draft", "that the critic found good", ()),

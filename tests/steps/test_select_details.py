@@ -19,6 +19,7 @@ from selfrefine.steps.critique_outcome import Claims, calibrated, claims_made, j
 from selfrefine.steps.scoring import check_named
 from selfrefine.steps.select import select
 from selfrefine.steps.select_details import claims
+from selfrefine.steps.select_nothing import why_nothing
 
 
 def told(*rewards: Reward, index: int = 0, text: str = "8") -> list[Sample]:
@@ -56,7 +57,7 @@ def test_both_means_details_and_revising_turns_where_rewards_criticise() -> None
 def test_a_critique_that_a_model_wrote_is_no_detail() -> None:
     row = replace(draft("8"), reward=0.0, critiques=(Critique(text="bad", critic="local policy:ab"),))
     found = select([row], DETAILS)
-    assert found.rows == [] and found.counts["no_critique"] == 1
+    assert found.rows == [] and found.counts["not_told"] == 1
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,7 @@ def test_claims_against_what_is_true_and_chances_against_what_is_right() -> None
         ({"critique": CritiqueConfig(passes=1, source="rewards", verdict="scored")}, "verdict"),
         ({"critique": CritiqueConfig(passes=1, source="rewards", critic_model="x")}, "critic_model"),
         ({"critique": CritiqueConfig(passes=1, ok_from=0.3)}, "ok_from"),
+        ({"critique": CritiqueConfig(passes=1, choice_prompt="./mine.md")}, "choice_prompt"),
     ],
 )
 def test_settings_that_would_be_ignored_are_refused(settings: Any, message: str) -> None:
@@ -121,3 +123,13 @@ def test_a_source_that_is_nothing_is_named_with_what_it_can_be() -> None:
     config = Config(critique=CritiqueConfig(passes=1, source="nonsense"))
     with pytest.raises(ConfigError, match=r"critique\.source nonsense: use model, rewards, the name"):
         check_named(config)
+
+
+def test_nothing_to_learn_says_that_no_reward_criticised_and_what_would() -> None:
+    """Before, rows with a model's critique were called "revisions without a critique"."""
+    rows = [replace(draft("8"), reward=0.0, critiques=(Critique(text="bad", critic="local policy:ab"),))]
+    found = select(rows, DETAILS)
+    assert why_nothing(rows, DETAILS, found.counts) == (
+        "nothing to learn from 1 answer: 1 answer that no reward criticised\n"
+        "try critique.source=rewards (`selfrefine critique`)"
+    )
