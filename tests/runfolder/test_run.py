@@ -44,8 +44,9 @@ def test_a_run_is_found_by_name_and_by_path(run: Run) -> None:
     assert locate(Path("elsewhere"), str(run.path)) == run.path
 
 
-def test_what_is_no_run_is_named_with_what_is_missing(run: Run) -> None:
+def test_what_is_no_run_is_named_with_what_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = run.path.parent
+    monkeypatch.chdir(runs)  # `../x` beside a checkout may well be there
     (runs / "notes").mkdir()
     with pytest.raises(RunFolderError, match=r"not a run folder: it has no manifest.json"):
         locate(runs, "notes")
