@@ -224,18 +224,20 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = "answers"
     corrections: Annotated[
-        Literal["own", "samples", "near"],
+        Literal["own", "samples", "near", "broken"],
         says(
             "What a revising turn learns. `own`: its revision, if that is better; `samples`: if it is not, "
             "the best draft of the task that is better; `near`: of all better answers to the task, its "
-            "revision among them, the one that has most words in common with the draft."
+            "revision among them, the one that has most words in common with the draft; `broken`: so, and "
+            "every right answer as the correction of copies of it that lack a few words, with what the "
+            "rewards find wrong with those (with `critique.source` not `model`)."
         ),
     ] = "own"
     min_similarity: Annotated[
         Share,
         says(
-            'With `corrections = "near"`: smallest share of words that draft and correction have in common, '
-            "in their order."
+            'With `corrections = "near"` or `"broken"`: smallest share of words that draft and correction '
+            "have in common, in their order."
         ),
     ] = 0.0
     candidates: Annotated[Literal["all", "drafts", "revisions"], says("Answers to select from.")] = "all"

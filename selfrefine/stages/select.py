@@ -11,8 +11,11 @@ from selfrefine.seeds import derive
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
-from selfrefine.stages.settings import right_mark
+from selfrefine.stages.settings import critique_templates, right_mark
+from selfrefine.steps.critics import told
 from selfrefine.steps.select import replay, select
+from selfrefine.steps.select_broken import Breaker
+from selfrefine.steps.select_details import TOLD
 from selfrefine.steps.select_nothing import why_nothing
 from selfrefine.sums import Sums
 
@@ -34,6 +37,7 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     not_told: int | None = None
     not_better: int | None = None
     corrected: int | None = None
+    broken: int | None = None
     too_far: int | None = None
     references_seen: int | None = None
     critiques_truncated: int | None = None
@@ -89,7 +93,7 @@ class Select(Stage[Sample, SelectCounts]):
     def make(self, unit: Sequence[Sample], bar: Bar) -> tuple[list[Sample], SelectCounts]:
         """Raises: NothingSelectedError, saying why."""
         own = self.session.config
-        chosen = select(unit, own.select)
+        chosen = select(unit, own.select, self._breaker())
         if not chosen.rows:
             where = f"round {self.round}: " if self.round else ""
             why = why_nothing(
@@ -114,6 +118,14 @@ class Select(Stage[Sample, SelectCounts]):
         return [*chosen.rows, *again], SelectCounts(
             **chosen.counts, replayed=len(again) if self.round else None
         )
+
+    def _breaker(self) -> Breaker | None:
+        session, config = self.session, self.session.config
+        if config.select.corrections != "broken" or session.tell is None or not session.scores:
+            return None
+        templates, mark = critique_templates(config, session.prompts_dir), right_mark(config)
+        criticise = told(session.tell, TOLD, mark)
+        return Breaker(session.scored, criticise, templates.revise, config.seed, mark)
 
     def summary(self, total: SelectCounts) -> SelectCounts:
         return total

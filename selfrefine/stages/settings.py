@@ -107,6 +107,8 @@ def _check_source(config: Config) -> None:
                 "select.learn details: with critique.feedback the critic's prompt shows what it must find; "
                 "set critique.feedback = none"
             )
+    if config.select.corrections == "broken" and own.source == "model":
+        raise ConfigError(f"select.corrections broken: {_TOLD}")
     asks, scored = own.source == "model" or by_model, own.verdict == "scored"
     for key, set_, taken, why in (
         ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),

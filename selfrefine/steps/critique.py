@@ -40,6 +40,7 @@ from selfrefine.steps.critique_outcome import (
 )
 from selfrefine.steps.reward import mean_sums
 from selfrefine.steps.select_details import TOLD
+from selfrefine.steps.turns import as_text, of_chat, revise_chat
 
 REVEALED = "references_revealed"
 """Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
@@ -252,7 +253,7 @@ class _Run:
         self, revised: list[_Thread], counts: list[int], sampling: Sampling, suffix: str, stage: str
     ) -> list[list[Sample]]:
         drafts = [thread.rows[0] for thread in revised]
-        chats = [_context(thread).messages for thread in revised]
+        chats = [draft.context for draft in drafts]
         seeds = [
             tuple(self.seed(stage, k, draft) for k in range(n))
             for draft, n in zip(drafts, counts, strict=True)
@@ -283,11 +284,11 @@ class _Run:
         return self.settings.principles[drawn]
 
     def _asked(self, thread: _Thread, pass_index: int) -> Asked:
-        context, row = _context(thread), thread.rows[-1]
+        context, row = of_chat(thread.rows[0]), thread.rows[-1]
         reveals = self._reveals(row)
         shown = {
             "task": context.task,
-            "conversation": _as_text(context.system + context.before),
+            "conversation": as_text(context.system + context.before),
             "answer": row.text,
             "feedback": self._feedback(row),
             "references": "\n".join(row.task.references) if reveals else "",
@@ -303,18 +304,16 @@ class _Run:
         )
 
     def _revise_chat(self, thread: _Thread, pass_index: int) -> tuple[Message, ...]:
-        context, row = _context(thread), thread.rows[-1]
-        earlier = [f"- {passed.critiques[-1].text}" for passed in thread.rows[:-1]]
-        text = self.templates.revise.render(
-            task=context.task,
-            conversation=_as_text(context.before),
-            answer=row.text,
-            critique=row.critiques[-1].text,
-            memory="\n".join(earlier),
+        row = thread.rows[-1]
+        return revise_chat(
+            self.templates.revise,
+            of_chat(thread.rows[0]),
+            row.text,
+            row.critiques[-1].text,
+            memory="\n".join(f"- {passed.critiques[-1].text}" for passed in thread.rows[:-1]),
             feedback=self._feedback(row),
             principle=self._principle(thread, pass_index),
         )
-        return (*context.system, Message(role="user", content=text))
 
     def _row(
         self,
@@ -341,30 +340,6 @@ class _Run:
             engine=self.policy.signature,
             error=answer.error,
         )
-
-
-class _Context(NamedTuple):
-    """The chat a draft answers: `messages` is all of it, in order, `task` the last user message."""
-
-    messages: tuple[Message, ...]
-    system: tuple[Message, ...]
-    before: tuple[Message, ...]
-    task: str
-
-
-def _context(thread: _Thread) -> _Context:
-    # The draft's own context and not the task's prompt: `generate --system` stands only there.
-    draft = thread.rows[0]
-    messages = draft.context
-    users = [i for i, message in enumerate(messages) if message.role == "user"]
-    last = users[-1] if users else len(messages) - 1
-    system = tuple(message for message in messages[:last] if message.role == "system")
-    before = tuple(message for message in messages[:last] if message.role != "system")
-    return _Context(messages, system, before, messages[last].content if messages else "")
-
-
-def _as_text(messages: tuple[Message, ...]) -> str:
-    return "\n".join(f"{message.role}: {message.content}" for message in messages)
 
 
 def _texts(threads: list[_Thread], k: int) -> list[Sample]:

@@ -11,6 +11,7 @@ from selfrefine.config import SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.seeds import derive, generator
+from selfrefine.steps.select_broken import Breaker
 from selfrefine.steps.select_candidates import Fate, candidates, fit, in_band, ranked, unique
 from selfrefine.steps.select_compared import labels, pairs, whole_groups
 from selfrefine.steps.select_verdicts import verdicts
@@ -26,25 +27,30 @@ class Selection(Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
 
 
-def select(samples: Sequence[Sample], config: SelectConfig) -> Selection:
+def select(samples: Sequence[Sample], config: SelectConfig, breaker: Breaker | None = None) -> Selection:
     """What the strategy takes from each prompt's candidates (`select_candidates.py`).
 
     best-of-n takes what lies above its group's minimum (a group without spread teaches nothing), or, with
     min_reward, what reaches it; then the best of each prompt, ties by index. threshold takes min_reward and
     more (1 where none is given); all takes every scored, finished answer. pairs, labels and groups stand in
-    `select_compared.py`, what a judge learns in `select_verdicts.py`.
+    `select_compared.py`, what a judge learns in `select_verdicts.py`. breaker: for `corrections = broken`.
 
     Unscored rows and errors always fall out, and truncated ones (an answer cut off would teach never to stop)
     except from groups, where their low reward teaches to come to an end. Raises: ConfigError.
     """
     check(config)
+    if config.corrections == "broken" and breaker is None:
+        raise ConfigError(
+            "select.corrections broken: name the rewards that find out what is wrong with a broken answer "
+            "(reward.use), and set critique.source = rewards, a reward's name or file.py:function"
+        )
     fate: Fate = Counter({"samples": len(samples)})
     rows: list[Sample] = []
     if config.learn == "verdicts":
         rows = verdicts(in_band(samples, config, fate), config, fate)
         fate["prompts_selected"] = len({row.task.id for row in rows})
     else:
-        for group in candidates(samples, config, fate):
+        for group in candidates(samples, config, fate, breaker):
             chosen = STRATEGIES[config.strategy](group, config, fate)
             fate["prompts_selected"] += bool(chosen)
             rows += chosen
@@ -77,7 +83,7 @@ def check(config: SelectConfig) -> None:
         raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
     for key, set_, taken in (
         ("corrections", config.corrections != "own", config.learn in ("revisions", "both")),
-        ("min_similarity", config.min_similarity > 0, config.corrections == "near"),
+        ("min_similarity", config.min_similarity > 0, config.corrections in ("near", "broken")),
         ("margin", config.margin > 0, strategy == "pairs" and config.chosen == "samples"),
         ("pairs_per_prompt", config.pairs_per_prompt > 1, strategy == "pairs"),
         ("max_per_prompt", config.max_per_prompt is not None, strategy not in ("pairs", "groups")),

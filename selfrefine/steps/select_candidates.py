@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from selfrefine.config import SelectConfig
 from selfrefine.records import Critique, Lesson, Sample, groups
 from selfrefine.steps.rationalise import is_rationalised
+from selfrefine.steps.select_broken import Breaker
 from selfrefine.steps.select_details import TOLD, details
 from selfrefine.steps.similarity import similarity
 
@@ -38,6 +39,7 @@ Reason = Literal[
     "not_told",
     "not_better",
     "corrected",
+    "broken",
     "too_far",
     "references_seen",
     "critiques_truncated",
@@ -61,7 +63,9 @@ Fate = Counter[Reason]
 _REVISION = re.compile(r"\.v(\d+)$")
 
 
-def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> list[list[Sample]]:
+def candidates(
+    samples: Sequence[Sample], config: SelectConfig, fate: Fate, breaker: Breaker | None = None
+) -> list[list[Sample]]:
     """The rows a strategy chooses from: those of one task that teach the same kind of thing, in lists."""
     kept = in_band(samples, config, fate)
     if config.learn == "answers":
@@ -74,8 +78,10 @@ def candidates(samples: Sequence[Sample], config: SelectConfig, fate: Fate) -> l
         turns = [after for _, after in risen]
         if config.corrections == "samples":
             turns += _corrected(kept, others, fate)
-        elif config.corrections == "near":
+        elif config.corrections in ("near", "broken"):
             turns = _near(kept, [*risen, *others], config, fate)
+            if breaker:
+                turns += _broken(kept, breaker, config, fate)
         made += groups([replace(turn, lesson=Lesson(teaches="revision")) for turn in turns])
     told_by_rewards = any(one.critic == TOLD for row in kept for one in row.critiques)
     if config.learn == "both" and told_by_rewards:
@@ -269,6 +275,16 @@ def _near(samples: Sequence[Sample], turns: Sequence[Turn], config: SelectConfig
             nearest = max(near, key=lambda row: (alike[row.id], row.reward or 0.0, row.id == turn.id))
             fate["corrected"] += nearest.id != turn.id
             made.append(turn if nearest.id == turn.id else _taught(turn, nearest))
+    return made
+
+
+def _broken(samples: Sequence[Sample], breaker: Breaker, config: SelectConfig, fate: Fate) -> list[Sample]:
+    """The right answers as corrections of broken copies of themselves."""
+    by_id = {row.id: row for row in samples}
+    good = [row for row in samples if fit(row, Counter())]
+    mended = breaker([(row, by_id.get(row.parent_id or "", row)) for row in good])
+    made = [turn for draft, turn in mended if similarity(draft.text, turn.text) >= config.min_similarity]
+    fate["broken"] += len(made)
     return made
 
 
