@@ -229,8 +229,8 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "What a revising turn learns. `own`: its revision, if that is better; `samples`: if it is not, "
             "the best draft of the task that is better; `near`: of all better answers to the task, its "
             "revision among them, the one that has most words in common with the draft; `broken`: so, and "
-            "every right answer as the correction of copies of it that lack a few words, with what the "
-            "rewards find wrong with those (with `critique.source` not `model`)."
+            "every right answer as the correction of copies of it in which words are missing or swapped or a "
+            "number is off, with what the rewards find wrong with those (with `critique.source` not `model`)."
         ),
     ] = "own"
     min_similarity: Annotated[

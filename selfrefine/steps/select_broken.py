@@ -1,9 +1,9 @@
 """Right answers, broken: drafts whose correction is known, and near.
 
 A policy's own corrections of its drafts are few, and mostly other answers. From a right answer a few words
-are taken out, or two change places, at random, until the rewards find fault with it; what they find is the
-critique, and the right answer is what the turn learns. Every lesson then says the same: keep the draft, mend
-what is named.
+are taken out, or two change places, or a number is another, at random, until the rewards find fault with it;
+what they find is the critique, and the right answer is what the turn learns. Every lesson then says the same:
+keep the draft, mend what is named.
 
 Source: Yasunaga & Liang 2021, "Break-It-Fix-It: Unsupervised Learning for Program Repair", arXiv:2106.06600;
 there the breaker is learnt, here it is a random cut that a program checks.
@@ -36,6 +36,8 @@ _LONGEST = 3
 _WORD, _CHARACTER = re.compile(r"\S+\s*"), re.compile(r"\S\s*")
 _BARE = re.compile(r"-?\w+(?:[.,'-]\w+)*")
 """A word or number without the marks around it."""
+_NUMBER = re.compile(r"(?<![\w.,])-?\d{1,15}(?![\w.,]*\d)")
+"""A whole number, not a part of a longer one or of a word."""
 _BEGIN, _END = re.compile(r"^[^\w-]*"), re.compile(r"\W*$")
 
 
@@ -71,8 +73,8 @@ class Breaker:
     def _broken(self, row: Sample, asked: Sample) -> list[Sample]:
         draw = generator(row_seed(self.seed, "broken", 0, row.round, row.task.id, row.index))
         text = row.text.strip()
-        cuts = [(_swapped if draw.random() < 0.5 else _cut)(text, draw) for _ in range(_TRIES)]
-        texts = dict.fromkeys(made for made in cuts if made and made != text)
+        breaks = [_BREAKS[int(draw.integers(len(_BREAKS)))](text, draw) for _ in range(_TRIES)]
+        texts = dict.fromkeys(made for made in breaks if made and made != text)
         return [_draft(row, asked, made, f"{row.id}.b{k}") for k, made in enumerate(texts)]
 
     def _turn(self, row: Sample, asked: Sample, made: Sample) -> tuple[Sample, Sample] | None:
@@ -137,3 +139,16 @@ def _swapped(text: str, draw: np.random.Generator) -> str:
     first, second = words[i], words[j]
     between = text[first.end() : second.start()]
     return text[: first.start()] + second[0] + between + first[0] + text[second.end() :]
+
+
+def _misread(text: str, draw: np.random.Generator) -> str:
+    """The text with one whole number a little off, and "" where it has none."""
+    numbers = list(_NUMBER.finditer(text))
+    if not numbers:
+        return ""
+    one = numbers[int(draw.integers(len(numbers)))]
+    off = int(draw.choice((-10, -2, -1, 1, 2, 10)))
+    return f"{text[: one.start()]}{int(one[0]) + off}{text[one.end() :]}"
+
+
+_BREAKS = (_cut, _swapped, _misread)

@@ -84,10 +84,30 @@ def test_two_numbers_that_changed_places_are_a_fault_where_the_order_counts() ->
     for seed in range(10):
         made = Breaker(ordered, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
         drafts |= {draft.text for draft, _ in made([(right, right)])}
-    swapped = {text for text in drafts if text.count(",") == 3}
-    assert swapped and all(
-        sorted(int(n) for n in text.strip("[]").split(", ")) == [-3, 5, 8, 11] for text in swapped
-    )
+    swapped = {text for text in drafts if sorted(text.strip("[]").split(", ")) == ["-3", "11", "5", "8"]}
+    assert swapped and "[-3, 5, 8, 11]" not in swapped
+
+
+def test_a_number_that_is_a_little_off_is_a_fault_where_values_count() -> None:
+    """7 + 5 = 12 is written down with the same operands and another result, or the other way round; 2.5 and
+    x1 are no whole numbers and stay."""
+
+    def sums(rows: Sequence[Sample]) -> list[Sample]:
+        scored = []
+        for one in rows:
+            value = float("7 + 5 = 12" in one.text)
+            found = (Reward(name="sum", value=value, detail=None if value else "wrong", signature="v:1"),)
+            scored.append(replace(one, rewards=found, reward=value))
+        return scored
+
+    [right] = sums([row("a", 0, None, text="7 + 5 = 12 (x1, 2.5)")])
+    drafts = set()
+    for seed in range(10):
+        made = Breaker(sums, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
+        drafts |= {draft.text for draft, _ in made([(right, right)])}
+    assert all("2.5" in text for text in drafts if "x1" in text and text.count("+") == 1 and "(" in text)
+    off = {text for text in drafts if text.startswith("7 + 5 = ") and text.endswith(" (x1, 2.5)")}
+    assert off and off <= {f"7 + 5 = {n} (x1, 2.5)" for n in (2, 10, 11, 13, 14, 22)}
 
 
 def test_the_same_seed_breaks_the_same_way_and_an_equal_answer_is_broken_once() -> None:
@@ -129,7 +149,10 @@ def test_a_text_without_spaces_is_cut_by_its_characters() -> None:
         ]
 
     [right] = cats([row("a", 0, None, text="公園に猫がいます。")])
-    made = Breaker(cats, told(own_rewards, "rewards"), prompts.load("mend", "revise"), 0)([(right, right)])
+    made = []
+    for seed in range(5):
+        own = Breaker(cats, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
+        made += own([(right, right)])
     assert made and all(5 <= len(draft.text) < 9 and draft.text.endswith("。") for draft, _ in made)
 
 

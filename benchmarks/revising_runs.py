@@ -1,0 +1,186 @@
+"""The runs that ask whether revising pays, and what their folders say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from benchmarks.reflection_runs import over_seeds
+from selfrefine.records import Sample, groups
+from selfrefine.runfolder.run import Run
+from selfrefine.stages.revisions import RevisionSummary, fresh_as, is_fresh
+from selfrefine.stats import Difference, paired_difference
+
+SEEDS = (10, 11, 12)
+START = "start"
+SUMS = "sums"
+WORDS = "words"
+HERE = Path(__file__).parent
+TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    WORDS: (
+        ("--config", "demo-text"),
+        (),
+        ("critique.source=rewards",),
+    ),
+    SUMS: (
+        ("--tasks", "sums.jsonl", "--measure", "numeric"),
+        ("generate.max_new_tokens=48", "tasks.train=600"),
+        (f"critique.source={HERE / 'worked.py'}:check",),
+    ),
+}
+"""Words of the command, settings of every run, settings of the runs that revise. `sums.jsonl` lies in the
+folder of the runs (`benchmarks.worked`)."""
+_FIRST: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    WORDS: ((), ()),
+    SUMS: (("--recipe", "star"), ("cycle.prompts_per_round=128",)),
+}
+"""How the start is trained: two rounds of the task's own recipe, or of `star`, which can begin at 0."""
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "samples": ("select.corrections=samples", "critique.revision_temperature=1.0"),
+    "own": ("select.corrections=own", "critique.revision_temperature=0.7"),
+    "near": ("select.corrections=near", "critique.revision_temperature=0.7"),
+    "near-40": (
+        "select.corrections=near",
+        "select.min_similarity=0.4",
+        "critique.revision_temperature=0.7",
+    ),
+    "broken": ("select.corrections=broken", "critique.revision_temperature=0.7"),
+    "broken-greedy": ("select.corrections=broken", "critique.revision_temperature=0"),
+}
+"""`samples` is the control: what the recipe did before."""
+_REVISING = (
+    "cycle.rounds=2",
+    "cycle.prompts_per_round=96",
+    "generate.n=4",
+    "tasks.test=200",
+    "tasks.gate=1",
+    "gate.mode=off",
+    "critique.feedback=none",
+    "critique.revise_prompt=mend",
+    "critique.control=false",
+    "select.learn=revisions",
+    "evaluate.revise=end",
+)
+
+
+class Runs(Struct, frozen=True, kw_only=True):
+    """What is asked for: of each task and seed a start, and from it the variants."""
+
+    folder: Path
+    tasks: tuple[str, ...] = (WORDS, SUMS)
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    seeds: tuple[int, ...] = SEEDS
+    model: str = "smollm2"
+
+    @property
+    def jobs(self) -> list[tuple[str, int]]:
+        """Names are TASK-VARIANT. A start comes before what begins with it."""
+        return [
+            (f"{task}-{variant}", seed)
+            for seed in self.seeds
+            for task in self.tasks
+            for variant in (START, *self.variants)
+        ]
+
+    def path(self, name: str, seed: int) -> Path:
+        return self.folder / f"{name}-s{seed}"
+
+    def command(self, name: str, seed: int) -> list[str]:
+        """Raises: KeyError for a name that is none."""
+        task, _, variant = name.partition("-")
+        words, settings, revising = TASKS[task]
+        words = tuple(str(self.folder / word) if word.endswith(".jsonl") else word for word in words)
+        if variant == START:
+            more, first = _FIRST[task]
+            words = (*words, *more)
+            settings = (*settings, *first, "cycle.rounds=2", "gate.mode=off", "tasks.test=1")
+        else:
+            begin = self.path(f"{task}-{START}", seed) / "adapter"
+            words = (*words, "--recipe", "learn-to-revise")
+            # Other tasks than the start was trained on.
+            seed += 100
+            settings = (*settings, f"adapter={begin}", *_REVISING, *revising, *VARIANTS[variant])
+        return [
+            "cycle",
+            *words,
+            *("--model", self.model, "--run", str(self.path(name, seed if variant == START else seed - 100))),
+            *("--seed", str(seed)),
+            *(word for text in settings for word in ("--set", text)),
+        ]
+
+
+class Kept(Struct, frozen=True, kw_only=True):
+    """Who may ask the rewards keeps the better of two texts: the draft and its revision, or the draft and a
+    fresh sample. `revision_minus_fresh` is paired by task, over the revised ones."""
+
+    revision: float | None
+    fresh: float | None
+    revision_minus_fresh: Difference
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """A run's comparison on its test tasks. `changes`: revision minus the better fresh arm, by task."""
+
+    summary: RevisionSummary
+    kept: Kept
+    changes: dict[str, float]
+
+
+def told(run: Run) -> Told | None:
+    """None where it has not come to its end."""
+    if not run.final.has("revised"):
+        return None
+    summary = run.final.stage_summary("revised", RevisionSummary)
+    if summary is None:
+        return None
+    threads = [group for group in groups(list(run.final.samples("revised"))) if _is_revised(group)]
+    fresh = {group[0].task.id: _fresh(group, summary.fresh_as) for group in threads}
+    revision = {group[0].task.id: _thread(group)[-1].reward for group in threads}
+    draft = {group[0].task.id: group[0].reward for group in threads}
+    changes = {
+        key: after - sum(asked) / len(asked)
+        for key, asked in fresh.items()
+        if asked and (after := revision[key]) is not None
+    }
+    own = {key: fresh[key] for key in changes}
+    return Told(summary=summary, kept=kept(draft, revision, own), changes=changes)
+
+
+def kept(
+    draft: Mapping[str, float | None],
+    revision: Mapping[str, float | None],
+    fresh: Mapping[str, Sequence[float]],
+) -> Kept:
+    """By task. Of several fresh samples the mean: each alone would have cost what the revision did."""
+    best = {key: max(draft[key] or 0.0, revision[key] or 0.0) for key in fresh}
+    again = {key: sum(max(draft[key] or 0.0, one) for one in own) / len(own) for key, own in fresh.items()}
+    return Kept(
+        revision=_mean(list(best.values())),
+        fresh=_mean(list(again.values())),
+        revision_minus_fresh=paired_difference(again, best),
+    )
+
+
+def together(seeds: Sequence[Told]) -> tuple[Difference, tuple[float | None, float | None]]:
+    """All tasks of all seeds, with the seeds as given; and the interval over tasks and seeds."""
+    changes = {f"{k}/{key}": value for k, one in enumerate(seeds) for key, value in one.changes.items()}
+    difference = paired_difference(dict.fromkeys(changes, 0.0), changes)
+    return difference, over_seeds([list(one.changes.values()) for one in seeds])
+
+
+def _is_revised(group: Sequence[Sample]) -> bool:
+    return len(_thread(group)) > 1
+
+
+def _thread(group: Sequence[Sample]) -> list[Sample]:
+    return [row for row in group if not is_fresh(row)]
+
+
+def _fresh(group: Sequence[Sample], arm: str | None) -> list[float]:
+    return [row.reward for row in group if fresh_as(row) == arm and row.reward is not None] if arm else []
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,83 @@
+"""Sums with their working: a reasoning-gym task whose steps a program can check one by one.
+
+    python -m benchmarks.worked sums.jsonl -n 900 --seed 0
+    selfrefine critique in.jsonl --critique-source benchmarks/worked.py:check
+
+The sums are `gym:chain_sum`'s, asked for with each step; a reference is the working, left to right, so its
+last number is the answer. `check` is a calculator: it reads what an answer says and does each step again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from selfrefine import records
+from selfrefine.records import Message, Sample, Task
+from selfrefine.tasks import TaskOptions, load
+
+SETTINGS = {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+_GIVEN = re.compile(r"problem: ([^=]+) =")
+_ASKED = re.compile(r"What is ([^?]+)\?")
+_TERM = re.compile(r"([+-]?) ?(\d+)")
+_STEP = re.compile(r"(-?\d+) ?([+-]) ?(\d+) ?= ?(-?\d+)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.worked", description=__doc__)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("-n", type=int, default=900)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args(argv)
+    options = TaskOptions(n=flags.n, seed=flags.seed, settings=SETTINGS)
+    tasks = [worked(task) for task in load("gym:chain_sum", options)]
+    flags.output.write_bytes(b"".join(records.encode(task) + b"\n" for task in tasks))
+    return 0
+
+
+def worked(task: Task) -> Task:
+    """The same sum, with its steps asked for and shown."""
+    found = _GIVEN.search(task.prompt[-1].content)
+    assert found is not None, "chain_sum asks in other words"
+    question = f"What is {found[1]}? Write each step, from left to right."
+    steps = [f"{a} {sign} {b} = {result}" for a, sign, b, result in right_steps(question)]
+    prompt = (*task.prompt[:-1], Message(role="user", content=question))
+    return replace(task, prompt=prompt, references=("; ".join(steps),), meta={})
+
+
+def right_steps(question: str) -> list[tuple[int, str, int, int]]:
+    """(a, sign, b, a sign b) of each step. Raises: ValueError for another task."""
+    asked = _ASKED.search(question)
+    if asked is None:
+        raise ValueError("the prompt does not ask for a sum")
+    terms = [(sign or "+", int(number)) for sign, number in _TERM.findall(asked[1])]
+    steps, so_far = [], terms[0][1]
+    for sign, number in terms[1:]:
+        after = so_far + number if sign == "+" else so_far - number
+        steps.append((so_far, sign, number, after))
+        so_far = after
+    return steps
+
+
+def check(sample: Sample) -> str:
+    """The first step that is wrong or missing, in a line; "" where all are right. The right result of a step
+    is never told, only what is to be computed."""
+    wanted = right_steps(sample.task.prompt[-1].content)
+    given = [(int(a), sign, int(b), int(result)) for a, sign, b, result in _STEP.findall(sample.text)]
+    for k, (a, sign, b, result) in enumerate(wanted):
+        if k == len(given):
+            return f"step {k + 1} is missing: {a} {sign} {b}"
+        if given[k][:3] != (a, sign, b):
+            return f"step {k + 1} must be {a} {sign} {b}"
+        if given[k][3] != result:
+            return f"step {k + 1} is wrong: {a} {sign} {b} is not {given[k][3]}"
+    return "" if len(given) == len(wanted) else f"there must be {len(wanted)} steps"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Does revising pay: variants differ in what is varied only, and who may ask the rewards is told of."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.revising_page import BEGIN, END, page  # noqa: E402
+from benchmarks.revising_runs import VARIANTS, Runs, Told, kept, together  # noqa: E402
+from benchmarks.worked import check, worked  # noqa: E402
+from selfrefine.records import Message, Sample, Task  # noqa: E402
+
+
+def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> None:
+    runs = Runs(folder=tmp_path)
+    words = {name: runs.command(f"words-{name}", 11) for name in VARIANTS}
+    for name, command in words.items():
+        own = set(command) - set(words["samples"])
+        assert own <= {*VARIANTS[name], str(runs.path(f"words-{name}", 11))}
+        assert f"adapter={runs.path('words-start', 11) / 'adapter'}" in command
+    # The start's tasks are not learnt from twice.
+    start = runs.command("words-start", 11)
+    assert start[start.index("--seed") + 1] == "11"
+    assert words["near"][words["near"].index("--seed") + 1] == "111"
+    assert runs.jobs[0] == ("words-start", 10)
+
+
+def test_the_better_of_draft_and_revision_stands_against_the_better_of_draft_and_fresh_sample() -> None:
+    """Task a: draft 0.5, revision 1.0, fresh 0.0 and 1.0: kept 1.0 against (0.5 + 1.0) / 2. Task b: draft
+    0.5, revision 0.25, fresh 1.0: kept 0.5 against 1.0. Together 0.75 against 0.875."""
+    found = kept({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.25}, {"a": [0.0, 1.0], "b": [1.0]})
+    assert (found.revision, found.fresh) == (0.75, 0.875)
+    assert found.revision_minus_fresh.mean == pytest.approx(-0.125)
+
+
+def test_tasks_of_several_seeds_are_told_apart() -> None:
+    def one(**changes: float) -> Told:
+        return Told(summary=None, kept=None, changes=changes)  # type: ignore[arg-type]
+
+    difference, over = together([one(a=1.0, b=0.0), one(a=0.0, b=0.0)])
+    assert (difference.mean, difference.n) == (0.25, 4)
+    assert over[0] is not None
+    assert together([one(a=1.0)])[1] == (None, None)
+
+
+def test_the_calculator_names_the_first_wrong_step_and_never_its_result() -> None:
+    """9 + 9 = 18; 18 + 0 = 18; 18 - 5 = 13."""
+    given = Task(id="a", prompt=(Message(role="user", content="… problem: 9 + 9 + 0 - 5 ="),))
+    task = worked(given)
+    assert task.references == ("9 + 9 = 18; 18 + 0 = 18; 18 - 5 = 13",)
+
+    def said(text: str) -> str:
+        return check(Sample(id="a.0", task=task, text=text))
+
+    assert said(task.references[0]) == ""
+    assert said("9 + 9 = 18; 18 + 0 = 18; 18 - 5 = 12") == "step 3 is wrong: 18 - 5 is not 12"
+    assert said("9 + 9 = 19; 19 + 0 = 19; 19 - 5 = 14") == "step 1 is wrong: 9 + 9 is not 19"
+    assert said("9 + 9 = 18; 18 - 5 = 13") == "step 2 must be 18 + 0"
+    assert said("9 + 9 = 18") == "step 2 is missing: 18 + 0"
+    assert said(f"{task.references[0]}; 13 + 1 = 14") == "there must be 3 steps"
+    with pytest.raises(ValueError, match="sum"):
+        check(Sample(id="b.0", task=Task(id="b", prompt=(Message(role="user", content="Hello"),)), text="2"))
+
+
+def test_what_a_person_wrote_on_the_page_is_kept(tmp_path: Path) -> None:
+    old = f"# Title\n\nBefore.\n\n{BEGIN}\nold figures\n{END}\n\nAfter.\n"
+    new = page(Runs(folder=tmp_path), old)
+    assert new.startswith("# Title\n\nBefore.\n\n" + BEGIN) and new.endswith(f"{END}\n\nAfter.\n")
+    assert "old figures" not in new and page(Runs(folder=tmp_path), new) == new
