@@ -25,7 +25,7 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         ("critique.source=rewards",),
     ),
     SUMS: (
-        ("--tasks", "sums.jsonl", "--measure", "numeric"),
+        ("--tasks", "sums.jsonl", "--measure", f"{HERE / 'worked.py'}:right"),
         ("generate.max_new_tokens=48", "tasks.train=600"),
         (f"critique.source={HERE / 'worked.py'}:check",),
     ),
@@ -34,7 +34,7 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 folder of the runs (`benchmarks.worked`)."""
 _FIRST: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     WORDS: ((), ()),
-    SUMS: (("--recipe", "star"), ("cycle.prompts_per_round=128",)),
+    SUMS: (("--recipe", "star"), ("cycle.prompts_per_round=128", "tasks.gate=1")),
 }
 """How the start is trained: two rounds of the task's own recipe, or of `star`, which can begin at 0."""
 VARIANTS: dict[str, tuple[str, ...]] = {

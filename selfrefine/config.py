@@ -79,11 +79,12 @@ class Sampling(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop: Annotated[Stop, says("Texts that end an answer. They are not part of it.")] = ()
 
 
-By = Literal["majority", "p-true", "weighted-vote"]
+By = Literal["majority", "p-true", "critic", "weighted-vote"]
 _BY = (
     "What chooses. `majority`: the most frequent final answer, read as the reward `majority` reads it; "
-    "`p-true`: the model's own probability that an answer is right; `weighted-vote`: the final answer with "
-    "the largest sum of these probabilities."
+    "`p-true`: the model's own probability that an answer is right; `critic`: the critic's (of "
+    "`critique.critic_model`, else the policy), asked by `critique.choice_prompt`; `weighted-vote`: the "
+    "final answer with the largest sum of p-true's probabilities."
 )
 
 

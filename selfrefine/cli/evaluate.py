@@ -98,7 +98,7 @@ VERB = Verb(
         Flag(
             "evaluate.by",
             "What chooses with --best-of: majority (of final answers), p-true (the model's probability that "
-            "an answer is right), or weighted-vote (both). [majority]",
+            "an answer is right), critic (the critic's), or weighted-vote (majority and p-true). [majority]",
         ),
         Flag("evaluate.temperature"),
         Flag("evaluate.max_new_tokens", "Longest answer, in tokens. [128]"),

@@ -47,7 +47,7 @@ VERB = Verb(
         Flag(
             "generate.by",
             "What chooses with --best-of: majority (of final answers), p-true (the model's probability that "
-            "an answer is right), or weighted-vote (both). [majority]",
+            "an answer is right), critic (the critic's), or weighted-vote (majority and p-true). [majority]",
         ),
         Flag("generate.temperature"),
         Flag("generate.top_p"),

@@ -15,6 +15,7 @@ from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
 from selfrefine.stages.session import RunSession, Session
+from selfrefine.stages.settings import choice_template
 from selfrefine.steps import best_of
 from selfrefine.steps.generate import Drawn, drawn, generate, task_units
 from selfrefine.steps.in_context import sampled_in
@@ -114,5 +115,8 @@ def chosen(rows: list[Sample], settings: GenerateConfig, session: Session) -> tu
     if not settings.best_of:
         return rows, total
     own = session.config.reward.settings
-    kept, read = best_of.choose(rows, settings.by, session.engine, own)
+    asks = settings.by == "critic"
+    choice = choice_template(session.config, session.prompts_dir) if asks else None
+    judge = session.critic if asks else session.engine
+    kept, read = best_of.choose(rows, settings.by, judge, own, choice)
     return kept, replace(total, dropped=len(rows) - len(kept), scored_tokens=read)

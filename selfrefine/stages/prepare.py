@@ -11,7 +11,7 @@ from selfrefine.config import Config
 from selfrefine.errors import ConfigError
 from selfrefine.records import Task
 from selfrefine.runfolder.run import check_disjoint
-from selfrefine.stages.settings import teacher_template
+from selfrefine.stages.settings import asks_choice, teacher_template
 from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
@@ -24,7 +24,7 @@ def run_prompts(config: Config) -> dict[str, str]:
         "critique.md": prompts.load(config.critique.critique_prompt, "critique").source,
         "revise.md": prompts.load(config.critique.revise_prompt, "revise").source,
     }
-    if config.critique.verdict == "scored":
+    if asks_choice(config):
         texts["choice.md"] = prompts.load(config.critique.choice_prompt, "choice").source
     if config.critique.principles is not None:
         texts["principles.txt"] = prompts.principles_text(config.critique.principles)

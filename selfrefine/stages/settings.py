@@ -60,9 +60,7 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
     made = Templates(
         prompts.load(folder / "critique.md" if folder else own.critique_prompt, "critique"),
         prompts.load(folder / "revise.md" if folder else own.revise_prompt, "revise"),
-        prompts.load(folder / "choice.md" if folder else own.choice_prompt, "choice")
-        if own.verdict == "scored"
-        else None,
+        choice_template(config, folder) if own.verdict == "scored" else None,
     )
     shows = "principle" in made.critique.uses
     if shows and own.principles is None:
@@ -75,6 +73,16 @@ def critique_templates(config: Config, folder: Path | None = None) -> Templates:
             "set critique.critique_prompt = constitutional-critique"
         )
     return made
+
+
+def choice_template(config: Config, folder: Path | None = None) -> Template:
+    """The question behind a scored verdict; in a run, its copy. Raises: ConfigError."""
+    return prompts.load(folder / "choice.md" if folder else config.critique.choice_prompt, "choice")
+
+
+def asks_choice(config: Config) -> bool:
+    """Is a model's verdict read off its probabilities, in a critique or to choose among answers?"""
+    return config.critique.verdict == "scored" or "critic" in (config.generate.by, config.evaluate.by)
 
 
 def teacher_template(config: Config, folder: Path | None = None) -> Template | None:
@@ -110,11 +118,12 @@ def _check_source(config: Config) -> None:
     if config.select.corrections == "broken" and own.source == "model":
         raise ConfigError(f"select.corrections broken: {_TOLD}")
     asks, scored = own.source == "model" or by_model, own.verdict == "scored"
+    chooses = "critic" in (config.generate.by, config.evaluate.by)
     for key, set_, taken, why in (
         ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),
         ("critique.verdict scored", scored, asks, "a model that criticises"),
-        ("critique.critic_model", own.critic_model is not None, asks, "a model that criticises"),
-        ("critique.choice_prompt", own.choice_prompt != "choice", scored, "critique.verdict = scored"),
+        ("critique.critic_model", own.critic_model is not None, asks or chooses, "a model that criticises"),
+        ("critique.choice_prompt", own.choice_prompt != "choice", asks_choice(config), "a scored verdict"),
         ("critique.ok_from", own.ok_from != 0.5, scored, "critique.verdict = scored"),
     ):
         if set_ and not taken:

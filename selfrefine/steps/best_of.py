@@ -2,6 +2,7 @@
 
     majority       the most frequent final answer, each finished sample one vote
     p-true         the sample whose p(Yes) is highest (the reward `p-true`)
+    critic         the sample whose p(ok) is highest, as the critic's scored verdict has it (`critics.scored`)
     weighted-vote  the final answer with the largest sum of p(Yes)
 
 Of samples that are equal in that, the first counts. What cannot be judged never wins over what can: an answer
@@ -22,15 +23,17 @@ from fractions import Fraction
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import By, Config, GenerateConfig
 from selfrefine.engines.base import Engine, require
 from selfrefine.errors import ConfigError
+from selfrefine.prompts import Template
 from selfrefine.records import Sample, groups
 from selfrefine.rewards import REWARDS, majority, p_true
 from selfrefine.rewards.base import RewardOptions, own_settings
+from selfrefine.steps.critics import judging, questions, scored
 
 COLUMN = "best_of"
 """Of a chosen row."""
@@ -46,21 +49,30 @@ class Choice(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For its final answer, of `voters`."""
     voters: int | None = None
     score: float | None = None
-    """The chosen row's p(Yes), or with weighted-vote the share of all weights that its final answer has."""
+    """The chosen row's p(Yes) or p(ok); with weighted-vote its final answer's share of all weights."""
     why: str = ""
     """Why the samples could not be compared as `by` says."""
 
 
 def choose(
-    samples: Sequence[Sample], by: By, engine: Engine, settings: Mapping[str, dict[str, Any]]
+    samples: Sequence[Sample],
+    by: By,
+    engine: Engine,
+    settings: Mapping[str, dict[str, Any]],
+    choice: Template | None = None,
 ) -> tuple[list[Sample], int]:
     """One sample of each task, in task order, with its column; and how many tokens were read to choose.
 
-    settings: the [reward] table; of it `majority` says what a final answer is. Raises: EngineError where the
-    model cannot score.
+    engine: who judges; settings: the [reward] table, of which `majority` says what a final answer is; choice:
+    the template by which `critic` asks. Raises: EngineError where the model cannot score.
     """
     own, _ = own_settings(REWARDS.get("majority"), settings.get("majority", {}))
-    scores, read = (dict[str, float | None](), 0) if by == "majority" else judged(samples, engine)
+    scores, read = dict[str, float | None](), 0
+    if by == "critic":
+        assert choice is not None
+        scores, read = criticised(samples, engine, choice)
+    elif by != "majority":
+        scores, read = judged(samples, engine)
     chosen = []
     for group in groups(samples):
         voices = [majority.voice(row, own) for row in group]
@@ -76,7 +88,7 @@ def judged(samples: Sequence[Sample], engine: Engine) -> tuple[dict[str, float |
     of prompt, answer and question that were read."""
     require(engine, "score", "best-of by p-true needs logprobs")
     scorer = p_true.make(None, RewardOptions(engine=engine))
-    first = {(row.task.id, row.text): row for row in reversed(samples) if finished(row)}
+    first = _distinct(samples)
     rewards = dict(zip(first, scorer.score(list(first.values())), strict=True))
     read = sum(
         len(engine.encode_chat(p_true.asked(first[key].task, first[key].text)))
@@ -84,6 +96,27 @@ def judged(samples: Sequence[Sample], engine: Engine) -> tuple[dict[str, float |
         if one.value is not None
     )
     return {row.id: rewards[row.task.id, row.text].value for row in samples if finished(row)}, read
+
+
+def criticised(
+    samples: Sequence[Sample], engine: Engine, choice: Template
+) -> tuple[dict[str, float | None], int]:
+    """Row id to p(ok), and the tokens of the questions; as `judged`."""
+    require(engine, "score", "best-of by critic needs logprobs")
+    first = _distinct(samples)
+    asked = [judging(row) for row in first.values()]
+    verdicts = dict(zip(first, scored(engine, choice, 0.5, None)(asked), strict=True))
+    told = {key: None if one.p_ok is UNSET else one.p_ok for key, one in verdicts.items()}
+    read = sum(
+        sum(map(len, questions(engine, choice, one)))
+        for key, one in zip(first, asked, strict=True)
+        if told[key] is not None
+    )
+    return {row.id: told[row.task.id, row.text] for row in samples if finished(row)}, read
+
+
+def _distinct(samples: Sequence[Sample]) -> dict[tuple[str, str], Sample]:
+    return {(row.task.id, row.text): row for row in reversed(samples) if finished(row)}
 
 
 def finished(row: Sample) -> bool:
@@ -102,7 +135,7 @@ def pick(
     if not whole:
         cut = [i for i, row in enumerate(group) if row.finish_reason != "error" and row.error is None]
         return (cut or [0])[0], replace(how, why="no sample was finished")
-    if by == "p-true":
+    if by in ("p-true", "critic"):
         known = {i: score for i in whole if (score := scores[i]) is not None}
         if not known:
             return whole[0], replace(how, why="no sample has a score")

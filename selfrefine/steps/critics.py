@@ -21,6 +21,7 @@ from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
 from selfrefine.records import Critique, Message, Reward, Sample, Verdict
 from selfrefine.steps.asking import ask
+from selfrefine.steps.turns import as_text, of_chat
 
 VERDICTS = ("ok", "revise")
 GRADES = ("0", "1", "2", "3", "4", "5")
@@ -155,9 +156,7 @@ def _judged(engine: Engine, template: Template, asked: Sequence[Asked], ok_from:
     """All questions about all texts in one scoring pass."""
     replies = {choice: engine.encode_answer(choice) for choice in (*VERDICTS, *GRADES)}
     room = engine.context_tokens - max(map(len, replies.values()))
-    prompts = [
-        [_question(engine, template, one, choices, top) for choices, top in _QUESTIONS] for one in asked
-    ]
+    prompts = [questions(engine, template, one) for one in asked]
     fits = [max(map(len, own)) <= room for own in prompts]
     # The prompts of one question side by side, so that an engine can compute each once.
     pairs = [
@@ -187,6 +186,23 @@ def _judged(engine: Engine, template: Template, asked: Sequence[Asked], ok_from:
         said: Verdict = "ok" if p_ok >= ok_from else "revise"
         made.append(Critique(**base, p_ok=p_ok, score=min(1.0, grade / 5), verdict=said))
     return made
+
+
+def questions(engine: Engine, template: Template, one: Asked) -> list[tuple[int, ...]]:
+    """What is asked about one text: verdict and grade, each with its choices in both orders."""
+    return [_question(engine, template, one, choices, top) for choices, top in _QUESTIONS]
+
+
+def judging(row: Sample) -> Asked:
+    """A text to judge by itself, outside a critique."""
+    chat = of_chat(row)
+    shown = {
+        "task": chat.task,
+        "conversation": as_text(chat.system + chat.before),
+        "answer": row.text,
+        **dict.fromkeys(("feedback", "references", "principle"), ""),
+    }
+    return Asked(row=row, chat=(), shown=shown, seed=0, pass_index=0)
 
 
 def _question(

@@ -17,7 +17,8 @@ from selfrefine.engines.scripted import Scripted
 from selfrefine.judging import CritiqueConfig
 from selfrefine.records import Critique, Reward, Sample
 from selfrefine.stages.session import Session
-from selfrefine.steps.critics import own_rewards, scored
+from selfrefine.steps.best_of import choose
+from selfrefine.steps.critics import judging, own_rewards, questions, scored
 from selfrefine.steps.critique import CritiqueSettings, Templates, critique
 from selfrefine.steps.critique_outcome import PassOutcome
 
@@ -64,6 +65,22 @@ def test_a_verdict_is_the_critics_choice_in_both_orders_and_what_is_ok_costs_not
     # grades: 4 of 5 in one order, 2 of 5 in the other
     assert bad.score == pytest.approx(0.6) and good.score == pytest.approx(0.6)
     assert revision.text == "7" and revision.parent_id == first.id
+
+
+def test_of_several_answers_the_one_the_critic_finds_ok_is_given() -> None:
+    """`--best-of 3 --by critic`: p(ok) is 0.2, 0.9, 0.2. Both orders are asked, each distinct text once."""
+    engine = Leaning([])
+    rows = [draft("8"), draft("7", 1), draft("8", 2)]
+    [found], read = choose(rows, "critic", engine, {}, CHOICE)
+    assert isinstance(found.extra, dict)
+    how = msgspec.json.decode(found.extra["best_of"])
+    assert (found.text, how["of"], how["by"]) == ("7", 3, "critic")
+    assert how["score"] == pytest.approx(0.9)
+    # A byte is a token: verdict and grade, each in both orders, about two texts that are equally long.
+    assert read == 2 * sum(map(len, questions(engine, CHOICE, judging(rows[0]))))
+    cut = [replace(row, finish_reason="length") for row in rows]
+    [first], read = choose(cut, "critic", engine, {}, CHOICE)
+    assert (first.text, read) == ("8", 0)
 
 
 def test_the_threshold_decides_and_a_judge_that_only_judges_writes_nothing() -> None:
