@@ -14,10 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks import worked
-from benchmarks.recipe_runs import result
 from benchmarks.recipes import go
 from benchmarks.revising_page import page
-from benchmarks.revising_runs import SEEDS, TASKS, VARIANTS, Runs
+from benchmarks.revising_runs import N_SUMS, SEEDS, SHOWN, TASKS, VARIANTS, Runs
 
 PAGE = Path(__file__).parent / "CRITIQUE.md"
 
@@ -33,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if not (sums := runs.folder / "sums.jsonl").is_file():
         runs.folder.mkdir(parents=True, exist_ok=True)
-        worked.main([str(sums)])
+        worked.main([str(sums), "-n", str(N_SUMS)])
+        shown = runs.folder / "shown.jsonl"
+        worked.main([str(shown), "-n", str(SHOWN), "--skip", str(N_SUMS), "--answers"])
     end = time.monotonic() + flags.minutes * 60
     while (left := end - time.monotonic()) > 0 and (waiting := todo(runs)):
         name, seed = waiting[0]
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def todo(runs: Runs) -> list[tuple[str, int]]:
     """Runs to begin or to go on with, in order."""
-    return [job for job in runs.jobs if not result(runs, *job).finished]
+    return [job for job in runs.jobs if not runs.is_done(*job)]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from benchmarks.recipe_runs import result
 from benchmarks.reflection_runs import over_seeds
 from selfrefine.records import Sample, groups
 from selfrefine.runfolder.run import Run
@@ -31,12 +32,10 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ),
 }
 """Words of the command, settings of every run, settings of the runs that revise. `sums.jsonl` lies in the
-folder of the runs (`benchmarks.worked`)."""
-_FIRST: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    WORDS: ((), ()),
-    SUMS: (("--recipe", "star"), ("cycle.prompts_per_round=128", "tasks.gate=1")),
-}
-"""How the start is trained: two rounds of the task's own recipe, or of `star`, which can begin at 0."""
+folder of the runs (`benchmarks.worked`). The start is two rounds of the configuration's recipe, or, of sums,
+a finetune on worked ones: the bare model does not write steps."""
+N_SUMS, SHOWN = 900, 400
+"""Tasks, and worked sums that the start is trained on: none of these is a task."""
 VARIANTS: dict[str, tuple[str, ...]] = {
     "samples": ("select.corrections=samples", "critique.revision_temperature=1.0"),
     "own": ("select.corrections=own", "critique.revision_temperature=0.7"),
@@ -92,23 +91,25 @@ class Runs(Struct, frozen=True, kw_only=True):
         task, _, variant = name.partition("-")
         words, settings, revising = TASKS[task]
         words = tuple(str(self.folder / word) if word.endswith(".jsonl") else word for word in words)
-        if variant == START:
-            more, first = _FIRST[task]
-            words = (*words, *more)
-            settings = (*settings, *first, "cycle.rounds=2", "gate.mode=off", "tasks.test=1")
-        else:
-            begin = self.path(f"{task}-{START}", seed) / "adapter"
-            words = (*words, "--recipe", "learn-to-revise")
+        to, begin = self.path(name, seed), self.path(f"{task}-{START}", seed) / "adapter"
+        if variant != START:
+            words = ("cycle", *words, "--recipe", "learn-to-revise", "--run", str(to))
+            settings = (*settings, f"adapter={begin}", *_REVISING, *revising, *VARIANTS[variant])
             # Other tasks than the start was trained on.
             seed += 100
-            settings = (*settings, f"adapter={begin}", *_REVISING, *revising, *VARIANTS[variant])
-        return [
-            "cycle",
-            *words,
-            *("--model", self.model, "--run", str(self.path(name, seed if variant == START else seed - 100))),
-            *("--seed", str(seed)),
-            *(word for text in settings for word in ("--set", text)),
-        ]
+        elif task == SUMS:
+            words = ("finetune", str(self.folder / "shown.jsonl"), "--select", "all", "-o", str(begin))
+            settings = ("train.epochs=3", "train.lr=3e-4")
+        else:
+            words = ("cycle", *words, "--run", str(to))
+            settings = (*settings, "cycle.rounds=2", "gate.mode=off", "tasks.test=1")
+        words = (*words, "--model", self.model, "--seed", str(seed))
+        return [*words, *(word for text in settings for word in ("--set", text))]
+
+    def is_done(self, name: str, seed: int) -> bool:
+        if name == f"{SUMS}-{START}":
+            return (self.path(name, seed) / "adapter").is_dir()
+        return result(self, name, seed).finished
 
 
 class Kept(Struct, frozen=True, kw_only=True):

@@ -1,10 +1,13 @@
 """Sums with their working: a reasoning-gym task whose steps a program can check one by one.
 
     python -m benchmarks.worked sums.jsonl -n 900 --seed 0
+    python -m benchmarks.worked shown.jsonl -n 400 --skip 900 --answers
     selfrefine critique in.jsonl --critique-source benchmarks/worked.py:check
 
 The sums are `gym:chain_sum`'s, asked for with each step; a reference is the working, left to right, so its
-last number is the answer. `check` is a calculator: it reads what an answer says and does each step again.
+last number is the answer. With --answers the references are written as right answers, for a policy that is
+to begin with the form (`finetune`). `check` is a calculator: it reads what an answer says and does each step
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from selfrefine import records
 from selfrefine.records import Message, Sample, Task
 from selfrefine.tasks import TaskOptions, load
 
-SETTINGS = {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 2}
+SETTINGS = {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 1}
 _GIVEN = re.compile(r"problem: ([^=]+) =")
 _ASKED = re.compile(r"What is ([^?]+)\?")
 _TERM = re.compile(r"([+-]?) ?(\d+)")
@@ -33,10 +36,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("-n", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first so many")
+    parser.add_argument("--answers", action="store_true", help="scored answers instead of tasks")
     flags = parser.parse_args(argv)
-    options = TaskOptions(n=flags.n, seed=flags.seed, settings=SETTINGS)
-    tasks = [worked(task) for task in load("gym:chain_sum", options)]
-    flags.output.write_bytes(b"".join(records.encode(task) + b"\n" for task in tasks))
+    options = TaskOptions(n=2 * (flags.skip + flags.n), seed=flags.seed, settings=SETTINGS)
+    every = {task.prompt: task for task in map(worked, load("gym:chain_sum", options))}
+    tasks = list(every.values())[flags.skip : flags.skip + flags.n]
+    rows = [_answered(task) for task in tasks] if flags.answers else tasks
+    flags.output.write_bytes(b"".join(records.encode(row) + b"\n" for row in rows))
     return 0
 
 
@@ -48,6 +55,10 @@ def worked(task: Task) -> Task:
     steps = [f"{a} {sign} {b} = {result}" for a, sign, b, result in right_steps(question)]
     prompt = (*task.prompt[:-1], Message(role="user", content=question))
     return replace(task, prompt=prompt, references=("; ".join(steps),), meta={})
+
+
+def _answered(task: Task) -> Sample:
+    return Sample(id=f"{task.id}.r0.s0", task=task, text=task.references[0], reward=1.0)
 
 
 def right_steps(question: str) -> list[tuple[int, str, int, int]]:
