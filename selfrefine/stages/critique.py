@@ -53,6 +53,7 @@ class Critique(Stage[Sample, Outcome]):
             session.config.seed,
             self.score,
             session.tell,
+            session.critics,
         )
         show_rewards(bar, result.rows, session.scorers if session.scores else (), rows=len(unit))
         return result.rows, result.outcome

@@ -39,6 +39,7 @@ from selfrefine.steps.critique_outcome import (
 )
 from selfrefine.steps.generate import generate
 from selfrefine.steps.units import cut
+from selfrefine.steps.votes import Agreement, agreed
 from selfrefine.sums import Sums
 
 FRESH = "fresh"
@@ -80,6 +81,7 @@ class RevisionSummary(StageCost, frozen=True, kw_only=True):
     nearness: Nearness = Nearness()
     claims: Claims = Claims()
     calibration: CalibrationSummary | None = None
+    agreement: Agreement | None = None
 
 
 class Revisions(Stage[Task, RevisionSums]):
@@ -108,6 +110,7 @@ class Revisions(Stage[Task, RevisionSums]):
     def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], RevisionSums]:
         session = self.session
         seed = session.config.seed
+        by_model = session.config.evaluate.critic == "model"
         drafts = generate(
             unit,
             session.engine,
@@ -124,7 +127,8 @@ class Revisions(Stage[Task, RevisionSums]):
             self.settings,
             seed,
             session.measured,
-            None if session.config.evaluate.critic == "model" else session.tell,
+            None if by_model else session.tell,
+            () if by_model else session.critics,
         )
         show_rewards(bar, result.rows, session.measures, rows=0)
         fresh = [
@@ -161,7 +165,7 @@ def compared(rows: Sequence[Sample]) -> RevisionSums:
             if revised
             else {},
             draft_tokens=len(thread[0].token_ids),
-            critique_tokens=sum(len(told.token_ids) for row in thread for told in row.critiques),
+            critique_tokens=sum(told.sampled_tokens for row in thread for told in row.critiques),
             revision_tokens=sum(len(row.token_ids) for row in thread[1:]),
             fresh_tokens=sum(len(row.token_ids) for own in asked_again.values() for row in own),
         )
@@ -194,6 +198,7 @@ def told(total: RevisionSums, seed: int) -> RevisionSummary:
         nearness=near(total.outcome),
         claims=claims_made(total.outcome),
         calibration=calibrated(total.outcome),
+        agreement=agreed(total.outcome.agreement),
     )
 
 

@@ -99,6 +99,8 @@ def check_critique(config: Config) -> None:
 def _check_source(config: Config) -> None:
     """Raises: ConfigError for settings of one source of critiques beside another."""
     own, by_model = config.critique, config.evaluate.critic == "model"
+    if own.critics:
+        _check_critics(config)
     if config.select.learn == "details":
         if own.source == "model" or not own.passes:
             raise ConfigError(f"select.learn details: {_TOLD}, and critique.passes = 1")
@@ -109,16 +111,46 @@ def _check_source(config: Config) -> None:
             )
     if config.select.corrections == "broken" and own.source == "model":
         raise ConfigError(f"select.corrections broken: {_TOLD}")
-    asks, scored = own.source == "model" or by_model, own.verdict == "scored"
+    asks, scored = "model" in own.asked or by_model, own.verdict == "scored"
     for key, set_, taken, why in (
         ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),
-        ("critique.verdict scored", scored, asks, "a model that criticises"),
+        ("critique.verdict scored", scored, asks or "policy" in own.asked, "a model that criticises"),
         ("critique.critic_model", own.critic_model is not None, asks, "a model that criticises"),
         ("critique.choice_prompt", own.choice_prompt != "choice", scored, "critique.verdict = scored"),
         ("critique.ok_from", own.ok_from != 0.5, scored, "critique.verdict = scored"),
     ):
         if set_ and not taken:
             raise ConfigError(f"{key} is not used without {why}; leave it out")
+
+
+def _check_critics(config: Config) -> None:
+    """Raises: ConfigError for several critics that are none, or one twice, or beside what takes one alone."""
+    own, chosen = config.critique, config.select
+    if own.source != "model":
+        raise ConfigError(
+            f"critique.source {own.source} is not used with critique.critics: name it there, and leave out "
+            "critique.source"
+        )
+    if len(own.critics) == 1:
+        raise ConfigError(
+            f"critique.critics: one alone has nobody to agree with; set critique.source = {own.critics[0]}"
+        )
+    for who in own.critics:
+        if own.critics.count(who) > 1:
+            raise ConfigError(
+                f"critique.critics: {who} is named twice, and would agree with itself; name it once"
+            )
+    if {"model", "policy"} <= {*own.critics} and own.critic_model is None:
+        raise ConfigError(
+            "critique.critics: model and policy are one model; set critique.critic_model, or leave out policy"
+        )
+    learns = {"critiques", "both", "details"} & {chosen.learn}
+    if learns or chosen.corrections == "broken":
+        key = f"learn {chosen.learn}" if learns else "corrections broken"
+        raise ConfigError(
+            f"select.{key}: of several critics none is the one to learn from; leave out critique.critics, "
+            "and set critique.source"
+        )
 
 
 def check_run(config: Config) -> None:
