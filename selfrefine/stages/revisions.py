@@ -22,6 +22,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
+from selfrefine.stages.passes import passes_of
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
 from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import critique_settings, critique_templates
@@ -94,11 +95,15 @@ class Revisions(Stage[Task, RevisionSums]):
     def __init__(self, session: RunSession, adapter: Path | None) -> None:
         self.session, self.adapter = session, adapter
         self.drawing = replace(session.config.generate, n=1)
+        self.passes = passes_of(session, session.run.next_round())
         # With the fresh samples, also where training rounds save them.
-        self.settings = replace(critique_settings(session.config, session.prompts_dir), control=True)
+        own = critique_settings(session.config, session.prompts_dir)
+        self.settings = replace(own, control=True, passes=self.passes.n)
         self.templates = critique_templates(session.config, session.prompts_dir)
 
     def inputs(self, session: RunSession) -> Sequence[Task]:
+        if self.passes.why:
+            session.reporter.say(f"final {self.title}: {self.passes.why}")
         session.use_policy(self.adapter)
         return session.run.tasks("test")
 

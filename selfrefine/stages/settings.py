@@ -101,6 +101,11 @@ def _check_source(config: Config) -> None:
     own, by_model = config.critique, config.evaluate.critic == "model"
     if own.critics:
         _check_critics(config)
+    if own.stop_without_gain and own.passes < 2:
+        raise ConfigError(
+            "critique.stop_without_gain always makes the first pass: set critique.passes to 2 or more, or "
+            "leave it out"
+        )
     if config.select.learn == "details":
         if own.source == "model" or not own.passes:
             raise ConfigError(f"select.learn details: {_TOLD}, and critique.passes = 1")
@@ -178,6 +183,10 @@ def check_method(config: Config) -> None:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
     if not own.passes:
         _check_source(config)
+    if own.stop_without_gain and not config.cycle.rounds:
+        raise ConfigError(
+            "critique.stop_without_gain looks at training rounds, and cycle.rounds is 0; leave it out"
+        )
     if config.resample.groups and own.passes:
         raise ConfigError("resample does not work with critique: set critique.passes = 0")
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):
