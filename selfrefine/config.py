@@ -237,8 +237,8 @@ class SelectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     min_similarity: Annotated[
         Share,
         says(
-            'With `corrections = "near"` or `"broken"`: smallest share of words that draft and correction '
-            "have in common, in their order."
+            "Smallest share of words that draft and correction have in common, in their order. With "
+            '`corrections = "near"` or `"broken"`.'
         ),
     ] = 0.0
     candidates: Annotated[Literal["all", "drafts", "revisions"], says("Answers to select from.")] = "all"

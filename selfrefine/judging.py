@@ -8,11 +8,22 @@ from msgspec import Struct
 
 from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, Share, says
 
+MODELS = ("model", "policy")
+"""Entries of `critique.critics` that are models; all but these and `rewards` name a reward."""
+
 
 class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How answers are criticised and revised."""
 
     passes: Annotated[Natural, says("Critiques and revisions per answer at most. 0: none in `cycle`.")] = 0
+    stop_without_gain: Annotated[
+        bool,
+        says(
+            "Stop after the passes that paid. A round makes only the leading passes that raised the mean "
+            "reward of what they revised in the round before, and always the first. Round 1 makes all of "
+            "`critique.passes`; the comparison after the last round goes by that round."
+        ),
+    ] = False
     source: Annotated[
         str,
         says(
@@ -21,6 +32,15 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "linter, a search): what it says. Only `model` costs tokens."
         ),
     ] = "model"
+    critics: Annotated[
+        tuple[str, ...],
+        says(
+            "Several critics of each text, which vote. Each as `critique.source`, which is then left "
+            "alone, or `policy`: the policy itself, beside a `model` that is another. What more than half of "
+            "the verdicts that can be read find ok is ok; the texts of those that say `revise` are the "
+            "critique."
+        ),
+    ] = ()
     critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy.")] = None
     verdict: Annotated[
         Literal["written", "scored"],
@@ -70,6 +90,11 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "of `generate` hold for revisions, too."
         ),
     ] = None
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Who criticises: the entries of `critics`, else `source` alone."""
+        return self.critics or (self.source,)
 
 
 class RewardConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

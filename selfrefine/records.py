@@ -62,6 +62,17 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
+    votes: tuple[Critique, ...] | UnsetType = UNSET
+    """Where several critics judged: the critique of each, in the order of `critique.critics`."""
+
+    @property
+    def voices(self) -> tuple[Critique, ...]:
+        """What single critics said: its votes, or itself."""
+        return self.votes or (self,)
+
+    @property
+    def sampled_tokens(self) -> int:
+        return sum(len(one.token_ids) for one in self.voices)
 
 
 class Reward(Struct, frozen=True, kw_only=True, gc=False):

@@ -314,9 +314,8 @@ def files_used(config: Any) -> dict[str, str]:
 
 def _names(config: Any) -> list[tuple[str, str]]:
     tasks = config.tasks
-    source = config.critique.source
     rewards = [*config.reward.use, *config.evaluate.measure, config.guards.gold, config.reward.gate_on]
-    rewards += [source] if source not in ("model", "rewards") else []
+    rewards += [who for who in config.critique.asked if who not in ("model", "policy", "rewards")]
     texts = {
         "reward": rewards,
         "objective": [config.objective.name],

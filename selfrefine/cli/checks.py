@@ -20,6 +20,10 @@ def verb(config: Config) -> None:
         from selfrefine.steps.scoring import check_named
 
         check_named(config)
+    else:
+        from selfrefine.steps.scoring import check_critics
+
+        check_critics(config)
     best_of.check(config)
     models(config)
 

@@ -64,6 +64,11 @@ VERB = Verb(
             ("--critique-source",),
         ),
         Flag(
+            "critique.critics",
+            "Several critics that vote, instead of one --critique-source. Repeatable.",
+            metavar="NAME",
+        ),
+        Flag(
             "critique.verdict",
             "How a model's verdict is had: written (parsed), or scored (from its probabilities). [written]",
         ),

@@ -28,7 +28,7 @@ def sql(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.", rich_help_panel=OUTPUT)] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Ask a run in SQL: tables rounds, samples, rewards, critiques, steps, events, tasks.
+    """Ask a run in SQL: tables rounds, samples, rewards, critiques, votes, steps, events, tasks.
 
     The run is only read. SQLite holds the tables and columns that the query names, in memory; the rows are
     those of committed rounds and of the one in progress. Tags are columns: tag_op. Prints a table on a

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.query.columns import Column, Row, chosen
-from selfrefine.query.rows import COPIES, RowFile, Seen, files, length, seen
+from selfrefine.query.rows import COPIES, RowFile, Seen, SeenCritique, files, length, seen
 from selfrefine.runfolder.order import MORE_ANSWERS, SAME_ANSWERS
 from selfrefine.runfolder.run import Run
 
@@ -130,8 +130,9 @@ CRITIQUES = (
     Column("finish_reason", "TEXT"),
     Column("error", "TEXT"),
     Column("critic", "TEXT"),
-    Column("tokens", "INTEGER"),
+    Column("tokens", "INTEGER", "sampled; where several critics judged, by all of them"),
 )
+VOTES = (*CRITIQUES[:-1], Column("tokens", "INTEGER"))
 
 
 def rewards(run: Run, wanted: Sequence[str]) -> Iterator[Row]:
@@ -141,14 +142,24 @@ def rewards(run: Run, wanted: Sequence[str]) -> Iterator[Row]:
 
 
 def critiques(run: Run, wanted: Sequence[str]) -> Iterator[Row]:
+    return _criticised(run, wanted, lambda row: row.critiques)
+
+
+def votes(run: Run, wanted: Sequence[str]) -> Iterator[Row]:
+    return _criticised(run, wanted, lambda row: [vote for one in row.critiques for vote in one.votes])
+
+
+def _criticised(
+    run: Run, wanted: Sequence[str], parts: Callable[[Seen], Sequence[SeenCritique]]
+) -> Iterator[Row]:
     fields = {"pass": "pass_index"} | {
         name: name for name in ("verdict", "score", "text", "finish_reason", "error", "critic")
     }
     own: dict[str, Callable[..., Any]] = {
         name: lambda row, file, one, field=field: getattr(one, field) for name, field in fields.items()
     }
-    own["tokens"] = lambda row, file, one: length(one.token_ids)
-    return _inside(run, wanted, own, lambda row: row.critiques)
+    own["tokens"] = lambda row, file, one: one.tokens
+    return _inside(run, wanted, own, parts)
 
 
 def _inside(

@@ -46,6 +46,12 @@ class SeenCritique(Struct, frozen=True, gc=False):
     pass_index: int = 0
     critic: str = ""
     token_ids: Raw = Raw(b"[]")
+    votes: tuple[SeenCritique, ...] = ()
+
+    @property
+    def tokens(self) -> int:
+        """Sampled for it, by all who voted."""
+        return length(self.token_ids) + sum(vote.tokens for vote in self.votes)
 
 
 class Seen(Struct, frozen=True, gc=False):

@@ -44,6 +44,12 @@ def tables(run: Run) -> dict[str, Table]:
                 columns=answers.CRITIQUES,
                 rows=answers.critiques,
             ),
+            Table(
+                name="votes",
+                about="what each of several critics said",
+                columns=answers.VOTES,
+                rows=answers.votes,
+            ),
             Table(name="steps", about="optimizer steps", columns=runs.STEPS, rows=runs.steps),
             Table(name="events", about="what happened when", columns=runs.EVENTS, rows=runs.events),
             Table(

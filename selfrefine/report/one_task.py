@@ -11,6 +11,7 @@ from rich.text import Text
 
 from selfrefine.records import Reward, Sample, Task
 from selfrefine.reflection.history import Answered
+from selfrefine.report.criticised import votes_said
 from selfrefine.report.diagnosed import mark
 from selfrefine.report.safe_text import safe_text, text
 from selfrefine.report.tables import task_view
@@ -68,7 +69,8 @@ def _answer(one: Answered, drafts: dict[str, Sample]) -> Iterator[RenderableType
         if detail:
             yield _indented(text(f"{reward.name}: {detail}", "dim", _DETAIL_CHARACTERS))
     for critique in row.critiques if draft is None else row.critiques[len(draft.critiques) :]:
-        verdict = critique.verdict or "no verdict"
+        verdict: str = critique.verdict or "no verdict"
+        verdict += f"; {voted}" if (voted := votes_said(critique)) else ""
         said = critique.text if critique.error is None else f"error: {critique.error}"
         shown = text(f"critique ({verdict}): {said}", "italic", _ANSWER_CHARACTERS, newlines=True)
         yield _indented(shown)

@@ -18,6 +18,7 @@ from rich.text import Text
 from selfrefine.doctor import Check
 from selfrefine.layers import path_of
 from selfrefine.records import Reward, Sample, Task
+from selfrefine.report.criticised import votes_said
 from selfrefine.report.guards import plain_table, watched_view
 from selfrefine.report.safe_text import text
 from selfrefine.report.words import clock, compact, number, with_interval
@@ -279,7 +280,8 @@ def sample_view(sample: Sample) -> Group:
         score = "" if critique.score is None else f" {critique.score:.3f}"
         said = critique.text if critique.error is None else f"error: {critique.error}"
         verdict = critique.verdict or "no verdict"
-        line = f"critique {critique.pass_index} ({verdict}{score}): {said}"
+        votes = f"; {voted}" if (voted := votes_said(critique)) else ""
+        line = f"critique {critique.pass_index} ({verdict}{score}{votes}): {said}"
         parts.append(_indented(line, _ANSWER_CHARACTERS, "italic"))
     return Group(*parts)
 

@@ -17,7 +17,8 @@ def _score(sample: Sample) -> Reward:
     if not sample.critiques:
         return unscored("critic", "no critique on this row; run `selfrefine critique` first")
     last = sample.critiques[-1]
-    signature = f"critic:{last.critic}|prompt:{last.prompt_sha256[:12]}"
+    judges = " + ".join(f"{one.critic}|prompt:{one.prompt_sha256[:12]}" for one in last.voices)
+    signature = f"critic:{judges}"
     if last.score is None:
         return unscored("critic", f"the critique has no score ({last.error or 'not parsed'})", signature)
     return checked("critic", last.score, None, signature)

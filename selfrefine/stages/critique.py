@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from msgspec.structs import replace
+
 from selfrefine.errors import ConfigError
 from selfrefine.records import Sample
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
+from selfrefine.stages.passes import passes_of
 from selfrefine.stages.progress import Bar, show_rewards, shown
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import check_critique, critique_settings, critique_templates
@@ -27,13 +30,17 @@ class Critique(Stage[Sample, Outcome]):
     def __init__(self, session: Session, round_index: int = 0) -> None:
         self.session, self.round = session, round_index
         check_critique(session.config)
-        self.settings = critique_settings(session.config, session.prompts_dir)
+        self.passes = passes_of(session, round_index)
+        own = critique_settings(session.config, session.prompts_dir)
+        self.settings = replace(own, passes=self.passes.n)
         self.templates = critique_templates(session.config, session.prompts_dir)
         self.score = session.scored if session.scores else None
 
     def inputs(self, session: RunSession) -> Sequence[Sample]:
         if not session.config.critique.passes:
             raise ConfigError("this run has critique.passes = 0: its rewards would not read the critiques")
+        if self.passes.why:
+            session.reporter.say(f"round {self.round} critique: {self.passes.why}")
         return session.read(session.run.round(self.round), "generate")
 
     def units(self, rows: Iterable[Sample]) -> Iterator[list[Sample]]:
@@ -53,6 +60,7 @@ class Critique(Stage[Sample, Outcome]):
             session.config.seed,
             self.score,
             session.tell,
+            session.critics,
         )
         show_rewards(bar, result.rows, session.scorers if session.scores else (), rows=len(unit))
         return result.rows, result.outcome

@@ -22,6 +22,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.in_run import in_run
+from selfrefine.stages.passes import passes_of
 from selfrefine.stages.progress import Bar, show_completions, show_rewards
 from selfrefine.stages.session import RunSession
 from selfrefine.stages.settings import critique_settings, critique_templates
@@ -39,6 +40,7 @@ from selfrefine.steps.critique_outcome import (
 )
 from selfrefine.steps.generate import generate
 from selfrefine.steps.units import cut
+from selfrefine.steps.votes import Agreement, agreed
 from selfrefine.sums import Sums
 
 FRESH = "fresh"
@@ -80,6 +82,7 @@ class RevisionSummary(StageCost, frozen=True, kw_only=True):
     nearness: Nearness = Nearness()
     claims: Claims = Claims()
     calibration: CalibrationSummary | None = None
+    agreement: Agreement | None = None
 
 
 class Revisions(Stage[Task, RevisionSums]):
@@ -92,11 +95,15 @@ class Revisions(Stage[Task, RevisionSums]):
     def __init__(self, session: RunSession, adapter: Path | None) -> None:
         self.session, self.adapter = session, adapter
         self.drawing = replace(session.config.generate, n=1)
+        self.passes = passes_of(session, session.run.next_round())
         # With the fresh samples, also where training rounds save them.
-        self.settings = replace(critique_settings(session.config, session.prompts_dir), control=True)
+        own = critique_settings(session.config, session.prompts_dir)
+        self.settings = replace(own, control=True, passes=self.passes.n)
         self.templates = critique_templates(session.config, session.prompts_dir)
 
     def inputs(self, session: RunSession) -> Sequence[Task]:
+        if self.passes.why:
+            session.reporter.say(f"final {self.title}: {self.passes.why}")
         session.use_policy(self.adapter)
         return session.run.tasks("test")
 
@@ -108,6 +115,7 @@ class Revisions(Stage[Task, RevisionSums]):
     def make(self, unit: Sequence[Task], bar: Bar) -> tuple[list[Sample], RevisionSums]:
         session = self.session
         seed = session.config.seed
+        by_model = session.config.evaluate.critic == "model"
         drafts = generate(
             unit,
             session.engine,
@@ -124,7 +132,8 @@ class Revisions(Stage[Task, RevisionSums]):
             self.settings,
             seed,
             session.measured,
-            None if session.config.evaluate.critic == "model" else session.tell,
+            None if by_model else session.tell,
+            () if by_model else session.critics,
         )
         show_rewards(bar, result.rows, session.measures, rows=0)
         fresh = [
@@ -161,7 +170,7 @@ def compared(rows: Sequence[Sample]) -> RevisionSums:
             if revised
             else {},
             draft_tokens=len(thread[0].token_ids),
-            critique_tokens=sum(len(told.token_ids) for row in thread for told in row.critiques),
+            critique_tokens=sum(told.sampled_tokens for row in thread for told in row.critiques),
             revision_tokens=sum(len(row.token_ids) for row in thread[1:]),
             fresh_tokens=sum(len(row.token_ids) for own in asked_again.values() for row in own),
         )
@@ -194,6 +203,7 @@ def told(total: RevisionSums, seed: int) -> RevisionSummary:
         nearness=near(total.outcome),
         claims=claims_made(total.outcome),
         calibration=calibrated(total.outcome),
+        agreement=agreed(total.outcome.agreement),
     )
 
 

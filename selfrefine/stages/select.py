@@ -40,6 +40,7 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     broken: int | None = None
     too_far: int | None = None
     references_seen: int | None = None
+    by_several: int | None = None
     critiques_truncated: int | None = None
     errors: int | None = None
     truncated: int | None = None

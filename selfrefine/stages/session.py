@@ -15,6 +15,7 @@ import msgspec
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import RunFolderError
+from selfrefine.judging import MODELS
 from selfrefine.memory import Memory, PlanChange
 from selfrefine.records import Sample
 from selfrefine.reflection.findings import Plan
@@ -28,6 +29,7 @@ from selfrefine.stages.alarms import Alarm
 from selfrefine.stages.progress import Reporter
 from selfrefine.steps import critics, reward, scoring
 from selfrefine.steps.critics import Teller
+from selfrefine.steps.jury import Member
 
 Place = int | Literal["final"]
 
@@ -66,9 +68,18 @@ class Session:
 
     @cached_property
     def tell(self) -> Teller | None:
-        """The rewards whose details are the critique; None where a model criticises. Raises: ConfigError."""
-        source = self.config.critique.source
-        if source in ("model", "rewards"):
+        """The rewards whose details are the critique; None where a model criticises, and where several
+        critics do. Raises: ConfigError."""
+        own = self.config.critique
+        return None if own.critics else self._teller(own.source)
+
+    @cached_property
+    def critics(self) -> tuple[Member, ...]:
+        """Those that vote; none where there is one alone. Raises: ConfigError."""
+        return tuple(Member(who, self._teller(who)) for who in self.config.critique.critics)
+
+    def _teller(self, source: str) -> Teller | None:
+        if source in (*MODELS, "rewards"):
             return critics.own_rewards if source == "rewards" else None
         asks = reward.needs_engine([reward.parse_spec(source)])
         engine = self.engine if asks else None

@@ -107,6 +107,13 @@ def check_critique(config: Config) -> None:
 def _check_source(config: Config) -> None:
     """Raises: ConfigError for settings of one source of critiques beside another."""
     own, by_model = config.critique, config.evaluate.critic == "model"
+    if own.critics:
+        _check_critics(config)
+    if own.stop_without_gain and own.passes < 2:
+        raise ConfigError(
+            "critique.stop_without_gain always makes the first pass: set critique.passes to 2 or more, or "
+            "leave it out"
+        )
     if config.select.learn == "details":
         if own.source == "model" or not own.passes:
             raise ConfigError(f"select.learn details: {_TOLD}, and critique.passes = 1")
@@ -117,17 +124,47 @@ def _check_source(config: Config) -> None:
             )
     if config.select.corrections == "broken" and own.source == "model":
         raise ConfigError(f"select.corrections broken: {_TOLD}")
-    asks, scored = own.source == "model" or by_model, own.verdict == "scored"
+    asks, scored = "model" in own.asked or by_model, own.verdict == "scored"
     chooses = "critic" in (config.generate.by, config.evaluate.by)
     for key, set_, taken, why in (
         ("evaluate.critic model", by_model, config.evaluate.revise != "off", "evaluate.revise"),
-        ("critique.verdict scored", scored, asks, "a model that criticises"),
+        ("critique.verdict scored", scored, asks or "policy" in own.asked, "a model that criticises"),
         ("critique.critic_model", own.critic_model is not None, asks or chooses, "a model that criticises"),
         ("critique.choice_prompt", own.choice_prompt != "choice", asks_choice(config), "a scored verdict"),
         ("critique.ok_from", own.ok_from != 0.5, scored, "critique.verdict = scored"),
     ):
         if set_ and not taken:
             raise ConfigError(f"{key} is not used without {why}; leave it out")
+
+
+def _check_critics(config: Config) -> None:
+    """Raises: ConfigError for several critics that are none, or one twice, or beside what takes one alone."""
+    own, chosen = config.critique, config.select
+    if own.source != "model":
+        raise ConfigError(
+            f"critique.source {own.source} is not used with critique.critics: name it there, and leave out "
+            "critique.source"
+        )
+    if len(own.critics) == 1:
+        raise ConfigError(
+            f"critique.critics: one alone has nobody to agree with; set critique.source = {own.critics[0]}"
+        )
+    for who in own.critics:
+        if own.critics.count(who) > 1:
+            raise ConfigError(
+                f"critique.critics: {who} is named twice, and would agree with itself; name it once"
+            )
+    if {"model", "policy"} <= {*own.critics} and own.critic_model is None:
+        raise ConfigError(
+            "critique.critics: model and policy are one model; set critique.critic_model, or leave out policy"
+        )
+    learns = {"critiques", "both", "details"} & {chosen.learn}
+    if learns or chosen.corrections == "broken":
+        key = f"learn {chosen.learn}" if learns else "corrections broken"
+        raise ConfigError(
+            f"select.{key}: of several critics none is the one to learn from; leave out critique.critics, "
+            "and set critique.source"
+        )
 
 
 def check_run(config: Config) -> None:
@@ -155,6 +192,10 @@ def check_method(config: Config) -> None:
             raise ConfigError(f"{what} needs revisions: set critique.passes, and critique.revise = true")
     if not own.passes:
         _check_source(config)
+    if own.stop_without_gain and not config.cycle.rounds:
+        raise ConfigError(
+            "critique.stop_without_gain looks at training rounds, and cycle.rounds is 0; leave it out"
+        )
     if config.resample.groups and own.passes:
         raise ConfigError("resample does not work with critique: set critique.passes = 0")
     if config.resample.groups and chosen.strategy not in ("pairs", "groups"):

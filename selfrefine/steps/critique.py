@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -38,9 +39,11 @@ from selfrefine.steps.critique_outcome import (
     nearness,
     transition,
 )
+from selfrefine.steps.jury import Member, jury, members
 from selfrefine.steps.reward import mean_sums
 from selfrefine.steps.select_details import TOLD
 from selfrefine.steps.turns import as_text, of_chat, revise_chat
+from selfrefine.steps.votes import counted
 
 REVEALED = "references_revealed"
 """Column of a revision whose critic saw the references; that critique's `critic` ends in `+references`."""
@@ -107,21 +110,28 @@ def critique(
     run_seed: int,
     score: ScoreFn | None = None,
     tell: Teller | None = None,
+    critics: Sequence[Member] = (),
 ) -> CritiqueResult:
     """Criticises and revises each draft for up to `settings.passes` passes; `policy` writes the revisions.
 
-    With `tell` no model criticises: the details of these rewards are the critique. Without `score` the
-    rewards the drafts came with are used, and revisions have none. What the engine cannot answer (a prompt
-    too long) is marked in its row and counted, not raised. The comparison with fresh samples is defined in
-    `critique_outcome`; rows that share a task should come in one call for it.
+    With `tell` no model criticises: the details of these rewards are the critique. With `critics` these do,
+    and vote. Without `score` the rewards the drafts came with are used, and revisions have none. What the
+    engine cannot answer (a prompt too long) is marked in its row and counted, not raised. The comparison with
+    fresh samples is defined in `critique_outcome`; rows that share a task should come in one call for it.
 
     Raises: EngineError when an engine leaves an answer out; ConfigError from a template; what `score` raises.
     """
-    criticise = told(tell, TOLD, settings.mark) if tell else _critic(critic, templates, settings)
-    run = _Run(policy, criticise, templates, settings, run_seed, score or (lambda rows: rows))
+    by_model = partial(_critic, templates=templates, settings=settings)
+    if critics:
+        criticise = jury(members(critics, by_model, critic, policy, settings.mark))
+    else:
+        criticise = told(tell, TOLD, settings.mark) if tell else by_model(critic)
+    names = tuple(one.name for one in critics)
+    run = _Run(policy, criticise, names, templates, settings, run_seed, score or (lambda rows: rows))
     threads = [_Thread([row], live=_is_draft(row)) for row in samples]
     drafts = [thread for thread in threads if thread.live]
-    scored_first = tell is not None or settings.feedback == "rewards"
+    tells = tell is not None or any(one.tell for one in critics)
+    scored_first = tells or settings.feedback == "rewards"
     if scored_first:
         run.score_texts(drafts, 0)
     outcome = Outcome(drafts=len(drafts), passed_through=len(threads) - len(drafts))
@@ -167,6 +177,7 @@ class _Run:
 
     policy: Engine
     critic: Critic
+    critics: tuple[str, ...]
     templates: Templates
     settings: CritiqueSettings
     run_seed: int
@@ -193,13 +204,14 @@ class _Run:
         asked = [self._asked(thread, pass_index) for thread in threads]
         counts = PassOutcome(critiques=len(threads))
         n_tokens = n_failed = 0
-        for thread, made in zip(threads, self.critic(asked), strict=True):
+        told_all = self.critic(asked)
+        for thread, made in zip(threads, told_all, strict=True):
             row = thread.rows[-1]
             failed = made.finish_reason == "error"
             thread.rows[-1] = replace(row, critiques=(*row.critiques, made))
-            thread.tokens += len(made.token_ids)
+            thread.tokens += made.sampled_tokens
             thread.live = not failed and made.verdict != "ok"
-            n_tokens += len(made.token_ids)
+            n_tokens += made.sampled_tokens
             n_failed += failed
             counts += PassOutcome(
                 failed=int(failed),
@@ -207,7 +219,12 @@ class _Run:
                 ok=int(made.verdict == "ok"),
             )
         passes = (PassOutcome(),) * pass_index + (counts,)
-        return Outcome(passes=passes, critique_tokens=n_tokens, failed_critiques=n_failed)
+        return Outcome(
+            passes=passes,
+            critique_tokens=n_tokens,
+            failed_critiques=n_failed,
+            agreement=counted(told_all, self.critics),
+        )
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a revision to each thread; a failed one ends the thread."""

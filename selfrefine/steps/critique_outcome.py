@@ -27,8 +27,9 @@ from selfrefine.agreement import Calibration, CalibrationSummary, calibration
 from selfrefine.records import Sample
 from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.steps.reward import MeanSums
-from selfrefine.steps.select_details import TOLD, claims
+from selfrefine.steps.select_details import claims, is_told
 from selfrefine.steps.similarity import similarity
+from selfrefine.steps.votes import Agreement, AgreementSums, agreed
 from selfrefine.sums import Sums
 
 MAX_FRESH = 64
@@ -54,6 +55,14 @@ class PassOutcome(Sums, frozen=True, kw_only=True):
     right_right: int = 0
     wrong_wrong: int = 0
     unscored: int = 0
+    reward_before: float = 0.0
+    """Sum over the revisions of the four transitions; `reward_after` too."""
+    reward_after: float = 0.0
+
+    @property
+    def scored(self) -> int:
+        """Revisions whose text before and after has a reward."""
+        return self.wrong_right + self.right_wrong + self.right_right + self.wrong_wrong
 
 
 class FreshSums(Sums, frozen=True, kw_only=True):
@@ -111,6 +120,7 @@ class Outcome(Sums, frozen=True, kw_only=True):
     claims: ClaimSums = ClaimSums()
     chances: Calibration = Calibration()
     """p_ok of scored verdicts against what is right."""
+    agreement: AgreementSums = AgreementSums()
     rewards: dict[str, MeanSums] = {}
     """Of drafts and revisions, by name."""
 
@@ -189,6 +199,8 @@ class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     claims: Claims = Claims()
     calibration: CalibrationSummary | None = None
     """Of scored verdicts; null where verdicts are written."""
+    agreement: Agreement | None = None
+    """Of several critics (`critique.critics`)."""
 
 
 def summary(outcome: Outcome) -> CritiqueSummary:
@@ -232,6 +244,7 @@ def summary(outcome: Outcome) -> CritiqueSummary:
         nearness=near(own),
         claims=claims_made(own),
         calibration=calibrated(own),
+        agreement=agreed(own.agreement),
     )
 
 
@@ -273,7 +286,7 @@ def transition(before: Sample, after: Sample) -> PassOutcome:
     if before.reward is None or after.reward is None:
         return made + PassOutcome(unscored=1)
     words = ["right" if is_right(reward) else "wrong" for reward in (before.reward, after.reward)]
-    return made + PassOutcome(**{"_".join(words): 1})
+    return made + PassOutcome(**{"_".join(words): 1}, reward_before=before.reward, reward_after=after.reward)
 
 
 def comparison(rows: Sequence[Sample], tokens: int, fresh: Mapping[Arm, Sequence[Sample]]) -> Outcome:
@@ -329,10 +342,10 @@ def judged(rows: Sequence[Sample]) -> Outcome:
             reward.detail for reward in row.rewards if reward.detail and not is_right(reward.value or 0.0)
         ]
         true = frozenset[str]().union(*map(claims, wrong))
-        for one in row.critiques:
+        for one in (voice for critique in row.critiques for voice in critique.voices):
             if one.p_ok is not UNSET:
                 chances.append((one.p_ok, is_right(row.reward)))
-            if one.critic == TOLD or one.finish_reason == "error":
+            if is_told(one) or one.finish_reason == "error":
                 continue
             said = claims(one.text)
             said_true += ClaimSums(said=len(said), true=len(true), both=len(said & true))

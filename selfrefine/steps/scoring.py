@@ -66,21 +66,30 @@ def check_named(config: Config) -> None:
         modelless = [text for text in texts if not reward.needs_engine([reward.parse_spec(text)])]
         if modelless:
             build_rewards(config, modelless, None)
-    if config.critique.source not in ("model", "rewards"):
-        source = reward.parse_spec(config.critique.source)
-        if source.name not in REWARDS:
-            raise ConfigError(
-                f"critique.source {config.critique.source}: use model, rewards, the name of a reward "
-                "(`selfrefine rewards ls`), or file.py:function"
-            )
-        reward.check([source], config.reward.settings)
-        if not reward.needs_engine([source]):
-            build_rewards(config, [source.name], None, texts=True)
+    check_critics(config)
     check_measure(measure)
     names = {reward.parse_spec(text).name for text in (*use, *measure)}
     if names:
         reward.check_gate(config.reward.gate_on, names)
     check_gold(config.guards.gold, use or measure)
+
+
+def check_critics(config: Config) -> None:
+    """The rewards that criticise. Raises: ConfigError for a name that is none."""
+    own = config.critique
+    key, models = ("critics", "model, policy") if own.critics else ("source", "model")
+    for who in own.asked:
+        if who in (*models.split(", "), "rewards"):
+            continue
+        source = reward.parse_spec(who)
+        if source.name not in REWARDS:
+            raise ConfigError(
+                f"critique.{key} {who}: use {models}, rewards, the name of a reward "
+                "(`selfrefine rewards ls`), or file.py:function"
+            )
+        reward.check([source], config.reward.settings)
+        if not reward.needs_engine([source]):
+            build_rewards(config, [source.name], None, texts=True)
 
 
 def check_tasks(config: Config, splits: Mapping[str, Sequence[Task]]) -> None:

@@ -42,6 +42,7 @@ Reason = Literal[
     "broken",
     "too_far",
     "references_seen",
+    "by_several",
     "critiques_truncated",
     "errors",
     "truncated",
@@ -307,6 +308,9 @@ def _critique_row(before: Sample, after: Sample, fate: Fate) -> Sample | None:
     told = before.critiques[-1]
     if told.critic.endswith("+references"):
         fate["references_seen"] += 1
+        return None
+    if told.votes:  # which of them made the revision better nobody knows
+        fate["by_several"] += 1
         return None
     if told.finish_reason != "stop":
         fate["critiques_truncated"] += 1

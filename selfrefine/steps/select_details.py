@@ -17,7 +17,7 @@ from typing import Any
 from selfrefine.records import Critique, Lesson, Sample
 
 TOLD = "rewards"
-"""`Critique.critic` of a critique that no model wrote."""
+"""`Critique.critic` of a critique that no model wrote; `rewards:NAME` of a vote of one reward."""
 
 
 def details(samples: Sequence[Sample], fate: Counter[Any]) -> list[list[Sample]]:
@@ -47,6 +47,11 @@ def _lesson(row: Sample, told: Critique) -> Sample:
         reward=1.0,
         lesson=Lesson(teaches="critique"),
     )
+
+
+def is_told(one: Critique) -> bool:
+    """Whether no model wrote it."""
+    return one.critic.partition(":")[0] == TOLD
 
 
 def claims(text: str) -> frozenset[str]:

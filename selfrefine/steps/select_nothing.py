@@ -142,6 +142,11 @@ _STRUCTURE: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "by a critic that had seen the references",
         ("critique without --reveal-references",),
     ),
+    "by_several": (
+        "critique",
+        "by several critics, of which none is the one to learn from",
+        ("critique.source=model",),
+    ),
     "critiques_truncated": ("critique", "cut off", ("a higher critique.max_new_tokens",)),
     "no_draft": ("revision", "without the text that was revised", ()),
     "no_critique": ("revision", "without a critique", ()),

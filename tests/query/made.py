@@ -135,7 +135,8 @@ def _made(folder: RoundDir) -> RoundDir:
 def _round(run: Run, k: int, outcome: str, accepted: int) -> None:
     folder = run.round(k)
     run.events.append("stage-begin", round=k, stage="generate")
-    critique = Critique(text="Looks wrong", verdict="revise", score=0.25)
+    votes = (Critique(verdict="ok"), Critique(verdict="revise", token_ids=(1, 2, 3)))
+    critique = Critique(text="Looks wrong", verdict="revise", score=0.25, votes=votes)
     rows = [
         scored("a", k, 0, 1.0),
         scored("a", k, 1, None, text="", finish_reason="length"),

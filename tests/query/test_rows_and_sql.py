@@ -111,6 +111,11 @@ QUERIES = {
     "select count(*) n from samples natural join tasks": [{"n": 0}],
     "select count(*) n from samples s join samples t using (place, stage, id)": [{"n": 14}],
     "select score, verdict from critiques where round = 2": [{"score": 0.25, "verdict": "revise"}],
+    "select verdict, tokens from votes where round = 2": [
+        {"verdict": "ok", "tokens": 0},
+        {"verdict": "revise", "tokens": 3},
+    ],
+    "select tokens from critiques where round = 2": [{"tokens": 3}],
     "select round, outcome, gate, tokens, seconds from rounds where outcome is not null": [
         {"round": 1, "outcome": "accept", "gate": 1.0, "tokens": 100, "seconds": 1.5},
         {"round": 2, "outcome": "reject", "gate": 0.0, "tokens": 200, "seconds": 1.5},
@@ -180,7 +185,7 @@ def test_mistakes_in_sql_are_sentences(here: Path) -> None:
 def test_the_schema_names_what_can_be_asked(here: Path) -> None:
     listed = selfrefine("runs", "sql", "r", "--schema", cwd=here).rows
     assert {row["table"] for row in listed} == {
-        "rounds", "samples", "rewards", "critiques", "steps", "events", "tasks"
+        "rounds", "samples", "rewards", "critiques", "votes", "steps", "events", "tasks"
     }  # fmt: skip
     for table in {row["table"] for row in listed}:  # each of them can be read
         columns = [row["column"] for row in listed if row["table"] == table]

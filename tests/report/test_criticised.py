@@ -5,6 +5,7 @@ from __future__ import annotations
 from selfrefine.agreement import Calibration, calibration
 from selfrefine.report.criticised import critic_lines
 from selfrefine.steps.critique_outcome import Claims, CritiqueSummary, Nearness
+from selfrefine.steps.votes import Agreement, VoteSums
 
 
 def test_nothing_measured_is_nothing_said() -> None:
@@ -40,3 +41,18 @@ def test_a_policy_that_answers_again_is_named() -> None:
     near = Nearness(revisions=9, copied=0.0, distance=0.7, fresh_distance=0.7, dependence=0.0)
     [line] = critic_lines(CritiqueSummary(nearness=near))
     assert line.endswith("the draft is ignored")
+
+
+def test_several_critics_have_their_agreement_and_what_each_says() -> None:
+    votes = (
+        VoteSums(critic="model", ok=3, revise=1, unread=1),
+        VoteSums(critic="policy", unread=2, failed=3),
+        VoteSums(critic="coverage", revise=5),
+    )
+    found = Agreement(verdict_alpha=0.414, verdict_units=4, score_alpha=-0.2, score_units=3, critics=votes)
+    assert list(critic_lines(CritiqueSummary(agreement=found))) == [
+        "3 critics: alpha 0.41 on verdicts, -0.20 on scores of 4 texts (1 is agreement, 0 is chance)",
+        "verdicts: model 75 % ok (1 without), policy no verdict, coverage 0 % ok",
+    ]
+    first, _ = critic_lines(CritiqueSummary(agreement=Agreement(critics=votes)))
+    assert first == "3 critics: alpha is not known, as where all say the same"

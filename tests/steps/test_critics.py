@@ -161,7 +161,7 @@ def test_a_function_of_the_users_criticises_in_words(tmp_path: Path) -> None:
     assert made[2].text == "(withheld: it contains a reference)"
     assert "returned None" in (made[3].error or "")
     assert found.outcome.passes[0] == PassOutcome(
-        critiques=4, ok=1, failed=1, revisions=2, wrong_right=1, wrong_wrong=1
+        critiques=4, ok=1, failed=1, revisions=2, wrong_right=1, wrong_wrong=1, reward_after=1.0
     )
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from selfrefine.records import Message, Sample
 from selfrefine.reflection.failures import kind_of
+from selfrefine.report.criticised import votes_said
 from selfrefine.report.page.sample_choice import Place, Scan, TaskKey, Turn, places_of, scan
 from selfrefine.report.word_diff import word_diff
 from selfrefine.rewards.scripts import unspaced
@@ -55,6 +56,8 @@ class Criticism(Struct, frozen=True, omit_defaults=True):
     score: float | None = None
     verdict: str = ""
     error: str = ""
+    votes: str = ""
+    """"1 ok, 2 revise", where several critics judged."""
 
 
 class Answer(Struct, omit_defaults=True):
@@ -210,7 +213,11 @@ def _answer(row: Sample, place: int, stage: str) -> Answer:
         ],
         critiques=[
             Criticism(
-                shorten(one.text, _TEXT), one.score, one.verdict or "", shorten(one.error or "", _DETAIL)
+                shorten(one.text, _TEXT),
+                one.score,
+                one.verdict or "",
+                shorten(one.error or "", _DETAIL),
+                votes_said(one),
             )
             for one in row.critiques
         ],

@@ -190,8 +190,9 @@ function rewards(scores) {
       foreign("td.text", detail, detail && error && "; ", error)))));
 }
 
-function criticism({ text, score, verdict, error }) {
-  const figures = [score !== undefined && `score ${score.toFixed(3)}`, verdict && `verdict ${verdict}`];
+function criticism({ text, score, verdict, error, votes }) {
+  const figures = [score !== undefined && `score ${score.toFixed(3)}`, verdict && `verdict ${verdict}`,
+    votes && `votes ${votes}`];
   return element("div.samples-critique",
     element("h6", ["Critique", ...figures.filter(Boolean)].join(", ")),
     foreign("p.samples-text", text || "(empty)"), error && foreign("p.samples-error", error));
