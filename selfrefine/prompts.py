@@ -39,7 +39,7 @@ _MUST_SHOW: dict[str, dict[tuple[str, ...], str]] = {
     "hint": {("reference",): "reference"},
     "teacher": {("reference", "feedback"): "reference or the feedback"},
     "causes": {("examples",): "examples"},
-    "propose": {("examples",): "examples"},
+    "propose": {("about",): "kind of task"},
     "compare": {("first",): "first draft", ("second",): "second draft"},
 }
 """By kind: variables of which one must stand in it, and what they are."""

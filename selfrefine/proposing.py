@@ -44,7 +44,7 @@ class ProposeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "`select.min_reward`, or 1 if that is not set."
         ),
     ] = False
-    prompt: Annotated[str, says("Template of the request: `propose`, or a file.")] = "propose"
+    prompt: Annotated[str, says("Template of the request: `propose`, `propose-list`, or a file.")] = "propose"
     temperature: Annotated[NonNegative, says("Sampling temperature of the tasks; 0 is greedy.")] = 1.0
     max_new_tokens: Annotated[Positive, says("Maximum length of a written task, in tokens.")] = 32
     stop: Annotated[

@@ -1,4 +1,4 @@
-"""Names and what stands behind them: rewards, objectives, engines, task sources, families: each a description.
+"""Names and what stands behind them: rewards, objectives, engines, task sources and families, all described.
 
 A name is built in (a lazy "module:attribute", imported when it is asked for), a plugin's (a Python entry
 point of the registry's group), or `path/to/file.py:name`. The registries stand in their rooms.

@@ -56,13 +56,25 @@ def requests(
         rng = generator(derive(run_seed, "propose", round_index, i))
         drawn = rng.choice(len(family.given), min(examples, len(family.given)), replace=False).tolist()
         shown = [family.given[j] for j in drawn]
-        text = template.render(
-            about=family.kind.about, examples="\n".join(family.show(task) for task in shown)
-        )
-        one = Task(id=f"propose-{i:04d}", prompt=(Message(role="user", content=text),))
+        prompt = _request(family, template, [family.show(task) for task in shown])
+        one = Task(id=f"propose-{i:04d}", prompt=prompt)
         asked.append(one)
         like[one.id] = shown[0]
     return asked, like
+
+
+def _request(family: Family, template: Template, examples: Sequence[str]) -> tuple[Message, ...]:
+    """The template with the examples, or, where it does not use them, asked and answered with each before.
+
+    A small model writes on where others answered; from a list in one message it hardly ever writes a task.
+    """
+    listed = "examples" in template.uses
+    given = {"examples": "\n".join(examples)} if listed else {}
+    ask = Message(role="user", content=template.render(about=family.kind.about, **given))
+    if listed:
+        return (ask,)
+    turns = [message for text in examples for message in (ask, Message(role="assistant", content=text))]
+    return (*turns, ask)
 
 
 class Known:

@@ -38,7 +38,7 @@ class FamilyKind(Struct, frozen=True, kw_only=True):
 
     name: str
     about: str
-    """What its tasks are, in a line."""
+    """What its tasks are, as the object of a sentence: "a sum of whole numbers"."""
     make: Callable[[Any, Sequence[Task]], Read]
     """From its settings and the training tasks that it knows (those with something to show)."""
     show: Callable[[Task], str] = question
@@ -143,7 +143,7 @@ def _listed(task: Task) -> str:
 
 CONCEPTS = FamilyKind(
     name="concepts",
-    about="words to write a sentence with",
+    about="a list of words to write a sentence with",
     make=_concepts,
     show=_listed,
     settings=ConceptsOptions,

@@ -28,8 +28,10 @@ class SumsSettings(Struct, frozen=True, forbid_unknown_fields=True):
 _SUM = re.compile(r"\d+(?:\s*[-+−–]\s*\d+)+")
 _AROUND = re.compile(r"(?<!\w)[\d.,*/×÷^%()\s+−–-]+(?!\w)")
 """A stretch of arithmetic. Only as a whole it is a sum: in "2 * 3 + 4" and "1.5 + 2" stands one of others."""
-_MARK = re.compile(r"\s*(?:[-*•]|\d+[.)])\s+")
+_MARK = re.compile(r"\A\s*(?:[-*•]|\d+[.)])\s+")
 """Of a list, before its first item."""
+_LINE = re.compile(rf"[^\d(+*/×÷^−–-]*({_SUM.pattern})\s*(?:[=?,;!].*|\.(?!\d).*)?")
+"""What a model wrote: words without a number, a sum, and nothing or what it takes for the answer."""
 
 
 def written(text: str) -> str:
@@ -65,7 +67,8 @@ def _make(own: SumsSettings, given: Sequence[Task]) -> Read:
 
     def read(text: str, like: Task) -> Task | str:
         line = next((one for one in text.splitlines() if one.strip()), "")
-        found = written(_MARK.sub("", line, count=1)) or written(line)
+        match = _LINE.fullmatch(_MARK.sub("", line, count=1))
+        found = written(match[1]) if match else ""
         if not found or len(found) > 200:  # a loop of the model's, and int() has a limit
             return "not a sum of whole numbers"
         numbers, signs = _parts(found)
@@ -93,7 +96,7 @@ def _make(own: SumsSettings, given: Sequence[Task]) -> Read:
 
 SUMS = FamilyKind(
     name="sums",
-    about="sums and differences of whole numbers, such as 17 + 25 - 4",
+    about="a sum or a difference of whole numbers",
     make=_make,
     show=shown,
     settings=SumsSettings,
