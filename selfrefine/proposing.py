@@ -39,7 +39,7 @@ class ProposeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     learn: Annotated[
         bool,
         says(
-            "Learn to write tasks, too: a text whose task was solved by some of its answers and not by all "
+            "Learn to write tasks, too. A text whose task was solved by some of its answers and not by all "
             "is learnt under the prompt that asked for it. Right means a reward of at least "
             "`select.min_reward`, or 1 if that is not set."
         ),
