@@ -21,6 +21,7 @@ from selfrefine.fields import (
     says,
 )
 from selfrefine.judging import CritiqueConfig, RewardConfig
+from selfrefine.proposing import ProposeConfig
 from selfrefine.thresholds import AlarmsConfig, GateConfig, GuardsConfig, ReflectConfig
 
 SplitSize = Natural | BelowOne
@@ -381,6 +382,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = None
     tasks: TasksConfig = TasksConfig()
+    propose: ProposeConfig = ProposeConfig()
     generate: GenerateConfig = GenerateConfig()
     resample: ResampleConfig = ResampleConfig()
     rationalise: RationaliseConfig = RationaliseConfig()

@@ -30,6 +30,7 @@ TEMPLATES: dict[str, frozenset[str]] = {
     "teacher": frozenset({"task", "reference", "feedback"}),
     "causes": frozenset({"weakness", "examples"}),
     "compare": frozenset({"task", "conversation", "first", "second"}),
+    "propose": frozenset({"about", "examples"}),
 }
 """Kind to the variables it may use. `references` is for critics only and empty unless revealed; a hint shows
 one on purpose, and what is sampled under it is never learnt under it; under a teacher's nothing is sampled.
@@ -38,6 +39,7 @@ _MUST_SHOW: dict[str, dict[tuple[str, ...], str]] = {
     "hint": {("reference",): "reference"},
     "teacher": {("reference", "feedback"): "reference or the feedback"},
     "causes": {("examples",): "examples"},
+    "propose": {("about",): "kind of task"},
     "compare": {("first",): "first draft", ("second",): "second draft"},
 }
 """By kind: variables of which one must stand in it, and what they are."""

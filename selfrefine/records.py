@@ -88,7 +88,7 @@ class Reward(Struct, frozen=True, kw_only=True, gc=False):
 class Lesson(Struct, frozen=True, kw_only=True, gc=False):
     """What `select` wants learnt from a row; rows of `selected.jsonl` carry it."""
 
-    teaches: Literal["answer", "revision", "critique", "verdict"] = "answer"
+    teaches: Literal["answer", "revision", "critique", "verdict", "proposal"] = "answer"
     role: Literal["learn", "chosen", "rejected"] = "learn"
     """chosen and rejected: of the pair named by `pair`, or, without a pair, as a label of its own (KTO)."""
     pair: str | None = None

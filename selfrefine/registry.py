@@ -1,7 +1,7 @@
-"""Names and what stands behind them: rewards, objectives, engines and task sources, each a description.
+"""Names and what stands behind them: rewards, objectives, engines, task sources and families, all described.
 
 A name is built in (a lazy "module:attribute", imported when it is asked for), a plugin's (a Python entry
-point of the registry's group), or `path/to/file.py:name`. The four registries stand in their rooms.
+point of the registry's group), or `path/to/file.py:name`. The registries stand in their rooms.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ REGISTRIES = {
     "objective": "selfrefine.objectives:OBJECTIVES",
     "engine": "selfrefine.engines:ENGINES",
     "task source": "selfrefine.tasks:SOURCES",
+    "task family": "selfrefine.tasks.families:FAMILIES",
 }
 
 
@@ -321,5 +322,6 @@ def _names(config: Any) -> list[tuple[str, str]]:
         "objective": [config.objective.name],
         "engine": [config.model, config.critique.critic_model],
         "task source": [tasks.source, tasks.gate_file, tasks.test_file],
+        "task family": [config.propose.family] if config.propose.n else [],
     }
     return list(dict.fromkeys((what, split(text)[0]) for what, own in texts.items() for text in own if text))

@@ -31,6 +31,8 @@ def test_each_shipped_template_loads_and_a_kind_shows_everything_it_declares() -
         ("mend", "revise"),
         ("find", "critique"),
         ("compare", "compare"),
+        ("propose", "propose"),
+        ("propose-list", "propose"),
     ]:
         template = prompts.load(name, kind)
         shown[kind] = shown.get(kind, frozenset()) | template.uses

@@ -55,9 +55,11 @@ def _runs() -> Iterable[str]:
 
 
 STAGES = (
+    "proposed",
     "generate",
     "critique",
     "reward",
+    "learnable",
     "resampled",
     "rationalised",
     "selected",

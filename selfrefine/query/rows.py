@@ -23,9 +23,14 @@ from selfrefine.runfolder.round import TRAINING_LOG
 from selfrefine.runfolder.run import Run
 from selfrefine.words import near
 
-COPIES = ("selected",)
+COPIES = ("selected", "learnable")
 """Rows that stand in another file of the run too."""
-ALIASES = {"select": "selected", "resample": "resampled", "rationalise": "rationalised"}
+ALIASES = {
+    "propose": "proposed",
+    "select": "selected",
+    "resample": "resampled",
+    "rationalise": "rationalised",
+}
 """A verb to the rows it makes, where they have another name."""
 _PLACE = re.compile(r"round-\d{3,}|final(-after-\d{3,})?")
 

@@ -47,7 +47,19 @@ def find_tasks(run: Run, wanted: str) -> list[tuple[str, Task]]:
                 return [(split, task)]
             if task.id.startswith(wanted):
                 found.append((split, task))
-    return found
+    return found + _written(run, wanted)
+
+
+def _written(run: Run, wanted: str) -> list[tuple[str, Task]]:
+    """Those that the policy wrote and the run answered: they stand in no split, and are trained on."""
+    tasks: dict[str, Task] = {}
+    for folder in [*run.rounds()[1:], run.round(run.next_round())]:
+        if folder.has("proposed") and folder.has("generate"):
+            for line in _holding(folder.file("generate"), b'"task":{"id":"' + _inner(wanted)):
+                task = records.decode_sample(line, str(folder.file("generate"))).task
+                if "proposed" in task.meta and task.id.startswith(wanted):
+                    tasks[task.id] = task
+    return [("train", task) for task in tasks.values()]
 
 
 HELD_OUT = ("gate", "test", "revised")

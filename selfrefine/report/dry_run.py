@@ -11,6 +11,7 @@ from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
 from selfrefine.rewards.p_true import QUESTION
+from selfrefine.stages import propose
 from selfrefine.stages.prepare import make_splits, run_prompts
 from selfrefine.words import count
 
@@ -25,7 +26,8 @@ def plan(config: Config) -> str:
     """
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
-    per_round = min(config.cycle.prompts_per_round, len(splits["train"]))
+    written = propose.most(config)
+    per_round = min(config.cycle.prompts_per_round, len(splits["train"]) + written)
     held_new = (held.max_new_tokens or own.max_new_tokens) * (held.best_of or held.n)
     planned = config.reflect.plan == "auto"
     new = max(own.max_new_tokens, held.max_new_tokens or 0) if planned else own.max_new_tokens
@@ -39,7 +41,8 @@ def plan(config: Config) -> str:
     each = new + config.critique.passes * (config.critique.max_new_tokens + new)
     looks = {"off": 0, "end": 1, "both": 2}[held.revise]
     revised = looks * len(splits["test"]) * each
-    learning = sampled + critique + hints + further
+    proposing = config.propose.n * config.propose.max_new_tokens
+    learning = sampled + critique + hints + further + proposing
     gate, test = len(splits["gate"]) * held_new, len(splits["test"]) * held_new
     rounds = config.cycle.rounds
     rows = per_round * n
@@ -53,11 +56,12 @@ def plan(config: Config) -> str:
         f"per round      {count(per_round, 'prompt')} × {count(own.n, 'sample')} = "
         f"{count(per_round * own.n, 'answer')}"
         + (f", up to {rules.MOST_SAMPLES} times as many by plan" if planned else ""),
+        *_written(config, written),
         f"new tokens     at most {number(learning + gate)} per round, "
         f"{number(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
         f"({count(rounds, 'round')})",
     ]
-    disk = {"rows": rounds * rows * 4 * 2500, "adapters": rounds * adapter}
+    disk = {"rows": rounds * (rows * 4 + 3 * config.propose.n) * 2500, "adapters": rounds * adapter}
     if any(disk.values()):
         parts = (f"{size(space)} of {what}" for what, space in disk.items() if space)
         lines.append(f"disk           at most about {', '.join(parts)}")
@@ -68,6 +72,14 @@ def plan(config: Config) -> str:
         known = "none for a scripted model" if scripted else "unknown: the model is not on this machine yet"
         lines.append(f"memory         {known}")
     return "\n".join(lines) + "\n"
+
+
+def _written(config: Config, most: int) -> list[str]:
+    """Of the tasks that the policy writes itself."""
+    if not config.propose.n:
+        return []
+    texts = count(config.propose.n, "text")
+    return [f"               {texts} to become tasks, of which up to {number(most)} are answered"]
 
 
 def _reflection(config: Config, new: int) -> int:
@@ -122,6 +134,10 @@ def _load(
         longest += written + config.generate.max_new_tokens + own.max_new_tokens
         new = max(new, own.max_new_tokens)
         trained = longest if config.select.learn != "answers" else trained
+    if config.propose.n:
+        asked = length(run_prompts(config)["propose.md"]) + config.propose.examples * max(prompts, default=0)
+        longest, new = max(longest, system + asked), max(new, config.propose.max_new_tokens)
+        trained = max(trained, longest) if config.propose.learn else trained
     if config.select.learn == "verdicts":  # the answer stands in the prompt, and the question after it
         trained += config.generate.max_new_tokens + length(QUESTION)
     # A step is cut into micro-batches of the token budget, and is often smaller than one.

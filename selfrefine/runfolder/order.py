@@ -26,9 +26,14 @@ class Step(NamedTuple):
     verb: str
     makes: tuple[Artifact, ...]
     reads: str | None
-    """The verb whose first artifact must be there."""
+    """The verb whose `main` artifact must be there."""
     loops: bool = True
     """Whether `cycle` calls it; what `evaluate` makes, `gate` makes too."""
+
+    @property
+    def main(self) -> Artifact:
+        """What the verb is named for, and the next one reads; others it makes only in some runs."""
+        return next((made for made in self.makes if made.name == self.verb), self.makes[0])
 
 
 def _rows(name: str, title: str = "") -> Artifact:
@@ -37,11 +42,16 @@ def _rows(name: str, title: str = "") -> Artifact:
 
 STEPS = (
     Step("reflect", (Artifact("reflect", "reflect", "reflect.json"), _rows("hints")), None),
-    Step("generate", (_rows("generate"),), "reflect"),
+    Step("generate", (_rows("proposed", "propose"), _rows("generate")), "reflect"),
     Step("critique", (_rows("critique"),), "generate"),
     Step(
         "reward",
-        (_rows("reward"), _rows("resampled", "resample"), _rows("rationalised", "rationalise")),
+        (
+            _rows("reward"),
+            _rows("learnable"),
+            _rows("resampled", "resample"),
+            _rows("rationalised", "rationalise"),
+        ),
         "critique",
     ),
     Step("select", (_rows("selected", "select"),), "reward"),
@@ -81,7 +91,7 @@ def needs(verb: str, without: Collection[str]) -> str | None:
     reads = BY_VERB[verb].reads if verb in BY_VERB else None
     while reads is not None and reads in without:
         reads = BY_VERB[reads].reads
-    return None if reads is None else BY_VERB[reads].makes[0].name
+    return None if reads is None else BY_VERB[reads].main.name
 
 
 def first_to_run(name: str, has: Callable[[str], bool], without: Collection[str]) -> list[str]:

@@ -16,6 +16,7 @@ from selfrefine.stages.gate import baseline, final, gate
 from selfrefine.stages.generate import Generate
 from selfrefine.stages.in_run import in_run
 from selfrefine.stages.planned import planned, planned_stop
+from selfrefine.stages.propose import Propose, Rate
 from selfrefine.stages.rationalise import Rationalise
 from selfrefine.stages.reflect import last_outcomes, reflect
 from selfrefine.stages.resample import Resample
@@ -60,7 +61,9 @@ def cycle(session: RunSession) -> Ended:
 
 @planned
 def generate(session: RunSession, k: int) -> Struct:
-    """generate.jsonl: answers to the round's tasks."""
+    """generate.jsonl: answers to the round's tasks, and before them the tasks that the policy writes."""
+    if session.config.propose.n:
+        in_run(Propose(session, k), session, session.run.round(k))
     return in_run(Generate(session, k), session, session.run.round(k))
 
 
@@ -74,9 +77,12 @@ def critique(session: RunSession, k: int) -> Struct | None:
 
 @planned
 def reward(session: RunSession, k: int) -> Struct:
-    """reward.jsonl, and what is sampled because of it: more prompts, answers found with a hint."""
+    """reward.jsonl, what the written tasks are worth by it, and what is sampled because of it: more prompts,
+    answers found with a hint."""
     folder = session.run.round(k)
     found = in_run(Reward(session, k), session, folder)
+    if session.config.propose.n:
+        in_run(Rate(session, k), session, folder)
     if session.config.resample.groups:
         in_run(Resample(session, k), session, folder)
     if session.config.rationalise.n:

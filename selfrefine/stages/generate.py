@@ -14,6 +14,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
+from selfrefine.stages.propose import round_tasks
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import choice_template
 from selfrefine.steps import best_of
@@ -60,7 +61,7 @@ class Generate(Stage[Task, Drawn]):
                 f"round {self.round}: all training tasks have been used; starting a new pass in another order"
             )
         session.use_policy(session.run.current_adapter)
-        return tasks
+        return round_tasks(own, session.run.round(self.round), tasks) if own.propose.n else tasks
 
     def units(self, rows: Iterable[Task]) -> Iterator[list[Task]]:
         return task_units(rows, self.settings, self.session.engine.unit_tokens)

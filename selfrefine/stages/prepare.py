@@ -15,6 +15,7 @@ from selfrefine.stages.settings import asks_choice, teacher_template
 from selfrefine.steps.scoring import check_tasks
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
+from selfrefine.tasks.families import Family
 from selfrefine.tasks.splits import dedupe, split
 
 
@@ -32,6 +33,8 @@ def run_prompts(config: Config) -> dict[str, str]:
         texts["causes.md"] = prompts.load("causes", "causes").source
     if config.rationalise.n or config.reflect.plan == "auto":  # which may come to rationalise
         texts["hint.md"] = prompts.load(config.rationalise.prompt, "hint").source
+    if config.propose.n:
+        texts["propose.md"] = prompts.load(config.propose.prompt, "propose").source
     if (teacher := teacher_template(config)) is not None:
         texts["teacher.md"] = teacher.source
     return texts
@@ -55,6 +58,8 @@ def make_splits(config: Config, say: Callable[[str], object] | None = None) -> d
     if not splits["gate"] and config.gate.mode != "off":
         raise ConfigError("there are no gate tasks to measure with: set tasks.gate, or --gate off")
     check_tasks(config, splits)
+    if config.propose.n:
+        Family(config.propose.family, config.propose.settings, splits["train"])  # it must know these tasks
     return splits
 
 

@@ -13,6 +13,7 @@ from selfrefine.stages.progress import Bar
 from selfrefine.stages.session import RunSession, Session
 from selfrefine.stages.settings import critique_templates, right_mark
 from selfrefine.steps.critics import told
+from selfrefine.steps.propose import turns
 from selfrefine.steps.select import replay, select
 from selfrefine.steps.select_broken import Breaker
 from selfrefine.steps.select_details import TOLD
@@ -57,6 +58,8 @@ class SelectCounts(Sums, frozen=True, kw_only=True, omit_defaults=True):
     unbalanced: int | None = None
     prompts_selected: int | None = None
     selected: int | None = None
+    proposals: int | None = None
+    """Of the selected: texts of written tasks."""
     replayed: int | None = None
 
 
@@ -70,6 +73,7 @@ class Select(Stage[Sample, SelectCounts]):
     def __init__(self, session: Session, round_index: int = 0) -> None:
         self.session, self.round = session, round_index
         self.earlier: list[Sample] = []
+        self.written: list[Sample] = []
 
     def inputs(self, session: RunSession) -> Sequence[Sample]:
         """All scored rows of the round; of the rationalised ones the right ones."""
@@ -80,6 +84,8 @@ class Select(Stage[Sample, SelectCounts]):
             for row in past.samples("selected")
             if row.round == past.index
         ]
+        if session.config.propose.n and session.config.propose.learn:
+            self.written = turns(folder.samples("learnable"))
         rows = list(folder.samples("reward"))
         if folder.has("resampled"):
             rows += folder.samples("resampled")
@@ -95,7 +101,8 @@ class Select(Stage[Sample, SelectCounts]):
         """Raises: NothingSelectedError, saying why."""
         own = self.session.config
         chosen = select(unit, own.select, self._breaker())
-        if not chosen.rows:
+        learnt = [*chosen.rows, *self.written]
+        if not learnt:
             where = f"round {self.round}: " if self.round else ""
             why = why_nothing(
                 unit,
@@ -108,17 +115,18 @@ class Select(Stage[Sample, SelectCounts]):
             )
             raise NothingSelectedError(f"{where}{why}", chosen.counts)
         again = replay(
-            chosen.rows,
+            learnt,
             self.earlier,
             own.train.replay,
             derive(own.seed, "round", self.round),
             # Weights come from a group's mean, and a row without its group would be its own mean.
             grouped=OBJECTIVES.get(own.objective.name).rows in ("groups", "all"),
         )
-        bar.advance(rows=len(chosen.rows))  # its line: so many of the rows it was given
-        return [*chosen.rows, *again], SelectCounts(
-            **chosen.counts, replayed=len(again) if self.round else None
-        )
+        counts: dict[str, int | None] = {**chosen.counts, "selected": len(learnt)}
+        if own.propose.n and own.propose.learn:
+            counts["proposals"] = len(self.written)
+        bar.advance(rows=len(learnt))  # its line: so many of the rows it was given
+        return [*learnt, *again], SelectCounts(**counts, replayed=len(again) if self.round else None)
 
     def _breaker(self) -> Breaker | None:
         session, config = self.session, self.session.config

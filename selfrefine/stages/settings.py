@@ -202,3 +202,12 @@ def check_method(config: Config) -> None:
         raise ConfigError("resample needs select.strategy pairs or groups, which compare rewards")
     if config.rationalise.n and chosen.strategy == "groups":
         raise ConfigError("rationalise does not work with select.strategy groups, which need plain samples")
+    if (
+        config.propose.n
+        and config.propose.learn
+        and (chosen.learn != "answers" or chosen.strategy not in select.SINGLE)
+    ):
+        raise ConfigError(
+            f"propose.learn: a written task has no other text to its request to be compared with; set "
+            f"select.learn = answers and select.strategy {', '.join(select.SINGLE)}"
+        )

@@ -54,7 +54,7 @@ def select(samples: Sequence[Sample], config: SelectConfig, breaker: Breaker | N
             chosen = STRATEGIES[config.strategy](group, config, fate)
             fate["prompts_selected"] += bool(chosen)
             rows += chosen
-    if config.learn == "answers" and config.strategy in _SINGLE:
+    if config.learn == "answers" and config.strategy in SINGLE:
         place = {row.id: i for i, row in enumerate(samples)}
         rows.sort(key=lambda row: place[row.id])
     return Selection(rows=rows, counts={**dict[str, int](fate.items()), "selected": len(rows)})
@@ -68,10 +68,10 @@ def check(config: SelectConfig) -> None:
             f"select.learn verdicts takes as many right answers as wrong ones: set select.strategy=all, "
             f"not {strategy}"
         )
-    if config.learn != "answers" and strategy not in _SINGLE:
+    if config.learn != "answers" and strategy not in SINGLE:
         raise ConfigError(
             f"select.learn {config.learn}: each turn has its own prompt, so select.strategy {strategy} "
-            f"has nothing to compare; use {', '.join(_SINGLE)}"
+            f"has nothing to compare; use {', '.join(SINGLE)}"
         )
     if config.learn not in ("answers", "verdicts") and config.candidates != "all":
         raise ConfigError(f"select.candidates {config.candidates} needs select.learn answers")
@@ -120,9 +120,9 @@ def _passing(good: list[Sample], config: SelectConfig) -> list[Sample]:
     return [row for row in good if (row.reward or 0.0) >= floor]
 
 
-_SINGLE = ("best-of-n", "threshold", "all")
+SINGLE = ("best-of-n", "threshold", "all")
 STRATEGIES: dict[str, Callable[[Sequence[Sample], SelectConfig, Fate], list[Sample]]] = {
-    **dict.fromkeys(_SINGLE, _singles),
+    **dict.fromkeys(SINGLE, _singles),
     "pairs": pairs,
     "labels": labels,
     "groups": whole_groups,
