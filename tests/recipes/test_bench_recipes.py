@@ -52,16 +52,18 @@ def arguments(tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPa
 def test_runs_are_made_skipped_when_done_and_shown_with_what_failed(
     tmp_path: Path, arguments: list[str], python: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """self-rewarding fails here: a random model's critiques have no verdict. That is a line of the table."""
+    """grpo fails here: a file is where its folder would be. That is a line of the table."""
     monkeypatch.setattr(sys, "executable", python)
-    arguments += ["--only", "raft", "--only", "self-rewarding"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "grpo-s0").write_text("in the way")
+    arguments += ["--only", "raft", "--only", "grpo"]
     assert bench.main(arguments) == 0
     text = (tmp_path / "RECIPES.md").read_text()
-    starts = ("| raft | 0 | ", "| self-rewarding | 0 |")
-    raft, judged = (line for line in text.splitlines() if line.startswith(starts))
+    starts = ("| raft | 0 | ", "| grpo | 0 |")
+    raft, failed = (line for line in text.splitlines() if line.startswith(starts))
     summary = json.loads((tmp_path / "runs" / "raft-s0" / "final" / "summary.json").read_text())
     assert f"{summary['test']['mean']:.3f}" in raft and "token budget reached" in raft
-    assert "failed with exit code 4: reward critic could not be computed" in judged
+    assert "failed with exit code 5: " in failed and "grpo-s0" in failed
     assert "Finished runs: 2 of 2." in text
 
     def never(*_: object) -> bool:

@@ -58,7 +58,7 @@ READABLE = "abcdefghijklmnopqrstuvwxyz0123456789 "
 UNTRAINED = {"self-refine", "reflexion"}
 PAIRS = ("spin", "self-rewarding", "iterative-dpo", "constitutional-dpo")
 TEACHES = {
-    "learn-to-revise": {("revision", "learn"), ("critique", "learn")},
+    "learn-to-revise": {("revision", "learn")},
     **{name: {("answer", "chosen"), ("answer", "rejected")} for name in PAIRS},
 }
 
