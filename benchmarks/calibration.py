@@ -1,8 +1,9 @@
 """What the judges' figures are worth: `python -m benchmarks.calibration`, a part of CRITIQUE.md.
 
 The model answers tasks of four families, the task's own scorer says what is right, and the same model
-judges: `p-true` grades each answer, `rank-critic` compares the answers to a task. What people wrote in the
-page stays; only what stands between the markers is made anew.
+judges: `p-true` says how likely each answer is right, `critic` how likely its verdict is `ok` (the scored
+verdict of `critique`), `rank-critic` compares the answers to a task. What people wrote in the page stays;
+only what stands between the markers is made anew.
 """
 
 from __future__ import annotations
@@ -13,21 +14,23 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from benchmarks.mixture import PARTS
 from benchmarks.recipe_page import PACKAGES
-from selfrefine.agreement import Calibration, CalibrationSummary, auc, calibration
+from selfrefine import prompts
+from selfrefine.agreement import BINS, Calibration, CalibrationSummary, auc, calibration
 from selfrefine.config import GenerateConfig
 from selfrefine.engines.base import Engine
 from selfrefine.engines.load import load_engine
-from selfrefine.records import Sample, Task, groups
+from selfrefine.records import Reward, Sample, Task, groups
 from selfrefine.report.words import with_interval
 from selfrefine.rewards.base import RewardOptions, RewardSpec, Scorer
 from selfrefine.stats import Interval, interval
+from selfrefine.steps import critics
 from selfrefine.steps.generate import generate
 from selfrefine.steps.reward import build, score
 from selfrefine.tasks import TaskOptions, load
@@ -37,7 +40,9 @@ BEGIN, END = "<!-- calibration -->", "<!-- /calibration -->"
 TITLE = "## What the judges' figures are worth"
 DEMO = "demo"
 FAMILIES = ("products", "gcd", "number_sequence")
-JUDGES = ("p-true", "rank-critic")
+PROBABLE = ("p-true", "critic")
+"""Judges whose figure is a probability."""
+JUDGES = (*PROBABLE, "rank-critic")
 AT_ONCE = 8
 """Tasks whose answers are held and judged together."""
 
@@ -48,7 +53,7 @@ class Found(Struct, frozen=True, kw_only=True):
 
     family: str
     tasks: int
-    p_true: CalibrationSummary
+    chances: dict[str, CalibrationSummary]
     apart: dict[str, Interval]
     seconds: float = 0.0
 
@@ -65,8 +70,23 @@ def tasks_of(family: str, n: int, seed: int) -> list[Task]:
 
 
 def scorers(engine: Engine | None, seed: int) -> tuple[Scorer, ...]:
-    specs = [RewardSpec(name=name) for name in ("gym", *JUDGES)]
-    return build(specs, RewardOptions(seed=seed, engine=engine))
+    specs = [RewardSpec(name=name) for name in ("gym", "p-true", "rank-critic")]
+    built = build(specs, RewardOptions(seed=seed, engine=engine))
+    return (*built, Scorer(name="critic", score=verdicts(engine))) if engine is not None else built
+
+
+def verdicts(engine: Engine) -> Callable[[Sequence[Sample]], list[Reward]]:
+    """p(ok) of the critic's scored verdict, as `critique.verdict = scored` has it."""
+    criticise = critics.scored(engine, prompts.load("choice", "choice"), 0.5, None)
+
+    def score(rows: Sequence[Sample]) -> list[Reward]:
+        found = criticise([critics.judging(row) for row in rows])
+        return [
+            Reward(name="critic", value=None if one.p_ok is UNSET else one.p_ok, error=one.error)
+            for one in found
+        ]
+
+    return score
 
 
 def value(row: Sample, name: str) -> float | None:
@@ -86,17 +106,18 @@ def within(rows: Sequence[Sample], name: str) -> list[float | None]:
 
 def measured(family: str, windows: Iterable[Sequence[Sample]]) -> Found:
     """Of scored answers, a task's rows in one window."""
-    total, tasks = Calibration(), 0
+    total, tasks = {name: Calibration() for name in PROBABLE}, 0
     told: dict[str, list[float | None]] = {name: [] for name in JUDGES}
     for rows in windows:
-        total += Calibration.of((value(row, "p-true"), is_right(row)) for row in rows)
+        for name in PROBABLE:
+            total[name] += Calibration.of((value(row, name), is_right(row)) for row in rows)
         tasks += len(groups(rows))
         for name in JUDGES:
             told[name] += within(rows, name)
     return Found(
         family=family,
         tasks=tasks,
-        p_true=calibration(total),
+        chances={name: calibration(own) for name, own in total.items()},
         apart={name: interval(told[name]) for name in JUDGES},
     )
 
@@ -112,7 +133,7 @@ def judged(family: str, engine: Engine, flags: argparse.Namespace) -> Found:
     return Found(
         family=family,
         tasks=found.tasks,
-        p_true=found.p_true,
+        chances=found.chances,
         apart=found.apart,
         seconds=time.monotonic() - start,
     )
@@ -133,37 +154,53 @@ def table(found: Sequence[Found], model: str, policy: str, seed: int) -> str:
         f"Made by `python -m benchmarks.calibration`. Model `{model}`, policy {policy[:12]}, seed {seed}; "
         "the model judges its own answers, the scorer of the task says what is right.",
         "",
-        "- ECE: mean distance of p-true from the right-rate over ten bins, weighted by answers (0 is "
-        "calibrated). AUC: over all answers of the family (0.5 is chance).",
+        "- ECE: mean distance of the judge's probability from the right-rate over ten bins, weighted by "
+        "answers (0 is calibrated). AUC: over all answers of the family (0.5 is chance).",
         "- Within a task: how often a right answer is put above a wrong one to the same task, a tie counting "
         "one half; mean over the tasks that were answered both ways, 95 % interval over these.",
         "",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads: "
         f"{os.environ.get('OMP_NUM_THREADS', 'all')}, Python {platform.python_version()}, {versions}.",
         "",
-        "| tasks | answers | right | mean p-true | ECE | AUC | both ways | p-true within "
-        "| rank-critic within | s |",
+        "| tasks | answers | right | judge | mean p | ECE | AUC | both ways | within a task | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
-        *map(_row, found),
+        *(_row(one, name) for one in found for name in JUDGES),
+        "",
+        "Right-rate of the answers whose p(ok) lies in a tenth (how many they are):",
+        "",
+        "| tasks | " + " | ".join(f"to {(place + 1) / BINS:.1f}" for place in range(BINS)) + " |",
+        "|---" * (BINS + 1) + "|",
+        *map(_curve, found),
         "",
     ]
     return "\n".join(lines)
 
 
-def _row(one: Found) -> str:
-    own = one.p_true
+def _row(one: Found, judge: str) -> str:
+    own, known = one.chances.get(judge), one.chances["p-true"]
+    figures = (own.mean_p, own.ece, own.auc) if own else (None, None, None)
     cells = [
         f"{one.family} ({one.tasks:,})",
-        f"{own.n:,}",
-        *(
-            "–" if figure is None else f"{figure:.3f}"
-            for figure in (own.right_rate, own.mean_p, own.ece, own.auc)
-        ),
-        f"{one.apart['p-true'].n:,}",
-        *(with_interval(one.apart[name]) for name in JUDGES),
+        f"{known.n:,}",
+        _figure(known.right_rate),
+        judge,
+        *map(_figure, figures),
+        f"{one.apart[judge].n:,}",
+        with_interval(one.apart[judge]),
         f"{one.seconds:.0f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _curve(one: Found) -> str:
+    """The critic's reliability curve."""
+    bins = one.chances["critic"].bins
+    cells = [f"{_figure(part.right_rate)} ({part.n:,})" if part.n else "–" for part in bins]
+    return f"| {one.family} | {' | '.join(cells)} |"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

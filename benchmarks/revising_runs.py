@@ -91,7 +91,7 @@ class Runs(Struct, frozen=True, kw_only=True):
         task, _, variant = name.partition("-")
         words, settings, revising = TASKS[task]
         words = tuple(str(self.folder / word) if word.endswith(".jsonl") else word for word in words)
-        to, begin = self.path(name, seed), self.path(f"{task}-{START}", seed) / "adapter"
+        to, begin = self.path(name, seed), self.start(task, seed) / "adapter"
         if variant != START:
             words = ("cycle", *words, "--recipe", "learn-to-revise", "--run", str(to))
             settings = (*settings, f"adapter={begin}", *_REVISING, *revising, *VARIANTS[variant])
@@ -106,9 +106,13 @@ class Runs(Struct, frozen=True, kw_only=True):
         words = (*words, "--model", self.model, "--seed", str(seed))
         return [*words, *(word for text in settings for word in ("--set", text))]
 
+    def start(self, task: str, seed: int) -> Path:
+        """Sums have one for all seeds: a finetune on the same rows would hardly be another."""
+        return self.path(f"{task}-{START}", SEEDS[0] if task == SUMS else seed)
+
     def is_done(self, name: str, seed: int) -> bool:
         if name == f"{SUMS}-{START}":
-            return (self.path(name, seed) / "adapter").is_dir()
+            return (self.start(SUMS, seed) / "adapter").is_dir()
         return result(self, name, seed).finished
 
 

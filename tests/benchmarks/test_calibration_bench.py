@@ -16,7 +16,7 @@ from selfrefine.records import Message, Reward, Sample, Task  # noqa: E402
 
 def answer(task: str, right: float | None, p_true: float | None, rank: float | None) -> Sample:
     asked = Task(id=task, prompt=(Message(role="user", content="?"),))
-    values = {"gym": right, "p-true": p_true, "rank-critic": rank}
+    values = {"gym": right, "p-true": p_true, "critic": p_true, "rank-critic": rank}
     return Sample(id="s", task=asked, rewards=tuple(Reward(name=k, value=v) for k, v in values.items()))
 
 
@@ -29,14 +29,20 @@ def test_judges_are_compared_within_a_task() -> None:
         [answer("b", 1.0, 0.9, None), answer("b", 1.0, 0.9, None), answer("b", None, 0.9, None)],
     ]
     found = calibration.measured("gcd", windows)
-    assert (found.tasks, found.p_true.n, found.p_true.unknown) == (2, 5, 1)
-    assert found.p_true.right_rate == pytest.approx(3 / 5)
-    assert found.p_true.auc == pytest.approx(5 / 6)
+    own = found.chances["p-true"]
+    assert (found.tasks, own.n, own.unknown) == (2, 5, 1)
+    assert own.right_rate == pytest.approx(3 / 5)
+    assert own.auc == pytest.approx(5 / 6)
     assert {name: (one.mean, one.n) for name, one in found.apart.items()} == {
         "p-true": (0.5, 1),
+        "critic": (0.5, 1),
         "rank-critic": (1.0, 1),
     }
-    assert "| gcd (2) | 5 | 0.600 | 0.560 |" in calibration.table([found], "m", "policy", 0)
+    page = calibration.table([found], "m", "policy", 0)
+    assert "| gcd (2) | 5 | 0.600 | p-true | 0.560 |" in page
+    assert "| gcd (2) | 5 | 0.600 | rank-critic | – | – | – | 1 | 1.000" in page
+    # 0.1, 0.3, 0.6 and twice 0.9, of which the second and the last two are right
+    assert "| gcd | 0.000 (1) | – | 1.000 (1) | – | – | 0.000 (1) | – | – | 1.000 (2) | – |" in page
 
 
 def test_only_what_is_between_the_markers_is_made_anew() -> None:
