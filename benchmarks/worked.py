@@ -24,7 +24,8 @@ from selfrefine import records
 from selfrefine.records import Message, Sample, Task
 from selfrefine.tasks import TaskOptions, load
 
-SETTINGS = {"min_terms": 4, "max_terms": 4, "min_digits": 1, "max_digits": 1}
+SETTINGS = {"min_digits": 1, "max_digits": 1}
+TERMS = 4
 _GIVEN = re.compile(r"problem: ([^=]+) =")
 _ASKED = re.compile(r"What is ([^?]+)\?")
 _TERM = re.compile(r"([+-]?) ?(\d+)")
@@ -37,9 +38,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-n", type=int, default=900)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip", type=int, default=0, help="leave out the first so many")
+    parser.add_argument("--terms", type=int, default=TERMS)
     parser.add_argument("--answers", action="store_true", help="scored answers instead of tasks")
     flags = parser.parse_args(argv)
-    options = TaskOptions(n=2 * (flags.skip + flags.n), seed=flags.seed, settings=SETTINGS)
+    settings = {**SETTINGS, "min_terms": flags.terms, "max_terms": flags.terms}
+    options = TaskOptions(n=2 * (flags.skip + flags.n), seed=flags.seed, settings=settings)
     every = {task.prompt: task for task in map(worked, load("gym:chain_sum", options))}
     tasks = list(every.values())[flags.skip : flags.skip + flags.n]
     rows = [_answered(task) for task in tasks] if flags.answers else tasks
