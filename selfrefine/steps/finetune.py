@@ -59,6 +59,8 @@ class FinetuneSummary(StageCost, frozen=True, kw_only=True):
     """Rows that a model with another tokenizer sampled: prompt and answer are encoded anew."""
     steps: int
     trained_tokens: int
+    teacher_tokens: int = 0
+    """Prompt and answer of each row as its teacher read them, once; 0 where the objective has no teacher."""
     dropped: dict[str, int] = {}
     """Rows or groups the objective had no use for, by reason."""
     first_loss: float
@@ -115,7 +117,7 @@ def finetune(
                 rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        done = _summary(log, len(fixed), renewed, dropped)
+        done = _summary(log, fixed, renewed, dropped)
         lines = [msgspec.json.encode(row) for row in log]
         keep(done, lines, lambda folder: trainer.save(wrapped, folder))
         plain = why_not(wrapped, longest_row(fixed))
@@ -132,7 +134,7 @@ def _fixed(
 ) -> list[Any]:
     """The items with what stays as it is while the policy is trained: logprobs under others, advantages."""
     from selfrefine.compute.device import token_budget
-    from selfrefine.training.plan import longest_row, longest_taught
+    from selfrefine.training.plan import longest_row, taught_lengths
     from selfrefine.training.precomputed import fix
 
     kind = OBJECTIVES.get(objective.name)
@@ -142,7 +144,7 @@ def _fixed(
             fitting,
             kind,
             objective_settings(objective),
-            token_budget(config, wrapped.device.type, max(longest_row(fitting), longest_taught(fitting))),
+            token_budget(config, wrapped.device.type, max([longest_row(fitting), *taught_lengths(fitting)])),
             lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
@@ -151,16 +153,19 @@ def _fixed(
 
 
 def _summary(
-    log: Sequence[StepLog], rows: int, renewed: tuple[int, int], dropped: dict[str, int]
+    log: Sequence[StepLog], fixed: Sequence[Any], renewed: tuple[int, int], dropped: dict[str, int]
 ) -> FinetuneSummary:
+    from selfrefine.training.plan import taught_lengths
+
     tokens = sum(row.tokens for row in log)
     return FinetuneSummary(
         cost=Cost(trained_tokens=tokens),
-        rows=rows,
+        rows=len(fixed),
         edited=renewed[0],
         retokenised=renewed[1],
         steps=len(log),
         trained_tokens=tokens,
+        teacher_tokens=sum(taught_lengths(fixed)),
         dropped=dropped,
         first_loss=log[0].loss,
         last_loss=log[-1].loss,

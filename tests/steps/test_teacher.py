@@ -78,6 +78,11 @@ def test_the_policy_comes_to_say_what_its_teacher_says_and_rows_without_one_are_
     rows = generate([TASK, BARE], engine, GenerateConfig(n=4, max_new_tokens=6), 1, round_index=1)
     done, log = run([replace(row, reward=0.0) for row in rows], engine)
     assert (done.rows, done.dropped) == (4, {"nothing_to_show": 4})
+    asked = engine.encode_chat(teacher_prompt(rows[0], TEACHER))
+    assert len(asked) > len(rows[0].prompt_token_ids)
+    # Read once, in spite of 60 steps, and no part of what was sampled or trained on.
+    assert done.teacher_tokens == 4 * len(asked) + sum(len(row.token_ids) for row in rows[:4])
+    assert done.cost.spent == done.trained_tokens == sum(step["tokens"] for step in log)
     assert math.isfinite(log[0]["loss"]) and 0.0 <= log[-1]["loss"] < 0.1 * log[0]["loss"]
     assert log[-1]["metrics"]["agreement"] > log[0]["metrics"]["agreement"]
     assert 0.0 < log[0]["metrics"]["entropy"] < 6.0
