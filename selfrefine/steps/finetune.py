@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # torch is imported when something is trained, not when a ste
 
 UNTAUGHT = "nothing_to_show"
 """Rows without anything that a teacher could see and the policy does not."""
+TOO_LONG = "too_long_for_the_teacher"
+"""Rows whose answer, behind the teacher's prompt, is longer than the model's context. A model with learnt
+positions would crash there, others would teach what they say where they never learnt to read."""
 
 
 class NoCheckpoints:
@@ -190,14 +193,25 @@ def _learnable(
     if kind.needs_old_logprobs:
         given, stale = _with_known_policy(samples, given)
     fitting, dropped = _unequal(samples, kind, *fit(given, kind, own))
-    if kind.teacher is not None and (blind := [i for i in fitting if not i.teacher_prompt_token_ids]):
-        fitting = [item for item in fitting if item.teacher_prompt_token_ids]
-        dropped[UNTAUGHT] = len(blind)
+    if kind.teacher is not None:
+        fitting, why = _with_teacher(fitting, trainer.context_tokens)
+        dropped |= why
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(given), dropped))
     return fitting, (edited, foreign), dropped
+
+
+def _with_teacher(fitting: list[Any], context_tokens: int) -> tuple[list[Any], dict[str, int]]:
+    """The items whose teacher has something to see and room for it, and why the others fall out."""
+    from selfrefine.training.plan import taught_lengths
+
+    seen = [item for item in fitting if item.teacher_prompt_token_ids]
+    lengths = taught_lengths(seen)
+    kept = [item for item, n in zip(seen, lengths, strict=True) if n <= context_tokens]
+    found = {UNTAUGHT: len(fitting) - len(seen), TOO_LONG: len(seen) - len(kept)}
+    return kept, {why: n for why, n in found.items() if n}
 
 
 def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:

@@ -88,6 +88,23 @@ def test_the_policy_comes_to_say_what_its_teacher_says_and_rows_without_one_are_
     assert 0.0 < log[0]["metrics"]["entropy"] < 6.0
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_what_does_not_fit_behind_the_teachers_prompt_is_left_out_and_counted(kind: str) -> None:
+    """gpt2 has learnt positions and crashed in its table; llama read on where it never learnt to read. The
+    limit is prompt and answer together: the row that fills the context to its last token is learnt from."""
+    room = tiny.engine(kind)
+    [row] = generate([TASK], room, GenerateConfig(n=1, max_new_tokens=6), 1, round_index=1)
+    row = replace(row, reward=1.0)
+    longer = replace(row, id="longer", task=replace(TASK, references=("42.",)))
+    asked = len(room.encode_chat(teacher_prompt(row, TEACHER)))
+    assert len(room.encode_chat(teacher_prompt(longer, TEACHER))) == asked + 1
+    full = tiny.engine(kind, max_position_embeddings=asked + len(row.token_ids))
+    done, _ = run([row, longer], full)
+    assert (done.rows, done.dropped) == (1, {"too_long_for_the_teacher": 1})
+    with pytest.raises(NothingToLearnError, match="none of 1 rows: 1 too long for the teacher"):
+        run([longer], full)
+
+
 def test_where_no_row_has_a_teacher_it_is_said_what_is_missing() -> None:
     with pytest.raises(NothingToLearnError, match="distil needs something to show its teacher"):
         run([answered(BARE, reward=1.0)], tiny.engine())
