@@ -14,11 +14,11 @@ WORKERS   ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-plan check fix docs \
-        screenshots clean
+.PHONY: help demo demo-text test test-long bench bench-round bench-recipes bench-plan bench-critique \
+        bench-best-of bench-calibration check fix docs screenshots clean
 
 help:  ## show this list
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 demo: $(BASE)  ## train a 135M-parameter model on sums and differences; about 8 minutes on 2 cores
 	$(BIN)/selfrefine $(DEMO)
@@ -46,6 +46,15 @@ bench-recipes: $(DEV)  ## run every recipe on the demo task, 50 minutes per call
 
 bench-plan: $(DEV)  ## plan on against plan off: benchmarks/REFLECTION.md; 50 minutes per call, repeat
 	$(PY) -m benchmarks.reflection $(ARGS)
+
+bench-critique: $(DEV)  ## does revising pay: benchmarks/CRITIQUE.md; 50 minutes per call, repeat
+	$(PY) -m benchmarks.revising $(ARGS)
+
+bench-best-of: $(DEV)  ## one answer of many, by whom: CRITIQUE.md; continues where it was interrupted
+	$(PY) -m benchmarks.best_of $(ARGS)
+
+bench-calibration: $(DEV)  ## what p-true and rank-critic are worth as judges: CRITIQUE.md
+	$(PY) -m benchmarks.calibration $(ARGS)
 
 check: $(DEV)  ## check formatting, lint, types and imports
 	$(BIN)/ruff format --check .

@@ -78,7 +78,7 @@ class Training:
 
     def __init__(self, inner: LocalTrainer, tokeniser: Learner) -> None:
         self._inner, self.tokeniser = inner, tokeniser
-        self.memory, self.exact_logprobs = inner.memory, False
+        self.memory, self.context_tokens, self.exact_logprobs = inner.memory, inner.context_tokens, False
         self._learnt = 0
 
     def open(self, start: Path | None, settings: Any, seed: int) -> AbstractContextManager[Any]:

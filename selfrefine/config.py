@@ -358,7 +358,7 @@ class CycleConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = None
     max_tokens: Annotated[
         Positive | None,
-        says("Start no new round after this many tokens were sampled and trained. Measuring is not counted."),
+        says("Start no new round after this many tokens were sampled for training and trained on."),
     ] = None
     patience: Annotated[Positive, says("Stop after this many rejected rounds in a row.")] = 2
 

@@ -87,7 +87,13 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 2.0
     clip_share: Annotated[Share, says("Alarm if this share of the tokens is clipped.")] = 0.8
     grad_norm: Annotated[NonNegative, says("Alarm above this gradient norm, before clipping.")] = 10.0
-    no_spread: Annotated[Share, says("Alarm if in this share of the prompts all rewards are equal.")] = 0.95
+    no_spread: Annotated[
+        Share,
+        says(
+            "Alarm if in this share of the prompts all rewards are equal. Not for `distil`, which does not "
+            "learn from rewards."
+        ),
+    ] = 0.95
     truncated: Annotated[Share, says("Alarm if this share of the answers is cut off.")] = 0.5
     unparsed: Annotated[Share, says("Alarm if this share of the critiques has no readable verdict.")] = 0.5
 

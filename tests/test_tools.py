@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,17 @@ def test_a_picture_is_made_small_enough_and_has_its_margin() -> None:
         (255, 255, 255),
         (0, 0, 0),
     )
+
+
+def test_each_benchmark_of_the_makefile_is_a_program_and_has_its_line_of_help() -> None:
+    """The trap: a module that was renamed, or a target without help, which `make help` leaves out."""
+    root = Path(__file__).parents[1]
+    lines = (root / "Makefile").read_text().splitlines()
+    told = {}
+    for place, line in enumerate(lines):
+        if found := re.match(r"(bench[a-z-]*):.*## \S", line):
+            [module] = re.findall(r"-m (benchmarks(?:\.\w+)?)", lines[place + 1])
+            told[found[1]] = module
+            assert importlib.util.find_spec(module if "." in module else f"{module}.__main__"), module
+    assert set(told) == {line.partition(":")[0] for line in lines if line.startswith("bench")}
+    assert told["bench-critique"] == "benchmarks.revising" and len(told) == 7

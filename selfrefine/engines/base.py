@@ -225,6 +225,10 @@ class Trainer(Protocol):
         """The budgets that memory made smaller."""
 
     @property
+    def context_tokens(self) -> int:
+        """Longest prompt + completion the model takes."""
+
+    @property
     def exact_logprobs(self) -> bool:
         """Does this model compute in float32, so that exact recorded logprobs are what it computes itself?"""
 

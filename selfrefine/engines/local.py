@@ -88,8 +88,7 @@ class LocalEngine(Engine):
 
     @property
     def context_tokens(self) -> int:
-        config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+        return self.weights.context_tokens
 
     @property
     def unit_tokens(self) -> int:

@@ -46,6 +46,11 @@ class Weights:
         return self._peft is None
 
     @property
+    def context_tokens(self) -> int:
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 2**31)
+
+    @property
     def policy(self) -> str:
         return adapter_files.policy(self.identity.weights_sha256, self._adapter_sha256)
 
@@ -136,6 +141,10 @@ class LocalTrainer:
 
     def __init__(self, weights: Weights, tokeniser: Tokeniser, memory: Memory) -> None:
         self.weights, self.tokeniser, self.memory = weights, tokeniser, memory
+
+    @property
+    def context_tokens(self) -> int:
+        return self.weights.context_tokens
 
     @property
     def exact_logprobs(self) -> bool:

@@ -14,14 +14,17 @@ above 0 a term of the sum over c counts at most so much, and one beyond has no g
 Metrics: `agreement`, the share of tokens where both find the same class likeliest; `rest`, the mean of Q's
 probability outside the top_k; `entropy`.
 
-Source: OPSD (Zhao et al. 2026, arXiv:2601.18734: the reference in view, forward, clipped term by term); SDPO
-(Huebotter et al. 2026, arXiv:2601.20802: feedback in view, reverse, top-k and the rest as one class).
+Source: OPSD (Zhao et al. 2026, arXiv:2601.18734, equations 6 and 8: the reference in view, forward; clipped
+term by term: section 3.2); SDPO (Huebotter et al. 2026, arXiv:2601.20802, equation 1: feedback in view,
+reverse; section 2.2: top-k and the rest as one class).
 Differs from the papers: 1. Q is the policy that sampled the round: it moves from round to round and stays
-within one; OPSD keeps that of the start, SDPO a moving average. 2. the top_k are the teacher's, since they
-are known before the first step; SDPO takes the student's. OPSD's implementation leaves the rest out and
-normalises anew. 3. the mean is over tokens, not over each answer's mean. 4. several steps, in several passes,
-learn from one sample of answers. 5. answers that were cut off or not scored are left out (`select`). 6. there
-is no weight: it would be of the only term, and Adam's steps do not depend on the scale of a loss.
+within one; OPSD keeps that of the start, SDPO a moving average (section 2.3). 2. the top_k are the teacher's,
+since they are known before the first step; SDPO takes the student's. OPSD's implementation leaves the rest
+out and normalises anew. 3. the mean is over tokens; OPSD takes it over each answer first (equation 6), SDPO
+has the sum (equation 1). 4. several steps, in several passes, learn from one sample of answers. 5. answers
+that were cut off or not scored are left out (`select`). 6. there is no weight: it would be of the only term,
+and Adam's steps do not depend on the scale of a loss. 7. there is no Jensen-Shannon divergence, which OPSD
+allows (equation 7) and SDPO takes for stability (section 2.3).
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from msgspec import Meta, Struct
@@ -58,6 +59,8 @@ class RewardOptions(Struct, frozen=True, kw_only=True):
     """How long one call of outside code may take; None: as long as it likes."""
     isolate: Limits | None = None
     """Outside code scores in a process of its own, with these limits."""
+    prompts: Path | None = None
+    """A run's folder of templates: its own copies count (`RewardKind.asks`)."""
     texts: bool = False
     """A function may return a text: what is wrong with the answer, empty where nothing is. It criticises."""
 
@@ -109,6 +112,9 @@ class RewardKind(Struct, frozen=True, kw_only=True):
     needs_engine: bool = False
     needs_references: bool | Callable[[Any], bool] = False
     """Or a function of its settings. Rows without references are unscored, with that reason."""
+    asks: Callable[[Any], dict[str, str]] = lambda own: {}
+    """From its settings: the templates that it asks the model by, kind (`prompts.TEMPLATES`) to name or path.
+    A run keeps a copy of each as KIND.md."""
     judge: Literal["outside", "policy", "round-0"] = "outside"
     """Whose judgement it is. Other than outside, a gain in it is no measured improvement; the policy's own
     judgement also guards against nothing."""

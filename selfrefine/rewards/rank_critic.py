@@ -1,6 +1,6 @@
 """rank-critic: the share of the other answers to its prompt that an answer beats, in the model's judgement.
 
-For models that can compare answers and cannot grade them. Two answers stand in one prompt (`compare.md`) as
+For models that can compare answers and cannot grade them. Two answers stand in one prompt (`prompt`) as
 A and B, and the two letters are scored as the next token: nothing is sampled, and nothing has to be parsed.
 Many models prefer a place to an answer (Wang et al. 2023). So each pair is asked in both orders, and what
 counts is half the difference of their log odds: a preference for a place, which adds the same log odds in
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from selfrefine.engines.base import Engine
 
 NAME = "rank-critic"
+TEMPLATE = "compare"
+"""Kind of the template, and the name of the shipped one."""
 AT_ONCE = 256
 """Comparisons in one call of the engine, so that small groups fill its batches and memory stays bounded."""
 CERTAIN = 30.0
@@ -56,6 +58,9 @@ class RankSettings(Struct, frozen=True, forbid_unknown_fields=True):
             ),
         ),
     ] = 8
+    prompt: Annotated[
+        str, Meta(description="Template of the question: `compare`, or a file that shows both answers.")
+    ] = TEMPLATE
 
 
 class Group(Struct, frozen=True):
@@ -68,13 +73,16 @@ class Group(Struct, frozen=True):
 
 
 def make(own: RankSettings, options: RewardOptions) -> Scorer:
-    """Raises: EngineError where A and B begin with one token in the model's vocabulary."""
+    """Raises: EngineError where A and B begin with one token in the model's vocabulary; ConfigError (the
+    template)."""
     engine = options.engine
     assert engine is not None
     letters = engine.encode_answer("A")[:1], engine.encode_answer("B")[:1]
     if not all(letters) or letters[0] == letters[1]:
         raise EngineError(f"reward {NAME}: A and B begin with the same token in this model's vocabulary")
-    judge = _Judge(engine, letters, prompts.load("compare", "compare"))
+    folder = options.prompts
+    template = prompts.load(folder / f"{TEMPLATE}.md" if folder else own.prompt, TEMPLATE)
+    judge = _Judge(engine, letters, template)
 
     def score(samples: Sequence[Sample]) -> list[Reward]:
         found: dict[str, dict[str, Reward]] = {}
@@ -203,6 +211,7 @@ REWARD = RewardKind(
     make=make,
     settings=RankSettings,
     needs_engine=True,
+    asks=lambda own: {TEMPLATE: own.prompt},
     judge="policy",
     why_no_measure=f"{NAME} compares the answers to one prompt and does not say how good they are",
     source="Qin et al. 2024, section 3",

@@ -12,7 +12,7 @@ from selfrefine.errors import ConfigError
 from selfrefine.records import Task
 from selfrefine.runfolder.run import check_disjoint
 from selfrefine.stages.settings import asks_choice, teacher_template
-from selfrefine.steps.scoring import check_tasks
+from selfrefine.steps.scoring import check_tasks, reward_templates
 from selfrefine.tasks import load
 from selfrefine.tasks.base import TaskOptions
 from selfrefine.tasks.families import Family
@@ -37,6 +37,7 @@ def run_prompts(config: Config) -> dict[str, str]:
         texts["propose.md"] = prompts.load(config.propose.prompt, "propose").source
     if (teacher := teacher_template(config)) is not None:
         texts["teacher.md"] = teacher.source
+    texts |= {f"{kind}.md": template.source for kind, template in reward_templates(config).items()}
     return texts
 
 

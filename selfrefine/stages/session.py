@@ -83,13 +83,14 @@ class Session:
             return critics.own_rewards if source == "rewards" else None
         asks = reward.needs_engine([reward.parse_spec(source)])
         engine = self.engine if asks else None
-        [scorer] = scoring.build_rewards(self.config, [source], engine, texts=True)
+        [scorer] = scoring.build_rewards(self.config, [source], engine, folder=self.prompts_dir, texts=True)
         return lambda rows: [(found,) for found in scorer.score(rows)]
 
     def rewards(self, specs: Sequence[str]) -> tuple[Scorer, ...]:
         """Built with the engine, where one of them asks a model. Raises: ConfigError."""
         asks = reward.needs_engine(map(reward.parse_spec, specs))
-        return scoring.build_rewards(self.config, specs, self.engine if asks else None)
+        engine = self.engine if asks else None
+        return scoring.build_rewards(self.config, specs, engine, folder=self.prompts_dir)
 
     def gate_among(self, scorers: Sequence[Scorer]) -> str | None:
         """The gating reward of rows that these score; one that is not among them is refused when they do."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # torch is imported when something is trained, not when a ste
 
 UNTAUGHT = "nothing_to_show"
 """Rows without anything that a teacher could see and the policy does not."""
+TOO_LONG = "too_long_for_the_teacher"
+"""Rows whose answer, behind the teacher's prompt, is longer than the model's context. A model with learnt
+positions would crash there, others would teach what they say where they never learnt to read."""
 
 
 class NoCheckpoints:
@@ -59,6 +62,8 @@ class FinetuneSummary(StageCost, frozen=True, kw_only=True):
     """Rows that a model with another tokenizer sampled: prompt and answer are encoded anew."""
     steps: int
     trained_tokens: int
+    teacher_tokens: int = 0
+    """Prompt and answer of each row as its teacher read them, once; 0 where the objective has no teacher."""
     dropped: dict[str, int] = {}
     """Rows or groups the objective had no use for, by reason."""
     first_loss: float
@@ -115,7 +120,7 @@ def finetune(
                 rescue(lambda folder: trainer.save(wrapped, folder))
             raise
         wrapped.train()  # dropout is a reason, and counts while training only
-        done = _summary(log, len(fixed), renewed, dropped)
+        done = _summary(log, fixed, renewed, dropped)
         lines = [msgspec.json.encode(row) for row in log]
         keep(done, lines, lambda folder: trainer.save(wrapped, folder))
         plain = why_not(wrapped, longest_row(fixed))
@@ -132,7 +137,7 @@ def _fixed(
 ) -> list[Any]:
     """The items with what stays as it is while the policy is trained: logprobs under others, advantages."""
     from selfrefine.compute.device import token_budget
-    from selfrefine.training.plan import longest_row, longest_taught
+    from selfrefine.training.plan import longest_row, taught_lengths
     from selfrefine.training.precomputed import fix
 
     kind = OBJECTIVES.get(objective.name)
@@ -142,7 +147,7 @@ def _fixed(
             fitting,
             kind,
             objective_settings(objective),
-            token_budget(config, wrapped.device.type, max(longest_row(fitting), longest_taught(fitting))),
+            token_budget(config, wrapped.device.type, max([longest_row(fitting), *taught_lengths(fitting)])),
             lambda folder: trainer.as_policy(wrapped, folder),
             sampler=policies.sampler,
             reference=policies.reference,
@@ -151,16 +156,19 @@ def _fixed(
 
 
 def _summary(
-    log: Sequence[StepLog], rows: int, renewed: tuple[int, int], dropped: dict[str, int]
+    log: Sequence[StepLog], fixed: Sequence[Any], renewed: tuple[int, int], dropped: dict[str, int]
 ) -> FinetuneSummary:
+    from selfrefine.training.plan import taught_lengths
+
     tokens = sum(row.tokens for row in log)
     return FinetuneSummary(
         cost=Cost(trained_tokens=tokens),
-        rows=rows,
+        rows=len(fixed),
         edited=renewed[0],
         retokenised=renewed[1],
         steps=len(log),
         trained_tokens=tokens,
+        teacher_tokens=sum(taught_lengths(fixed)),
         dropped=dropped,
         first_loss=log[0].loss,
         last_loss=log[-1].loss,
@@ -185,14 +193,25 @@ def _learnable(
     if kind.needs_old_logprobs:
         given, stale = _with_known_policy(samples, given)
     fitting, dropped = _unequal(samples, kind, *fit(given, kind, own))
-    if kind.teacher is not None and (blind := [i for i in fitting if not i.teacher_prompt_token_ids]):
-        fitting = [item for item in fitting if item.teacher_prompt_token_ids]
-        dropped[UNTAUGHT] = len(blind)
+    if kind.teacher is not None:
+        fitting, why = _with_teacher(fitting, trainer.context_tokens)
+        dropped |= why
     if stale:
         dropped["replayed_without_logprobs"] = stale
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(given), dropped))
     return fitting, (edited, foreign), dropped
+
+
+def _with_teacher(fitting: list[Any], context_tokens: int) -> tuple[list[Any], dict[str, int]]:
+    """The items whose teacher has something to see and room for it, and why the others fall out."""
+    from selfrefine.training.plan import taught_lengths
+
+    seen = [item for item in fitting if item.teacher_prompt_token_ids]
+    lengths = taught_lengths(seen)
+    kept = [item for item, n in zip(seen, lengths, strict=True) if n <= context_tokens]
+    found = {UNTAUGHT: len(fitting) - len(seen), TOO_LONG: len(seen) - len(kept)}
+    return kept, {why: n for why, n in found.items() if n}
 
 
 def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:

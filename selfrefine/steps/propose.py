@@ -145,7 +145,7 @@ def learnability(rate: float) -> float:
     """What a task is worth to the one that learns from it, by the share of its answers that are right.
 
     1 - rate, and 0 where that is 0 or 1: what is never solved and what always is teaches nothing. Source:
-    Zhao et al. 2025, arXiv:2505.03335, its learnability reward r_propose.
+    Zhao et al. 2025, arXiv:2505.03335, equation 4 (r_propose).
     """
     return 1.0 - rate if 0.0 < rate < 1.0 else 0.0
 

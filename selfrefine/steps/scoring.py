@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from selfrefine import prompts
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import ConfigError, DataError
+from selfrefine.judging import MODELS
+from selfrefine.prompts import Template
 from selfrefine.records import Task
 from selfrefine.rewards import REWARDS
 from selfrefine.rewards.base import Limits, RewardOptions, Scorer, own_settings
@@ -14,9 +18,15 @@ from selfrefine.steps import reward
 
 
 def build_rewards(
-    config: Config, specs: Sequence[str], engine: Engine | None, *, texts: bool = False
+    config: Config,
+    specs: Sequence[str],
+    engine: Engine | None,
+    *,
+    folder: Path | None = None,
+    texts: bool = False,
 ) -> tuple[Scorer, ...]:
-    """The scorers for `NAME[:weight]` texts; `texts`: they criticise. Raises: ConfigError."""
+    """The scorers for `NAME[:weight]` texts. `folder`: the prompts of a run, which are its own copies;
+    `texts`: they criticise. Raises: ConfigError."""
     own = config.reward
     limits = Limits(memory_gib=own.isolate_memory_gib, cpu_s=own.isolate_cpu_s)
     options = RewardOptions(
@@ -26,9 +36,24 @@ def build_rewards(
         engine=engine,
         timeout_s=own.timeout_s,
         isolate=limits if own.isolate else None,
+        prompts=folder,
         texts=texts,
     )
     return reward.build([reward.parse_spec(text) for text in specs], options) if specs else ()
+
+
+def reward_templates(config: Config) -> dict[str, Template]:
+    """By kind, the templates by which the rewards that are named ask a model. Raises: ConfigError."""
+    gold = [config.guards.gold] if config.guards.gold is not None else []
+    named = {
+        reward.parse_spec(text).name
+        for text in (*config.reward.use, *config.evaluate.measure, *gold, *config.critique.asked)
+    }
+    found: dict[str, Template] = {}
+    for name in sorted(named - {*MODELS, "rewards"}):
+        own, _ = own_settings(kind := REWARDS.get(name), config.reward.settings.get(name, {}))
+        found |= {what: prompts.load(where, what) for what, where in kind.asks(own).items()}
+    return found
 
 
 def trained_specs(config: Config) -> Sequence[str]:
@@ -67,6 +92,7 @@ def check_named(config: Config) -> None:
         if modelless:
             build_rewards(config, modelless, None)
     check_critics(config)
+    reward_templates(config)
     check_measure(measure)
     names = {reward.parse_spec(text).name for text in (*use, *measure)}
     if names:

@@ -33,12 +33,10 @@ def longest_row(items: Sequence[Item]) -> int:
     return max((len(item.prompt_token_ids) + len(item.completion_token_ids) for item in items), default=0)
 
 
-def longest_taught(items: Sequence[Item]) -> int:
-    """The same with the prompt of the teacher; 0 where there is none."""
+def taught_lengths(items: Sequence[Item]) -> list[int]:
+    """Tokens of each teacher's prompt with the answer; none of items without a teacher."""
     asked = (item for item in items if item.teacher_prompt_token_ids)
-    return max(
-        (len(item.teacher_prompt_token_ids) + len(item.completion_token_ids) for item in asked), default=0
-    )
+    return [len(item.teacher_prompt_token_ids) + len(item.completion_token_ids) for item in asked]
 
 
 def plan_steps(items: Sequence[Item], settings: TrainConfig, seed: int) -> list[list[int]]:

@@ -128,6 +128,12 @@ CASES: dict[str, tuple[Facts, str, tuple[str, ...], str]] = {
         ("--set", "train.lr=0.00015"),
         "smaller steps may",
     ),
+    "all equal, and nothing learns from rewards": (
+        facts(after(*REJECT), flat=0.95, mean=0.02, passing=0.1, objective__name="distil"),
+        "another-run",
+        ("--set", "train.lr=0.00015"),
+        "what it learnt made it no better",
+    ),
     "undecided again": (
         facts(after("undecided", "undecided")),
         "another-run",

@@ -2,90 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from msgspec.structs import replace
+from plans import CONFIG, MINUS, NOTHING, TARGET, ended, failure, known, made, sums, task, weak
 
 from selfrefine.config import (
-    Config,
     EvaluateConfig,
-    GenerateConfig,
     ObjectiveConfig,
     RationaliseConfig,
     SelectConfig,
-    TrainConfig,
 )
-from selfrefine.records import Message, Sample, Task
-from selfrefine.reflection import applied, facts, mixture, rules
-from selfrefine.reflection.facts import Facts, Trial
-from selfrefine.reflection.findings import Action, Cell, Outcome, Plan, Slice, Target, Weaknesses
-from selfrefine.reflection.plan import judged, plan, sentence
-from selfrefine.runfolder.summaries import GateDecision, Guard, RoundSummary
+from selfrefine.reflection import applied, mixture, rules
+from selfrefine.reflection.facts import Trial
+from selfrefine.reflection.findings import Action, Cell, Outcome, Plan, Slice, Target
+from selfrefine.reflection.plan import plan
 from selfrefine.thresholds import ReflectConfig
-
-CONFIG = Config(
-    generate=GenerateConfig(n=4, max_new_tokens=24),
-    train=TrainConfig(lr=4e-4),
-    evaluate=EvaluateConfig(measure=("numeric",)),
-)
-NOTHING = Weaknesses(after_round=1)
-MINUS = Slice(by="word", key="-")
-TARGET = Target(figure="never right", split="train", direction="down", before=0.8)
-
-
-def task(name: str, text: str) -> Task:
-    return Task(id=name, prompt=(Message(role="user", content=text),))
-
-
-def sums(right_of_plus: float, right_of_minus: float, each: int = 20) -> tuple[tuple[Task, float], ...]:
-    """Tasks with their mean reward: `each` additions and `each` subtractions."""
-    plus = [(task(f"p{i:02}", f"{i} + 1"), right_of_plus) for i in range(each)]
-    return (*plus, *((task(f"m{i:02}", f"{i} - 1"), right_of_minus) for i in range(each)))
-
-
-def weak(rate: float, rest: float) -> Weaknesses:
-    cell = Cell(name='word "-"', by="found", slice=MINUS, n=20, rate=rate, rest=rest, q_value=0.001)
-    return Weaknesses(after_round=1, gate=(cell,), heaviest=(cell.name,), looked_at=3)
-
-
-def ended(index: int, outcome: str = "accept", *vetoes: str) -> RoundSummary:
-    decision = GateDecision(
-        outcome=outcome,  # type: ignore[arg-type]
-        accepted=outcome == "accept",
-        before=0.4,
-        after=0.5,
-        n=40,
-        reason="",
-    )
-    guards = tuple(Guard(name=name, value=1.0, state="veto") for name in vetoes)
-    return RoundSummary(
-        index=index, policy_before="", policy_after="", gate=decision if index else None, guards=guards
-    )
-
-
-def known(**more: Any) -> Facts:
-    given: dict[str, Any] = {
-        "config": CONFIG,
-        "gate_mean": 0.4,
-        "train_mean": 0.4,
-        "truncated": 0.0,
-        "never": 0.2,
-        "varied": 0.8,
-        "rounds": (ended(0), ended(1)),
-        "references": True,
-        "template": True,
-        "learnt_before": True,
-    }
-    return Facts(**{**given, **more})
-
-
-def made(found: Weaknesses, own: Facts, mode: Any = "auto") -> dict[str, Action]:
-    return {action.kind: action for action in plan(found, own, index=2, mode=mode).actions}
-
-
-def failure(name: str, rate: float) -> Weaknesses:
-    return Weaknesses(after_round=1, train=(Cell(name=name, by="failure", n=9, rate=rate),))
 
 
 def test_nothing_calls_for_nothing() -> None:
@@ -311,81 +242,6 @@ def test_stop_where_no_gain_can_be_shown_or_nothing_is_left_to_try() -> None:
     )
     assert list(made(NOTHING, known(never=1.0, gate_mean=0.0, outcomes=outcomes))) == ["stop"]
     assert "stop" not in made(NOTHING, known(never=1.0, gate_mean=0.0, outcomes=outcomes[1:]))
-
-
-def answers(rewards: dict[str, list[float | None]], text: str = "{} - 1") -> list[Sample]:
-    return [
-        Sample(id=f"{key}.{i}", task=task(key, text.format(key)), index=i, text="8", reward=value)
-        for key, values in rewards.items()
-        for i, value in enumerate(values)
-    ]
-
-
-def test_planned_against_measured() -> None:
-    """By hand: subtractions 1/2 of 2 tasks; never right 1 of 2 tasks; the gate 1/2."""
-    gate = Target(figure="gate.mean", split="gate", direction="up", before=0.5)
-    minus = Target(figure='word "-"', split="gate", direction="up", before=0.3)
-    gone = Target(figure="digits >= 9", split="gate", direction="up", before=0.3)
-    first = Target(figure="never right", split="train", direction="down", before=None)
-    actions = tuple(
-        Action(kind=kind, reason="", target=target)  # type: ignore[arg-type]
-        for kind, target in (
-            ("hint", gate),
-            ("reweight", minus),
-            ("few-shot", gone),
-            ("sample-more", TARGET),
-            ("rationalise", first),
-            ("stop", gate),
-        )
-    )
-    own = Plan(round=2, mode="auto", actions=actions)
-    held, drawn = answers({"1": [1.0], "2": [0.0]}), answers({"3": [0.0, 1.0], "4": [0.0, None]})
-    told = {one.kind: one for one in judged(own, weak(0.3, 0.9), held, drawn, 1.0)}
-    assert (told["hint"].after, told["hint"].moved) == (0.5, False)  # equal is not better
-    assert (told["reweight"].after, told["reweight"].moved) == (0.5, True)
-    assert (told["few-shot"].after, told["few-shot"].moved) == (None, None)
-    assert (told["sample-more"].after, told["sample-more"].moved) == (0.5, True)
-    assert told["rationalise"].moved is None and "not known before" in told["rationalise"].why
-    assert "stop" not in told
-    assert judged(replace(own, mode="suggest"), weak(0.3, 0.9), held, drawn, 1.0) == []
-    assert sentence(told["sample-more"]) == "round 2 sample-more: never right (train) 0.800 → 0.500, moved"
-    assert "the round has no gate answers" in sentence(judged(own, NOTHING, [], drawn, 1.0)[0])
-
-
-def test_what_is_cut_off_is_counted_after_as_before() -> None:
-    """An answer in a loop that ran into the limit is of the kind repetitive, and was cut off all the same."""
-    loop = "so " * 40
-    rows = [
-        replace(row, text=loop, finish_reason="length") if row.index else row
-        for row in answers({"1": [0.0, 0.0]})
-    ]
-    target = Target(figure="cut off", split="train", direction="down", before=facts.truncated(rows))
-    own = Plan(round=2, mode="auto", actions=(Action(kind="temperature", reason="", target=target),))
-    (told,) = judged(own, NOTHING, [], rows, 1.0)
-    assert (told.target.before, told.after, told.moved) == (0.5, 0.5, False)
-
-
-def test_rewards_between_zero_and_one_have_no_right_answer_unless_one_is_said() -> None:
-    """With BLEU nothing is ever 1: it called for more samples in every round."""
-    graded = answers({"1": [0.4, 0.7]})
-    assert not facts.has_mark(graded, CONFIG)
-    assert facts.has_mark(graded, replace(CONFIG, select=SelectConfig(min_reward=0.6)))
-    assert facts.has_mark(answers({"1": [0.0, 1.0, None]}), CONFIG)
-
-
-def test_examples_are_own_right_answers_of_tasks_that_are_often_wrong() -> None:
-    rows = answers({"easy": [1.0, 1.0], "hard": [0.0, 1.0], "never": [0.0, 0.0]})
-    assert facts.own_examples(rows, 1.0) == (("hard - 1", "8"), ("easy - 1", "8"))
-    cut = [replace(row, finish_reason="length") for row in rows]
-    assert facts.own_examples(cut, 1.0) == ()
-
-
-def test_a_reward_that_misses_the_mark_by_rounding_is_right() -> None:
-    """0.7 + 0.2 + 0.1 is 0.9999999999999999: `weaknesses.json` said right, and the plan never right."""
-    rows = answers({"1": [0.7 + 0.2 + 0.1]})
-    assert rows[0].reward is not None and rows[0].reward < 1
-    assert facts.never_ids(rows, 1.0) == frozenset()
-    assert facts.own_examples(rows, 1.0) != ()
 
 
 def test_a_plan_becomes_the_rounds_configuration_and_leaves_the_runs_alone() -> None:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from making import made
 from msgspec.structs import replace
 from test_model_rewards import CharEngine
 
+from selfrefine.config import Config, EvaluateConfig, RewardConfig
 from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards.base import RewardOptions
+from selfrefine.stages.prepare import run_prompts
 from selfrefine.steps.reward import build, parse_spec, selftest, selftest_rows
-from selfrefine.steps.scoring import check_measure
+from selfrefine.steps.scoring import build_rewards, check_measure, check_named
 
 SHOWN = re.compile(r"<draft-a>\n(.*)\n</draft-a>\n\n<draft-b>\n(.*)\n</draft-b>", re.DOTALL)
 
@@ -54,7 +58,7 @@ def answers(*texts: str, task: str = "t") -> list[Sample]:
     return [Sample(id=f"{task}.r0.s{i}", task=asked, index=i, text=text) for i, text in enumerate(texts)]
 
 
-def rated(engine: CharEngine | Scripted, rows: Sequence[Sample], **settings: int) -> list[Reward]:
+def rated(engine: CharEngine | Scripted, rows: Sequence[Sample], **settings: int | str) -> list[Reward]:
     return made("rank-critic", engine, **settings).score(rows)
 
 
@@ -216,6 +220,43 @@ def test_the_signature_says_prompt_policy_and_opponents() -> None:
     [one, _] = rated(Judge(), answers("4", "2"))
     template, opponents = one.signature.split("|")[0], one.signature.split("|")[-1]
     assert template.startswith("prompt:") and opponents == "opponents:8" and "policy:adapted" in one.signature
+
+
+OWN = "Which is larger?\n<draft-a>\n{{ first }}\n</draft-a>\n\n<draft-b>\n{{ second }}\n</draft-b>\n"
+
+
+def test_another_question_is_another_signature(tmp_path: Path) -> None:
+    """The values are this judge's all the same, so nothing but the template tells the two apart."""
+    own = tmp_path / "mine.md"
+    own.write_text(OWN)
+    usual, other = (rated(Judge(), answers("4", "2"), **more)[0] for more in ({}, {"prompt": str(own)}))
+    assert other.value == usual.value == pytest.approx(2 / 3)
+    mine, *rest = other.signature.split("|")
+    assert mine == f"prompt:{hashlib.sha256(OWN.encode()).hexdigest()[:12]}"
+    assert rest == usual.signature.split("|")[1:] and mine != usual.signature.split("|")[0]
+
+
+def test_a_run_asks_by_its_own_copy_of_the_template(tmp_path: Path) -> None:
+    """The file that was named may change or go; what a run asked must not. A run that asks nobody so has
+    no copy, and a template that hides an answer is refused before a model is loaded."""
+    own = tmp_path / "mine.md"
+    own.write_text(OWN)
+    table = {"rank-critic": {"prompt": str(own)}}
+    config = Config(
+        reward=RewardConfig(use=("rank-critic", "numeric"), settings=table),
+        evaluate=EvaluateConfig(measure=("numeric",)),
+    )
+    kept = run_prompts(config)
+    assert kept["compare.md"] == OWN
+    assert "compare.md" not in run_prompts(replace(config, reward=RewardConfig(use=("numeric",))))
+    (tmp_path / "compare.md").write_text(kept["compare.md"])
+    own.unlink()
+    scorer, _ = build_rewards(config, config.reward.use, Judge(), folder=tmp_path)
+    [first, _] = scorer.score(answers("4", "2"))
+    assert first.value == pytest.approx(2 / 3) and first.signature.startswith("prompt:")
+    own.write_text("{{ first }}")
+    with pytest.raises(ConfigError, match="must show the second draft"):
+        check_named(config)
 
 
 def test_the_scripted_engine_compares_sums_and_the_self_test_holds() -> None:

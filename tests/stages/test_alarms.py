@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
+from selfrefine.config import Config, ObjectiveConfig
+from selfrefine.engines.scripted import Scripted
 from selfrefine.records import Message, Sample, Task
 from selfrefine.stages import alarms
+from selfrefine.stages.progress import Silent
+from selfrefine.stages.reward import Reward
+from selfrefine.stages.session import Session
 from selfrefine.steps.critique_outcome import Outcome, PassOutcome
 from selfrefine.steps.generate import drawn
 from selfrefine.steps.reward import scored_sums
@@ -92,6 +97,15 @@ def test_groups_without_spread_ring() -> None:
     [one] = alarms.of_rewards(scored_sums([*flat, *lively, *alone, *unscored], ()), SETTINGS)
     assert (one.name, one.value) == ("no_spread", 0.95)  # 19 of the 20 groups that could have spread
     assert alarms.of_rewards(scored_sums([*flat[:36], *lively], ()), SETTINGS) == []
+
+
+@pytest.mark.parametrize(("objective", "rings"), [("sft", ["no_spread"]), ("distil", [])])
+def test_where_no_reward_is_learnt_from_equal_ones_are_no_alarm(objective: str, rings: list[str]) -> None:
+    """A teacher's answers to tasks without a reference may all be worth 0 and teach as much."""
+    total = scored_sums([sample(f"f{t}", i, reward=0.0) for t in range(9) for i in range(2)], ())
+    config = Config(objective=ObjectiveConfig(name=objective))
+    stage = Reward(Session(config, Silent(), Scripted))
+    assert names(stage.alarms(total)) == rings
 
 
 def test_unreadable_verdicts_ring() -> None:

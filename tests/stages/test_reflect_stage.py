@@ -6,120 +6,39 @@ The engine is a script, so nothing is learnt: `finetune` makes an empty adapter.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import refused, selfrefine
+from planning import (
+    BRIEF,
+    TARGET,
+    Unlearning,
+    drawn,
+    file,
+    make_folder,
+    minus,
+    rows,
+    script,
+    started,
+    work,
+    write,
+)
 
-from selfrefine.cli import common
-from selfrefine.engines.scripted import Scripted
 from selfrefine.errors import ConfigError
-from selfrefine.records import Sample
-from selfrefine.reflection import rules
-from selfrefine.reflection.findings import PLAN_FILE, Action, Plan, Target
+from selfrefine.reflection.findings import PLAN_FILE, Action, Plan
 from selfrefine.runfolder import audit
-from selfrefine.runfolder.run import Run
 from selfrefine.stages import cycle as loop
 from selfrefine.stages.in_run import formatted
 from selfrefine.stages.planned import following, plan_of
-from selfrefine.stages.progress import Silent
 from selfrefine.stages.reflect import last_outcomes, reflect
 from selfrefine.stages.session import RunSession
-
-SETTINGS = [
-    "tasks.source=tasks.jsonl",
-    "tasks.gate=40",
-    "tasks.test=8",
-    "cycle.prompts_per_round=24",
-    "cycle.rounds=2",
-    "generate.n=2",
-    "generate.max_new_tokens=8",
-    'evaluate.measure=["numeric"]',
-    "gate.mode=off",
-    "guards.probe=false",
-    "select.strategy=all",
-    "reflect.causes=false",
-]
-SCRIPT = [{"match": "-", "answers": ["8"]}, {"match": "", "answers": ["7", "7", "7", "8"]}]
-TARGET = Target(figure="gate.mean", split="gate", direction="up", before=0.5)
-BRIEF = rules.REPAIRS["cut off"]
-
-
-class Says(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, message: str) -> None:
-        self.said.append(message)
-
-
-class Unlearning(Scripted):
-    """Takes any adapter and stays what it is. With a hint in the system message it is brief and right."""
-
-    def use_adapter(self, folder: Path | None) -> None:
-        pass
-
-    def _answers(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
-        if BRIEF in self.decode(prompt):
-            return [self.encode_answer("7")]
-        return super()._answers(prompt)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    rows = [
-        {"id": f"{'m' if i % 2 else 'p'}{i:03}", "question": f"{i} {'-' if i % 2 else '+'} 1", "answer": "7"}
-        for i in range(148)
-    ]
-    (tmp_path / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    script(tmp_path, SCRIPT)
-    monkeypatch.setattr(loop, "ROUND", tuple(_trains if s is loop.finetune_round else s for s in loop.ROUND))
-    return tmp_path
-
-
-def script(folder: Path, rows: list[dict[str, Any]]) -> None:
-    (folder / "script.jsonl").write_text("".join(json.dumps(rule) + "\n" for rule in rows))
-
-
-def _trains(session: RunSession, k: int) -> None:
-    session.run.round(k).put_directory("adapter", lambda place: (place / "weights").write_text("none"))
-
-
-def work(folder: Path, name: str, *more: str) -> RunSession:
-    sets = [*SETTINGS, *more]
-    words = [word for text in sets for word in ("--set", text)]
-    if not (folder / "runs" / name).exists():
-        made = selfrefine("runs", "new", name, "--model", "scripted:script.jsonl", *words, cwd=folder)
-        assert made.code == 0, made.err
-    config = common.settings(None, sets, {"model": "scripted:script.jsonl"}).config
-    engine = Unlearning.from_file(folder / "script.jsonl")
-    return RunSession(config, Says(), lambda: engine, run=Run.open(folder / "runs" / name))
-
-
-def started(folder: Path, name: str, *more: str) -> RunSession:
-    made = work(folder, name, *more)
-    loop.baseline(made)
-    return made
-
-
-def rows(made: RunSession, name: str, k: int = 1) -> list[Sample]:
-    return list(made.run.round(k).samples(name))
-
-
-def drawn(made: RunSession, k: int = 1) -> list[str]:
-    return [row.task.id for row in rows(made, "generate", k) if row.index == 0]
-
-
-def minus(ids: list[str]) -> int:
-    return sum(one.startswith("m") for one in ids)
-
-
-def file(made: RunSession, name: str, k: int = 1) -> bytes:
-    return (made.run.round(k).path / name).read_bytes()
+    return make_folder(tmp_path, monkeypatch)
 
 
 def test_auto_draws_what_is_weak_and_suggest_changes_nothing(folder: Path) -> None:
@@ -147,13 +66,6 @@ def test_nothing_right_doubles_the_samples_of_this_round_and_no_measure(folder: 
     loop.generate(made, 1)
     assert len(rows(made, "generate")) == 24 * 4 and made.config.generate.n == 2
     assert len(rows(made, "gate", 0)) == 40
-
-
-def write(made: RunSession, *actions: Action, mode: Any = "auto", k: int = 1) -> None:
-    """A round's reflection as if it had come to this."""
-    place = made.run.round(k)
-    place.put("plan.json", formatted(Plan(round=k, mode=mode, actions=actions)))
-    place.put("reflect.json", b"{}")
 
 
 def test_a_plans_settings_hold_for_the_stages_of_its_round_and_not_for_the_gate(folder: Path) -> None:
@@ -263,27 +175,6 @@ def test_the_last_plan_is_judged_once(folder: Path) -> None:
     assert not [event for event in made.run.events.read() if event["kind"] == "outcome"]
 
 
-def test_the_test_split_is_never_looked_at(folder: Path) -> None:
-    """Its rows are made right, and then broken and removed: the same bytes come out."""
-    made = work(folder, "r", "reflect.plan=auto", "cycle.rounds=1")
-    loop.cycle(made)
-    shutil.copytree(made.run.path, folder / "runs/poisoned", symlinks=True)
-    for path in (folder / "runs/poisoned").rglob("test.jsonl"):
-        if "tasks" in path.parts:
-            path.unlink()
-        else:
-            path.write_text("this is no row\n")
-    for name in ("r", "poisoned"):
-        done = selfrefine("reflect", name, "--no-causes", cwd=folder)
-        assert done.code == 0, done.err
-        again = work(folder, name, "reflect.plan=auto", "cycle.rounds=1")
-        reflect(again, 2)
-    for name in ("weaknesses.json", "causes.md", "plan.json"):
-        for place in ("reflection", "round-002"):
-            one, other = (folder / "runs" / run / place / name for run in ("r", "poisoned"))
-            assert one.read_bytes() == other.read_bytes(), name
-
-
 def test_by_hand_and_in_a_cycle_a_round_is_the_same(folder: Path) -> None:
     whole = started(folder, "whole", "reflect.plan=auto")
     loop_until_selected(whole)
@@ -323,57 +214,6 @@ def test_a_run_made_before_there_was_a_plan_goes_on_as_it_was(folder: Path) -> N
     )
 
 
-def test_reflect_looks_at_any_run_without_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = work(folder, "r")
-    monkeypatch.setattr("selfrefine.cli.common.load", lambda *_, **__: pytest.fail("a model was loaded"))
-    new = selfrefine("reflect", "r", "--no-causes", cwd=folder)
-    assert new.code == 0 and new.rows[0]["weaknesses"]["notes"], new.err
-    loop.baseline(made)
-    before = {p: p.read_bytes() for p in (made.run.path / "round-000").iterdir()}
-    done = selfrefine("reflect", "r", "--no-causes", cwd=folder)
-    assert done.code == 0, done.err
-    (told,) = done.rows
-    assert told["weaknesses"]["heaviest"] == ['word "-"']
-    assert told["plan"]["mode"] == "suggest" and told["plan"]["round"] == 1
-    assert before == {p: p.read_bytes() for p in (made.run.path / "round-000").iterdir()}
-    kept = json.loads((made.run.path / "reflection/plan.json").read_text())
-    assert kept["actions"][0]["kind"] == "reweight"
-    refused(selfrefine("reflect", "r", "--min-reward", "0.5", cwd=folder), 2, "its own settings")
-    shown = selfrefine("reflect", "runs/r", "--no-causes", cwd=folder, terminal=True)
-    assert b"weakness" in shown.out and b'reweight: `word "-"` is at 0.000' in shown.out
-    assert audit.verify(made.run) == []
-    (made.run.path / "reflection/plan.json").write_text("{")
-    assert any("reflection/plan.json" in line for line in audit.verify(made.run))
-    refused(selfrefine("reflect", "nothing", cwd=folder), 5, "no run 'nothing'")
-
-
-def test_as_a_filter_it_takes_scored_samples(folder: Path) -> None:
-    samples = selfrefine("generate", "tasks.jsonl", "--model", "scripted:script.jsonl", "-n", "2", cwd=folder)
-    refused(
-        selfrefine("reflect", stdin=samples.out, cwd=folder), 4, "no row has a reward", "selfrefine reward"
-    )
-    scored = selfrefine("reward", "-r", "numeric", stdin=samples.out, cwd=folder)
-    for vain in ("--no-causes", "--model=smollm2"):  # ignored, they would look as if they had done something
-        refused(selfrefine("reflect", vain, stdin=scored.out, cwd=folder), 2, "reflect on rows takes no")
-    done = selfrefine("reflect", stdin=scored.out, cwd=folder)
-    assert done.code == 0 and len(done.rows) == 1, done.err
-    (told,) = done.rows
-    assert told["samples"] == 296 and told["weaknesses"]["heaviest"][0] == 'word "-"'
-    never = next(cell for cell in told["weaknesses"]["train"] if cell["name"] == "never right")
-    assert never["n"] >= 74  # every subtraction
-
-
-def test_a_dry_run_counts_what_a_plan_may_sample(folder: Path) -> None:
-    """By hand: 24 tasks x 2 samples x 4 times x 8 tokens, rationalised 24 x 3 x 8, tried 48 x 2 x 8, and the
-    gate's 40 x 8."""
-    words = [word for text in SETTINGS for word in ("--set", text)]
-    command = ["cycle", "--dry-run", "--model", "scripted:script.jsonl", *words]
-    plain, planned = selfrefine(*command, cwd=folder), selfrefine(*command, "--plan", "auto", cwd=folder)
-    assert b"at most 704 per round" in plain.out  # 384 + 320
-    assert b"at most 3,200 per round" in planned.out and b"up to 4 times as many by plan" in planned.out
-    refused(selfrefine("cycle", "--plan", "always", cwd=folder), 3, "reflect.plan", "auto, off, suggest")
-
-
 def test_a_template_that_refuses_a_system_message_costs_only_the_hint(folder: Path) -> None:
     class Plain(Unlearning):
         def encode_chat(self, messages: Any) -> tuple[int, ...]:
@@ -389,20 +229,3 @@ def test_a_template_that_refuses_a_system_message_costs_only_the_hint(folder: Pa
     told = plan_of(made.run.round(1))
     assert told is not None and told.hints == ()
     assert any("no hint is tried" in line for line in made.reporter.said)  # type: ignore[attr-defined]
-
-
-def test_a_hostile_tag_stays_text_on_a_terminal(folder: Path) -> None:
-    """Tags and words of tasks become names of weaknesses, in the table and in what is said."""
-    evil = "\x1b]0;owned\x07-\u202e"
-    lines = [
-        {"id": f"t{i}.r0.s0", "text": "8", "reward": float(i % 2)}
-        | {"task": {"id": f"t{i}", "prompt": [], "tags": {"op": evil if i % 2 == 0 else "+"}}}
-        for i in range(40)
-    ]
-    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
-    shown = selfrefine("reflect", stdin=data, cwd=folder, terminal=True)
-    assert shown.code == 0, shown.err
-    printed = shown.out.decode()
-    assert "owned" in printed  # it is the first weakness, by a harmless name
-    for byte in ("\x1b]", "\x07", "\u202e"):
-        assert byte not in printed and byte not in shown.err

@@ -6,7 +6,6 @@ neither the policy it started from nor, always, the reference.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,99 +16,18 @@ import tiny
 import torch
 from folder import Folder
 from msgspec.structs import replace
+from policies import LORA, answers, close, fixed, scored, trained
 
-from selfrefine.compute.device import token_budget
-from selfrefine.config import LoraConfig, ObjectiveConfig, TrainConfig
+from selfrefine.config import ObjectiveConfig
 from selfrefine.engines.local import LocalEngine
 from selfrefine.errors import Interrupted
 from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.objectives.base import Item
-from selfrefine.objectives.sft import SFT
-from selfrefine.steps.finetune import NoCheckpoints
-from selfrefine.training.loop import StepLog, train
-from selfrefine.training.precomputed import baseline, fix, taught
+from selfrefine.training.loop import StepLog
+from selfrefine.training.precomputed import baseline, fix
 
-LORA = LoraConfig(r=4)
 RL = sorted(name for name in OBJECTIVES if OBJECTIVES.get(name).rows == "groups")
-
-
-def answers(engine: LocalEngine) -> list[Item]:
-    """Two prompts with four answers each, ragged, a pair and a label and a reward on every one."""
-    texts = ["42", "the answer is 42", "no", "so the sum of the two is 17"]
-    made = []
-    for p, question in enumerate(("what is 17 + 25?", "the question was what")):
-        prompt = engine.encode_text(question)
-        for i, text in enumerate(texts):
-            made.append(
-                Item(
-                    id=f"{p}.{i}",
-                    prompt_token_ids=prompt,
-                    completion_token_ids=engine.encode_answer(text),
-                    reward=(i * (p + 1) % 4) / 3,
-                    role="chosen" if i % 2 else "rejected",
-                    pair=f"{p}.{i // 2}",
-                    group="g",
-                    teacher_prompt_token_ids=engine.encode_text(f"{question} it is {17 + i % 2}"),
-                )
-            )
-    return made
-
-
-@pytest.fixture(scope="module")
-def engine() -> LocalEngine:
-    return tiny.engine()  # type: ignore[no-any-return]
-
-
-@pytest.fixture(scope="module")
-def adapters(engine: LocalEngine, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two policies that are far from the base and from each other, of different rank."""
-    folder = tmp_path_factory.mktemp("adapters")
-    narrow = LoraConfig(r=2, targets=("q_proj",))
-    for seed, (name, lora) in enumerate((("first", LORA), ("accepted", narrow))):
-        with engine.trainer().open(None, lora, seed) as wrapped:
-            settings = TrainConfig(steps=15, lr=0.05, warmup=0.0, lora=lora)
-            lesson = answers(engine)[seed :: 4 - seed]
-            train(wrapped, lesson, SFT, settings, 0, NoCheckpoints(), lambda row, total: None)
-            engine.trainer().save(wrapped, folder / name)
-    return {"first": folder / "first", "accepted": folder / "accepted"}
-
-
-def scored(engine: LocalEngine, adapter: Path | None, items: Sequence[Item]) -> list[tuple[float, ...]]:
-    """By the engine that samples, which merges adapters: another way to the same numbers."""
-    engine.use_adapter(adapter)
-    found = engine.score([i.prompt_token_ids for i in items], [i.completion_token_ids for i in items])
-    engine.use_adapter(None)
-    return found
-
-
-def fixed(
-    engine: LocalEngine,
-    items: Sequence[Item],
-    own: ObjectiveConfig,
-    *,
-    start: Path | None = None,
-    sampler: Path | None = None,
-    reference: Path | None = None,
-    budget: int = 64,
-) -> list[Item]:
-    with engine.trainer().open(start, LORA, 3) as wrapped:
-        return fix(
-            wrapped,
-            items,
-            OBJECTIVES.get(own.name),
-            objective_settings(own),
-            budget,
-            lambda folder: engine.trainer().as_policy(wrapped, folder),
-            sampler=sampler,
-            reference=reference,
-        )
-
-
-def close(found: Sequence[Any], expected: Sequence[tuple[float, ...]]) -> None:
-    assert len(found) == len(expected)
-    for one, other in zip(found, expected, strict=True):
-        assert list(one) == pytest.approx(list(other), abs=2e-4)
 
 
 @pytest.mark.parametrize("start", [None, "first", "accepted"])
@@ -166,42 +84,6 @@ def test_at_the_first_step_the_policy_is_its_own_reference(
         losses[reference] = log[0].loss
     assert losses["first"] == pytest.approx(0.693147, abs=1e-4)
     assert abs(losses[None] - 0.693147) > 0.05
-
-
-def trained(
-    engine: LocalEngine,
-    items: Sequence[Item],
-    own: ObjectiveConfig,
-    *,
-    start: Path | None = None,
-    sampler: Path | None = None,
-    reference: Path | None = None,
-    store: Any = None,
-    on_step: Any = lambda row, total: None,
-    out: Path | None = None,
-    grads: dict[str, torch.Tensor] | None = None,
-    **settings: Any,
-) -> list[StepLog]:
-    config = TrainConfig(**{"lora": LORA, "warmup": 0.0, "schedule": "constant", "batch_size": 8} | settings)
-    kind = OBJECTIVES.get(own.name)
-    with engine.trainer().open(start, config.lora, 3) as wrapped:
-        made = fix(
-            wrapped,
-            items,
-            kind,
-            objective_settings(own),
-            token_budget(config, "cpu"),
-            lambda folder: engine.trainer().as_policy(wrapped, folder),
-            sampler=sampler,
-            reference=reference,
-        )
-        store = store or NoCheckpoints()
-        log = train(wrapped, made, kind, config, 3, store, on_step, objective_settings(own))
-        if out is not None:
-            engine.trainer().save(wrapped, out)
-        if grads is not None:
-            grads |= {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.grad is not None}
-    return log
 
 
 @pytest.mark.parametrize("name", list(OBJECTIVES))
@@ -349,91 +231,6 @@ def test_ktos_baseline_by_the_engine_that_samples(engine: LocalEngine, adapters:
         raised = [replace(i, other_reference=p - 2.0) for i, p in zip(made, policy, strict=True)]
         assert baseline(wrapped, raised, asks, 64) == pytest.approx(2.0, abs=1e-3)
     assert baseline(None, [replace(i, other_token_ids=()) for i in made], asks, 64) == 0.0
-
-
-def test_the_teacher_is_the_policy_that_sampled_with_more_in_view(
-    engine: LocalEngine, adapters: dict[str, Path]
-) -> None:
-    """Not the policy that training starts from, nor the reference, nor under the prompt that is learnt."""
-    items = answers(engine)
-    own = ObjectiveConfig(name="distil", settings={"distil": {"top_k": 3}})
-    made = fixed(
-        engine,
-        items,
-        own,
-        start=adapters["accepted"],
-        sampler=adapters["first"],
-        reference=adapters["accepted"],
-    )
-    engine.use_adapter(adapters["first"])
-    for item in made:
-        assert item.taught is not None and item.taught.top_k == 3
-        for place in range(len(item.completion_token_ids)):
-            seen = torch.tensor([[*item.teacher_prompt_token_ids, *item.completion_token_ids[:place]]])
-            with torch.inference_mode():
-                best = engine.model(seen).logits[0, -1].log_softmax(-1).topk(3)
-            assert list(item.taught.ids[3 * place : 3 * place + 3]) == best.indices.tolist()
-            told = list(item.taught.logprobs[4 * place : 4 * place + 4])
-            assert told[:3] == pytest.approx(best.values.tolist(), abs=2e-4)
-            assert sum(map(math.exp, told)) == pytest.approx(1.0, abs=1e-5)
-    engine.use_adapter(None)
-    assert all(item.reference_logprobs is None and item.old_logprobs is None for item in made)
-
-
-def test_who_sees_no_more_than_the_policy_teaches_it_nothing(engine: LocalEngine) -> None:
-    """Teacher and policy alike: no loss, and not even a gradient."""
-    items = [replace(i, teacher_prompt_token_ids=i.prompt_token_ids) for i in answers(engine)]
-    for direction in ("forward", "reverse"):
-        own = ObjectiveConfig(name="distil", settings={"distil": {"direction": direction}})
-        [row] = trained(engine, items, own, steps=1, clip=0.0)
-        assert row.loss == pytest.approx(0.0, abs=1e-6) and row.grad_norm == pytest.approx(0.0, abs=1e-5)
-        assert row.metrics["agreement"] == 1.0 and 0.0 < row.metrics["rest"] < 1.0
-
-
-@pytest.mark.parametrize("direction", ["forward", "reverse"])
-def test_with_the_whole_vocabulary_it_is_the_divergence_of_two_softmaxes(
-    engine: LocalEngine, adapters: dict[str, Path], direction: str
-) -> None:
-    """Loss and gradient of every adapter tensor, by whole tables of logits and autograd."""
-    items, grads = answers(engine), dict[str, torch.Tensor]()
-    own = ObjectiveConfig(name="distil", settings={"distil": {"direction": direction, "top_k": 303}})
-    [row] = trained(
-        engine,
-        items,
-        own,
-        start=adapters["accepted"],
-        sampler=adapters["first"],
-        steps=1,
-        clip=0.0,
-        grads=grads,
-    )
-    total, tokens = torch.zeros(()), 0
-    with engine.trainer().open(adapters["accepted"], LORA, 3) as wrapped:
-        for item in items:
-            answer = item.completion_token_ids
-            with engine.trainer().as_policy(wrapped, adapters["first"]), torch.no_grad():
-                q = table(wrapped, item.teacher_prompt_token_ids, answer)
-            s = table(wrapped, item.prompt_token_ids, answer)
-            terms = q.exp() * (q - s) if direction == "forward" else s.exp() * (s - q)
-            total, tokens = total + terms.sum(), tokens + len(answer)
-        (total / tokens).backward()
-        expected = {n: p.grad.clone() for n, p in wrapped.named_parameters() if p.grad is not None}
-    assert row.loss == pytest.approx(total.item() / tokens, rel=1e-4) and row.loss > 0.01
-    assert grads.keys() == expected.keys()
-    for name, grad in expected.items():
-        assert (grads[name] - grad).norm() <= 2e-4 * row.grad_norm, name
-
-
-def table(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> torch.Tensor:
-    logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
-    return torch.Tensor(logits.log_softmax(-1))
-
-
-def test_what_a_teacher_says_is_kept_to_the_bit() -> None:
-    ids, logprobs = torch.tensor([[7, 1], [302, 0]]), torch.tensor([[-0.1, -3.0, -4.5], [0.0, -9.0, -1e30]])
-    kept = taught(ids, logprobs)
-    assert list(kept.ids) == [7, 1, 302, 0] and kept.top_k == 2
-    assert torch.tensor(kept.logprobs.tolist()).view(2, 3).equal(logprobs)
 
 
 def test_a_step_of_kto_is_taken_against_its_baseline(engine: LocalEngine, adapters: dict[str, Path]) -> None:
