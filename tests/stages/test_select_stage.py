@@ -29,7 +29,7 @@ def row(task: str, suffix: str = "", **fields: object) -> dict[str, object]:
 
 def test_every_reason_has_a_field() -> None:
     """mypy holds the steps to `Reason`; a reason without a field would end a round with a TypeError."""
-    assert {*get_args(Reason), "selected", "replayed"} == set(SelectCounts.__struct_fields__)
+    assert {*get_args(Reason), "selected", "replayed", "proposals"} == set(SelectCounts.__struct_fields__)
 
 
 def test_drafts_that_no_revision_followed_are_counted_beside_one_that_was_revised(tmp_path: Path) -> None:
