@@ -203,6 +203,8 @@ def critique_line(found: CritiqueSummary) -> str:
     parts = [f"{count(found.drafts, 'draft')}, {count(found.revisions, 'revision')}"]
     if found.unparsed_share is not None:
         parts.append(f"{percent(found.unparsed_share)} of verdicts unparsed")
+    if found.failed_critiques:
+        parts.append(f"{count(found.failed_critiques, 'critique')} failed ({found.first_failure})")
     for i, one in enumerate(found.passes, start=1):
         if one.unscored < one.revisions:  # without rewards nobody knows
             parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")
