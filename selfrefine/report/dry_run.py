@@ -11,8 +11,8 @@ from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
 from selfrefine.rewards.p_true import QUESTION
-from selfrefine.stages import propose
 from selfrefine.stages.prepare import make_splits, run_prompts
+from selfrefine.stages.settings import most_written
 from selfrefine.words import count
 
 TEMPLATE_TOKENS = 64
@@ -26,7 +26,7 @@ def plan(config: Config) -> str:
     """
     splits = make_splits(config)
     own, held = config.generate, config.evaluate
-    written = propose.most(config)
+    written = most_written(config)
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]) + written)
     held_new = (held.max_new_tokens or own.max_new_tokens) * (held.best_of or held.n)
     planned = config.reflect.plan == "auto"

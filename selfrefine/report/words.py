@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
 
 _QUIET_AT_ZERO = frozenset(
     {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates", "below"}
-    | {"over_the_cap", "groups", "groups_without_spread", "hinted"}
+    | {"over_the_cap", "groups", "groups_without_spread", "hinted", "failed_critiques"}
 )
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
 

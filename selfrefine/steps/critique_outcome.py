@@ -196,7 +196,7 @@ class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     failed: int = 0
     failed_critiques: int = 0
     """A part of `failed`; `first_failure` says why."""
-    first_failure: str | None = None
+    first_failure: str | UnsetType = UNSET
     passes: tuple[PassOutcome, ...] = ()
     tokens: Tokens = Tokens()
     comparison: EqualCost = EqualCost()
@@ -231,7 +231,7 @@ def summary(outcome: Outcome) -> CritiqueSummary:
         revisions=sum(one.revisions for one in passes),
         failed=sum(one.failed for one in passes),
         failed_critiques=own.failed_critiques,
-        first_failure=own.first_failure,
+        first_failure=UNSET if own.first_failure is None else own.first_failure,
         passes=passes,
         tokens=Tokens(
             draft=own.draft_tokens,

@@ -141,6 +141,10 @@ def test_who_criticises_has_no_weight_and_is_not_the_reward_that_reads_critiques
         (["--critique-source", "exact:2"], "write exact"),
         (["--critics", "exact", "--critics", "exact:2"], "write exact"),
         (["--critique-source", "critic"], "use model"),
+        (
+            sets("critique.revise=false", "critique.revision_temperature=0.5"),
+            "critique.revision_temperature is not used without critique.revise",
+        ),
     ):
         own = ["critique", "-r", "exact", "--model", "scripted", *words]
         refused(selfrefine(*own, stdin=rows, cwd=folder), 3, said)
