@@ -170,6 +170,9 @@ def test_a_critic_that_fails_is_told_and_one_that_always_fails_is_an_error(folde
         assert done.code == 4 and "any of the 2 texts: bad.py:never: ValueError: no compiler" in done.err
     nothing = asked("--critique-source", "rewards")
     assert nothing.code == 4 and "score them with -r NAME" in nothing.err
+    mute = asked("--critics", "bad.py:never", "--critics", "bad.py:odd")
+    assert "bad.py:never no verdict (ValueError: no compiler)" in mute.err
+    assert "bad.py:odd 0 % ok (1 without: ZeroDivisionError: division by zero)" in mute.err
     some = asked("--critique-source", "bad.py:odd")
     assert some.code == 0, some.err
     assert "1 critique failed (bad.py:odd: ZeroDivisionError: division by zero)" in some.err
