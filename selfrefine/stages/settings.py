@@ -225,6 +225,15 @@ def check_method(config: Config) -> None:
     if (
         config.propose.n
         and config.propose.learn
+        and OBJECTIVES.get(config.objective.name).teacher is not None
+    ):
+        raise ConfigError(
+            f"propose.learn: objective {config.objective.name} has nothing to show its teacher about a written "
+            "task but how often it was solved; set objective.name = sft, or propose.learn = false"
+        )
+    if (
+        config.propose.n
+        and config.propose.learn
         and (chosen.learn != "answers" or chosen.strategy not in select.SINGLE)
     ):
         raise ConfigError(

@@ -233,5 +233,8 @@ def test_what_would_write_tasks_for_nothing_is_refused(folder: Path) -> None:
     """A tenth of 8 prompts is no task, and without rounds nothing answers them."""
     none = _new(folder, "r", "propose.share=0.1")
     assert none.code == 3 and "less than one task" in none.err
+    taught = ["propose.learn=true", "objective.name=distil", "select.strategy=all"]
+    told = _new(folder, "r", *taught)
+    assert told.code == 3 and "set objective.name = sft" in told.err
     never = _new(folder, "r", "cycle.rounds=0", 'reward.use=["numeric"]')
     assert never.code == 3 and "propose.n" in never.err
