@@ -215,27 +215,28 @@ def check_method(config: Config) -> None:
         raise ConfigError("resample needs select.strategy pairs or groups, which compare rewards")
     if config.rationalise.n and chosen.strategy == "groups":
         raise ConfigError("rationalise does not work with select.strategy groups, which need plain samples")
-    if config.propose.n and not config.cycle.rounds:
+    if config.propose.n:
+        _check_propose(config)
+
+
+def _check_propose(config: Config) -> None:
+    """Raises: ConfigError for written tasks that nothing would come of."""
+    if not config.cycle.rounds:
         raise ConfigError("propose.n is for training rounds, and cycle.rounds is 0; leave it out")
-    if config.propose.n and not most_written(config):
+    if not most_written(config):
         raise ConfigError(
             f"propose.share {config.propose.share:g} of cycle.prompts_per_round "
             f"{config.cycle.prompts_per_round:,} is less than one task; raise one of them"
         )
-    if (
-        config.propose.n
-        and config.propose.learn
-        and OBJECTIVES.get(config.objective.name).teacher is not None
-    ):
+    chosen, objective = config.select, config.objective.name
+    if not config.propose.learn:
+        return
+    if OBJECTIVES.get(objective).teacher is not None:
         raise ConfigError(
-            f"propose.learn: objective {config.objective.name} has nothing to show its teacher about a written "
-            "task but how often it was solved; set objective.name = sft, or propose.learn = false"
+            f"propose.learn: objective {objective} has nothing about a written task to show its teacher but "
+            "how often it was solved; set objective.name = sft, or propose.learn = false"
         )
-    if (
-        config.propose.n
-        and config.propose.learn
-        and (chosen.learn != "answers" or chosen.strategy not in select.SINGLE)
-    ):
+    if chosen.learn != "answers" or chosen.strategy not in select.SINGLE:
         raise ConfigError(
             f"propose.learn: a written task has no other text to its request to be compared with; set "
             f"select.learn = answers and select.strategy {', '.join(select.SINGLE)}"
