@@ -6,6 +6,7 @@ Rewards and objectives have settings of their own, which their descriptions know
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import re
 import tomllib
@@ -53,7 +54,7 @@ def resolve(layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Settings:
             raise ConfigError(f"{_said(origin)}: {given}: not UTF-8 text")
         key = _in_full(given, objective, origin, value)
         if key is not None:
-            _put(merged, key, value)
+            _put(merged, key, copy.deepcopy(value))  # a later layer adds keys to a table: not to a run's own
             origins[key] = origin
     try:
         config = msgspec.convert(merged, Config, strict=True)
@@ -218,11 +219,11 @@ def parse_set(text: str) -> tuple[str, Any]:
 
 def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested tables to dotted keys. `reward.settings.NAME.KEY` is an older spelling of `reward.NAME.KEY`;
-    what stands under `tasks.settings` stays one value. Raises: ConfigError for a key that is given twice."""
+    what stands under one of `_OPEN` stays one value. Raises: ConfigError for a key that is given twice."""
     flat: dict[str, Any] = {}
     for key, value in table.items():
         dotted = _OLDER.sub(r"\1", f"{prefix}{key}")
-        if isinstance(value, Mapping) and dotted != "tasks.settings" and not _own_key(dotted)[2]:
+        if isinstance(value, Mapping) and dotted not in _OPEN and not _own_key(dotted)[2]:
             inner = flatten(value, f"{dotted}.")
         else:
             inner = {dotted: value}
@@ -232,6 +233,8 @@ def flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+_OPEN = ("tasks.settings", "propose.settings")
+"""Tables whose keys only a task source or a family knows."""
 _OLDER = re.compile(r"^(reward|objective)\.settings(?=\.|$)")
 
 
@@ -262,7 +265,7 @@ def check_key(dotted: str, origin: str) -> None:
     """
     known = list(keys())
     table, name, key = _own_key(dotted)
-    if dotted in known or dotted.startswith("tasks.settings."):
+    if dotted in known or dotted.startswith(tuple(f"{table}." for table in _OPEN)):
         return
     if key and name in registry(table):
         if table == "reward":

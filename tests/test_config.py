@@ -383,3 +383,11 @@ def test_a_gate_reward_goes_with_the_rewards_it_was_one_of() -> None:
         resolve([("file", file), ("flag", {"reward.use": 5})])
     # Given together with the rewards, a name that is none of them is a mistake, and refused later.
     assert resolve([("flag", {**flags, "reward.gate_on": "sentence"})]).config.reward.gate_on == "sentence"
+
+
+def test_a_later_layer_does_not_write_into_the_tables_of_an_earlier_one() -> None:
+    """A run's manifest took over what a flag said, so that the flag was neither refused as drift nor read."""
+    stored = {"tasks": {"settings": {"max_terms": 2}}}
+    found = resolve([("run", stored), ("flag", {"tasks.settings.max_terms": 4})])
+    assert found.config.tasks.settings == {"max_terms": 4}
+    assert stored == {"tasks": {"settings": {"max_terms": 2}}}

@@ -10,12 +10,14 @@ from pathlib import Path
 from selfrefine.compute import adapter_files
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError, EngineError, RunFolderError
+from selfrefine.layers import Settings
 
 
-def verb(config: Config) -> None:
+def verb(settings: Settings) -> None:
     """The rewards, models and adapter that a verb's settings name. Raises: ConfigError, EngineError."""
     from selfrefine.steps import best_of
 
+    config = settings.config
     if config.reward.use or config.evaluate.measure or config.guards.gold is not None:
         from selfrefine.steps.scoring import check_named
 
@@ -24,7 +26,7 @@ def verb(config: Config) -> None:
         from selfrefine.steps.scoring import check_critics
 
         check_critics(config)
-    best_of.check(config)
+    best_of.check(config, said={key for key, origin in settings.origins.items() if origin == "flag"})
     models(config)
 
 

@@ -73,8 +73,11 @@ VERB = Verb(
             "How a model's verdict is had: written (parsed), or scored (from its probabilities). [written]",
         ),
         Flag("critique.critic_model", "Model that criticises. [the policy itself]"),
-        Flag("critique.critique_prompt", "Template of a critique: critique, rubric, or a file. [critique]"),
-        Flag("critique.revise_prompt", "Template of a revision: revise, or a file. [revise]"),
+        Flag(
+            "critique.critique_prompt",
+            "Template of a critique: critique, rubric, reflect, or a file. [critique]",
+        ),
+        Flag("critique.revise_prompt", "Template of a revision: revise, mend, retry, or a file. [revise]"),
         Flag(
             "critique.reveal_references",
             "Show the critic the references. The rows record it.",

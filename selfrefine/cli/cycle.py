@@ -20,7 +20,6 @@ from selfrefine.cli.common import (
     TrustOption,
 )
 from selfrefine.cli.help import OUTPUT, RUN
-from selfrefine.config import Config
 
 Name = Annotated[
     str | None, common.run_option("Name or folder of the run: continued if it exists, made if not.")
@@ -151,7 +150,7 @@ def command(
     )
     checks.outputs(summary_json)
     if dry_run:
-        _preview(_checked(config, set_, given))
+        _preview(run, config, set_, given, drift=allow_drift)
         return
     with common.reporting("cycle") as reporter:
         summary = loop(
@@ -161,17 +160,24 @@ def command(
     _refuse(summary, require_improvement)
 
 
-def _preview(config: Config) -> None:
+def _preview(
+    name: str | None, config: str | None, sets: list[str] | None, given: dict[str, Any], *, drift: bool
+) -> None:
+    """The plan of a new run, or of the run of that name with its own settings and tasks."""
+    from selfrefine.cli import open_run
     from selfrefine.report.dry_run import plan
     from selfrefine.runfolder.jsonl import write_stdout
+    from selfrefine.runfolder.run import Run
 
-    write_stdout(plan(config).encode())
-
-
-def _checked(config: str | None, sets: list[str] | None, given: dict[str, Any]) -> Config:
-    asked = common.settings(config, sets, given).config
-    checks.run(asked)
-    return asked
+    path = open_run.run_path(name) if name else None
+    old = Run.open(path) if path and path.exists() else None
+    asked = common.settings(config, sets, given, run=old.manifest.config if old else None)
+    if old:
+        open_run.check_settings(old, asked, allow_drift=drift)
+    else:
+        checks.run(asked.config)
+    splits = {split: old.tasks(split) for split in ("train", "gate", "test")} if old else None
+    write_stdout(plan(asked.config, splits).encode())
 
 
 def _refuse(summary: dict[str, Any], require_improvement: bool) -> None:

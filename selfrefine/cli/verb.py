@@ -181,7 +181,7 @@ class Verb:
         if not any(own.values()):
             common.need_input(ctx, typed["source"])
         settings = common.settings(None, typed["set_"], given)
-        checks.verb(settings.config)
+        checks.verb(settings)
         checks.outputs(typed["summary_json"], None if self.output_default == "adapter" else typed["output"])
         if self.check is not None:
             self.check(settings.config)

@@ -73,5 +73,7 @@ def _agreement(found: Agreement) -> Iterator[str]:
         votes = one.ok + one.revise
         words = "no verdict" if not votes else f"{percent(one.ok / votes)} ok"
         missing = one.unread + one.failed
-        each.append(f"{one.critic} {words}" + (f" ({number(missing)} without)" if votes and missing else ""))
+        notes = [f"{number(missing)} without"] if votes and missing else []
+        notes += [one.first_failure.removeprefix(f"{one.critic}: ")] if one.first_failure else []
+        each.append(f"{one.critic} {words}" + (f" ({': '.join(notes)})" if notes else ""))
     yield f"verdicts: {', '.join(each)}"

@@ -6,27 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from selfrefine.config import Config
+from selfrefine.judging import MODELS
 from selfrefine.records import Task
 from selfrefine.reflection import causes, rules
 from selfrefine.report import footprint
 from selfrefine.report.words import number, size
 from selfrefine.rewards.p_true import QUESTION
-from selfrefine.stages import propose
 from selfrefine.stages.prepare import make_splits, run_prompts
+from selfrefine.stages.settings import most_written
 from selfrefine.words import count
 
 TEMPLATE_TOKENS = 64
 """For what a chat template puts around a prompt."""
 
 
-def plan(config: Config) -> str:
-    """Batches, tokens, disk and memory at most, as text.
+def plan(config: Config, splits: dict[str, list[Task]] | None = None) -> str:
+    """Batches, tokens, disk and memory at most, as text. `splits`: those of a run that is there.
 
     Raises: ConfigError, DataError for its tasks.
     """
-    splits = make_splits(config)
+    splits = splits or make_splits(config)
     own, held = config.generate, config.evaluate
-    written = propose.most(config)
+    written = most_written(config)
     per_round = min(config.cycle.prompts_per_round, len(splits["train"]) + written)
     held_new = (held.max_new_tokens or own.max_new_tokens) * (held.best_of or held.n)
     planned = config.reflect.plan == "auto"
@@ -34,11 +35,13 @@ def plan(config: Config) -> str:
     n = own.n * rules.MOST_SAMPLES if planned else own.n
     sampled = per_round * n * new
     rewritten = new if config.critique.revise else 0
-    critique = per_round * n * config.critique.passes * (config.critique.max_new_tokens + rewritten)
+    writing = sum(who in MODELS for who in config.critique.asked) * config.critique.max_new_tokens
+    critique = per_round * n * config.critique.passes * (writing + rewritten)
     hints = per_round * max(config.rationalise.n, rules.RATIONALISED if planned else 0) * new
     hints += _reflection(config, new)
     further = config.resample.max_tokens if config.resample.groups else 0
-    each = new + config.critique.passes * (config.critique.max_new_tokens + new)
+    told = config.critique.max_new_tokens if held.critic == "model" else writing
+    each = new + config.critique.passes * (told + new)
     looks = {"off": 0, "end": 1, "both": 2}[held.revise]
     revised = looks * len(splits["test"]) * each
     proposing = config.propose.n * config.propose.max_new_tokens
@@ -60,6 +63,7 @@ def plan(config: Config) -> str:
         f"new tokens     at most {number(learning + gate)} per round, "
         f"{number(rounds * (learning + gate) + gate + 2 * test + revised)} in all "
         f"({count(rounds, 'round')})",
+        *_compared(config, critique, looks * len(splits["test"]) * (each - new)),
     ]
     disk = {"rows": rounds * (rows * 4 + 3 * config.propose.n) * 2500, "adapters": rounds * adapter}
     if any(disk.values()):
@@ -80,6 +84,22 @@ def _written(config: Config, most: int) -> list[str]:
         return []
     texts = count(config.propose.n, "text")
     return [f"               {texts} to become tasks, of which up to {number(most)} are answered"]
+
+
+def _compared(config: Config, round_tokens: int, measured: int) -> list[str]:
+    """Of the fresh samples that a critique is compared with, which cost as much again for each way to draw
+    them: their number is known when critiques and revisions are."""
+    own, cooler = config.critique, config.critique.revision_temperature
+    if not (own.passes and own.revise):
+        return []
+    ways = 1 if cooler is None or cooler == config.generate.temperature else 2
+    per_round, measured = ways * round_tokens * own.control, ways * measured
+    if not (per_round * config.cycle.rounds or measured):
+        return []
+    return [
+        f"comparison     fresh samples for about {number(per_round)} more per round, "
+        f"{number(config.cycle.rounds * per_round + measured)} in all"
+    ]
 
 
 def _reflection(config: Config, new: int) -> int:

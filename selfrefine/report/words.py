@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
 
 _QUIET_AT_ZERO = frozenset(
     {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates", "below"}
-    | {"over_the_cap", "groups", "groups_without_spread", "hinted", "teacher_tokens"}
+    | {"over_the_cap", "groups", "groups_without_spread", "hinted", "teacher_tokens", "failed_critiques"}
 )
 """Counts worth a word only when there are any. Every other zero is news, "0 unscored" included."""
 
@@ -203,6 +203,8 @@ def critique_line(found: CritiqueSummary) -> str:
     parts = [f"{count(found.drafts, 'draft')}, {count(found.revisions, 'revision')}"]
     if found.unparsed_share is not None:
         parts.append(f"{percent(found.unparsed_share)} of verdicts unparsed")
+    if found.failed_critiques:
+        parts.append(f"{count(found.failed_critiques, 'critique')} failed ({found.first_failure})")
     for i, one in enumerate(found.passes, start=1):
         if one.unscored < one.revisions:  # without rewards nobody knows
             parts.append(f"pass {i} wrong→right {one.wrong_right}, right→wrong {one.right_wrong}")

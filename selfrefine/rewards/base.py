@@ -29,6 +29,9 @@ RewardFn = Callable[[Sample], Reward]
 GroupRewardFn = Callable[[Sequence[Sample]], list[Reward]]
 BatchRewardFn = Callable[[Sequence[Sample]], list[Reward]]
 
+WITHHELD = "(withheld: it contains a reference)"
+"""In place of such a detail."""
+
 
 class RewardSpec(Struct, frozen=True, kw_only=True):
     """One `-r NAME[:weight]`. `name` is a registry name or `path/to/file.py:function`; weight > 0."""

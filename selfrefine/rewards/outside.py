@@ -24,6 +24,7 @@ from selfrefine.errors import Interrupted, SelfrefineError
 from selfrefine.records import Reward, Sample
 from selfrefine.registry import BUILT_IN, Contained, Origin, outside_code
 from selfrefine.rewards.base import (
+    WITHHELD,
     BatchRewardFn,
     CorpusFigure,
     Each,
@@ -146,7 +147,7 @@ def _reward(kind: RewardKind, result: Any, sample: Sample, options: RewardOption
         return unscored(kind.name, why(error), kind.origin.signature)
     detail = "" if options.reveal_references else reward.detail or ""
     if detail and _tells(detail, sample.task.references):
-        return msgspec.structs.replace(reward, detail="(withheld: it contains a reference)")
+        return msgspec.structs.replace(reward, detail=WITHHELD)
     return reward
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Sample
 from selfrefine.stages import alarms
 from selfrefine.stages.base import Stage
@@ -66,11 +66,22 @@ class Critique(Stage[Sample, Outcome]):
         return result.rows, result.outcome
 
     def summary(self, total: Outcome) -> CritiqueSummary:
-        """Raises: DataError where one of the rewards could score no row, as `reward` does."""
+        """Raises: DataError where one of the rewards could score no row, as `reward` does, and where what
+        tells what is wrong failed on every text."""
         if self.score is not None:
             names = {scorer.name for scorer in self.session.scorers}
             require_scored({name: sums for name, sums in total.rewards.items() if name in names})
-        return summary(total)
+        found = summary(total)
+        told = self.session.tell or self.session.critics
+        if told and found.critiques and found.failed_critiques == found.critiques:
+            own = self.session.config.critique
+            who = f"critique.source {own.source}" if self.session.tell else "critique.critics"
+            texts = "the only text" if found.critiques == 1 else f"any of the {found.critiques:,} texts"
+            raise DataError(
+                f"{who} could not criticise {texts}: {found.first_failure}"
+                + ("; score them with -r NAME" if "rewards" in own.asked and self.score is None else "")
+            )
+        return found
 
     def alarms(self, total: Outcome) -> list[alarms.Alarm]:
         return alarms.of_critiques(total, self.session.config.alarms)

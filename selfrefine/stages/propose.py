@@ -18,7 +18,7 @@ from selfrefine.runfolder.summaries import Cost, StageCost
 from selfrefine.stages.base import Stage
 from selfrefine.stages.progress import Bar, show_completions
 from selfrefine.stages.session import RunSession
-from selfrefine.stages.settings import right_mark
+from selfrefine.stages.settings import most_written, right_mark
 from selfrefine.steps import propose
 from selfrefine.steps.generate import generate, task_units
 from selfrefine.steps.propose import Known, Proposed
@@ -115,16 +115,10 @@ def sampling(config: Config) -> GenerateConfig:
     )
 
 
-def most(config: Config) -> int:
-    """Written tasks of a round at most."""
-    own = config.propose
-    return min(own.n, math.floor(own.share * config.cycle.prompts_per_round))
-
-
 def round_tasks(config: Config, folder: RoundDir, given: Sequence[Task]) -> list[Task]:
     """A round's tasks: the first of those that were written, up to their share; then of the given ones as
     many as are left. `given`: what the round would answer without."""
-    written = propose.tasks_of(folder.samples(FILE))[: most(config)]
+    written = propose.tasks_of(folder.samples(FILE))[: most_written(config)]
     return [*written, *given[: max(0, config.cycle.prompts_per_round - len(written))]]
 
 

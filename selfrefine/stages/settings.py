@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -25,6 +26,12 @@ _TOLD = "rewards tell what is wrong; set critique.source = rewards, a reward's n
 def right_mark(config: Config) -> float:
     """From this reward on an answer counts as right."""
     return 1.0 if config.select.min_reward is None else config.select.min_reward
+
+
+def most_written(config: Config) -> int:
+    """Tasks of a round that the policy wrote, at most."""
+    own = config.propose
+    return min(own.n, math.floor(own.share * config.cycle.prompts_per_round))
 
 
 def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSettings:
@@ -132,6 +139,12 @@ def _check_source(config: Config) -> None:
         ("critique.critic_model", own.critic_model is not None, asks or chooses, "a model that criticises"),
         ("critique.choice_prompt", own.choice_prompt != "choice", asks_choice(config), "a scored verdict"),
         ("critique.ok_from", own.ok_from != 0.5, scored, "critique.verdict = scored"),
+        (
+            "critique.revision_temperature",
+            own.revision_temperature is not None,
+            own.revise,
+            "critique.revise = true",
+        ),
     ):
         if set_ and not taken:
             raise ConfigError(f"{key} is not used without {why}; leave it out")
@@ -202,11 +215,28 @@ def check_method(config: Config) -> None:
         raise ConfigError("resample needs select.strategy pairs or groups, which compare rewards")
     if config.rationalise.n and chosen.strategy == "groups":
         raise ConfigError("rationalise does not work with select.strategy groups, which need plain samples")
-    if (
-        config.propose.n
-        and config.propose.learn
-        and (chosen.learn != "answers" or chosen.strategy not in select.SINGLE)
-    ):
+    if config.propose.n:
+        _check_propose(config)
+
+
+def _check_propose(config: Config) -> None:
+    """Raises: ConfigError for written tasks that nothing would come of."""
+    if not config.cycle.rounds:
+        raise ConfigError("propose.n is for training rounds, and cycle.rounds is 0; leave it out")
+    if not most_written(config):
+        raise ConfigError(
+            f"propose.share {config.propose.share:g} of cycle.prompts_per_round "
+            f"{config.cycle.prompts_per_round:,} is less than one task; raise one of them"
+        )
+    chosen, objective = config.select, config.objective.name
+    if not config.propose.learn:
+        return
+    if OBJECTIVES.get(objective).teacher is not None:
+        raise ConfigError(
+            f"propose.learn: objective {objective} has nothing about a written task to show its teacher but "
+            "how often it was solved; set objective.name = sft, or propose.learn = false"
+        )
+    if chosen.learn != "answers" or chosen.strategy not in select.SINGLE:
         raise ConfigError(
             f"propose.learn: a written task has no other text to its request to be compared with; set "
             f"select.learn = answers and select.strategy {', '.join(select.SINGLE)}"

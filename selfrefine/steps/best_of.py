@@ -18,7 +18,7 @@ Source: Wang et al. 2023, "Self-Consistency Improves Chain of Thought Reasoning"
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -170,8 +170,9 @@ def _voted(
     return max(camp, key=lambda i: (weights.get(i, -1.0), -i)), replace(how, score=min(1.0, share))
 
 
-def check(config: Config, *, in_run: bool = False) -> None:
-    """Raises: ConfigError for settings that contradict each other or would be ignored."""
+def check(config: Config, *, in_run: bool = False, said: Collection[str] = ()) -> None:
+    """Raises: ConfigError for settings that contradict each other or would be ignored. `said`: what the
+    command line gave, also if it is the default."""
     if in_run and config.generate.best_of:
         raise ConfigError(
             "generate.best_of does not work in a run, where select chooses among scored answers; "
@@ -182,10 +183,10 @@ def check(config: Config, *, in_run: bool = False) -> None:
         ("evaluate", config.evaluate, 1),
     ):
         if not own.best_of:
-            if own.by != "majority":
+            if own.by != "majority" or f"{name}.by" in said:
                 raise ConfigError(f"{name}.by chooses among several samples: set {name}.best_of")
             continue
-        if own.n not in (plain, own.best_of):
+        if own.n != own.best_of and (own.n != plain or f"{name}.n" in said):
             raise ConfigError(
                 f"{name}.best_of samples {own.best_of:,} answers and gives one: leave out {name}.n"
             )

@@ -223,6 +223,7 @@ class _Run:
             passes=passes,
             critique_tokens=n_tokens,
             failed_critiques=n_failed,
+            first_failure=next((made.error for made in told_all if made.finish_reason == "error"), None),
             agreement=counted(told_all, self.critics),
         )
 

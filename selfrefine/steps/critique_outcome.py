@@ -102,6 +102,8 @@ class Outcome(Sums, frozen=True, kw_only=True):
     passed_through: int = 0
     passes: tuple[PassOutcome, ...] = ()
     failed_critiques: int = 0
+    first_failure: str | None = None
+    """Why the first of these was not made."""
     draft_tokens: int = 0
     critique_tokens: int = 0
     revision_tokens: int = 0
@@ -192,6 +194,9 @@ class CritiqueSummary(StageCost, frozen=True, kw_only=True):
     verdict_ok: int = 0
     revisions: int = 0
     failed: int = 0
+    failed_critiques: int = 0
+    """A part of `failed`; `first_failure` says why."""
+    first_failure: str | UnsetType = UNSET
     passes: tuple[PassOutcome, ...] = ()
     tokens: Tokens = Tokens()
     comparison: EqualCost = EqualCost()
@@ -225,6 +230,8 @@ def summary(outcome: Outcome) -> CritiqueSummary:
         verdict_ok=sum(one.ok for one in passes),
         revisions=sum(one.revisions for one in passes),
         failed=sum(one.failed for one in passes),
+        failed_critiques=own.failed_critiques,
+        first_failure=UNSET if own.first_failure is None else own.first_failure,
         passes=passes,
         tokens=Tokens(
             draft=own.draft_tokens,

@@ -63,6 +63,11 @@ def _for(name: str, one: Asked) -> Asked:
     return one._replace(seed=derive(one.seed, "critic", name)) if name == "policy" else one
 
 
+def _why(name: str, vote: Critique) -> str:
+    why = vote.error or "no verdict"
+    return why if why.startswith(f"{name}: ") else f"{name}: {why}"  # what a reward says has its name
+
+
 def _together(names: Sequence[str], votes: Sequence[Critique]) -> Critique:
     heard = [vote for vote in votes if vote.finish_reason != "error"]
     said = [vote.verdict for vote in heard if vote.verdict is not None]
@@ -72,8 +77,7 @@ def _together(names: Sequence[str], votes: Sequence[Critique]) -> Critique:
     if said:
         verdict = "ok" if said.count("ok") > len(said) / 2 else "revise"
     else:
-        whys = [f"{name}: {vote.error or 'no verdict'}" for name, vote in zip(names, votes, strict=True)]
-        error = "; ".join(whys)
+        error = "; ".join(_why(name, vote) for name, vote in zip(names, votes, strict=True))
     # Without a verdict the text counts as to be revised, by whatever was written, as with a single critic.
     shown = [vote for vote in heard if vote.verdict == "revise" or not said]
     texts = dict.fromkeys(text for vote in shown if (text := vote.text.strip()))

@@ -113,6 +113,14 @@ def check_critics(config: Config) -> None:
                 f"critique.{key} {who}: use {models}, rewards, the name of a reward "
                 "(`selfrefine rewards ls`), or file.py:function"
             )
+        if source.name != who:
+            raise ConfigError(
+                f"critique.{key} {who}: a critic has no weight, each has one vote; write {source.name}"
+            )
+        if source.name == "critic":
+            raise ConfigError(
+                f"critique.{key} critic: this reward reads the critique that is to be made; use model"
+            )
         reward.check([source], config.reward.settings)
         if not reward.needs_engine([source]):
             build_rewards(config, [source.name], None, texts=True)

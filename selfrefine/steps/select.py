@@ -81,9 +81,23 @@ def check(config: SelectConfig) -> None:
         raise ConfigError("select.chosen references needs select.strategy pairs")
     if strategy == "groups" and config.candidates == "revisions":
         raise ConfigError("select.strategy groups learns from drafts: revisions have other prompts")
+    for key, set_, taken, way in (
+        (
+            "corrections",
+            config.corrections != "own",
+            config.learn in ("revisions", "both"),
+            "learn = revisions",
+        ),
+        (
+            "min_similarity",
+            config.min_similarity > 0,
+            config.corrections in ("near", "broken"),
+            "corrections = near",
+        ),
+    ):
+        if set_ and not taken:
+            raise ConfigError(f"select.{key} is not used without select.{way}; set that, or leave it out")
     for key, set_, taken in (
-        ("corrections", config.corrections != "own", config.learn in ("revisions", "both")),
-        ("min_similarity", config.min_similarity > 0, config.corrections in ("near", "broken")),
         ("margin", config.margin > 0, strategy == "pairs" and config.chosen == "samples"),
         ("pairs_per_prompt", config.pairs_per_prompt > 1, strategy == "pairs"),
         ("max_per_prompt", config.max_per_prompt is not None, strategy not in ("pairs", "groups")),

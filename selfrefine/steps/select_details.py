@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from selfrefine.records import Critique, Lesson, Sample
+from selfrefine.rewards.base import WITHHELD
 
 TOLD = "rewards"
 """`Critique.critic` of a critique that no model wrote; `rewards:NAME` of a vote of one reward."""
@@ -24,10 +25,15 @@ def details(samples: Sequence[Sample], fate: Counter[Any]) -> list[list[Sample]]
     """A row per critique that rewards told, each in a list of its own, since each has its own prompt.
 
     What was right is learnt, too, as a bare `Verdict: ok`: a critic that never saw one finds fault with all.
+    What was withheld is not: it would learn to say that of every draft.
     """
     made = []
     for row in samples:
-        told = [one for one in row.critiques if one.critic == TOLD and one.verdict and one.messages]
+        told = [
+            one
+            for one in row.critiques
+            if one.critic == TOLD and one.verdict and one.messages and WITHHELD not in one.text
+        ]
         fate["not_told"] += not told
         made += [[_lesson(row, one)] for one in told]
     return made

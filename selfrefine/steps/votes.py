@@ -19,6 +19,8 @@ class VoteSums(Sums, frozen=True, kw_only=True):
     revise: int = 0
     unread: int = 0
     failed: int = 0
+    first_failure: str | None = None
+    """Why the first of these was not made."""
 
 
 class AgreementSums(Sums, frozen=True, kw_only=True):
@@ -56,7 +58,14 @@ def counted(made: Sequence[Critique], names: Sequence[str]) -> AgreementSums:
 def _votes(name: str, own: Sequence[Critique]) -> VoteSums:
     failed = sum(one.finish_reason == "error" for one in own)
     ok, revise = (sum(one.verdict == what for one in own) for what in ("ok", "revise"))
-    return VoteSums(critic=name, ok=ok, revise=revise, unread=len(own) - ok - revise - failed, failed=failed)
+    return VoteSums(
+        critic=name,
+        ok=ok,
+        revise=revise,
+        unread=len(own) - ok - revise - failed,
+        failed=failed,
+        first_failure=next((one.error for one in own if one.finish_reason == "error"), None),
+    )
 
 
 def agreed(total: AgreementSums) -> Agreement | None:

@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from selfrefine.boundary import escaped
-from selfrefine.errors import ConfigError
+from selfrefine.errors import ConfigError, DataError
 from selfrefine.records import Message, Task, encode
 from selfrefine.registry import BUILT_IN, NoSettings, Origin, Registry, converted, outside_code
 
@@ -49,11 +49,14 @@ class FamilyKind(Struct, frozen=True, kw_only=True):
 
 
 def adopt(name: str, value: object, origin: Origin) -> FamilyKind | None:
-    """A plain function (text, task) -> Task or a reason, as a family of that name; None for what is none."""
+    """A plain function (text, task) -> Task or a reason, as a family of that name; None for what is none.
+
+    The first line of its docstring is what the policy is asked to write.
+    """
     if not callable(value):
         return None
     run: Read = value
-    about = next(iter((value.__doc__ or "").strip().splitlines()), "a function in a file")
+    about = next(iter((value.__doc__ or "").strip().splitlines()), "a task").rstrip(" .")
     return FamilyKind(name=name, about=about, make=lambda own, given: run, origin=origin)
 
 
@@ -88,14 +91,31 @@ class Family:
             return " ".join(str(self.kind.show(task)).split())
 
     def read(self, text: str, like: Task) -> Task | str:
-        """Raises: ConfigError where code that is not ours fails or gives something else."""
-        with outside_code("task family", self.kind.name, self.kind.origin):
-            found = self._read(text, like)
-            if isinstance(found, Task) and found.prompt:
-                return msgspec.convert(msgspec.json.decode(encode(found)), Task)
-            if isinstance(found, str) and found.strip():
-                return escaped(found.strip()[:80])
-            raise TypeError(f"a family gives a Task with a prompt, or a reason, not {type(found).__name__}")
+        """Raises: ConfigError, with the text, where code that is not ours fails or gives something else."""
+        try:
+            with outside_code("task family", self.kind.name, self.kind.origin):
+                return _checked(self._read(text, like))
+        except ConfigError as error:
+            raise ConfigError(f"{error}; the text was {text[:80]!r}") from error
+
+
+def _checked(found: object) -> Task | str:
+    """Raises: TypeError for what is neither a task that can be asked nor a reason."""
+    if isinstance(found, Task) and found.prompt:
+        if found.prompt[-1].role != "user":
+            raise TypeError(f"the last message of a task is the user's, not the {found.prompt[-1].role}'s")
+        try:
+            return msgspec.convert(msgspec.json.decode(encode(found)), Task)
+        except DataError:
+            raise TypeError("a text of this task is not UTF-8") from None
+    if isinstance(found, str) and found.strip():
+        return escaped(found.strip()[:80])
+    raise TypeError(f"a family gives a Task with a prompt, or a reason, not {_kind(found)}")
+
+
+def _kind(found: object) -> str:
+    empty = isinstance(found, Task | str)
+    return f"an empty {type(found).__name__}" if empty else type(found).__name__
 
 
 def asked_like(like: Task, old: str, new: str) -> tuple[Message, ...]:

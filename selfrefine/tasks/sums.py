@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from selfrefine.errors import ConfigError
 from selfrefine.records import Task
 from selfrefine.tasks.families import FamilyKind, Read, asked_like, question
 
@@ -63,6 +64,11 @@ def _make(own: SumsSettings, given: Sequence[Task]) -> Read:
     known = [_parts(shown(task))[0] for task in given]
     least = own.min_terms or min(map(len, known))
     most = own.max_terms or max(map(len, known))
+    if least > most:
+        raise ConfigError(
+            f"propose.settings: no sum has {least} numbers or more and {most} at most; set min_terms and "
+            "max_terms (not set, they are as in the training tasks)"
+        )
     digits = own.max_digits or max(len(str(n)) for numbers in known for n in numbers)
 
     def read(text: str, like: Task) -> Task | str:

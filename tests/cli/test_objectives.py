@@ -151,6 +151,13 @@ REFUSED: dict[str, tuple[list[str], bytes, int, list[str]]] = {
         3,
         ["select.max_per_prompt is not used by select.strategy groups"],
     ),
+    # The way out is the setting that it belongs to, not the strategy.
+    "corrections of what is not learnt": (
+        ["--set", "select.corrections=near"],
+        unselected(),
+        3,
+        ["select.corrections is not used without select.learn = revisions"],
+    ),
     "groups for likelihood": (
         ["--select", "groups"],
         unselected(),

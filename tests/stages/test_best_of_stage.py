@@ -101,6 +101,9 @@ def test_flags_that_contradict_each_other_are_refused_before_a_row_is_read(folde
     for words, said in (
         (["generate", "t.jsonl", "--best-of", "4", "-n", "3"], "leave out generate.n"),
         (["generate", "t.jsonl", "--by", "p-true"], "set generate.best_of"),
+        # What is said is not ignored because it is the default, too.
+        (["generate", "t.jsonl", "--by", "majority"], "set generate.best_of"),
+        (["generate", "t.jsonl", "--best-of", "4", "-n", "8"], "leave out generate.n"),
         (["evaluate", "t.jsonl", "-m", "numeric", "--best-of", "4"], "set evaluate.temperature=1"),
         (["generate", "t.jsonl", "--best-of", "4", "--by", "vote"], "weighted-vote"),
     ):

@@ -208,3 +208,33 @@ def test_a_lone_text_is_not_compared(folder: Path) -> None:
                 None, [*PROPOSE[:-4], "propose.n=4", "propose.learn=true", "select.strategy=pairs"], {}
             ).config
         )
+
+
+def _new(folder: Path, name: str, *sets: str) -> Any:
+    words = [word for text in [*SETTINGS, "propose.n=4", *sets] for word in ("--set", text)]
+    return selfrefine("runs", "new", name, "--model", MODEL, *words, cwd=folder)
+
+
+def test_a_family_has_settings_which_a_run_keeps(folder: Path) -> None:
+    """The trap: a name with two dots was an unknown key, in a flag, a file and the run's own manifest; and a
+    flag on top of it was written into the manifest's table, so that nothing differed and nothing was said."""
+    assert _new(folder, "r", "propose.settings.max_digits=1").code == 0
+    assert selfrefine("generate", "--run", "r", cwd=folder).code == 0
+    proposed = json.loads((folder / "runs/r/round-001/proposed.json").read_text())
+    assert proposed["proposals"] == 4
+    for key in ("propose.settings.max_digits", "tasks.settings.max_terms"):
+        other = selfrefine("generate", "--run", "r", "--set", f"{key}=3", cwd=folder)
+        assert other.code == 5 and key in other.err
+    wrong = _new(folder, "s", "propose.settings.max_terms=1")
+    assert wrong.code == 3 and "no sum has 2 numbers or more and 1 at most" in wrong.err
+
+
+def test_what_would_write_tasks_for_nothing_is_refused(folder: Path) -> None:
+    """A tenth of 8 prompts is no task, and without rounds nothing answers them."""
+    none = _new(folder, "r", "propose.share=0.1")
+    assert none.code == 3 and "less than one task" in none.err
+    taught = ["propose.learn=true", "objective.name=distil", "select.strategy=all"]
+    told = _new(folder, "r", *taught)
+    assert told.code == 3 and "set objective.name = sft" in told.err
+    never = _new(folder, "r", "cycle.rounds=0", 'reward.use=["numeric"]')
+    assert never.code == 3 and "propose.n" in never.err

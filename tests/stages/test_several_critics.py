@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Result, jsonl, refused, selfrefine, task
+from harness import Result, answer, jsonl, refused, selfrefine, task
 
 SETTINGS = [
     "tasks.source=t.jsonl",
@@ -131,3 +131,48 @@ def test_one_model_is_not_two_critics(folder: Path) -> None:
     refused(selfrefine("critique", *words, stdin=drafts, cwd=folder), 3, "are one model")
     unknown = ["--model", "scripted:policy.jsonl", "--critics", "model", "--critics", "nonsense"]
     refused(selfrefine("critique", *unknown, stdin=drafts, cwd=folder), 3, "critique.critics nonsense")
+
+
+def test_who_criticises_has_no_weight_and_is_not_the_reward_that_reads_critiques(folder: Path) -> None:
+    """`exact:2` would vote like any other, and pass for another critic than `exact`; `critic` would find
+    no critique to read."""
+    rows = jsonl(answer("a.r0.s0", "7"))
+    for words, said in (
+        (["--critique-source", "exact:2"], "write exact"),
+        (["--critics", "exact", "--critics", "exact:2"], "write exact"),
+        (["--critique-source", "critic"], "use model"),
+        (
+            sets("critique.revise=false", "critique.revision_temperature=0.5"),
+            "critique.revision_temperature is not used without critique.revise",
+        ),
+    ):
+        own = ["critique", "-r", "exact", "--model", "scripted", *words]
+        refused(selfrefine(*own, stdin=rows, cwd=folder), 3, said)
+
+
+def test_a_critic_that_fails_is_told_and_one_that_always_fails_is_an_error(folder: Path) -> None:
+    """Its rows would look like texts that nobody found fault with: 0 revisions, and no word why."""
+    (folder / "bad.py").write_text(
+        "def never(sample):\n    raise ValueError('no compiler')\n"
+        "def odd(sample):\n    return 'even' if int(sample.text) % 2 == 0 else 1 / 0\n"
+    )
+    rows = jsonl(answer("a.r0.s0", "7"), answer("b.r0.s0", "8"))
+    own = ["critique", "--model", "scripted"]
+
+    def asked(*words: str) -> Result:
+        return selfrefine(*own, *words, stdin=rows, cwd=folder)
+
+    for words in (
+        ["--critique-source", "bad.py:never"],
+        ["--critics", "bad.py:never", "--critics", "rewards"],
+    ):
+        done = asked(*words)
+        assert done.code == 4 and "any of the 2 texts: bad.py:never: ValueError: no compiler" in done.err
+    nothing = asked("--critique-source", "rewards")
+    assert nothing.code == 4 and "score them with -r NAME" in nothing.err
+    mute = asked("--critics", "bad.py:never", "--critics", "bad.py:odd")
+    assert "bad.py:never no verdict (ValueError: no compiler)" in mute.err
+    assert "bad.py:odd 0 % ok (1 without: ZeroDivisionError: division by zero)" in mute.err
+    some = asked("--critique-source", "bad.py:odd")
+    assert some.code == 0, some.err
+    assert "1 critique failed (bad.py:odd: ZeroDivisionError: division by zero)" in some.err

@@ -201,7 +201,7 @@ def test_agreement_is_a_hand_computation_of_alpha() -> None:
     assert (found.verdict_units, found.score_units) == (3, 2)
     assert found.critics == (
         VoteSums(critic="a", ok=2, revise=2),
-        VoteSums(critic="b", ok=1, revise=2, failed=1),
+        VoteSums(critic="b", ok=1, revise=2, failed=1, first_failure="too long"),
     )
     assert agreed(counted([vote("ok")], [])) is None  # one alone agrees with nobody
 

@@ -12,6 +12,7 @@ from selfrefine.config import Config, EvaluateConfig, SelectConfig
 from selfrefine.errors import ConfigError
 from selfrefine.judging import CritiqueConfig
 from selfrefine.records import Critique, Reward, Sample
+from selfrefine.rewards.base import WITHHELD
 from selfrefine.stages.settings import check_method
 from selfrefine.steps.critics import own_rewards
 from selfrefine.steps.critique import CritiqueSettings, critique
@@ -45,6 +46,12 @@ def test_what_rewards_found_is_taught_under_the_critics_prompt_and_what_was_righ
     assert isinstance(found.rows[0].messages, tuple) and found.rows[0].messages[0].content == shown
     assert found.rows[0].token_ids == () and found.rows[0].logprobs is None  # nobody sampled it
     assert all(row.lesson and row.lesson.teaches == "critique" for row in found.rows)  # type: ignore[union-attr]
+
+
+def test_what_was_withheld_is_not_taught() -> None:
+    """A linter that quotes the reference would teach the critic to say "(withheld: ...)" of every draft."""
+    found = select(told(Reward(name="lint", value=0.0, detail=WITHHELD)), DETAILS)
+    assert found.rows == [] and found.counts["not_told"] == 2  # the revision has no critique
 
 
 def test_both_means_details_and_revising_turns_where_rewards_criticise() -> None:

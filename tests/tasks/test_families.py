@@ -104,3 +104,28 @@ def test_a_function_in_a_file_is_a_family(tmp_path: Path) -> None:
     assert family.read("3", like) == "no word" and family.kind.about == "a word to double"
     with pytest.raises(ConfigError, match="its file failed"):
         Family(f"{tmp_path}/mine.py:broken", {}, [like]).read("x", like)
+
+
+def test_what_a_file_gives_that_cannot_be_asked_is_refused_with_the_text_it_came_from(tmp_path: Path) -> None:
+    """Of 256 texts the one that broke the function must be known; half a surrogate pair was "row : not...".
+
+    Without a docstring the policy was asked to "Write a function in a file".
+    """
+    like = given("Work out 1 + 1")
+    (tmp_path / "mine.py").write_text(
+        "from selfrefine.records import Message, Task\n"
+        "def task(role, text): return Task(id='', prompt=(Message(role=role, content=text),))\n"
+        "def half(text, like): return task('user', '\\ud83d')\n"
+        "def turned(text, like): return task('assistant', text)\n"
+        "def silent(text, like): return ''\n"
+        "def sums(text, like):\n    'Sums of two numbers.'\n    return text\n"
+    )
+    for name, why in (
+        ("half", "not UTF-8"),
+        ("turned", "the last message of a task is the user's, not the assistant's"),
+        ("silent", "not an empty str"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{why}; the text was 'one two'"):
+            Family(f"{tmp_path}/mine.py:{name}", {}, [like]).read("one two", like)
+    abouts = [Family(f"{tmp_path}/mine.py:{name}", {}, [like]).kind.about for name in ("half", "sums")]
+    assert abouts == ["a task", "Sums of two numbers"]
