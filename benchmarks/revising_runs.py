@@ -26,7 +26,7 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         ("critique.source=rewards",),
     ),
     SUMS: (
-        ("--tasks", "sums.jsonl", "--measure", f"{HERE / 'worked.py'}:right"),
+        ("--tasks", "sums.jsonl", "--measure", f"{HERE / 'worked.py'}:check"),
         ("generate.max_new_tokens=48", "tasks.train=600"),
         (f"critique.source={HERE / 'worked.py'}:check",),
     ),

@@ -21,7 +21,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from selfrefine import records
-from selfrefine.records import Message, Sample, Task
+from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.tasks import TaskOptions, load
 
 SETTINGS = {"min_digits": 1, "max_digits": 1}
@@ -78,24 +78,32 @@ def right_steps(question: str) -> list[tuple[int, str, int, int]]:
     return steps
 
 
-def check(sample: Sample) -> str:
-    """The first step that is wrong or missing, in a line; "" where all are right. The right result of a step
-    is never told, only what is to be computed."""
-    wanted = right_steps(sample.task.prompt[-1].content)
-    given = [(int(a), sign, int(b), int(result)) for a, sign, b, result in _STEP.findall(sample.text)]
+def check(sample: Sample) -> Reward:
+    """1 where every step is right, else 0 with the first that is wrong or missing, and where that stands.
+
+    The right result of a step is never told, only what is to be computed.
+    """
+    fault = _fault(sample)
+    if fault is None:
+        return Reward(name="steps", value=1.0)
+    return Reward(name="steps", value=0.0, detail=fault[0], keep=fault[1])
+
+
+def _fault(sample: Sample) -> tuple[str, int] | None:
+    """What is wrong, and how many characters stand before it."""
+    wanted, text = right_steps(sample.task.prompt[-1].content), sample.text
+    found = list(_STEP.finditer(text))
     for k, (a, sign, b, result) in enumerate(wanted):
-        if k == len(given):
-            return f"step {k + 1} is missing: {a} {sign} {b}"
-        if given[k][:3] != (a, sign, b):
-            return f"step {k + 1} must be {a} {sign} {b}"
-        if given[k][3] != result:
-            return f"step {k + 1} is wrong: {a} {sign} {b} is not {given[k][3]}"
-    return "" if len(given) == len(wanted) else f"there must be {len(wanted)} steps"
-
-
-def right(sample: Sample) -> float:
-    """1 where every step is right: the measure of the task."""
-    return float(not check(sample))
+        if k == len(found):
+            return f"step {k + 1} is missing: {a} {sign} {b}", len(text)
+        step = found[k]
+        if (int(step[1]), step[2], int(step[3])) != (a, sign, b):
+            return f"step {k + 1} must be {a} {sign} {b}", step.start()
+        if int(step[4]) != result:
+            return f"step {k + 1} is wrong: {a} {sign} {b} is not {int(step[4])}", step.start(4)
+    if len(found) > len(wanted):
+        return f"there must be {len(wanted)} steps", found[len(wanted) - 1].end()
+    return None
 
 
 if __name__ == "__main__":

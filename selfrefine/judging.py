@@ -60,6 +60,13 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     revise_prompt: Annotated[
         str, says("Template of a revision: `revise`, `mend`, `retry`, `constitutional-revise`, or a file.")
     ] = "revise"
+    revise_from: Annotated[
+        Literal["start", "fault"],
+        says(
+            "Where a revision begins. `start`: it is written anew, with the draft in view; `fault`: what "
+            "stands before the first fault is kept and continued, where the critic placed it (`Reward.keep`)."
+        ),
+    ] = "start"
     choice_prompt: Annotated[
         str, says("Template of the question behind a scored verdict: `choice`, or a file.")
     ] = "choice"

@@ -62,6 +62,8 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
+    keep: Count | UnsetType = UNSET
+    """Characters of the text before its first fault, where the critic placed one."""
     votes: tuple[Critique, ...] | UnsetType = UNSET
     """Where several critics judged: the critique of each, in the order of `critique.critics`."""
 
@@ -83,6 +85,8 @@ class Reward(Struct, frozen=True, kw_only=True, gc=False):
     """What a critic could be told, and the raw figure (BLEU 0-100, TER, nats). Never a reference."""
     signature: str = ""
     error: str | None = None
+    keep: Count | UnsetType = UNSET
+    """Characters of the text before its first fault, where that has a place."""
 
 
 class Lesson(Struct, frozen=True, kw_only=True, gc=False):

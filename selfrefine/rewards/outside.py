@@ -168,8 +168,11 @@ def _unchecked(kind: RewardKind, result: Any) -> Reward:
     if value is None:
         return unscored(name, f"its value is {_kind(result.value)}, not a number", signature)
     detail = None if result.detail is None else escaped(result.detail)
+    keep = result.keep
+    if keep is not msgspec.UNSET and (type(keep) is not int or keep < 0):
+        return unscored(name, f"its keep is {keep!r}, not a number of characters", signature)
     reward = checked(name, value, detail, signature)
-    return msgspec.structs.replace(reward, error=reward.error or reason)
+    return msgspec.structs.replace(reward, error=reward.error or reason, keep=keep)
 
 
 def _number(value: Any) -> float | None:

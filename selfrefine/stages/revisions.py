@@ -39,6 +39,7 @@ from selfrefine.steps.critique_outcome import (
     near,
 )
 from selfrefine.steps.generate import generate
+from selfrefine.steps.resume import n_sampled
 from selfrefine.steps.units import cut
 from selfrefine.steps.votes import Agreement, agreed
 from selfrefine.sums import Sums
@@ -171,7 +172,7 @@ def compared(rows: Sequence[Sample]) -> RevisionSums:
             else {},
             draft_tokens=len(thread[0].token_ids),
             critique_tokens=sum(told.sampled_tokens for row in thread for told in row.critiques),
-            revision_tokens=sum(len(row.token_ids) for row in thread[1:]),
+            revision_tokens=sum(map(n_sampled, thread[1:])),
             fresh_tokens=sum(len(row.token_ids) for own in asked_again.values() for row in own),
         )
     return total

@@ -45,6 +45,7 @@ def critique_settings(config: Config, folder: Path | None = None) -> CritiqueSet
         revise=own.revise,
         principles=prompts.principles(text),
         feedback=own.feedback,
+        resume=own.revise_from == "fault",
         reveal_references=own.reveal_references,
         verdict=own.verdict,
         ok_from=own.ok_from,
@@ -144,6 +145,12 @@ def _check_source(config: Config) -> None:
             own.revision_temperature is not None,
             own.revise,
             "critique.revise = true",
+        ),
+        (
+            "critique.revise_from fault",
+            own.revise_from == "fault",
+            own.revise and not {"model", "policy"}.issuperset(own.asked),
+            "rewards that place a fault (critique.source = rewards, a reward's name or file.py:function)",
         ),
     ):
         if set_ and not taken:

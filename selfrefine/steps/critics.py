@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from selfrefine import verdict
@@ -111,14 +112,17 @@ def _told(rewards: Sequence[Reward], who: str, mark: float, one: Asked) -> Criti
         return Critique(**base, finish_reason="error", error="; ".join(errors) or "no reward on this row")
     numbers = [value for value in values if value is not None]
     score = sum(numbers) / len(numbers)
-    lines = [
-        reward.detail or f"{reward.name}: {reward.value:.2g} of 1"
-        for reward in rewards
-        if reward.value is not None and reward.value < mark - 1e-9
-    ]
-    if not lines:
+    faulty = [reward for reward in rewards if reward.value is not None and reward.value < mark - 1e-9]
+    if not faulty:
         return Critique(**base, score=score, verdict="ok")
-    return Critique(**base, text="\n".join(lines), score=score, verdict="revise")
+    lines = [reward.detail or f"{reward.name}: {reward.value:.2g} of 1" for reward in faulty]
+    keep = first_fault([reward.keep for reward in faulty])
+    return Critique(**base, text="\n".join(lines), score=score, verdict="revise", keep=keep)
+
+
+def first_fault(keeps: Sequence[int | UnsetType]) -> int | UnsetType:
+    """The smallest of those that are known."""
+    return min((keep for keep in keeps if keep is not UNSET), default=UNSET)
 
 
 def _who(engine: Engine, mark: str) -> str:

@@ -40,6 +40,7 @@ from selfrefine.steps.critique_outcome import (
     transition,
 )
 from selfrefine.steps.jury import Member, jury, members
+from selfrefine.steps.resume import kept_ids, prompt_of, resumed
 from selfrefine.steps.reward import mean_sums
 from selfrefine.steps.select_details import TOLD
 from selfrefine.steps.turns import as_text, of_chat, revise_chat
@@ -64,6 +65,8 @@ class CritiqueSettings(Struct, frozen=True, kw_only=True):
     revise: bool = True
     principles: tuple[str, ...] = ()
     feedback: Literal["none", "rewards"] = "none"
+    resume: bool = False
+    """Revise from the first fault on, where the critic placed it (`resume.py`)."""
     reveal_references: bool = False
     verdict: Literal["written", "scored"] = "written"
     ok_from: float = 0.5
@@ -229,19 +232,38 @@ class _Run:
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a revision to each thread; a failed one ends the thread."""
-        chats = [self._revise_chat(thread, pass_index) for thread in threads]
+        kept = [self._kept(thread) for thread in threads]
+        chats = [
+            self._revise_chat(thread, pass_index) if ids is None else thread.rows[0].context
+            for thread, ids in zip(threads, kept, strict=True)
+        ]
+        prompts = [
+            () if ids is None else prompt_of(thread.rows[0], self.policy)
+            for thread, ids in zip(threads, kept, strict=True)
+        ]
+        known = [(*prompt, *(ids or ())) for prompt, ids in zip(prompts, kept, strict=True)]
         seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
-        answers = ask(self.policy, chats, seeds, self.settings.revision)
+        answers = ask(self.policy, chats, seeds, self.settings.revision, known)
         n_tokens = 0
-        for thread, chat, (seed,), (prompt, (answer,)) in zip(threads, chats, seeds, answers, strict=True):
-            draft = thread.rows[0]
-            row = self._row(draft, f".v{pass_index + 1}", chat, prompt, seed, answer)
-            extra = {REVEALED: Raw(b"true")} if self._reveals(draft) else UNSET
-            thread.rows.append(replace(row, parent_id=draft.id, extra=extra))
-            thread.tokens += len(row.token_ids)
+        for k, (thread, (prompt, (answer,))) in enumerate(zip(threads, answers, strict=True)):
+            draft, ids = thread.rows[0], kept[k]
+            row = self._row(draft, f".v{pass_index + 1}", chats[k], prompt, seeds[k][0], answer)
+            if ids is not None:
+                row = resumed(row, ids, prompts[k], self.policy)
+            if self._reveals(draft):
+                columns = row.extra if isinstance(row.extra, dict) else {}
+                row = replace(row, extra={**columns, REVEALED: Raw(b"true")})
+            thread.rows.append(replace(row, parent_id=draft.id))
+            thread.tokens += len(answer.token_ids)
             thread.live = row.finish_reason != "error"
-            n_tokens += len(row.token_ids)
+            n_tokens += len(answer.token_ids)
         return Outcome(revision_tokens=n_tokens)
+
+    def _kept(self, thread: _Thread) -> tuple[int, ...] | None:
+        """The ids that a revision keeps, where it goes on from a fault; None where it is written anew."""
+        row = thread.rows[-1]
+        keep = row.critiques[-1].keep
+        return kept_ids(row, keep, self.policy) if self.settings.resume and keep is not UNSET else None
 
     def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> dict[Arm, list[list[Sample]]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from selfrefine.engines.base import Engine
 from selfrefine.records import Critique, FinishReason, Verdict
 from selfrefine.seeds import derive
-from selfrefine.steps.critics import Asked, Critic, Teller, told
+from selfrefine.steps.critics import Asked, Critic, Teller, first_fault, told
 from selfrefine.steps.select_details import TOLD, is_told
 
 CRITICS = "critics"
@@ -92,6 +92,7 @@ def _together(names: Sequence[str], votes: Sequence[Critique]) -> Critique:
         verdict=verdict,
         finish_reason=finish,
         error=error,
+        keep=first_fault([vote.keep for vote in shown]),
         pass_index=votes[0].pass_index,
         critic=CRITICS,
         # Nobody was asked for what rewards told, and from votes nobody learns: no prompt is stored for it.

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.revising_page import BEGIN, END, page  # noqa: E402
 from benchmarks.revising_runs import VARIANTS, Runs, Told, kept, together  # noqa: E402
 from benchmarks.worked import check, worked  # noqa: E402
-from selfrefine.records import Message, Sample, Task  # noqa: E402
+from selfrefine.records import Message, Reward, Sample, Task  # noqa: E402
 
 
 def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> None:
@@ -54,15 +54,25 @@ def test_the_calculator_names_the_first_wrong_step_and_never_its_result() -> Non
     task = worked(given)
     assert task.references == ("9 + 9 = 18; 18 + 0 = 18; 18 - 5 = 13",)
 
-    def said(text: str) -> str:
+    def found(text: str) -> Reward:
         return check(Sample(id="a.0", task=task, text=text))
 
-    assert said(task.references[0]) == ""
+    def said(text: str) -> str:
+        return found(text).detail or ""
+
+    assert found(task.references[0]) == Reward(name="steps", value=1.0)
     assert said("9 + 9 = 18; 18 + 0 = 18; 18 - 5 = 12") == "step 3 is wrong: 18 - 5 is not 12"
     assert said("9 + 9 = 19; 19 + 0 = 19; 19 - 5 = 14") == "step 1 is wrong: 9 + 9 is not 19"
     assert said("9 + 9 = 18; 18 - 5 = 13") == "step 2 must be 18 + 0"
     assert said("9 + 9 = 18") == "step 2 is missing: 18 + 0"
     assert said(f"{task.references[0]}; 13 + 1 = 14") == "there must be 3 steps"
+    # What stands before the fault: the operands are right, or they are not.
+    for text, before in (
+        ("9 + 9 = 19; 19 + 0", "9 + 9 = "),
+        ("9 + 9 = 18; 17 + 0 = 17", "9 + 9 = 18; "),
+        ("9 + 9 = 18", "9 + 9 = 18"),
+    ):
+        assert found(text).keep == len(before)
     with pytest.raises(ValueError, match="sum"):
         check(Sample(id="b.0", task=Task(id="b", prompt=(Message(role="user", content="Hello"),)), text="2"))
 
