@@ -34,7 +34,9 @@ def critic_lines(found: CritiqueSummary | RevisionSummary) -> Iterator[str]:
         said = f"revisions are {near.distance:.2f} from their drafts (0 is a copy, 1 shares no word)"
         if near.copied:
             said += f", {percent(near.copied)} are copies"
-        if near.dependence is not None and near.fresh_distance is not None:
+        if near.resumed:
+            said += f"; {number(near.resumed)} of {number(near.revisions)} went on from the draft's fault"
+        elif near.dependence is not None and near.fresh_distance is not None:
             said += f"; fresh samples are {near.fresh_distance:.2f} from them: "
             said += "the draft is ignored" if near.dependence < _IGNORES else "the draft is used"
         yield said

@@ -26,6 +26,7 @@ from msgspec import UNSET, Struct, UnsetType
 from selfrefine.agreement import Calibration, CalibrationSummary, calibration
 from selfrefine.records import Sample
 from selfrefine.runfolder.summaries import Cost, StageCost
+from selfrefine.steps.resume import is_resumed
 from selfrefine.steps.reward import MeanSums
 from selfrefine.steps.select_details import claims, is_told
 from selfrefine.steps.similarity import similarity
@@ -79,6 +80,7 @@ class NearSums(Sums, frozen=True, kw_only=True):
     """Last revisions beside their drafts; fresh samples (as the revisions are drawn) beside these, too."""
 
     revisions: int = 0
+    resumed: int = 0
     copied: int = 0
     similarity: float = 0.0
     beside_fresh: int = 0
@@ -161,6 +163,8 @@ class Nearness(Struct, frozen=True, kw_only=True):
     """How far revisions are from their drafts, in [0, 1] (1 - similarity); null over nothing."""
 
     revisions: int = 0
+    resumed: int = 0
+    """Went on from a fault: the draft up to there is theirs by construction."""
     copied: float | None = None
     """Share of the revisions that are their draft, white space at the ends aside."""
     distance: float | None = None
@@ -270,6 +274,7 @@ def near(outcome: Outcome) -> Nearness:
     alike = _rate(own.similarity, own.revisions)
     return Nearness(
         revisions=own.revisions,
+        resumed=own.resumed,
         copied=_rate(own.copied, own.revisions),
         distance=None if alike is None else 1 - alike,
         fresh_distance=1 - own.fresh / own.beside_fresh if own.beside_fresh else None,
@@ -365,7 +370,12 @@ def nearness(rows: Sequence[Sample], fresh: Mapping[Arm, Sequence[Sample]]) -> O
     if revision.finish_reason == "error":
         return Outcome()
     alike = similarity(draft.text, revision.text)
-    near = NearSums(revisions=1, copied=int(draft.text.strip() == revision.text.strip()), similarity=alike)
+    near = NearSums(
+        revisions=1,
+        resumed=int(is_resumed(revision)),
+        copied=int(draft.text.strip() == revision.text.strip()),
+        similarity=alike,
+    )
     again = [
         similarity(draft.text, row.text)
         for row in fresh.get("revisions", fresh.get("drafts", ()))

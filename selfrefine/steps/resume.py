@@ -58,6 +58,10 @@ def resumed(row: Sample, kept: tuple[int, ...], prompt: tuple[int, ...], engine:
     return replace(row, prompt_token_ids=prompt, token_ids=ids, text=text, logprobs=None, extra=column)
 
 
+def is_resumed(row: Sample) -> bool:
+    return isinstance(row.extra, dict) and KEPT in row.extra
+
+
 def n_sampled(row: Sample) -> int:
     """The tokens of a row that were sampled for it."""
     column = row.extra.get(KEPT) if row.extra is not UNSET else None

@@ -43,6 +43,13 @@ def test_a_policy_that_answers_again_is_named() -> None:
     assert line.endswith("the draft is ignored")
 
 
+def test_a_revision_that_went_on_from_a_fault_is_not_told_by_how_like_its_draft_it_is() -> None:
+    """It begins as its draft by construction, and short answers are all alike."""
+    near = Nearness(revisions=9, resumed=8, copied=0.0, distance=0.1, fresh_distance=0.1, dependence=0.0)
+    [line] = critic_lines(CritiqueSummary(nearness=near))
+    assert line.endswith("8 of 9 went on from the draft's fault") and "ignored" not in line
+
+
 def test_several_critics_have_their_agreement_and_what_each_says() -> None:
     votes = (
         VoteSums(critic="model", ok=3, revise=1, unread=1),

@@ -64,6 +64,36 @@ def test_what_is_right_is_kept_and_only_the_rest_is_sampled_and_paid() -> None:
     assert isinstance(revision.extra, dict) and msgspec.json.decode(revision.extra[KEPT]) == 19
     assert (len(revision.token_ids), n_sampled(revision), n_sampled(first)) == (21, 2, len(first.token_ids))
     assert result.outcome.revision_tokens == 2
+    assert result.outcome.near.resumed == 1
+
+
+def test_a_second_pass_goes_on_from_what_the_first_mended() -> None:
+    """The first pass mends step 1 and spoils step 2, the second mends that: each samples its own end only."""
+
+    class Slow(Calculator):
+        def _answers(self, prompt: Sequence[int]) -> list[tuple[int, ...]]:
+            [answer] = super()._answers(prompt)
+            wrong = self.encode_answer("3; 3 + 3 = 7")
+            return [wrong if self.began[-1].endswith("1 + 2 = ") else answer]
+
+    def placing(rows: list[Sample]) -> list[Sample]:
+        return (
+            placed(rows)
+            if rows[0].text != "1 + 2 = 5"
+            else [
+                replace(row, reward=0.0, rewards=(Reward(name="sum", value=0.0, detail="wrong", keep=8),))
+                for row in rows
+            ]
+        )
+
+    engine = Slow()
+    settings = replace(SETTINGS, passes=3)
+    result = critique([draft("1 + 2 = 5")], engine, engine, TEMPLATES, settings, 11, placing, own_rewards)
+    assert [row.text for row in result.rows] == ["1 + 2 = 5", DRAFT, RIGHT]
+    assert engine.began == ["1 + 2 = ", DRAFT[:FAULT]]
+    assert result.outcome.revision_tokens == len("3; 3 + 3 = 7") + 1 + 2
+    # Right after two of three passes: nothing is paid for the third.
+    assert [one.revisions for one in result.outcome.passes] == [1, 1, 0]
 
 
 def test_a_fault_without_a_place_is_revised_as_ever() -> None:
