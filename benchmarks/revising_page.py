@@ -8,7 +8,7 @@ import platform
 from collections.abc import Iterator
 
 from benchmarks.recipe_page import PACKAGES
-from benchmarks.revising_runs import TASKS, VARIANTS, Runs, Told, together, told
+from benchmarks.revising_runs import HERE, TASKS, VARIANTS, Runs, Told, together, told
 from selfrefine.errors import RunFolderError
 from selfrefine.report.words import with_interval
 from selfrefine.runfolder.run import Run
@@ -40,7 +40,8 @@ def made_from(runs: Runs) -> str:
 
 
 def _task(runs: Runs, task: str) -> Iterator[str]:
-    yield f"`{task}`: `{' '.join(TASKS[task][0])}`"
+    words = " ".join(TASKS[task][0]).replace(str(HERE), HERE.name)
+    yield f"`{task}`: `{words}`"
     yield ""
     yield (
         "| corrections | seed | draft | revision | fresh | revision − fresh | right after wrong | copies "

@@ -47,8 +47,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "broken": ("select.corrections=broken", "critique.revision_temperature=0.7"),
     "broken-greedy": ("select.corrections=broken", "critique.revision_temperature=0"),
+    "fault": (
+        "cycle.rounds=0",
+        "critique.passes=3",
+        "critique.revise_from=fault",
+        "critique.revision_temperature=1.0",
+    ),
 }
-"""`samples` is the control: what the recipe did before."""
+"""`samples` is the control: what the recipe did before. `fault` trains nothing, and asks for a critic that
+places a fault: of `sums` only. Three short passes cost what one fresh sample does."""
 _REVISING = (
     "cycle.rounds=2",
     "cycle.prompts_per_round=96",
@@ -81,6 +88,7 @@ class Runs(Struct, frozen=True, kw_only=True):
             for seed in self.seeds
             for task in self.tasks
             for variant in (START, *self.variants)
+            if (task, variant) != (WORDS, "fault")
         ]
 
     def path(self, name: str, seed: int) -> Path:

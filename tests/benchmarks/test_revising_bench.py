@@ -28,6 +28,11 @@ def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> 
     assert start[start.index("--seed") + 1] == "11"
     assert words["near"][words["near"].index("--seed") + 1] == "111"
     assert runs.jobs[0] == ("words-start", 10)
+    assert ("words-fault", 10) not in runs.jobs and ("sums-fault", 10) in runs.jobs
+
+
+def test_the_page_names_no_folder_of_the_machine_it_was_made_on(tmp_path: Path) -> None:
+    assert str(ROOT) not in page(Runs(folder=tmp_path), "")
 
 
 def test_the_better_of_draft_and_revision_stands_against_the_better_of_draft_and_fresh_sample() -> None:
