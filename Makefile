@@ -10,10 +10,10 @@ DEV  := $(VENV)/.installed-dev
 # Running `make demo` again continues the run, or starts another one if versions have changed since.
 DEMO      ?= cycle --config demo --run demo --or-new
 DEMO_TEXT ?= cycle --config demo-text --run demo-text --or-new
-# Sums with their working, a policy that has seen 300 of them, and its answers revised from the first wrong step.
+# Sums with their working, a policy that has seen 160 of them, and its answers revised from the first wrong step.
 SHOWN     := runs/demo-critique-shown
 CRITIQUE  ?= cycle --tasks $(SHOWN)/tasks.jsonl --measure benchmarks/worked.py:check --run demo-critique --or-new \
-    --rounds 0 --set adapter=$(SHOWN)/adapter --set generate.max_new_tokens=48 --set tasks.test=300 --set tasks.gate=1 \
+    --rounds 0 --set adapter=$(SHOWN)/adapter --set generate.max_new_tokens=48 --set tasks.test=200 --set tasks.gate=1 \
     --set critique.source=rewards --set critique.revise_from=fault --set critique.passes=3 --set evaluate.revise=end
 WORKERS   ?= 2
 
@@ -34,8 +34,8 @@ demo-text: $(BASE)  ## train the same model to write a sentence that uses four g
 
 demo-critique: $(BASE)  ## revise sums from their first wrong step, beside asking again; about 6 minutes on 2 cores
 	mkdir -p $(SHOWN)
-	test -f $(SHOWN)/tasks.jsonl || $(PY) -m benchmarks.worked $(SHOWN)/tasks.jsonl -n 310
-	test -f $(SHOWN)/answers.jsonl || $(PY) -m benchmarks.worked $(SHOWN)/answers.jsonl -n 300 --skip 310 --answers
+	test -f $(SHOWN)/tasks.jsonl || $(PY) -m benchmarks.worked $(SHOWN)/tasks.jsonl -n 210
+	test -f $(SHOWN)/answers.jsonl || $(PY) -m benchmarks.worked $(SHOWN)/answers.jsonl -n 160 --skip 210 --answers
 	test -d $(SHOWN)/adapter || $(BIN)/selfrefine finetune $(SHOWN)/answers.jsonl --select all -o $(SHOWN)/adapter \
 	    --set train.epochs=3 --set train.lr=3e-4
 	$(BIN)/selfrefine $(CRITIQUE)
