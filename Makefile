@@ -11,7 +11,7 @@ DEV  := $(VENV)/.installed-dev
 DEMO      ?= cycle --config demo --run demo --or-new
 DEMO_TEXT ?= cycle --config demo-text --run demo-text --or-new
 # Sums with their working, a policy that has seen 160 of them, and its answers revised from the first wrong step.
-SHOWN     := runs/demo-critique-shown
+SHOWN     := $(VENV)/demo-critique
 CRITIQUE  ?= cycle --tasks $(SHOWN)/tasks.jsonl --measure benchmarks/worked.py:check --run demo-critique --or-new \
     --rounds 0 --set adapter=$(SHOWN)/adapter --set generate.max_new_tokens=48 --set tasks.test=200 --set tasks.gate=1 \
     --set critique.source=rewards --set critique.revise_from=fault --set critique.passes=3 --set evaluate.revise=end
@@ -39,7 +39,7 @@ demo-critique: $(BASE)  ## revise sums from their first wrong step, beside askin
 	test -d $(SHOWN)/adapter || $(BIN)/selfrefine finetune $(SHOWN)/answers.jsonl --select all -o $(SHOWN)/adapter \
 	    --set train.epochs=3 --set train.lr=3e-4
 	$(BIN)/selfrefine $(CRITIQUE)
-	$(BIN)/selfrefine runs show demo-critique
+	$(BIN)/selfrefine show runs/demo-critique/final/revised.jsonl -n 7
 
 # One thread per worker: two workers with two threads each would compete for two cores. Files start in the
 # order of tests/conftest.py, the slowest first; by default xdist starts those with the most tests first.
