@@ -145,6 +145,10 @@ def test_who_criticises_has_no_weight_and_is_not_the_reward_that_reads_critiques
             sets("critique.revise=false", "critique.revision_temperature=0.5"),
             "critique.revision_temperature is not used without critique.revise",
         ),
+        (
+            sets("critique.revise_from=fault"),
+            "critique.revise_from fault is not used without rewards that place a fault",
+        ),
     ):
         own = ["critique", "-r", "exact", "--model", "scripted", *words]
         refused(selfrefine(*own, stdin=rows, cwd=folder), 3, said)
@@ -176,3 +180,24 @@ def test_a_critic_that_fails_is_told_and_one_that_always_fails_is_an_error(folde
     some = asked("--critique-source", "bad.py:odd")
     assert some.code == 0, some.err
     assert "1 critique failed (bad.py:odd: ZeroDivisionError: division by zero)" in some.err
+
+
+def test_a_file_that_places_the_fault_has_the_draft_revised_from_there(folder: Path) -> None:
+    """By a file, in a pipe: "71" is wrong from its second character on, and "7" is kept."""
+    (folder / "place.py").write_text(
+        "from selfrefine.records import Reward\n"
+        "def fault(sample):\n"
+        "    right = sample.text == '7'\n"
+        "    return Reward(name='p', value=float(right), detail=None if right else 'too long', keep=1)\n"
+        "def bad(sample):\n"
+        "    return Reward(name='p', value=0.0, keep=-1)\n"
+    )
+    drafts = jsonl({**answer("a.r0.s0", "71"), "token_ids": [55, 49, 256]})
+    own = ["critique", "--model", "scripted", *sets("critique.revise_from=fault", "critique.control=false")]
+    done = selfrefine(*own, "--critique-source", "place.py:fault", stdin=drafts, cwd=folder)
+    assert done.code == 0, done.err
+    first, revision = done.rows
+    assert first["critiques"][0]["keep"] == 1
+    assert revision["text"].startswith("7") and revision["kept"] == 1 and revision["token_ids"][0] == 55
+    bad = selfrefine(*own, "--critique-source", "place.py:bad", stdin=drafts, cwd=folder)
+    assert bad.code == 4 and "its keep is -1" in bad.err
