@@ -16,6 +16,7 @@ from selfrefine.objectives.fit import check_rows
 from selfrefine.prompts import Template
 from selfrefine.steps import select
 from selfrefine.steps.critique import CritiqueSettings, Templates
+from selfrefine.steps.reward import needs_engine, parse_spec
 from selfrefine.steps.scoring import check_named, measuring_specs
 
 _TURNS = ("revisions", "critiques", "both")
@@ -117,7 +118,7 @@ def _check_source(config: Config) -> None:
     own, by_model = config.critique, config.evaluate.critic == "model"
     if own.critics:
         _check_critics(config)
-    if own.stop_without_gain and own.passes < 2:
+    if own.stop_without_gain and (own.passes < 2 or not own.revise):
         raise ConfigError(
             "critique.stop_without_gain always makes the first pass: set critique.passes to 2 or more, or "
             "leave it out"
@@ -130,8 +131,25 @@ def _check_source(config: Config) -> None:
                 "select.learn details: with critique.feedback the critic's prompt shows what it must find; "
                 "set critique.feedback = none"
             )
-    if config.select.corrections == "broken" and own.source == "model":
-        raise ConfigError(f"select.corrections broken: {_TOLD}")
+    if config.select.corrections == "broken":
+        if own.source == "model":
+            raise ConfigError(f"select.corrections broken: {_TOLD}")
+        trained = [parse_spec(spec) for spec in config.reward.use or config.evaluate.measure]
+        if needs_engine(trained) or "majority" in [spec.name for spec in trained]:
+            raise ConfigError(
+                "select.corrections broken: broken copies are scored one by one and by no model; use "
+                "select.corrections = near with rewards that vote, rank or ask a model"
+            )
+        if own.feedback != "none" or own.principles is not None:
+            raise ConfigError(
+                "select.corrections broken: its turns show neither feedback nor principles; leave out "
+                "critique.feedback and critique.principles"
+            )
+    if own.revise_from == "fault" and config.cycle.rounds and config.select.learn in ("revisions", "both"):
+        raise ConfigError(
+            f"select.learn {config.select.learn}: a revision from a fault is an answer to the task and has "
+            "no turn of its own; set select.learn = answers, or critique.revise_from = start"
+        )
     asks, scored = "model" in own.asked or by_model, own.verdict == "scored"
     chooses = "critic" in (config.generate.by, config.evaluate.by)
     for key, set_, taken, why in (
@@ -149,7 +167,7 @@ def _check_source(config: Config) -> None:
         (
             "critique.revise_from fault",
             own.revise_from == "fault",
-            own.revise and not {"model", "policy"}.issuperset(own.asked),
+            own.revise and not by_model and not {"model", "policy"}.issuperset(own.asked),
             "rewards that place a fault (critique.source = rewards, a reward's name or file.py:function)",
         ),
     ):

@@ -175,7 +175,7 @@ class Nearness(Struct, frozen=True, kw_only=True):
     draft, negative where it avoids it."""
     right_after_wrong: float | None = None
     right_after_right: float | None = None
-    """Share of right revisions after wrong and after right drafts, all passes."""
+    """Share of right revisions after wrong and after right texts; with several passes each attempt counts."""
 
 
 class Claims(Struct, frozen=True, kw_only=True):

@@ -22,13 +22,14 @@ KEPT = "kept"
 """Column of such a revision: how many of its tokens are its draft's."""
 
 
-def kept_ids(row: Sample, keep: int, tokeniser: Tokeniser) -> tuple[int, ...]:
-    """The beginning of a row's ids that ends at character `keep` or, inside a token, before that.
+def kept_ids(row: Sample, keep: int, tokeniser: Tokeniser) -> tuple[int, ...] | None:
+    """The beginning of a row's ids that ends at character `keep` or, inside a token, before that; of a fault
+    at the very beginning none.
 
-    None of them where the ids are not this text's: it was edited, or another tokenizer's model sampled it.
+    None where the ids are not this text's: it was edited, or another tokenizer's model sampled it.
     """
     if tokeniser.decode(row.token_ids) != row.text:
-        return ()
+        return None
     best, longest = 0, 0
     for n in range(1, len(row.token_ids) + 1):
         text = tokeniser.decode(row.token_ids[:n])

@@ -283,8 +283,11 @@ def _broken(samples: Sequence[Sample], breaker: Breaker, config: SelectConfig, f
     """The right answers as corrections of broken copies of themselves."""
     by_id = {row.id: row for row in samples}
     good = [row for row in samples if fit(row, Counter())]
-    mended = breaker([(row, by_id.get(row.parent_id or "", row)) for row in good])
+    # A revision whose draft is not here: its own chat asks for a revision, and the task's is not known.
+    asked = [(row, by_id.get(row.parent_id) if row.parent_id else row) for row in good]
+    mended = breaker([(row, own) for row, own in asked if own is not None])
     made = [turn for draft, turn in mended if similarity(draft.text, turn.text) >= config.min_similarity]
+    fate["too_far"] += len(mended) - len(made)
     fate["broken"] += len(made)
     return made
 

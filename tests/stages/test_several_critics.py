@@ -146,6 +146,18 @@ def test_who_criticises_has_no_weight_and_is_not_the_reward_that_reads_critiques
             "critique.revision_temperature is not used without critique.revise",
         ),
         (
+            sets("select.corrections=broken", "critique.source=rewards", "critique.feedback=rewards"),
+            "its turns show neither feedback nor principles",
+        ),
+        (
+            ["-r", "majority", *sets("select.corrections=broken", "critique.source=rewards")],
+            "broken copies are scored one by one",
+        ),
+        (
+            sets("critique.revise_from=fault", "critique.source=rewards", "select.learn=revisions"),
+            "a revision from a fault is an answer to the task",
+        ),
+        (
             sets("critique.revise_from=fault"),
             "critique.revise_from fault is not used without rewards that place a fault",
         ),

@@ -103,13 +103,14 @@ def test_a_fault_without_a_place_is_revised_as_ever() -> None:
     assert "nonsense" in revision.context[-1].content and revision.extra is UNSET
 
 
-def test_edited_texts_and_those_of_other_tokenizers_are_begun_anew() -> None:
+def test_edited_texts_and_those_of_other_tokenizers_are_revised_as_ever() -> None:
     """The trap: their ids say something else, and would be continued although nobody sees them in the row."""
     engine = Calculator()
     edited = replace(draft(DRAFT), token_ids=(*b"something else", 256))
     _, revision = revised(engine, edited).rows
     assert engine.began == [""] and revision.text == "0"
     assert n_sampled(revision) == len(revision.token_ids) == 2
+    assert DRAFT in revision.context[-1].content and revision.extra is UNSET
 
 
 def test_a_token_that_reaches_into_the_fault_is_not_kept_nor_half_a_character_nor_the_end() -> None:

@@ -156,6 +156,16 @@ def test_a_text_without_spaces_is_cut_by_its_characters() -> None:
     assert made and all(5 <= len(draft.text) < 9 and draft.text.endswith("。") for draft, _ in made)
 
 
+def test_a_revision_without_its_draft_is_not_broken_and_what_is_too_far_is_counted() -> None:
+    """The trap: its own chat asks for a revision, and would be shown as the task."""
+    [good] = answers(RIGHT)
+    shown = (Message(role="user", content="question a. A draft: A dog."),)
+    orphan = replace(good, id="a.r1.s0.v1", parent_id="a.r1.s0", messages=shown)
+    assert not select([orphan], SETTINGS, breaker()).counts.get("broken")
+    far = select([good], replace(SETTINGS, min_similarity=1.0), breaker())
+    assert far.rows == [] and far.counts["too_far"] == BROKEN
+
+
 def test_breaking_needs_rewards() -> None:
     with pytest.raises(ConfigError, match=r"select\.corrections broken: name the rewards"):
         select(answers(RIGHT), SETTINGS)
