@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.best_of_curve import GREEDY, SIZES, Point, curve, separation
 from benchmarks.best_of_rows import SAMPLES, Arm
-from benchmarks.recipe_page import PACKAGES
+from benchmarks.pages import filled, made_on
 from selfrefine.report.words import with_interval
 from selfrefine.stats import Difference, paired_difference
 
-BEGIN, END = "<!-- best-of -->", "<!-- /best-of -->"
+MARK = "best-of"
 TITLE = "# Critique and judgement"
 
 
 def page(arms: Sequence[Arm], settings: dict[str, dict[str, Any]], old: str) -> str:
-    """`old` with what stands between the markers made anew, or with a new section at its end."""
-    made = f"{BEGIN}\n{made_from(arms, settings)}{END}"
-    if BEGIN not in old or END not in old:
-        return f"{old.rstrip() or TITLE}\n\n## Answering with a verifier\n\n{made}\n"
-    before, _, rest = old.partition(BEGIN)
-    return before + made + rest.partition(END)[2]
+    return filled(old or TITLE, MARK, made_from(arms, settings), "## Answering with a verifier")
 
 
 def made_from(arms: Sequence[Arm], settings: dict[str, dict[str, Any]]) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         "Made from stored answers by `python -m benchmarks.best_of`.",
         "",
@@ -41,8 +32,7 @@ def made_from(arms: Sequence[Arm], settings: dict[str, dict[str, Any]]) -> str:
         "- Within a task: how often a right answer has a higher p(Yes) than a wrong one to the same task; "
         "0.5 is chance.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads: "
-        f"{os.environ.get('OMP_NUM_THREADS', 'all')}, Python {platform.python_version()}, {versions}.",
+        made_on(),
         "",
     ]
     curves = [curve(arm, settings) for arm in arms]

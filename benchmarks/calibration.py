@@ -9,18 +9,15 @@ only what stands between the markers is made anew.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from benchmarks.mixture import PARTS
-from benchmarks.recipe_page import PACKAGES
+from benchmarks.pages import filled, made_on
 from selfrefine import prompts
 from selfrefine.agreement import BINS, Calibration, CalibrationSummary, auc, calibration
 from selfrefine.config import GenerateConfig
@@ -36,7 +33,7 @@ from selfrefine.steps.reward import build, score
 from selfrefine.tasks import TaskOptions, load
 
 PAGE = Path(__file__).parent / "CRITIQUE.md"
-BEGIN, END = "<!-- calibration -->", "<!-- /calibration -->"
+MARK = "calibration"
 TITLE = "## What the judges' figures are worth"
 DEMO = "demo"
 FAMILIES = ("products", "gcd", "number_sequence")
@@ -77,13 +74,13 @@ def scorers(engine: Engine | None, seed: int) -> tuple[Scorer, ...]:
 
 def verdicts(engine: Engine) -> Callable[[Sequence[Sample]], list[Reward]]:
     """p(ok) of the critic's scored verdict, as `critique.verdict = scored` has it."""
-    criticise = critics.scored(engine, prompts.load("choice", "choice"), 0.5, None)
+    template = prompts.load("choice", "choice")
 
     def score(rows: Sequence[Sample]) -> list[Reward]:
-        found = criticise([critics.judging(row) for row in rows])
+        found = critics.p_ok(engine, template, [critics.judging(row) for row in rows])
         return [
-            Reward(name="critic", value=None if one.p_ok is UNSET else one.p_ok, error=one.error)
-            for one in found
+            Reward(name="critic", value=value, error="too long to be judged" if value is None else None)
+            for value, _ in found
         ]
 
     return score
@@ -140,16 +137,10 @@ def judged(family: str, engine: Engine, flags: argparse.Namespace) -> Found:
 
 
 def page(old: str, made: str) -> str:
-    """`old` with what stands between the markers made anew; at its end where it has none."""
-    made = f"{BEGIN}\n{made}{END}"
-    if BEGIN in old and END in old:
-        before, _, rest = old.partition(BEGIN)
-        return before + made + rest.partition(END)[2]
-    return f"{old.rstrip() or '# Critique and judgement'}\n\n{TITLE}\n\n{made}\n"
+    return filled(old or "# Critique and judgement", MARK, made, TITLE)
 
 
 def table(found: Sequence[Found], model: str, policy: str, seed: int) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         f"Made by `python -m benchmarks.calibration`. Model `{model}`, policy {policy[:12]}, seed {seed}; "
         "the model judges its own answers, the scorer of the task says what is right.",
@@ -159,8 +150,7 @@ def table(found: Sequence[Found], model: str, policy: str, seed: int) -> str:
         "- Within a task: how often a right answer is put above a wrong one to the same task, a tie counting "
         "one half; mean over the tasks that were answered both ways, 95 % interval over these.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads: "
-        f"{os.environ.get('OMP_NUM_THREADS', 'all')}, Python {platform.python_version()}, {versions}.",
+        made_on(),
         "",
         "| tasks | answers | right | judge | mean p | ECE | AUC | both ways | within a task | s |",
         "|---|---|---|---|---|---|---|---|---|---|",

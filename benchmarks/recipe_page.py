@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Sequence
 
+from benchmarks.pages import made_on
 from benchmarks.recipe_runs import (
     REFERENCE,
     ROUNDS,
@@ -20,13 +18,10 @@ from benchmarks.recipe_runs import (
 from selfrefine.report.words import outcome, with_interval
 from selfrefine.stats import Comparison, Difference, Interval
 
-PACKAGES = ("torch", "transformers", "peft", "numpy", "reasoning-gym")
-
 
 def page(plan: Plan, command: str) -> str:
     """RECIPES.md."""
     found = results(plan, plan.names)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         "# Recipes, side by side",
         "",
@@ -43,9 +38,7 @@ def page(plan: Plan, command: str) -> str:
         "- A row with far fewer tokens reached its last round first; one with far more trains nothing and "
         "has no budget. Neither compares with the others at equal cost.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads per run: "
-        f"{os.environ.get('OMP_NUM_THREADS', 'all')}, "
-        f"Python {platform.python_version()}, {versions}.",
+        made_on(),
         "",
         "| recipe | seed | start | end | gain | accepted | tokens | minutes | ended |",
         "|---|---|---|---|---|---|---|---|---|",

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-
-from benchmarks.recipe_page import PACKAGES
+from benchmarks.pages import filled, made_on
 from benchmarks.recipe_runs import Result
 from benchmarks.reflection_runs import (
     ARMS,
@@ -25,21 +21,15 @@ from selfrefine.reflection.findings import Outcome
 from selfrefine.report.words import with_interval
 from selfrefine.stats import Comparison
 
-BEGIN, END = "<!-- runs -->", "<!-- /runs -->"
+MARK = "runs"
 
 
 def page(runs: Runs, old: str) -> str:
-    """`old` with what stands between the markers made anew; a new page where it has none."""
-    made = f"{BEGIN}\n{made_from(runs)}{END}"
-    if BEGIN not in old or END not in old:
-        return f"# Reflection: plan on against plan off\n\n{made}\n"
-    before, _, rest = old.partition(BEGIN)
-    return before + made + rest.partition(END)[2]
+    return filled(old, MARK, made_from(runs), "# Reflection: plan on against plan off")
 
 
 def made_from(runs: Runs) -> str:
     done = sum(found(runs, *job).finished for job in runs.jobs)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         f"Made from run folders by `make bench-plan`. Finished runs: {done} of {len(runs.jobs)}.",
         "",
@@ -50,8 +40,7 @@ def made_from(runs: Runs) -> str:
         "- Demo: `--config demo` as it is.",
         "- Start and end: mean on the test split under the starting and the accepted policy, 95 % interval.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, threads per run: "
-        f"{os.environ.get('OMP_NUM_THREADS', 'all')}, Python {platform.python_version()}, {versions}.",
+        made_on(),
         "",
         "| tasks | seed | plan | start | end | accepted | tokens | measured | minutes | ended |",
         "|---|---|---|---|---|---|---|---|---|---|",

@@ -13,10 +13,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import worked
 from benchmarks.recipes import go
 from benchmarks.revising_page import page
-from benchmarks.revising_runs import N_SUMS, SEEDS, SHOWN, TASKS, VARIANTS, Runs
+from benchmarks.revising_runs import SEEDS, TASKS, VARIANTS, Runs
 
 PAGE = Path(__file__).parent / "CRITIQUE.md"
 
@@ -30,11 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         seeds=tuple(flags.seed or SEEDS),
         model=flags.model,
     )
-    if not (sums := runs.folder / "sums.jsonl").is_file():
-        runs.folder.mkdir(parents=True, exist_ok=True)
-        worked.main([str(sums), "-n", str(N_SUMS)])
-        shown = runs.folder / "shown.jsonl"
-        worked.main([str(shown), "-n", str(SHOWN), "--skip", str(N_SUMS), "--answers"])
+    runs.write_tasks()
     end = time.monotonic() + flags.minutes * 60
     while (left := end - time.monotonic()) > 0 and (waiting := todo(runs)):
         name, seed = waiting[0]

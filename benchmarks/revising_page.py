@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Iterator
 
-from benchmarks.recipe_page import PACKAGES
+from benchmarks.pages import filled, made_on
 from benchmarks.revising_runs import HERE, TASKS, VARIANTS, Runs, Told, together, told
 from selfrefine.errors import RunFolderError
 from selfrefine.report.words import with_interval
 from selfrefine.runfolder.run import Run
 
-BEGIN, END = "<!-- revising -->", "<!-- /revising -->"
+MARK = "revising"
 
 
 def page(runs: Runs, old: str) -> str:
-    """`old` with what stands between the markers made anew, or with a new section at its end."""
-    made = f"{BEGIN}\n{made_from(runs)}{END}"
-    if BEGIN not in old or END not in old:
-        return f"{old.rstrip()}\n\n{made}\n"
-    before, _, rest = old.partition(BEGIN)
-    return before + made + rest.partition(END)[2]
+    return filled(old or "# Critique and judgement", MARK, made_from(runs), "## Does revising pay?")
 
 
 def made_from(runs: Runs) -> str:
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
     lines = [
         "Made from run folders by `python -m benchmarks.revising`.",
         "",
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
-        f"{platform.python_version()}, {versions}.",
+        made_on(),
         "",
     ]
     for task in TASKS:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from benchmarks import worked
 from benchmarks.recipe_runs import result
 from benchmarks.reflection_runs import over_seeds
 from selfrefine.records import Sample, groups
@@ -26,16 +27,23 @@ TASKS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
         ("critique.source=rewards",),
     ),
     SUMS: (
-        ("--tasks", "sums.jsonl", "--measure", f"{HERE / 'worked.py'}:check"),
+        ("--tasks", "sums-{seed}.jsonl", "--measure", f"{HERE / 'worked.py'}:check"),
         ("generate.max_new_tokens=48", "tasks.train=600"),
         (f"critique.source={HERE / 'worked.py'}:check",),
     ),
 }
-"""Words of the command, settings of every run, settings of the runs that revise. `sums.jsonl` lies in the
-folder of the runs (`benchmarks.worked`). The start is two rounds of the configuration's recipe, or, of sums,
-a finetune on worked ones: the bare model does not write steps."""
+"""Words of the command, settings of every run, settings of the runs that revise. `sums-SEED.jsonl` lie in
+the folder of the runs, and have no sum in common. The start is two rounds of the configuration's recipe, or,
+of sums, a finetune on worked ones: the bare model does not write steps."""
 N_SUMS, SHOWN = 900, 400
 """Tasks, and worked sums that the start is trained on: none of these is a task."""
+_ATTEMPTS = (
+    "cycle.rounds=0",
+    "critique.passes=3",
+    "critique.revise_from=fault",
+    "critique.revision_temperature=1.0",
+)
+PLACED = ("fault", "again")
 VARIANTS: dict[str, tuple[str, ...]] = {
     "samples": ("select.corrections=samples", "critique.revision_temperature=1.0"),
     "own": ("select.corrections=own", "critique.revision_temperature=0.7"),
@@ -47,15 +55,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "broken": ("select.corrections=broken", "critique.revision_temperature=0.7"),
     "broken-greedy": ("select.corrections=broken", "critique.revision_temperature=0"),
-    "fault": (
-        "cycle.rounds=0",
-        "critique.passes=3",
-        "critique.revise_from=fault",
-        "critique.revision_temperature=1.0",
-    ),
+    "fault": (*_ATTEMPTS,),
+    "again": (*_ATTEMPTS, f"critique.source={HERE / 'worked.py'}:check_again"),
 }
-"""`samples` is the control: what the recipe did before. `fault` trains nothing, and asks for a critic that
-places a fault: of `sums` only. Three short passes cost what one fresh sample does."""
+"""`samples` is the control of those that are trained: what the recipe did before. `again` is that of `fault`:
+as many attempts, stopped in the same way, but whole answers. Both train nothing, and are of `sums` only."""
 _REVISING = (
     "cycle.rounds=2",
     "cycle.prompts_per_round=96",
@@ -88,7 +92,7 @@ class Runs(Struct, frozen=True, kw_only=True):
             for seed in self.seeds
             for task in self.tasks
             for variant in (START, *self.variants)
-            if (task, variant) != (WORDS, "fault")
+            if task != WORDS or variant not in PLACED
         ]
 
     def path(self, name: str, seed: int) -> Path:
@@ -98,7 +102,7 @@ class Runs(Struct, frozen=True, kw_only=True):
         """Raises: KeyError for a name that is none."""
         task, _, variant = name.partition("-")
         words, settings, revising = TASKS[task]
-        words = tuple(str(self.folder / word) if word.endswith(".jsonl") else word for word in words)
+        words = tuple(str(self.sums(seed)) if word.endswith(".jsonl") else word for word in words)
         to, begin = self.path(name, seed), self.start(task, seed) / "adapter"
         if variant != START:
             words = ("cycle", *words, "--recipe", "learn-to-revise", "--run", str(to))
@@ -113,6 +117,21 @@ class Runs(Struct, frozen=True, kw_only=True):
             settings = (*settings, "cycle.rounds=2", "gate.mode=off", "tasks.test=1")
         words = (*words, "--model", self.model, "--seed", str(seed))
         return [*words, *(word for text in settings for word in ("--set", text))]
+
+    def sums(self, seed: int) -> Path:
+        return self.folder / f"sums-{seed}.jsonl"
+
+    def write_tasks(self) -> None:
+        """Sums for each seed, and those that the start is shown; what is there stays."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        none: list[str] = []
+        files = [(self.sums(seed), N_SUMS, none) for seed in SEEDS]
+        files.insert(1, (self.folder / "shown.jsonl", SHOWN, ["--answers"]))
+        skip = 0
+        for file, n, more in files:
+            if not file.is_file():
+                worked.main([str(file), "-n", str(n), "--skip", str(skip), *more])
+            skip += n
 
     def start(self, task: str, seed: int) -> Path:
         """Sums have one for all seeds: a finetune on the same rows would hardly be another."""

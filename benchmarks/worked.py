@@ -89,13 +89,19 @@ def check(sample: Sample) -> Reward:
     return Reward(name="steps", value=0.0, detail=fault[0], keep=fault[1])
 
 
+def check_again(sample: Sample) -> Reward:
+    """The control: as `check`, but with nothing to keep, so that a whole new answer is asked for."""
+    found = check(sample)
+    return found if found.value else replace(found, keep=0)
+
+
 def _fault(sample: Sample) -> tuple[str, int] | None:
     """What is wrong, and how many characters stand before it."""
     wanted, text = right_steps(sample.task.prompt[-1].content), sample.text
     found = list(_STEP.finditer(text))
     for k, (a, sign, b, result) in enumerate(wanted):
         if k == len(found):
-            return f"step {k + 1} is missing: {a} {sign} {b}", len(text)
+            return f"step {k + 1} is missing: {a} {sign} {b}", found[k - 1].end() if k else 0
         step = found[k]
         if (int(step[1]), step[2], int(step[3])) != (a, sign, b):
             return f"step {k + 1} must be {a} {sign} {b}", step.start()

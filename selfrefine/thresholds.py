@@ -96,6 +96,13 @@ class AlarmsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 0.95
     truncated: Annotated[Share, says("Alarm if this share of the answers is cut off.")] = 0.5
     unparsed: Annotated[Share, says("Alarm if this share of the critiques has no readable verdict.")] = 0.5
+    unplaced: Annotated[
+        Share,
+        says(
+            "Alarm if this share of the revisions was written anew because their critiques place no fault. "
+            'With `critique.revise_from = "fault"`.'
+        ),
+    ] = 0.5
 
 
 class ReflectConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,8 @@ from typing import Any
 
 from selfrefine.cli import app
 from selfrefine.cli.guard import guarded
+from selfrefine.errors import Interrupted
+from selfrefine.stages.progress import Silent
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,18 @@ class Result:
     @property
     def rows(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.out.split(b"\n") if line]
+
+
+class Impatient(Silent):
+    """Interrupts at the nth look, as a signal would."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise Interrupted("test", 130)
 
 
 class _Kept(io.BytesIO):

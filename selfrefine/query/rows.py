@@ -77,11 +77,18 @@ class Seen(Struct, frozen=True, gc=False):
     engine: str = ""
     prompt_token_ids: Raw = Raw(b"[]")
     token_ids: Raw = Raw(b"[]")
+    kept_tokens: Any = 0
+    """Of any type, since it is a column that a person's rows may have, too."""
+
+    @property
+    def kept(self) -> int:
+        """Tokens that a revision kept of its draft."""
+        return self.kept_tokens if isinstance(self.kept_tokens, int) else 0
 
     @property
     def tokens(self) -> int:
-        """Sampled ones, the stop token included."""
-        return length(self.token_ids)
+        """Sampled ones, the stop token included; kept ones are not."""
+        return length(self.token_ids) - self.kept
 
     @property
     def prompt(self) -> str:

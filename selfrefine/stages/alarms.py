@@ -71,10 +71,16 @@ def run_on_early(
     return run_on_alarm(found, settings, template, given) if found.samples >= EARLY else []
 
 
-def of_critiques(found: Outcome, settings: AlarmsConfig) -> list[Alarm]:
-    """After `critique`: verdicts that could not be read."""
+def of_critiques(found: Outcome, settings: AlarmsConfig, *, resume: bool = False) -> list[Alarm]:
+    """After `critique`: verdicts that could not be read; with `resume`, revisions that were written anew
+    because no fault was placed."""
     words = "{} of the critiques have no readable verdict"
-    return _from("unparsed", unread_share(found), settings, words)
+    rung = _from("unparsed", unread_share(found), settings, words)
+    near = found.near
+    if resume and near.revisions:
+        words = "{} of the revisions were written anew: their critiques place no fault (Reward.keep)"
+        rung += _from("unplaced", 1 - near.resumed / near.revisions, settings, words)
+    return rung
 
 
 def of_rewards(found: RewardSums, settings: AlarmsConfig) -> list[Alarm]:

@@ -84,4 +84,4 @@ class Critique(Stage[Sample, Outcome]):
         return found
 
     def alarms(self, total: Outcome) -> list[alarms.Alarm]:
-        return alarms.of_critiques(total, self.session.config.alarms)
+        return alarms.of_critiques(total, self.session.config.alarms, resume=self.settings.resume)

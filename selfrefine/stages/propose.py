@@ -62,12 +62,13 @@ class Propose(Stage[Task, Proposed]):
 
     @cached_property
     def known(self) -> Known:
-        """The run's tasks, and the proposals of earlier rounds."""
+        """The run's tasks, and the proposals that earlier rounds answered: one beyond a round's share was
+        never asked, and may be written again."""
         run = self.session.run
         known = Known(self.family, {name: run.tasks(name) for name in run.manifest.tasks})
         for past in run.rounds()[1 : self.round]:
             if past.has(FILE):
-                for task in propose.tasks_of(past.samples(FILE)):
+                for task in answered(self.session.config, past):
                     known.add(task)
         return known
 
@@ -115,10 +116,15 @@ def sampling(config: Config) -> GenerateConfig:
     )
 
 
+def answered(config: Config, folder: RoundDir) -> list[Task]:
+    """The first of a round's proposals, up to their share of its tasks."""
+    return propose.tasks_of(folder.samples(FILE))[: most_written(config)]
+
+
 def round_tasks(config: Config, folder: RoundDir, given: Sequence[Task]) -> list[Task]:
     """A round's tasks: the first of those that were written, up to their share; then of the given ones as
     many as are left. `given`: what the round would answer without."""
-    written = propose.tasks_of(folder.samples(FILE))[: most_written(config)]
+    written = answered(config, folder)
     return [*written, *given[: max(0, config.cycle.prompts_per_round - len(written))]]
 
 

@@ -149,7 +149,7 @@ class Revisions(Stage[Task, RevisionSums]):
         return told(total, self.session.config.seed)
 
     def alarms(self, total: RevisionSums) -> list[alarms.Alarm]:
-        return alarms.of_critiques(total.outcome, self.session.config.alarms)
+        return alarms.of_critiques(total.outcome, self.session.config.alarms, resume=self.settings.resume)
 
 
 def compared(rows: Sequence[Sample]) -> RevisionSums:

@@ -2,7 +2,7 @@
 
     majority       the most frequent final answer, each finished sample one vote
     p-true         the sample whose p(Yes) is highest (the reward `p-true`)
-    critic         the sample whose p(ok) is highest, as the critic's scored verdict has it (`critics.scored`)
+    critic         the sample whose p(ok) is highest, as the critic's scored verdict has it (`critics.p_ok`)
     weighted-vote  the final answer with the largest sum of p(Yes)
 
 Of samples that are equal in that, the first counts. What cannot be judged never wins over what can: an answer
@@ -23,7 +23,7 @@ from fractions import Fraction
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct
+from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import By, Config, GenerateConfig
@@ -33,7 +33,7 @@ from selfrefine.prompts import Template
 from selfrefine.records import Sample, groups
 from selfrefine.rewards import REWARDS, majority, p_true
 from selfrefine.rewards.base import RewardOptions, own_settings
-from selfrefine.steps.critics import judging, questions, scored
+from selfrefine.steps.critics import judging, p_ok
 
 COLUMN = "best_of"
 """Of a chosen row."""
@@ -104,15 +104,9 @@ def criticised(
     """Row id to p(ok), and the tokens of the questions; as `judged`."""
     require(engine, "score", "best-of by critic needs logprobs")
     first = _distinct(samples)
-    asked = [judging(row) for row in first.values()]
-    verdicts = dict(zip(first, scored(engine, choice, 0.5, None)(asked), strict=True))
-    told = {key: None if one.p_ok is UNSET else one.p_ok for key, one in verdicts.items()}
-    read = sum(
-        sum(map(len, questions(engine, choice, one)))
-        for key, one in zip(first, asked, strict=True)
-        if told[key] is not None
-    )
-    return {row.id: told[row.task.id, row.text] for row in samples if finished(row)}, read
+    told = dict(zip(first, p_ok(engine, choice, [judging(row) for row in first.values()]), strict=True))
+    scores = {row.id: told[row.task.id, row.text][0] for row in samples if finished(row)}
+    return scores, sum(read for _, read in told.values())
 
 
 def _distinct(samples: Sequence[Sample]) -> dict[tuple[str, str], Sample]:

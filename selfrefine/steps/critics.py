@@ -152,49 +152,76 @@ def _written(
     )
 
 
-_QUESTIONS = ((VERDICTS, ""), (VERDICTS[::-1], ""), (GRADES, "5"), (GRADES[::-1], "5"))
-"""The choices in their order, and the highest grade where they are grades."""
+_VERDICT = ((VERDICTS, ""), (VERDICTS[::-1], ""))
+_GRADE = ((GRADES, "5"), (GRADES[::-1], "5"))
+"""The choices in both orders, and the highest grade where they are grades."""
+Questions = Sequence[tuple[tuple[str, ...], str]]
 
 
 def _judged(engine: Engine, template: Template, asked: Sequence[Asked], ok_from: float) -> list[Critique]:
-    """All questions about all texts in one scoring pass."""
-    replies = {choice: engine.encode_answer(choice) for choice in (*VERDICTS, *GRADES)}
+    made = []
+    for one, found in zip(asked, _chances(engine, template, asked, (*_VERDICT, *_GRADE)), strict=True):
+        base: dict[str, Any] = {
+            "pass_index": one.pass_index,
+            "critic": _who(engine, one.mark),
+            "prompt_sha256": template.sha256,
+        }
+        if found is None:
+            why = "the answer is too long to be judged within the context"
+            made.append(Critique(**base, finish_reason="error", error=why))
+            continue
+        ok, (up, down) = _p_ok(found), found[2:]
+        grade = sum(int(choice) * (up[choice] + down[choice]) / 2 for choice in GRADES)
+        said: Verdict = "ok" if ok >= ok_from else "revise"
+        made.append(Critique(**base, p_ok=ok, score=min(1.0, grade / 5), verdict=said))
+    return made
+
+
+def p_ok(engine: Engine, template: Template, asked: Sequence[Asked]) -> list[tuple[float | None, int]]:
+    """Of each text p_ok as `scored` has it, without a grade, and the tokens that were read for it; (None, 0)
+    of one that is too long for the context."""
+    return [
+        (None, 0)
+        if found is None
+        else (_p_ok(found), sum(map(len, _prompts(engine, template, one, _VERDICT))))
+        for one, found in zip(asked, _chances(engine, template, asked, _VERDICT), strict=True)
+    ]
+
+
+def _p_ok(chances: Sequence[dict[str, float]]) -> float:
+    return (chances[0]["ok"] + chances[1]["ok"]) / 2
+
+
+def _chances(
+    engine: Engine, template: Template, asked: Sequence[Asked], questions: Questions
+) -> list[list[dict[str, float]] | None]:
+    """Of each text, for each question, the probability of each choice: all in one scoring pass. None of a
+    text that does not fit into the context."""
+    replies = {choice: engine.encode_answer(choice) for choices, _ in questions for choice in choices}
     room = engine.context_tokens - max(map(len, replies.values()))
-    prompts = [questions(engine, template, one) for one in asked]
+    prompts = [_prompts(engine, template, one, questions) for one in asked]
     fits = [max(map(len, own)) <= room for own in prompts]
     # The prompts of one question side by side, so that an engine can compute each once.
     pairs = [
         (prompt, replies[choice])
         for own, fit in zip(prompts, fits, strict=True)
         if fit
-        for prompt, (choices, _) in zip(own, _QUESTIONS, strict=True)
+        for prompt, (choices, _) in zip(own, questions, strict=True)
         for choice in choices
     ]
     scores = iter(
         engine.score([prompt for prompt, _ in pairs], [reply for _, reply in pairs]) if pairs else []
     )
-    made = []
-    for one, fit in zip(asked, fits, strict=True):
-        base: dict[str, Any] = {
-            "pass_index": one.pass_index,
-            "critic": _who(engine, one.mark),
-            "prompt_sha256": template.sha256,
-        }
-        if not fit:
-            why = "the answer is too long to be judged within the context"
-            made.append(Critique(**base, finish_reason="error", error=why))
-            continue
-        chances = [_shares(choices, [math.fsum(next(scores)) for _ in choices]) for choices, _ in _QUESTIONS]
-        p_ok = (chances[0]["ok"] + chances[1]["ok"]) / 2
-        grade = sum(int(choice) * (chances[2][choice] + chances[3][choice]) / 2 for choice in GRADES)
-        said: Verdict = "ok" if p_ok >= ok_from else "revise"
-        made.append(Critique(**base, p_ok=p_ok, score=min(1.0, grade / 5), verdict=said))
-    return made
+    return [
+        [_shares(choices, [math.fsum(next(scores)) for _ in choices]) for choices, _ in questions]
+        if fit
+        else None
+        for fit in fits
+    ]
 
 
-def questions(engine: Engine, template: Template, one: Asked) -> list[tuple[int, ...]]:
-    """What is asked about one text: verdict and grade, each with its choices in both orders."""
-    return [_question(engine, template, one, choices, top) for choices, top in _QUESTIONS]
+def _prompts(engine: Engine, template: Template, one: Asked, questions: Questions) -> list[tuple[int, ...]]:
+    return [_question(engine, template, one, choices, top) for choices, top in questions]
 
 
 def judging(row: Sample) -> Asked:

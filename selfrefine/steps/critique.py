@@ -40,7 +40,7 @@ from selfrefine.steps.critique_outcome import (
     transition,
 )
 from selfrefine.steps.jury import Member, jury, members
-from selfrefine.steps.resume import kept_ids, prompt_of, resumed
+from selfrefine.steps.resume import Resume, resume, resumed
 from selfrefine.steps.reward import mean_sums
 from selfrefine.steps.select_details import TOLD
 from selfrefine.steps.turns import as_text, of_chat, revise_chat
@@ -232,24 +232,20 @@ class _Run:
 
     def revise(self, threads: list[_Thread], pass_index: int) -> Outcome:
         """Appends a revision to each thread; a failed one ends the thread."""
-        kept = [self._kept(thread) for thread in threads]
+        resumes = [self._resume(thread) for thread in threads]
         chats = [
-            self._revise_chat(thread, pass_index) if ids is None else thread.rows[0].context
-            for thread, ids in zip(threads, kept, strict=True)
+            thread.rows[0].context if begun else self._revise_chat(thread, pass_index)
+            for thread, begun in zip(threads, resumes, strict=True)
         ]
-        prompts = [
-            () if ids is None else prompt_of(thread.rows[0], self.policy)
-            for thread, ids in zip(threads, kept, strict=True)
-        ]
-        known = [(*prompt, *(ids or ())) for prompt, ids in zip(prompts, kept, strict=True)]
+        known = [(*begun.prompt, *begun.kept) if begun else () for begun in resumes]
         seeds = [(self.seed("revise", pass_index, thread.rows[0]),) for thread in threads]
         answers = ask(self.policy, chats, seeds, self.settings.revision, known)
         n_tokens = 0
         for k, (thread, (prompt, (answer,))) in enumerate(zip(threads, answers, strict=True)):
-            draft, ids = thread.rows[0], kept[k]
+            draft, begun = thread.rows[0], resumes[k]
             row = self._row(draft, f".v{pass_index + 1}", chats[k], prompt, seeds[k][0], answer)
-            if ids is not None:
-                row = resumed(row, ids, prompts[k], self.policy)
+            if begun:
+                row = resumed(row, begun, self.policy)
             if self._reveals(draft):
                 columns = row.extra if isinstance(row.extra, dict) else {}
                 row = replace(row, extra={**columns, REVEALED: Raw(b"true")})
@@ -259,11 +255,13 @@ class _Run:
             n_tokens += len(answer.token_ids)
         return Outcome(revision_tokens=n_tokens)
 
-    def _kept(self, thread: _Thread) -> tuple[int, ...] | None:
-        """The ids that a revision keeps, where it goes on from a fault; None where it is written anew."""
-        row = thread.rows[-1]
-        keep = row.critiques[-1].keep
-        return kept_ids(row, keep, self.policy) if self.settings.resume and keep is not UNSET else None
+    def _resume(self, thread: _Thread) -> Resume | None:
+        """What a revision goes on from; None where it is written anew."""
+        keep = thread.rows[-1].critiques[-1].keep
+        if not self.settings.resume or keep is UNSET:
+            return None
+        found = resume(thread.rows[0], thread.rows[-1], keep, self.policy)
+        return found if found and found.fits(self.policy, self.settings.revision) else None
 
     def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> dict[Arm, list[list[Sample]]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""

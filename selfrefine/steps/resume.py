@@ -11,14 +11,17 @@ arXiv:2311.08516 (backtracking to the first mistake).
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 from msgspec import UNSET, Raw
 from msgspec.structs import replace
 
+from selfrefine.config import Sampling
 from selfrefine.engines.base import Engine, Tokeniser
 from selfrefine.records import Sample
 
-KEPT = "kept"
+KEPT = "kept_tokens"
 """Column of such a revision: how many of its tokens are its draft's."""
 
 
@@ -41,14 +44,29 @@ def kept_ids(row: Sample, keep: int, tokeniser: Tokeniser) -> tuple[int, ...] | 
     return row.token_ids[:best]
 
 
-def prompt_of(draft: Sample, engine: Engine) -> tuple[int, ...]:
-    """The ids under which the draft was asked for; of another policy's draft encoded anew."""
-    own = draft.policy == engine.policy
-    return (draft.prompt_token_ids if own else ()) or engine.encode_chat(draft.context)
+class Resume(NamedTuple):
+    """Ids: the prompt that a draft answers, and what of the text is kept."""
+
+    prompt: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    def fits(self, engine: Engine, sampling: Sampling) -> bool:
+        """Else the engine would refuse a draft that it could write, and the thread would end."""
+        return len(self.prompt) + len(self.kept) + sampling.max_new_tokens <= engine.context_tokens
 
 
-def resumed(row: Sample, kept: tuple[int, ...], prompt: tuple[int, ...], engine: Engine) -> Sample:
+def resume(draft: Sample, row: Sample, keep: int, engine: Engine) -> Resume | None:
+    """`row`: the draft or its last revision; None where its ids are not its text's."""
+    kept = kept_ids(row, keep, engine)
+    if kept is None:
+        return None
+    own = draft.policy == engine.policy  # another policy's ids may be another vocabulary's
+    return Resume((draft.prompt_token_ids if own else ()) or engine.encode_chat(draft.context), kept)
+
+
+def resumed(row: Sample, begun: Resume, engine: Engine) -> Sample:
     """A continuation as the whole answer. Its logprobs would be those of its end alone, and go."""
+    prompt, kept = begun
     if row.finish_reason == "error":
         return replace(row, prompt_token_ids=prompt)
     ids = (*kept, *row.token_ids)

@@ -15,9 +15,12 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.best_of import main  # noqa: E402
 from benchmarks.best_of_curve import Point, curve, separation  # noqa: E402
-from benchmarks.best_of_page import BEGIN, END, page  # noqa: E402
+from benchmarks.best_of_page import MARK, page  # noqa: E402
 from benchmarks.best_of_rows import JUDGED, SAMPLES, About, Arm, Judged, read  # noqa: E402
+from benchmarks.pages import markers  # noqa: E402
 from selfrefine.records import Message, Sample, Task  # noqa: E402
+
+BEGIN, END = markers(MARK)
 
 ABOUT = About(
     model="m",

@@ -11,10 +11,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import mixture  # noqa: E402
-from benchmarks.reflection_page import BEGIN, END, page  # noqa: E402
+from benchmarks.pages import markers  # noqa: E402
+from benchmarks.reflection_page import MARK, page  # noqa: E402
 from benchmarks.reflection_runs import Runs, over_seeds  # noqa: E402
 from selfrefine.tasks import TaskOptions, load  # noqa: E402
 from selfrefine.tasks.splits import split  # noqa: E402
+
+BEGIN, END = markers(MARK)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.revising_page import BEGIN, END, page  # noqa: E402
-from benchmarks.revising_runs import VARIANTS, Runs, Told, kept, together  # noqa: E402
-from benchmarks.worked import check, worked  # noqa: E402
+from benchmarks import revising_runs  # noqa: E402
+from benchmarks.pages import markers  # noqa: E402
+from benchmarks.revising_page import MARK, page  # noqa: E402
+from benchmarks.revising_runs import HERE, SEEDS, VARIANTS, Runs, Told, kept, together  # noqa: E402
+from benchmarks.worked import check, check_again, worked  # noqa: E402
 from selfrefine.records import Message, Reward, Sample, Task  # noqa: E402
+
+BEGIN, END = markers(MARK)
 
 
 def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> None:
@@ -29,6 +34,26 @@ def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> 
     assert words["near"][words["near"].index("--seed") + 1] == "111"
     assert runs.jobs[0] == ("words-start", 10)
     assert ("words-fault", 10) not in runs.jobs and ("sums-fault", 10) in runs.jobs
+    # `again` differs in where its critic says that the fault begins.
+    fault, again = (runs.command(f"sums-{name}", 12) for name in ("fault", "again"))
+    assert [word for word in again if word not in fault] == [
+        str(runs.path("sums-again", 12)),
+        f"critique.source={HERE / 'worked.py'}:check_again",
+    ]
+
+
+def test_no_seed_is_asked_a_sum_of_another_or_of_those_that_the_start_was_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trap: three draws from one pool are not three tests."""
+    monkeypatch.setattr(revising_runs, "N_SUMS", 20)
+    monkeypatch.setattr(revising_runs, "SHOWN", 10)
+    Runs(folder=tmp_path).write_tasks()
+    files = sorted(tmp_path.glob("*.jsonl"))
+    assert [file.name for file in files] == ["shown.jsonl", *(f"sums-{seed}.jsonl" for seed in SEEDS)]
+    asked = [re.findall(r"What is [^?]+", file.read_text(encoding="utf-8")) for file in files]
+    assert [len(own) for own in asked] == [10, 20, 20, 20]
+    assert len({question for own in asked for question in own}) == 70
 
 
 def test_the_page_names_no_folder_of_the_machine_it_was_made_on(tmp_path: Path) -> None:
@@ -75,9 +100,12 @@ def test_the_calculator_names_the_first_wrong_step_and_never_its_result() -> Non
     for text, before in (
         ("9 + 9 = 19; 19 + 0", "9 + 9 = "),
         ("9 + 9 = 18; 17 + 0 = 17", "9 + 9 = 18; "),
-        ("9 + 9 = 18", "9 + 9 = 18"),
+        ("9 + 9 = 18, and so on", "9 + 9 = 18"),
+        ("It is 13.", ""),
     ):
         assert found(text).keep == len(before)
+    again = check_again(Sample(id="a.0", task=task, text="9 + 9 = 19; 19 + 0"))
+    assert (again.detail, again.keep) == ("step 1 is wrong: 9 + 9 is not 19", 0)
     with pytest.raises(ValueError, match="sum"):
         check(Sample(id="b.0", task=Task(id="b", prompt=(Message(role="user", content="Hello"),)), text="2"))
 

@@ -10,10 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 from harness import environment, refused, selfrefine
 from hostile import acting
 from made import make
+
+from selfrefine.query.rows import Seen
 
 
 def rows(here: Path, *words: str) -> list[str]:
@@ -30,6 +33,13 @@ def test_every_answer_stands_there_once_with_its_scores(here: Path) -> None:
     assert rows(here) == ["c.r0.s0", "d.r0.s0", *learnt, *again, "a.r3.s0", "d.r0.s0"]
     assert rows(here, "--round", "3") == ["a.r3.s0"] and rows(here, "--round", "final") == ["d.r0.s0"]
     assert rows(here, "--stage", "select") == ["a.r1.s0", "a.r2.s0"]
+
+
+@pytest.mark.parametrize(("column", "tokens"), [("", 3), (',"kept_tokens":2', 1), (',"kept_tokens":"x"', 3)])
+def test_tokens_that_a_revision_kept_were_not_sampled_for_it(column: str, tokens: int) -> None:
+    """Somebody's own column of that name is no number of ours, and no error."""
+    line = '{"id":"a.r0.s0.v1","task":{"id":"a"},"token_ids":[1,2,3]' + column + "}"
+    assert msgspec.json.decode(line, type=Seen).tokens == tokens
 
 
 def test_rows_are_the_bytes_of_the_file(here: Path) -> None:

@@ -13,7 +13,7 @@ from selfrefine.stages import alarms
 from selfrefine.stages.progress import Silent
 from selfrefine.stages.reward import Reward
 from selfrefine.stages.session import Session
-from selfrefine.steps.critique_outcome import Outcome, PassOutcome
+from selfrefine.steps.critique_outcome import NearSums, Outcome, PassOutcome
 from selfrefine.steps.generate import drawn
 from selfrefine.steps.reward import scored_sums
 from selfrefine.thresholds import AlarmsConfig
@@ -118,6 +118,15 @@ def test_unreadable_verdicts_ring() -> None:
     assert names(alarms.of_critiques(outcome(3, 1, failed=1), SETTINGS)) == ["unparsed"]  # 1 of 2
     assert alarms.of_critiques(outcome(3, 1), SETTINGS) == []
     assert alarms.of_critiques(Outcome(), SETTINGS) == []
+
+
+def test_revisions_that_should_go_on_from_a_fault_and_begin_anew_ring() -> None:
+    """`critique.revise_from = fault` with rewards that place none would be `start`, without a word."""
+    some = Outcome(near=NearSums(revisions=4, resumed=3))
+    none = Outcome(near=NearSums(revisions=4))
+    assert names(alarms.of_critiques(none, SETTINGS, resume=True)) == ["unplaced"]
+    assert alarms.of_critiques(some, SETTINGS, resume=True) == []
+    assert alarms.of_critiques(none, SETTINGS) == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import selfrefine
+from harness import Impatient, selfrefine
 
 from selfrefine.cli import common
 from selfrefine.engines.scripted import Scripted
@@ -16,6 +16,7 @@ from selfrefine.records import Message, Sample, Task
 from selfrefine.runfolder.run import Run
 from selfrefine.stages import cycle as loop
 from selfrefine.stages.progress import Silent
+from selfrefine.stages.propose import Propose, answered
 from selfrefine.stages.select import Select
 from selfrefine.stages.session import RunSession
 from selfrefine.steps import propose
@@ -43,18 +44,6 @@ def row(i: int, text: str) -> Sample:
     return Sample(
         id=f"propose-{i}.r1.s0", task=Task(id=f"propose-{i}", prompt=()), text=text, token_ids=(1, 2)
     )
-
-
-class Impatient(Silent):
-    """Interrupts at the nth look, as a signal would."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Interrupted("test", 130)
 
 
 class SmallUnits(Scripted):
@@ -133,11 +122,11 @@ def test_a_round_answers_new_tasks_and_learns_what_was_solved_sometimes(folder: 
     loop.generate(made, 1)
     loop.reward(made, 1)
     splits = {name: {one.id for one in made.run.tasks(name)} for name in ("train", "gate", "test")}
-    answered = {one.task.id: one.task for one in rows(made, "generate")}
-    written = {one.references[0] for one in answered.values() if "proposed" in one.meta}
-    assert written == {"9"} and len(answered) == 8  # 8 + 1 and 4 + 5, and six given ones
-    assert sum("proposed" not in one.meta for one in answered.values()) == 6
-    assert not set(answered) & (splits["gate"] | splits["test"])
+    asked = {one.task.id: one.task for one in rows(made, "generate")}
+    written = {one.references[0] for one in asked.values() if "proposed" in one.meta}
+    assert written == {"9"} and len(asked) == 8  # 8 + 1 and 4 + 5, and six given ones
+    assert sum("proposed" not in one.meta for one in asked.values()) == 6
+    assert not set(asked) & (splits["gate"] | splits["test"])
     told = json.loads(made.run.round(1).summary_file("proposed").read_text())
     assert told["new"] == 2 and told["held_out"] > 0 and told["given"] > 0 and told["again"] > 0
     assert told["new"] + told["unreadable"] + told["given"] + told["held_out"] + told["again"] == 40
@@ -151,6 +140,19 @@ def test_a_round_answers_new_tasks_and_learns_what_was_solved_sometimes(folder: 
     assert learnt[0].context[-1].content.startswith("Write a sum")
     counts = json.loads(made.run.round(1).summary_file("selected").read_text())
     assert counts["proposals"] == 1 and counts["selected"] == len(rows(made, "selected"))
+
+
+def test_a_task_beyond_the_share_was_never_asked_and_may_be_written_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two new tasks, 8 + 1 and 4 + 5, and a share of one: the other would be lost for the whole run."""
+    made = work(folder, "r", [*PROPOSE, "propose.share=0.125"])
+    loop.generate(made, 1)
+    first, second = propose.tasks_of(rows(made, "proposed"))
+    assert answered(made.config, made.run.round(1)) == [first]
+    monkeypatch.setattr(type(made.run), "rounds", lambda run: [run.round(0), run.round(1)])
+    known = Propose(made, 2).known
+    assert (known.add(first), known.add(second)) == ("again", "")
 
 
 def test_the_examples_are_training_tasks(folder: Path) -> None:

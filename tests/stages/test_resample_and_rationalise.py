@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import selfrefine
+from harness import Impatient, selfrefine
 from msgspec.structs import replace
 
 from selfrefine import prompts, records
@@ -34,18 +34,6 @@ SETTINGS = [
     'evaluate.measure=["numeric"]',
 ]
 GROUPS = [*SETTINGS, "select.strategy=groups", "objective.name=grpo"]
-
-
-class Impatient(Silent):
-    """Interrupts at the nth look, as a signal would."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def check(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise Interrupted("test", 130)
 
 
 @pytest.fixture

@@ -210,6 +210,8 @@ def test_a_file_that_places_the_fault_has_the_draft_revised_from_there(folder: P
     assert done.code == 0, done.err
     first, revision = done.rows
     assert first["critiques"][0]["keep"] == 1
-    assert revision["text"].startswith("7") and revision["kept"] == 1 and revision["token_ids"][0] == 55
+    assert (
+        revision["text"].startswith("7") and revision["kept_tokens"] == 1 and revision["token_ids"][0] == 55
+    )
     bad = selfrefine(*own, "--critique-source", "place.py:bad", stdin=drafts, cwd=folder)
     assert bad.code == 4 and "its keep is -1" in bad.err

@@ -18,7 +18,7 @@ from selfrefine.judging import CritiqueConfig
 from selfrefine.records import Critique, Reward, Sample
 from selfrefine.stages.session import Session
 from selfrefine.steps.best_of import choose
-from selfrefine.steps.critics import judging, own_rewards, questions, scored
+from selfrefine.steps.critics import judging, own_rewards, p_ok, scored
 from selfrefine.steps.critique import CritiqueSettings, Templates, critique
 from selfrefine.steps.critique_outcome import PassOutcome
 
@@ -76,8 +76,11 @@ def test_of_several_answers_the_one_the_critic_finds_ok_is_given() -> None:
     how = msgspec.json.decode(found.extra["best_of"])
     assert (found.text, how["of"], how["by"]) == ("7", 3, "critic")
     assert how["score"] == pytest.approx(0.9)
-    # A byte is a token: verdict and grade, each in both orders, about two texts that are equally long.
-    assert read == 2 * sum(map(len, questions(engine, CHOICE, judging(rows[0]))))
+    # Two distinct texts, each asked for a verdict in both orders and for no grade.
+    [(_, one)] = p_ok(engine, CHOICE, [judging(rows[0])])
+    question = CHOICE.render(**judging(rows[0]).shown, choices="ok or revise", top="")
+    # A byte is a token: a marker and an end around the question, and the marker of the answer.
+    assert (one, read) == (2 * (len(question) + 3), 2 * one)
     cut = [replace(row, finish_reason="length") for row in rows]
     [first], read = choose(cut, "critic", engine, {}, CHOICE)
     assert (first.text, read) == ("8", 0)

@@ -9,11 +9,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from test_critique import TEMPLATES, draft
 
+from selfrefine.config import Sampling
 from selfrefine.engines.scripted import ASSISTANT, Scripted
 from selfrefine.records import Reward, Sample
 from selfrefine.steps.critics import first_fault, own_rewards
 from selfrefine.steps.critique import CritiqueResult, CritiqueSettings, critique
-from selfrefine.steps.resume import KEPT, kept_ids, n_sampled
+from selfrefine.steps.resume import KEPT, kept_ids, n_sampled, resume
 
 DRAFT = "1 + 2 = 3; 3 + 3 = 7"
 RIGHT = "1 + 2 = 3; 3 + 3 = 6"
@@ -111,6 +112,16 @@ def test_edited_texts_and_those_of_other_tokenizers_are_revised_as_ever() -> Non
     assert engine.began == [""] and revision.text == "0"
     assert n_sampled(revision) == len(revision.token_ids) == 2
     assert DRAFT in revision.context[-1].content and revision.extra is UNSET
+
+
+def test_what_would_not_fit_into_the_context_is_written_anew() -> None:
+    """The engine asks for room for max_new_tokens: the draft had it, and with what is kept there is none."""
+    row = draft(DRAFT)
+    need = len(Scripted().encode_chat(row.context)) + FAULT + 16
+    for room, fits in ((need, True), (need - 1, False)):
+        engine = Scripted(context_tokens=room)
+        found = resume(row, row, FAULT, engine)
+        assert found is not None and found.fits(engine, Sampling(max_new_tokens=16)) == fits
 
 
 def test_a_token_that_reaches_into_the_fault_is_not_kept_nor_half_a_character_nor_the_end() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -31,6 +31,30 @@ def covering(rows: Sequence[Sample]) -> list[Sample]:
         found = (Reward(name="words", value=value, detail=detail, signature="v:1"),)
         scored.append(replace(one, rewards=found, reward=value))
     return scored
+
+
+def right_where(check: Callable[[str], bool], fault: str) -> Callable[[Sequence[Sample]], list[Sample]]:
+    """1 for a text that passes the check, else 0 and the fault."""
+
+    def score(rows: Sequence[Sample]) -> list[Sample]:
+        scored = []
+        for one in rows:
+            value = float(check(one.text))
+            found = (Reward(name="own", value=value, detail=None if value else fault, signature="v:1"),)
+            scored.append(replace(one, rewards=found, reward=value))
+        return scored
+
+    return score
+
+
+def broken_by(score: Callable[[list[Sample]], list[Sample]], text: str, seeds: int) -> set[str]:
+    """The broken copies of a right text, over some seeds."""
+    [right] = score([row("a", 0, None, text=text)])
+    drafts = set()
+    for seed in range(seeds):
+        own = Breaker(score, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
+        drafts |= {draft.text for draft, _ in own([(right, right)])}
+    return drafts
 
 
 def breaker(mark: float = 1.0, seed: int = 0) -> Breaker:
@@ -69,43 +93,18 @@ def test_broken_copies_are_near_and_worse_and_keep_how_a_draft_begins_and_ends()
 
 
 def test_two_numbers_that_changed_places_are_a_fault_where_the_order_counts() -> None:
-    def ordered(rows: Sequence[Sample]) -> list[Sample]:
-        scored = []
-        for one in rows:
-            numbers = [int(n) for n in one.text.strip("[]").split(", ") if n]
-            value = float(numbers == sorted(numbers) and len(numbers) == 4)
-            detail = None if value else "not sorted, or not all"
-            found = (Reward(name="order", value=value, detail=detail, signature="v:1"),)
-            scored.append(replace(one, rewards=found, reward=value))
-        return scored
+    def ordered(text: str) -> bool:
+        numbers = [int(n) for n in text.strip("[]").split(", ") if n]
+        return numbers == sorted(numbers) and len(numbers) == 4
 
-    [right] = ordered([row("a", 0, None, text="[-3, 5, 8, 11]")])
-    drafts = set()
-    for seed in range(10):
-        made = Breaker(ordered, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
-        drafts |= {draft.text for draft, _ in made([(right, right)])}
+    drafts = broken_by(right_where(ordered, "not sorted, or not all"), "[-3, 5, 8, 11]", 10)
     swapped = {text for text in drafts if sorted(text.strip("[]").split(", ")) == ["-3", "11", "5", "8"]}
     assert swapped and "[-3, 5, 8, 11]" not in swapped
 
 
 def test_a_number_that_is_a_little_off_is_a_fault_where_values_count() -> None:
-    """7 + 5 = 12 is written down with the same operands and another result, or the other way round; 2.5 and
-    x1 are no whole numbers and stay."""
-
-    def sums(rows: Sequence[Sample]) -> list[Sample]:
-        scored = []
-        for one in rows:
-            value = float("7 + 5 = 12" in one.text)
-            found = (Reward(name="sum", value=value, detail=None if value else "wrong", signature="v:1"),)
-            scored.append(replace(one, rewards=found, reward=value))
-        return scored
-
-    [right] = sums([row("a", 0, None, text="7 + 5 = 12 (x1, 2.5)")])
-    drafts = set()
-    for seed in range(10):
-        made = Breaker(sums, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
-        drafts |= {draft.text for draft, _ in made([(right, right)])}
-    assert all("2.5" in text for text in drafts if "x1" in text and text.count("+") == 1 and "(" in text)
+    """7 + 5 = 12 is written down with another result, 1, 2 or 10 off; x1 and 2.5 are no whole numbers."""
+    drafts = broken_by(right_where(lambda text: "7 + 5 = 12" in text, "wrong"), "7 + 5 = 12 (x1, 2.5)", 10)
     off = {text for text in drafts if text.startswith("7 + 5 = ") and text.endswith(" (x1, 2.5)")}
     assert off and off <= {f"7 + 5 = {n} (x1, 2.5)" for n in (2, 10, 11, 13, 14, 22)}
 
@@ -138,22 +137,8 @@ def test_what_cannot_be_broken_makes_no_lesson() -> None:
 
 
 def test_a_text_without_spaces_is_cut_by_its_characters() -> None:
-    def cats(rows: Sequence[Sample]) -> list[Sample]:
-        return [
-            replace(
-                one,
-                reward=float("猫" in one.text),
-                rewards=(Reward(name="c", value=float("猫" in one.text), signature="v:1"),),
-            )
-            for one in rows
-        ]
-
-    [right] = cats([row("a", 0, None, text="公園に猫がいます。")])
-    made = []
-    for seed in range(5):
-        own = Breaker(cats, told(own_rewards, "rewards"), prompts.load("mend", "revise"), seed)
-        made += own([(right, right)])
-    assert made and all(5 <= len(draft.text) < 9 and draft.text.endswith("。") for draft, _ in made)
+    drafts = broken_by(right_where(lambda text: "猫" in text, "no cat"), "公園に猫がいます。", 5)
+    assert drafts and all(5 <= len(text) < 9 and text.endswith("。") for text in drafts)
 
 
 def test_a_revision_without_its_draft_is_not_broken_and_what_is_too_far_is_counted() -> None:
