@@ -43,7 +43,8 @@ _ATTEMPTS = (
     "critique.revise_from=fault",
     "critique.revision_temperature=1.0",
 )
-PLACED = ("fault", "again")
+AGAIN = "again"
+CONTROLS = {WORDS: f"{HERE / 'covered.py'}:check_again", SUMS: f"{HERE / 'worked.py'}:check_again"}
 VARIANTS: dict[str, tuple[str, ...]] = {
     "samples": ("select.corrections=samples", "critique.revision_temperature=1.0"),
     "own": ("select.corrections=own", "critique.revision_temperature=0.7"),
@@ -56,10 +57,10 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "broken": ("select.corrections=broken", "critique.revision_temperature=0.7"),
     "broken-greedy": ("select.corrections=broken", "critique.revision_temperature=0"),
     "fault": (*_ATTEMPTS,),
-    "again": (*_ATTEMPTS, f"critique.source={HERE / 'worked.py'}:check_again"),
+    AGAIN: (*_ATTEMPTS,),
 }
 """`samples` is the control of those that are trained: what the recipe did before. `again` is that of `fault`:
-as many attempts, stopped in the same way, but whole answers. Both train nothing, and are of `sums` only."""
+as many attempts, stopped in the same way, but whole answers (`CONTROLS`). Both train nothing."""
 _REVISING = (
     "cycle.rounds=2",
     "cycle.prompts_per_round=96",
@@ -92,7 +93,6 @@ class Runs(Struct, frozen=True, kw_only=True):
             for seed in self.seeds
             for task in self.tasks
             for variant in (START, *self.variants)
-            if task != WORDS or variant not in PLACED
         ]
 
     def path(self, name: str, seed: int) -> Path:
@@ -107,6 +107,7 @@ class Runs(Struct, frozen=True, kw_only=True):
         if variant != START:
             words = ("cycle", *words, "--recipe", "learn-to-revise", "--run", str(to))
             settings = (*settings, f"adapter={begin}", *_REVISING, *revising, *VARIANTS[variant])
+            settings += (f"critique.source={CONTROLS[task]}",) if variant == AGAIN else ()
             # Other tasks than the start was trained on.
             seed += 100
         elif task == SUMS:

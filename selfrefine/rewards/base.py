@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from selfrefine.records import Reward, Sample, groups
 from selfrefine.registry import BUILT_IN, NoSettings, Origin, converted, outside_code
@@ -163,11 +163,14 @@ def unscored(name: str, why: str, signature: str = "") -> Reward:
     return Reward(name=name, value=None, error=why, signature=signature)
 
 
-def checked(name: str, value: float, detail: str | None = None, signature: str = "") -> Reward:
-    """A Reward with its range checked: what is not a finite number in [0, 1] is unscored."""
+def checked(
+    name: str, value: float, detail: str | None = None, signature: str = "", *, keep: int | UnsetType = UNSET
+) -> Reward:
+    """A Reward with its range checked: what is not a finite number in [0, 1] is unscored. `keep`: how many
+    characters stand before the first fault."""
     if not isinstance(value, int | float) or not math.isfinite(value) or not 0.0 <= value <= 1.0:
         return unscored(name, f"value {value!r} is not a number in [0, 1]", signature)
-    return Reward(name=name, value=float(value), detail=detail, signature=signature)
+    return Reward(name=name, value=float(value), detail=detail, signature=signature, keep=keep)
 
 
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]

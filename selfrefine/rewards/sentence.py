@@ -11,6 +11,9 @@ No parser and no model, a closed heuristic in four steps, each with its own `det
 3. fewer than three bare noun phrases between commas and "and", so "I see a flute, a lane, a stove, and a
    world." is a list all the same.
 
+A fault has a place (`Reward.keep`): a list begins to be one at its second bare noun phrase, and a sentence
+without a verb, or without its full stop, ended too early.
+
 Known misses, kept as tests. Passes wrongly: a reduced or relative clause alone ("A man dressed in red.", "A
 dog that runs."). Fails wrongly: a verb after a comma ("The dog, tired, sleeps."), three nouns in a true
 enumeration, a base form of an unknown verb. It judges form, not sense.
@@ -19,12 +22,13 @@ enumeration, a base form of an unknown verb. It judges form, not sense.
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from selfrefine.records import Reward, Sample
 from selfrefine.rewards.base import RewardKind, RewardOptions, Scorer, checked, each
 from selfrefine.rewards.words import IRREGULAR_VERBS, ed_forms, ing_forms, s_form, word_set
 
-SIGNATURE = "en-heuristic|v:1"
+SIGNATURE = "en-heuristic|v:2"
 _REGULAR = """
 accept ache achieve act add admire adore agree aim allow amaze amuse announce answer appear applaud
 approach argue arrange arrive ask attach attack attempt attend bake balance bang bark bathe battle belong
@@ -81,29 +85,53 @@ def make(_own: object, options: RewardOptions) -> Scorer:
     return Scorer(name="sentence", score=each(_score))
 
 
+class Fault(NamedTuple):
+    """Why a text is no sentence, and how many of its characters stand before that."""
+
+    why: str
+    keep: int
+
+
 def _score(sample: Sample) -> Reward:
     fault = why_not_a_sentence(sample.text)
-    return checked("sentence", fault is None, fault, SIGNATURE)
+    if fault is None:
+        return checked("sentence", 1.0, signature=SIGNATURE)
+    return checked("sentence", 0.0, fault.why, SIGNATURE, keep=fault.keep)
 
 
-def why_not_a_sentence(text: str) -> str | None:
-    """What keeps `text` from being one sentence, or None."""
-    body = _ABBREVIATION.sub(r"\1", text.strip().strip("\"'“”‘’"))
+def why_not_a_sentence(text: str) -> Fault | None:
+    """What keeps `text` from being one sentence, and where; or None."""
+    body = text.strip().strip("\"'“”‘’")
     if not body:
-        return "empty"
-    if "\n" in body or re.match(r"[-*•]|\d+[.)]\s", body):
-        return "more than one line, or a list"
+        return Fault("empty", 0)
+    before = text.find(body)
+    # Spaces for dots: a place in the body stays one in the text.
+    body = _ABBREVIATION.sub(lambda dotted: dotted[0].replace(".", " "), body)
+    if line := re.search(r"\n|^(?:[-*•]|\d+[.)]\s)", body):
+        return Fault("more than one line, or a list", before + line.start())
     if not re.search(r"[.!?…][\"'”’)]*$", body):
-        return "no full stop at the end"
-    if re.search(r"[.!?…][\"'”’)]*(?:\s+\S|[^\W\d_])", body):
-        return "more than one sentence"
-    words = re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[,;:—–&()]", body.casefold().replace("’", "'"))
+        return Fault("no full stop at the end", before + len(body))
+    if inner := re.search(r"[.!?…][\"'”’)]*(?:\s+\S|[^\W\d_])", body):
+        return Fault("more than one sentence", before + inner.start())
+    found = list(re.finditer(r"[^\W\d_]+(?:['’][^\W\d_]+)*|[,;:—–&()]", body))
+    words = [one[0].casefold().replace("’", "'") for one in found]
     if len(words) > 300:  # looking back from each word is quadratic: no answer may buy minutes with length
-        return "too long for one sentence"
+        return Fault("too long for one sentence", 0)
     if not any(_is_finite(words, i) for i in range(len(words))):
-        return "no finite verb"
-    bare = sum(_is_bare_noun(segment) for segment in _segments(words))
-    return f"a list ({bare} bare nouns)" if bare >= 3 else None
+        return Fault("no finite verb", _end_mark(text))
+    bare = [begin for begin, segment in _segments(words) if _is_bare_noun(segment)]
+    # From the second on it is a list; what joins it to the first goes too.
+    if len(bare) < 3:
+        return None
+    return Fault(f"a list ({len(bare)} bare nouns)", before + found[bare[1] - 1].start())
+
+
+def _end_mark(text: str) -> int:
+    """How many characters stand before the marks that end the text: where it would go on."""
+    body = text.rstrip()
+    inside = body.rstrip("\"'”’)]")
+    unmarked = inside.rstrip(".!?…。！？")
+    return len(unmarked.rstrip()) if unmarked != inside else len(body)
 
 
 def _is_finite(words: list[str], i: int) -> bool:
@@ -151,14 +179,15 @@ def _before(words: list[str], i: int) -> str | None:
     return None
 
 
-def _segments(words: list[str]) -> list[list[str]]:
-    segments: list[list[str]] = [[]]
-    for word in words:
+def _segments(words: list[str]) -> list[tuple[int, list[str]]]:
+    """Stretches between joiners and marks, each with the index of its first word."""
+    segments: list[tuple[int, list[str]]] = [(0, [])]
+    for i, word in enumerate(words):
         if word in _JOINERS or not word[0].isalpha():
-            segments.append([])
+            segments.append((i + 1, []))
         else:
-            segments[-1].append(word)
-    return [segment for segment in segments if segment]
+            segments[-1][1].append(word)
+    return [one for one in segments if one[1]]
 
 
 def _is_bare_noun(segment: list[str]) -> bool:

@@ -174,5 +174,10 @@ def _possible_bases(word: str) -> set[str]:
 
 def tokens(text: str) -> list[str]:
     """Case-folded words; a possessive 's is cut, a hyphen separates."""
-    words = re.findall(r"\w+(?:['’]\w+)*", text.casefold())
-    return [re.sub(r"['’]s$", "", word) for word in words]
+    return [word for word, _ in placed(text)]
+
+
+def placed(text: str) -> list[tuple[str, int]]:
+    """The same, each with where it ends in the text."""
+    found = re.finditer(r"\w+(?:['’]\w+)*", text)
+    return [(re.sub(r"['’]s$", "", one[0].casefold()), one.end()) for one in found]

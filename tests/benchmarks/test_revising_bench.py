@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import revising_runs  # noqa: E402
+from benchmarks import covered, revising_runs  # noqa: E402
 from benchmarks.pages import markers  # noqa: E402
 from benchmarks.revising_page import MARK, page  # noqa: E402
-from benchmarks.revising_runs import HERE, SEEDS, VARIANTS, Runs, Told, kept, together  # noqa: E402
+from benchmarks.revising_runs import CONTROLS, HERE, SEEDS, VARIANTS, Runs, Told, kept, together  # noqa: E402
 from benchmarks.worked import check, check_again, worked  # noqa: E402
 from selfrefine.records import Message, Reward, Sample, Task  # noqa: E402
 
@@ -26,20 +26,36 @@ def test_variants_differ_in_corrections_and_temperature_only(tmp_path: Path) -> 
     words = {name: runs.command(f"words-{name}", 11) for name in VARIANTS}
     for name, command in words.items():
         own = set(command) - set(words["samples"])
-        assert own <= {*VARIANTS[name], str(runs.path(f"words-{name}", 11))}
+        critic = {f"critique.source={CONTROLS['words']}"} if name == "again" else set()
+        assert own <= {*VARIANTS[name], *critic, str(runs.path(f"words-{name}", 11))}
         assert f"adapter={runs.path('words-start', 11) / 'adapter'}" in command
     # The start's tasks are not learnt from twice.
     start = runs.command("words-start", 11)
     assert start[start.index("--seed") + 1] == "11"
     assert words["near"][words["near"].index("--seed") + 1] == "111"
     assert runs.jobs[0] == ("words-start", 10)
-    assert ("words-fault", 10) not in runs.jobs and ("sums-fault", 10) in runs.jobs
+    assert ("words-fault", 10) in runs.jobs and ("sums-fault", 10) in runs.jobs
     # `again` differs in where its critic says that the fault begins.
     fault, again = (runs.command(f"sums-{name}", 12) for name in ("fault", "again"))
     assert [word for word in again if word not in fault] == [
         str(runs.path("sums-again", 12)),
         f"critique.source={HERE / 'worked.py'}:check_again",
     ]
+
+
+def test_the_control_on_words_says_what_the_rewards_say_and_keeps_nothing() -> None:
+    """The trap: a control with another measure of right stops elsewhere, and compares nothing."""
+    task = Task(id="t", prompt=(Message(role="user", content="?"),), meta={"concepts": ["dog", "ball"]})
+    found = [
+        covered.check_again(Sample(id="s", task=task, text=text))
+        for text in ("A dog has a ball.", "A dog barks.", "A dog, a ball.")
+    ]
+    assert [(one.value, one.detail) for one in found] == [
+        (1.0, None),
+        (0.5, "missing concepts: ball"),
+        (0.0, "no finite verb"),
+    ]
+    assert [one.keep for one in found if one.value != 1.0] == [0, 0]
 
 
 def test_no_seed_is_asked_a_sum_of_another_or_of_those_that_the_start_was_shown(

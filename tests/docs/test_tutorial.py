@@ -133,7 +133,10 @@ def test_the_whole_cookbook_with_a_tiny_model(tmp_path: Path, program: Path) -> 
         (r"-r numeric > judged", "-r random > judged"),
         (r"--learn verdicts", r"\g<0> --min-reward 0.5"),
         (r"-r coverage -r sentence --gate-on sentence", "-r random"),
-        (r"--recipe constitutional-dpo", r"\g<0> --set critique.critic_model=scripted:critic.jsonl"),
+        (
+            r"--recipe constitutional-dpo",
+            r"\g<0> --set critique.critic_model=scripted:critic.jsonl --set critique.verdict=written",
+        ),
     ]
     for block in COOKBOOK:
         run(substituted(block, table), tmp_path, program)

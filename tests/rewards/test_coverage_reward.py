@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from making import made
+from msgspec import UNSET
 
 from selfrefine.records import Message, Reward, Sample, Task
 from selfrefine.rewards.words import forms
@@ -104,3 +105,32 @@ def test_a_concept_without_spaces_around_it_is_found_in_the_sentence() -> None:
 def test_word_forms_can_be_off() -> None:
     assert cover("Les chiens.", ["chien"], word_forms=False).value == 0.0
     assert cover("Le chien.", ["chien"], word_forms=False).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A dog plays in the park.", "A dog"),
+        ("A dog plays, and the dog barks.", "A dog"),
+        ("In the park a child's dogs play.", "In the park a child's dogs"),
+        ("A bird sings.", ""),
+        ("", ""),
+    ],
+)
+def test_an_answer_goes_astray_after_the_last_concept_that_it_uses(text: str, kept: str) -> None:
+    """A revision from the fault goes on there; using the same one again is no progress."""
+    keep = cover(text, ["dog", "ball", "child"]).keep
+    assert isinstance(keep, int) and text[:keep] == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"), [("小狗在公园里跑。", "小狗在公园"), ("か\u3099くせいが走る。", "")]
+)
+def test_the_place_is_one_in_the_text_without_spaces_too(text: str, kept: str) -> None:
+    """The trap: composed, the second text is shorter than what a revision would cut."""
+    keep = cover(text, ["公园", "球", "がくせい"]).keep
+    assert isinstance(keep, int) and text[:keep] == kept
+
+
+def test_an_answer_with_all_concepts_has_no_fault() -> None:
+    assert cover("A dog has a ball.", ["dog", "ball"]).keep is UNSET

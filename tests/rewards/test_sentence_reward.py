@@ -64,7 +64,31 @@ def test_a_sentence_passes(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "why"), BAD)
 def test_what_is_no_sentence_is_told_why(text: str, why: str) -> None:
-    assert why_not_a_sentence(text) == why
+    fault = why_not_a_sentence(text)
+    assert fault is not None and fault.why == why
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("  The dog runs. It barks.", "  The dog runs"),
+        ('"Mr. Smith runs to a dog. Yes."', '"Mr. Smith runs to a dog'),
+        ("A dog runs.\nA cat sleeps.", "A dog runs."),
+        ("A dog runs after a", "A dog runs after a"),
+        ("A dog in the park. ", "A dog in the park"),
+        ("I see a flute, a lane, a stove, and a world.", "I see a flute, a lane"),
+        ("- a dog runs.", ""),
+        ("  ", ""),
+    ],
+)
+def test_what_stands_before_the_fault_is_kept(text: str, kept: str) -> None:
+    """A revision from the fault continues this; the trap is an abbreviation, whose dot must not move it."""
+    fault = why_not_a_sentence(text)
+    assert fault is not None and text[: fault.keep] == kept
+
+
+def test_an_abbreviation_within_a_sentence_does_not_end_it() -> None:
+    assert why_not_a_sentence("She eats fruit, e.g. an apple, at noon.") is None
 
 
 def test_known_misses_are_still_as_documented() -> None:
