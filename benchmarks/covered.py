@@ -14,7 +14,7 @@ _SCORERS = [kind.make(kind.settings(), RewardOptions()) for kind in _KINDS]
 
 
 def check_again(sample: Sample) -> Reward:
-    """Coverage, and 0 where the answer is no sentence, with nothing to keep: a whole new answer is asked for."""
+    """Coverage, and 0 where the answer is no sentence, with nothing to keep: all is asked for anew."""
     covered, formed = (scorer.score([sample])[0] for scorer in _SCORERS)
     if covered.value is None or not formed.value:
         return Reward(name="covered", value=formed.value, error=covered.error, detail=formed.detail, keep=0)

@@ -4,8 +4,8 @@ Concepts are `meta.concepts`, a list. They are part of the prompt, so the detail
 concept of several words must stand in one piece. One in a script without spaces between words (Chinese,
 Japanese, Thai) is looked for anywhere in the answer.
 
-An answer without all of them went astray where it began to use none (`Reward.keep`): after the first use of the
-last concept that it did use.
+An answer without all of them went astray where it began to use none (`Reward.keep`): after the first use of
+the last concept that it did use.
 """
 
 from __future__ import annotations
