@@ -45,6 +45,7 @@ VERB = Verb(
     \b
       selfrefine critique in.jsonl -r coverage --feedback rewards > revised.jsonl
       selfrefine critique in.jsonl -r coverage --critique-source rewards > t.jsonl
+      selfrefine critique in.jsonl --critique-source coverage --revise-from fault
     """,
     flags=(
         Flag(
@@ -78,6 +79,11 @@ VERB = Verb(
             "Template of a critique: critique, rubric, reflect, or a file. [critique]",
         ),
         Flag("critique.revise_prompt", "Template of a revision: revise, mend, retry, or a file. [revise]"),
+        Flag(
+            "critique.revise_from",
+            "Where a revision begins: start, or fault (goes on from the first fault, where rewards place it). "
+            "[start]",
+        ),
         Flag(
             "critique.reveal_references",
             "Show the critic the references. The rows record it.",
