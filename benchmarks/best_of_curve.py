@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from benchmarks.best_of_rows import SAMPLES, Arm, judgement
+from benchmarks.best_of_rows import SAMPLES, Arm, Judged, judgement
 from selfrefine.config import By
 from selfrefine.records import Sample
 from selfrefine.rewards import REWARDS, majority
@@ -21,7 +21,7 @@ from selfrefine.stats import Difference, Interval, interval, paired_difference
 from selfrefine.steps.best_of import finished, pick
 
 SIZES = (2, 4, 8, 16)
-BY: tuple[By, ...] = ("majority", "p-true", "weighted-vote")
+BY: tuple[By, ...] = ("majority", "p-true", "critic", "weighted-vote")
 ORACLE = "oracle"
 GREEDY = "greedy"
 Scores = dict[str, float | None]
@@ -45,13 +45,13 @@ class Point(Struct, frozen=True, kw_only=True):
 
 
 class Separation(Struct, frozen=True, kw_only=True):
-    """How well p(Yes) tells right answers from wrong ones."""
+    """How well a judge's probability (p(Yes), p(ok)) tells right answers from wrong ones."""
 
     right: float | None
     wrong: float | None
-    """Mean p(Yes)."""
+    """Its means."""
     within: Interval
-    """Over tasks that were answered both ways: how often a right answer has the higher p(Yes) of two, a tie
+    """Over tasks that were answered both ways: how often a right answer has the higher one of two, a tie
     counting half. 0.5 is chance."""
 
 
@@ -65,27 +65,28 @@ def curve(arm: Arm, settings: dict[str, dict[str, Any]]) -> list[Point]:
     each = _mean([len(row.token_ids) for rows in arm.samples.values() for row in rows])
     points.append(_point("one sample", 1, single, greedy, None, each, 0.0))
     for n in SIZES:
-        read = _mean([_read(own) for rows in arm.samples.values() for own in _sets(rows, n)])
+        sets = [own for rows in arm.samples.values() for own in _sets(rows, n)]
+        yes, ok = (_mean([_read(own, of) for own in sets]) for of in (_of_p_true, _of_critic))
+        read = {"p-true": yes, "weighted-vote": yes, "critic": ok}
         voted: Scores | None = None
         for by in (*BY, ORACLE):
             found = {
                 key: _of_sets(rows, n, lambda own, by=by: chosen(own, by))  # type: ignore[misc]
                 for key, rows in arm.samples.items()
             }
-            asks = by in ("p-true", "weighted-vote")
-            points.append(_point(by, n, found, greedy, voted, n * each, read if asks else 0.0))
+            points.append(_point(by, n, found, greedy, voted, n * each, read.get(by, 0.0)))
             voted = found if by == "majority" else voted
     return points
 
 
-def separation(arm: Arm) -> Separation:
-    """Of finished answers with a reward of 1 (right) or less (wrong), whose p(Yes) is known."""
+def separation(arm: Arm, of: Callable[[Judged], float | None]) -> Separation:
+    """Of finished answers with a reward of 1 (right) or less (wrong), whose probability is known."""
     sides: tuple[list[float], list[float]] = ([], [])
     shares: list[float | None] = []
     for rows in arm.samples.values():
         own: tuple[list[float], list[float]] = ([], [])
         for row in rows:
-            if finished(row) and row.reward is not None and (p := judgement(row).p_yes) is not None:
+            if finished(row) and row.reward is not None and (p := of(judgement(row))) is not None:
                 own[0 if row.reward >= 1.0 else 1].append(p)
         for side, more in zip(sides, own, strict=True):
             side.extend(more)
@@ -103,7 +104,8 @@ def _chooser(settings: dict[str, dict[str, Any]]) -> Callable[[Sequence[Sample],
         if by == ORACLE:
             return max((row.reward for row in rows if row.reward is not None), default=None)
         voices = [majority.voice(row, own) for row in rows]
-        scores = [judgement(row).p_yes for row in rows]
+        told = [judgement(row) for row in rows]
+        scores = [one.p_ok if by == "critic" else one.p_yes for one in told]
         place, _ = pick(rows, by, voices, scores)  # type: ignore[arg-type]
         return rows[place].reward
 
@@ -124,8 +126,16 @@ def _of_sets(
     return _mean(found) if found else None
 
 
-def _read(rows: Sequence[Sample]) -> int:
-    return sum({row.text: judgement(row).read for row in rows if finished(row)}.values())
+def _read(rows: Sequence[Sample], of: Callable[[Judged], int]) -> int:
+    return sum({row.text: of(judgement(row)) for row in rows if finished(row)}.values())
+
+
+def _of_p_true(one: Judged) -> int:
+    return one.read
+
+
+def _of_critic(one: Judged) -> int:
+    return one.read_by_critic
 
 
 def _point(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.best_of_curve import GREEDY, SIZES, Point, curve, separation
-from benchmarks.best_of_rows import SAMPLES, Arm
+from benchmarks.best_of_curve import GREEDY, SIZES, Point, Separation, curve, separation
+from benchmarks.best_of_rows import SAMPLES, Arm, Judged
 from benchmarks.pages import filled, made_on
 from selfrefine.report.words import with_interval
 from selfrefine.stats import Difference, paired_difference
@@ -29,7 +29,7 @@ def made_from(arms: Sequence[Arm], settings: dict[str, dict[str, Any]]) -> str:
         "majority: paired by task.",
         "- `oracle` gives the best of the N, as nobody can who does not know the reward: it is the limit.",
         "- Tokens per task. Scored: prompt, answer and question, read once for each different answer.",
-        "- Within a task: how often a right answer has a higher p(Yes) than a wrong one to the same task; "
+        "- Within a task: how often a right answer has the higher probability of two to the same task; "
         "0.5 is chance.",
         "",
         made_on(),
@@ -44,12 +44,8 @@ def made_from(arms: Sequence[Arm], settings: dict[str, dict[str, Any]]) -> str:
 
 
 def _arm(arm: Arm, points: Sequence[Point]) -> list[str]:
-    about, told = arm.about, separation(arm)
+    about = arm.about
     policy = f"model `{about.model}`" + (" with an adapter" if about.adapter else "")
-    words = (
-        f"p(Yes) is {_figure(told.right)} for right answers and {_figure(told.wrong)} for wrong ones; within "
-    )
-    words += f"a task (of {told.within.n:,} that were answered both ways) {with_interval(told.within)}."
     return [
         f"### {arm.label}",
         "",
@@ -61,9 +57,26 @@ def _arm(arm: Arm, points: Sequence[Point]) -> list[str]:
         "|---|---|---|---|---|---|---|",
         *(_row(point) for point in points),
         "",
-        words,
+        *(_separated(name, separation(arm, of)) for name, of in _JUDGES),
         "",
     ]
+
+
+def _p_yes(one: Judged) -> float | None:
+    return one.p_yes
+
+
+def _p_ok(one: Judged) -> float | None:
+    return one.p_ok
+
+
+_JUDGES = (("p-true: p(Yes)", _p_yes), ("critic: p(ok)", _p_ok))
+
+
+def _separated(name: str, told: Separation) -> str:
+    means = f"{_figure(told.right)} for right answers and {_figure(told.wrong)} for wrong ones"
+    tasks = f"a task (of {told.within.n:,} that were answered both ways)"
+    return f"- {name} is {means}; within {tasks} {with_interval(told.within)}."
 
 
 def _row(point: Point) -> str:

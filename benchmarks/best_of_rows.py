@@ -16,10 +16,12 @@ from msgspec.structs import replace
 from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import DataError
-from selfrefine.records import Sample, Task, decode_sample, encode
+from selfrefine.prompts import Template, load
+from selfrefine.records import Sample, Task, decode_sample, encode, groups
 from selfrefine.rewards import p_true
 from selfrefine.runfolder.jsonl import atomic_write
 from selfrefine.steps.best_of import finished, judged
+from selfrefine.steps.critics import judging, p_ok
 from selfrefine.steps.generate import generate
 from selfrefine.steps.reward import score
 from selfrefine.steps.scoring import build_rewards, measuring_specs
@@ -27,12 +29,16 @@ from selfrefine.steps.scoring import build_rewards, measuring_specs
 SAMPLES = 16
 TASKS_A_FILE = 10
 JUDGED = "judged"
-"""Column of a sample: `p_yes` (null where not known) and `read`, the tokens of its question."""
+"""Column of a sample: what p-true and the critic say of it."""
 
 
 class Judged(Struct, frozen=True, kw_only=True):
+    """Null where not known. `read`, `read_by_critic`: the tokens of the questions."""
+
     p_yes: float | None
     read: int
+    p_ok: float | None
+    read_by_critic: int
 
 
 class About(Struct, frozen=True, kw_only=True):
@@ -93,14 +99,28 @@ def _answers(tasks: Sequence[Task], engine: Engine, config: Config) -> tuple[lis
     plain = replace(sampling, n=1, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0)
     greedy = generate(tasks, engine, plain, config.seed, stage="greedy")
     scorers = build_rewards(config, measuring_specs(config), engine)
-    scores, _ = judged(rows, engine)
+    by_row = _judgements(rows, engine, load(config.critique.choice_prompt, "choice"))
     told = []
     for row in score(rows, scorers):
-        read = len(engine.encode_chat(p_true.asked(row.task, row.text))) if finished(row) else 0
-        note = msgspec.json.encode(Judged(p_yes=scores.get(row.id), read=read))
+        note = msgspec.json.encode(by_row[row.id])
         # Ids and logprobs of ids are not needed, but the number of tokens is: `token_ids` stays.
         told.append(replace(row, logprobs=None, prompt_token_ids=(), extra={JUDGED: Raw(note)}))
     return told, score(greedy, scorers)
+
+
+def _judgements(rows: Sequence[Sample], engine: Engine, choice: Template) -> dict[str, Judged]:
+    """By row id. Equal answers are asked about once, and have the same figures."""
+    yes, _ = judged(rows, engine)
+    found = {}
+    for group in groups(rows):
+        asked: dict[str, tuple[float | None, int]] = {}
+        for row in group:
+            if finished(row) and row.text not in asked:
+                asked[row.text] = p_ok(engine, choice, [judging(row)])[0]
+            ok, by_critic = asked[row.text] if finished(row) else (None, 0)
+            read = len(engine.encode_chat(p_true.asked(row.task, row.text))) if finished(row) else 0
+            found[row.id] = Judged(p_yes=yes.get(row.id), read=read, p_ok=ok, read_by_critic=by_critic)
+    return found
 
 
 def answered(folder: Path) -> set[str]:

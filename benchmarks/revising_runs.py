@@ -58,9 +58,15 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "broken-greedy": ("select.corrections=broken", "critique.revision_temperature=0"),
     "fault": (*_ATTEMPTS,),
     AGAIN: (*_ATTEMPTS,),
+    "fault-greedy": (
+        *_ATTEMPTS[:-1],
+        "generate.temperature=0",
+        "critique.revision_temperature=0.7",
+    ),
 }
 """`samples` is the control of those that are trained: what the recipe did before. `again` is that of `fault`:
-as many attempts, stopped in the same way, but whole answers (`CONTROLS`). Both train nothing."""
+as many attempts, stopped in the same way, but whole answers (`CONTROLS`). In
+`fault-greedy` the draft is the greedy answer, and asking again greedily gives the same. These train nothing."""
 _REVISING = (
     "cycle.rounds=2",
     "cycle.prompts_per_round=96",

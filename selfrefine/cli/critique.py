@@ -81,7 +81,7 @@ VERB = Verb(
         Flag("critique.revise_prompt", "Template of a revision: revise, mend, retry, or a file. [revise]"),
         Flag(
             "critique.revise_from",
-            "Where a revision begins: start, or fault (goes on from the first fault, where rewards place it). "
+            "Where a revision begins: start, or fault (go on from the first one, where rewards place it). "
             "[start]",
         ),
         Flag(

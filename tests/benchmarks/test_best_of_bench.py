@@ -36,8 +36,10 @@ ABOUT = About(
 
 
 def sample(task: str, index: int, text: str, p: float | None, **more: Any) -> Sample:
-    """Right is 7; two tokens; its question is 10 tokens longer than its text."""
-    note = msgspec.json.encode(Judged(p_yes=p, read=10 + len(text)))
+    """Right is 7; two tokens; its question is 10 tokens longer than its text. The critic says the opposite."""
+    note = msgspec.json.encode(
+        Judged(p_yes=p, read=10 + len(text), p_ok=None if p is None else 1 - p, read_by_critic=20)
+    )
     return Sample(
         id=f"{task}.r0.s{index}",
         task=Task(id=task, prompt=(Message(role="user", content="?"),)),
@@ -79,6 +81,7 @@ def test_a_small_n_is_the_mean_over_disjoint_sets_of_the_same_samples() -> None:
     assert at(points, 4, "majority").scores == {"a": 0.0, "b": 0.0}
     assert at(points, 4, "p-true").scores == {"a": 1.0, "b": 0.0}
     assert at(points, 4, "weighted-vote").scores == {"a": 1.0, "b": 0.0}
+    assert at(points, 4, "critic").scores == {"a": 0.0, "b": 0.0}
     assert at(points, 16, "p-true").accuracy.mean == 0.5
     assert at(points, 16, "p-true").over_majority.mean == 0.5  # type: ignore[union-attr]
     assert at(points, 1, "greedy").accuracy.mean == 0.0
@@ -90,6 +93,7 @@ def test_tokens_are_those_of_all_samples_and_of_each_different_question() -> Non
     # A question is 11 tokens; a has 3 different answers of four, b one.
     assert at(points, 4, "p-true").scored == (3 + 1) / 2 * 11
     assert at(points, 2, "weighted-vote").scored == (2 + 1) / 2 * 11
+    assert at(points, 4, "critic").scored == (3 + 1) / 2 * 20
     assert at(points, 4, "majority").scored == at(points, 4, "oracle").scored == 0
 
 
@@ -97,10 +101,12 @@ def test_how_well_it_judges_is_asked_within_a_task() -> None:
     """Over all tasks a judge that knows hard tasks from easy ones looks good and chooses no answer better."""
     hard: list[tuple[str, float | None]] = [("7", 0.1), *[("8", 0.2)] * 15]
     easy: list[tuple[str, float | None]] = [*[("7", 0.8)] * 15, ("8", 0.9)]
-    found = separation(arm(("hard", hard), ("easy", easy), ("never", NEVER)))
+    arms = arm(("hard", hard), ("easy", easy), ("never", NEVER))
+    found = separation(arms, lambda one: one.p_yes)
     assert found.within.mean == 0.0 and found.within.n == 2
     assert found.right == pytest.approx((0.1 + 15 * 0.8) / 16)
     assert found.right > found.wrong  # type: ignore[operator]
+    assert separation(arms, lambda one: one.p_ok).within.mean == 1.0
 
 
 def test_what_stands_around_the_section_is_kept_and_arms_are_compared() -> None:
