@@ -65,8 +65,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
 }
 """`samples` is the control of those that are trained: what the recipe did before. `again` is that of `fault`:
-as many attempts, stopped in the same way, but whole answers (`CONTROLS`). In
-`fault-greedy` the draft is the greedy answer, and asking again greedily gives the same. These train nothing."""
+as many attempts, stopped in the same way, but whole answers (`CONTROLS`). In `fault-greedy` the draft is the
+greedy answer, and asking again greedily gives the same. These three train nothing."""
 _REVISING = (
     "cycle.rounds=2",
     "cycle.prompts_per_round=96",

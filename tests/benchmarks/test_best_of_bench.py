@@ -36,7 +36,7 @@ ABOUT = About(
 
 
 def sample(task: str, index: int, text: str, p: float | None, **more: Any) -> Sample:
-    """Right is 7; two tokens; its question is 10 tokens longer than its text. The critic says the opposite."""
+    """Right is 7; two tokens; its question is 10 tokens longer than its text. The critic says 1 - p."""
     note = msgspec.json.encode(
         Judged(p_yes=p, read=10 + len(text), p_ok=None if p is None else 1 - p, read_by_critic=20)
     )
