@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # `runs` reads no stage, and a line on the screen takes no nu
     from selfrefine.reflection.findings import Weaknesses
     from selfrefine.stages.revisions import RevisionSummary
     from selfrefine.stats import Difference, Interval
-    from selfrefine.steps.critique_outcome import CritiqueSummary
+    from selfrefine.steps.critique_outcome import Arms, CritiqueSummary
 
 _QUIET_AT_ZERO = frozenset(
     {"truncated", "failed", "errors", "edited", "retokenised", "passed_through", "duplicates", "below"}
@@ -211,10 +211,18 @@ def critique_line(found: CritiqueSummary) -> str:
         if one.unscored:
             parts.append(f"pass {i} {count(one.unscored, 'revision')} unscored")
     if compared.compared:
-        right = {arm: getattr(compared.right, arm) for arm in ("draft", "revision", "fresh")}
-        arms = ", ".join(f"{arm} {rate:.3f}" for arm, rate in right.items() if isinstance(rate, float))
-        parts.append(f"right at equal tokens: {arms} ({number(compared.compared)} compared)")
+        parts.append(
+            f"right at equal tokens: {_arms(compared.right)} ({number(compared.compared)} compared)"
+        )
+        # A graded reward says what the share of right answers hides.
+        if (graded := _arms(compared.reward)) != _arms(compared.right):
+            parts.append(f"mean reward {graded}")
     return "critique: " + " · ".join(parts)
+
+
+def _arms(rates: Arms) -> str:
+    told = {"draft": rates.draft, "revision": rates.revision, "fresh": rates.fresh}
+    return ", ".join(f"{arm} {rate:.3f}" for arm, rate in told.items() if rate is not None)
 
 
 def outcome(lo: float | None, hi: float | None) -> str | None:
