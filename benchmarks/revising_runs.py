@@ -183,8 +183,19 @@ def told(run: Run) -> Told | None:
         for key, asked in fresh.items()
         if asked and (after := revision[key]) is not None
     }
-    own = {key: fresh[key] for key in changes}
-    return Told(summary=summary, kept=kept(draft, revision, own), changes=changes)
+    arms = [{group[0].task.id: _fresh(group, arm) for group in threads} for arm in ("drafts", "revisions")]
+    own = [{key: found for key in changes if (found := arm.get(key))} for arm in arms]
+    return Told(summary=summary, kept=kept_best(draft, revision, own), changes=changes)
+
+
+def kept_best(
+    draft: Mapping[str, float | None],
+    revision: Mapping[str, float | None],
+    arms: Sequence[Mapping[str, Sequence[float]]],
+) -> Kept:
+    """Beside the fresh samples that are best to keep from. It need not be the arm with the better mean:
+    greedy ones are good, and give the draft again."""
+    return max((kept(draft, revision, arm) for arm in arms), key=lambda one: one.fresh or 0.0)
 
 
 def kept(

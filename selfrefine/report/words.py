@@ -211,9 +211,7 @@ def critique_line(found: CritiqueSummary) -> str:
         if one.unscored:
             parts.append(f"pass {i} {count(one.unscored, 'revision')} unscored")
     if compared.compared:
-        parts.append(
-            f"right at equal tokens: {_arms(compared.right)} ({number(compared.compared)} compared)"
-        )
+        parts.append(f"right at equal tokens: {_arms(compared.right)} ({number(compared.compared)} compared)")
         # A graded reward says what the share of right answers hides.
         if (graded := _arms(compared.reward)) != _arms(compared.right):
             parts.append(f"mean reward {graded}")

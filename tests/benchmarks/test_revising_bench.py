@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import covered, revising_runs  # noqa: E402
 from benchmarks.pages import markers  # noqa: E402
 from benchmarks.revising_page import MARK, page  # noqa: E402
-from benchmarks.revising_runs import CONTROLS, HERE, SEEDS, VARIANTS, Runs, Told, kept, together  # noqa: E402
+from benchmarks.revising_runs import CONTROLS, HERE, SEEDS, VARIANTS, Runs, Told, kept, kept_best, together  # noqa: E402
 from benchmarks.worked import check, check_again, worked  # noqa: E402
 from selfrefine.records import Message, Reward, Sample, Task  # noqa: E402
 
@@ -82,6 +82,16 @@ def test_the_better_of_draft_and_revision_stands_against_the_better_of_draft_and
     found = kept({"a": 0.5, "b": 0.5}, {"a": 1.0, "b": 0.25}, {"a": [0.0, 1.0], "b": [1.0]})
     assert (found.revision, found.fresh) == (0.75, 0.875)
     assert found.revision_minus_fresh.mean == pytest.approx(-0.125)
+
+
+def test_what_is_kept_stands_beside_the_samples_that_are_best_to_keep_from() -> None:
+    """The trap: greedy samples have the better mean, 0.5, and are the draft again: the better of the two is
+    0.5. Samples of 0 and 0.9 have a mean of 0.45, and the better ones (0.5 + 0.9) / 2."""
+    greedy, warm = {"a": [0.5]}, {"a": [0.0, 0.9]}
+    found = kept_best({"a": 0.5}, {"a": 0.75}, [greedy, warm])
+    assert found.fresh == pytest.approx(0.7)
+    assert found.revision_minus_fresh.mean == pytest.approx(0.05)
+    assert kept_best({}, {}, [{}, {}]).fresh is None
 
 
 def test_tasks_of_several_seeds_are_told_apart() -> None:
