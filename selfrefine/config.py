@@ -22,6 +22,7 @@ from selfrefine.fields import (
 )
 from selfrefine.judging import CritiqueConfig, RewardConfig
 from selfrefine.proposing import ProposeConfig
+from selfrefine.serving import EngineConfig
 from selfrefine.thresholds import AlarmsConfig, GateConfig, GuardsConfig, ReflectConfig
 
 SplitSize = Natural | BelowOne
@@ -371,8 +372,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         says("Seed of everything random: splits, samples, LoRA's start, training order."),
     ] = 0
     model: Annotated[
-        str, says("Model to use: `smollm2` (embedded), a folder, a hub id, or `scripted[:rules.jsonl]`.")
+        str,
+        says("Model to use: `smollm2` (embedded), a folder, a hub id, `openai:NAME`, or `scripted[:FILE]`."),
     ] = "smollm2"
+    engine: EngineConfig = EngineConfig()
     adapter: Annotated[str | None, says("LoRA adapter to start with.")] = None
     recipe: Annotated[
         str | None,

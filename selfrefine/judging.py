@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Struct
 
 from selfrefine.fields import Natural, NonNegative, Positive, PositiveFloat, Share, says
+from selfrefine.serving import CRITIC_KEY_ENV, VariableName
 
 MODELS = ("model", "policy")
 """Entries of `critique.critics` that are models; all but these and `rewards` name a reward."""
@@ -42,6 +43,16 @@ class CritiqueConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         ),
     ] = ()
     critic_model: Annotated[str | None, says("Model that criticises. Not set: the policy.")] = None
+    base_url: Annotated[
+        str | None,
+        says("Address of the server behind a `critic_model` of `openai:NAME`. Not set: `engine.base_url`."),
+    ] = None
+    key_env: Annotated[
+        VariableName, says("Name of the environment variable that holds the key of the critic's server.")
+    ] = CRITIC_KEY_ENV
+    key_file: Annotated[str | None, says("File that holds the key of the critic's server (mode 0600).")] = (
+        None
+    )
     verdict: Annotated[
         Literal["written", "scored"],
         says(

@@ -20,10 +20,12 @@ from selfrefine.cli.help import MODEL, OUTPUT, RUN
 from selfrefine.compute import plain
 from selfrefine.errors import ConfigError, UsageError
 from selfrefine.layers import Settings, flatten, parse_set, read_toml, resolve
+from selfrefine.serving import EngineConfig
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from selfrefine.config import Config
     from selfrefine.engines.base import Engine
     from selfrefine.reflection.diagnosis import Diagnosis
     from selfrefine.report.console import Progress
@@ -83,13 +85,18 @@ SetOption = Annotated[
         autocompletion=complete.settings,
     ),
 ]
-MODEL_HELP = "The embedded model smollm2, a folder, a hub id, or scripted[:rules.jsonl]. [smollm2]"
+MODEL_HELP = "The embedded model smollm2, a folder, a hub id, openai:NAME, or scripted[:FILE]. [smollm2]"
+BASE_URL_HELP = "Address of the server behind openai:NAME; several with commas between them."
 SEED_HELP = "Seed of everything random. [0]"
 ModelOption = Annotated[
     str | None,
     typer.Option(
         "--model", metavar="NAME", help=MODEL_HELP, rich_help_panel=MODEL, autocompletion=complete.models
     ),
+]
+BaseUrlOption = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help=BASE_URL_HELP, rich_help_panel=MODEL),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help=SEED_HELP)]
 SummaryOption = Annotated[
@@ -190,16 +197,28 @@ def need_input(ctx: typer.Context, source: str) -> None:
         raise UsageError("nothing to read: name a file, pipe rows in, or use --run")
 
 
-def load(name: str, adapter: Path | None = None, *, trust: bool) -> Engine:
+def load(
+    name: str, adapter: Path | None = None, *, trust: bool, servers: EngineConfig = EngineConfig()
+) -> Engine:
     """`load_engine`, and what there is to know about this model is said: once, here."""
     from selfrefine.engines.load import load_engine
 
-    engine = load_engine(name, adapter, trust_remote_code=trust, say=say)
+    engine = load_engine(name, adapter, trust_remote_code=trust, servers=servers, say=say)
     for note in engine.notes:
         say(f"{name}: {note}")
     if (memory := engine.memory) is not None:
         memory.on_change = lambda change: say(change.sentence())
     return engine
+
+
+def of_critic(config: Config) -> EngineConfig:
+    """How the critic's server is asked: with a key of its own where it has an address of its own."""
+    from msgspec.structs import replace
+
+    own = config.critique
+    if own.base_url is None:
+        return config.engine
+    return replace(config.engine, base_url=own.base_url, key_env=own.key_env, key_file=own.key_file)
 
 
 class ConsoleReporter:
@@ -252,8 +271,8 @@ def session(settings: Settings, reporter: ConsoleReporter, *, trust: bool) -> Se
     return Session(
         own,
         reporter,
-        lambda: load(own.model, adapter, trust=trust),
-        lambda: load(critic, trust=trust) if critic else None,
+        lambda: load(own.model, adapter, trust=trust, servers=own.engine),
+        lambda: load(critic, trust=trust, servers=of_critic(own)) if critic else None,
     )
 
 

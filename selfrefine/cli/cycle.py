@@ -10,6 +10,7 @@ import typer
 
 from selfrefine.cli import checks, common, complete
 from selfrefine.cli.common import (
+    BaseUrlOption,
     ConfigOption,
     DriftOption,
     ModelOption,
@@ -114,6 +115,7 @@ def command(
     critique: Critique = None,
     plan: Plan = None,
     model: ModelOption = None,
+    base_url: BaseUrlOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
     dry_run: DryRun = False,
@@ -135,6 +137,7 @@ def command(
     """
     given = common.flags(
         model=model,
+        engine__base_url=base_url,
         seed=seed,
         recipe=recipe,
         tasks__source=tasks,

@@ -73,6 +73,7 @@ class Flag:
 
 
 MODEL = Flag("model", common.MODEL_HELP, panel=help.MODEL)
+BASE_URL = Flag("engine.base_url", common.BASE_URL_HELP, metavar="URL", panel=help.MODEL)
 ADAPTER = Flag("adapter", "Put this LoRA adapter on the model.", metavar="FOLDER", panel=help.MODEL)
 SEED = Flag("seed", common.SEED_HELP)
 _ALWAYS: dict[str, tuple[Any, Any]] = {
@@ -139,7 +140,7 @@ class Verb:
         yield one("source", common.Input, "-")
         yield one("output", self.output, self.output_default)
         yield one("run", common.RunOption, None)
-        models = (MODEL, ADAPTER, SEED) if self.asks_model else ()
+        models = (MODEL, BASE_URL, ADAPTER, SEED) if self.asks_model else ()
         for flag in (*self.flags, *models):
             yield flag.option()
         for name, (annotation, default) in _ALWAYS.items():
@@ -157,7 +158,7 @@ class Verb:
             raise UsageError(f"--run reads and writes the run's files: leave out {', '.join(found)}")
 
     def _run(self, ctx: typer.Context, typed: dict[str, Any]) -> None:
-        flags = (*self.flags, MODEL, ADAPTER, SEED)
+        flags = (*self.flags, MODEL, BASE_URL, ADAPTER, SEED)
         given = {flag.key: typed.get(flag.parameter) for flag in flags if flag.config}
         given |= {flag.also: given[flag.key] for flag in flags if flag.also}
         given = {key: value for key, value in given.items() if value is not None and value != []}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from selfrefine.registry import BUILT_IN, Origin, Registry
+from selfrefine.serving import EngineConfig
 
 if TYPE_CHECKING:
     from selfrefine.engines.base import Engine
@@ -18,6 +19,7 @@ class LoadOptions(Struct, frozen=True, kw_only=True):
     """How a model is loaded. `say` is told of long waits and of what a user should know."""
 
     trust_remote_code: bool = False
+    servers: EngineConfig = EngineConfig()
     say: Callable[[str], object] = lambda line: None
 
 
@@ -38,6 +40,7 @@ ENGINES: Registry[EngineKind] = Registry(
     "selfrefine.engines:EngineKind",
     {
         "local": "selfrefine.engines.load:LOCAL",
+        "openai": "selfrefine.engines.openai:OPENAI",
         "scripted": "selfrefine.engines.scripted:SCRIPTED",
     },
 )

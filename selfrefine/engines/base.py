@@ -72,6 +72,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
     prompt_token_ids: tuple[int, ...]
     seeds: tuple[int, ...]
+    messages: tuple[Message, ...] = ()
+    """The chat that the ids were made from, for an engine that knows no ids: a server has the tokenizer."""
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -81,10 +83,13 @@ class Completion(Struct, frozen=True, kw_only=True):
     index: int
     text: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    """Nats at temperature 1, one per sampled token (see records.Sample.logprobs)."""
+    logprobs: tuple[float, ...] | None
+    """Nats at temperature 1, one per sampled token (see records.Sample.logprobs); null where a server tells
+    none."""
     finish_reason: FinishReason
     error: str | None = None
+    n_tokens: int | None = None
+    """How many were sampled, where a server tells that and no `token_ids`."""
 
 
 def refused(request: int, index: int, why: str) -> Completion:
@@ -109,7 +114,8 @@ class Tokeniser(Protocol):
     """From messages and text to token ids and back."""
 
     def encode_chat(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """A chat, rendered with the model's template up to where the assistant begins to speak.
+        """A chat, rendered with the model's template up to where the assistant begins to speak. Empty where
+        the tokenizer is a server's, which is sent the messages.
 
         Text inside messages is data: special-token strings in it are encoded as plain text.
         """

@@ -16,6 +16,7 @@ from selfrefine.engines.quiet import quiet_transformers
 from selfrefine.errors import EngineError
 from selfrefine.registry import BUILT_IN, Contained, outside_code, split
 from selfrefine.runfolder.jsonl import sha256_file
+from selfrefine.serving import EngineConfig
 
 if TYPE_CHECKING:
     from selfrefine.engines.local import LocalEngine
@@ -29,15 +30,17 @@ def load_engine(
     adapter: Path | None = None,
     *,
     trust_remote_code: bool = False,
+    servers: EngineConfig = EngineConfig(),
     say: Callable[[str], object] = lambda line: None,
 ) -> Engine:
     """The engine for a model name, with an adapter merged if one is given; `say` is told of long waits.
+    `servers`: where and how `openai:NAME` is asked.
 
     Raises: EngineError when the model can't be found or loaded; ConfigError for an adapter of another one or
     a script that cannot be read.
     """
     kind, _, rest = split(name)
-    options = LoadOptions(trust_remote_code=trust_remote_code, say=say)
+    options = LoadOptions(trust_remote_code=trust_remote_code, servers=servers, say=say)
     # A folder or a hub id has a slash; `local:name` is a folder that is called as an engine is.
     if kind == embedded.NAME or ("/" in kind and ".py:" not in kind) or kind not in ENGINES:
         kind, rest = "local", name

@@ -32,10 +32,14 @@ UNCOMPARED = frozenset(
         "config.cycle.until",
         "config.cycle.max_minutes",
         "config.cycle.max_tokens",
+        "config.engine",
+        "config.critique.base_url",
+        "config.critique.key_env",
+        "config.critique.key_file",
     }
 )
-"""What may differ between two commands on one run: extending a run is normal. Every other setting is frozen,
-`cycle.patience` too: it decides which rounds there are."""
+"""What may differ between two commands on one run: extending a run is normal, and a server may have moved,
+but not its model. Every other setting is frozen, `cycle.patience` too: it decides which rounds there are."""
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:

@@ -23,7 +23,7 @@ def ask(
     Raises: EngineError where the engine leaves an answer out.
     """
     requests = [
-        Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own)
+        Request(prompt_token_ids=ids or engine.encode_chat(chat), seeds=own, messages=chat)
         for chat, own, ids in zip(chats, seeds, known or [()] * len(chats), strict=True)
     ]
     batches = engine.generate(requests, sampling) if requests else ()

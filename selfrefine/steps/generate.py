@@ -44,6 +44,7 @@ def generate(
             seeds=tuple(
                 seeds.row_seed(run_seed, stage, 0, round_index, task.id, k) for k in range(settings.n)
             ),
+            messages=messages,
         )
         for task, messages in zip(tasks, chats, strict=True)
     ]

@@ -1,0 +1,174 @@
+"""What a server can do, found out once when it is loaded: by asking for it, not by its name.
+
+A server may ignore a field in silence (`transformers serve` does so with n and logprobs), so what counts is
+what comes back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from selfrefine.engines.openai_answers import Reply, reply, told
+from selfrefine.engines.openai_http import Fault, Server
+from selfrefine.errors import EngineError
+
+CHAT, MODELS = "/chat/completions", "/models"
+NEUTRAL = {"top_k": 0, "min_p": 0, "repeat_penalty": 1, "repetition_penalty": 1}
+"""Beyond the original interface, off. Without them llama.cpp samples with settings of its own (top_k 40,
+min_p 0.05). repeat_penalty is llama.cpp's name, repetition_penalty that of vLLM."""
+_ASKED: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Write three random words."}],
+    "max_tokens": 8,
+    "temperature": 1,
+    "top_p": 1,
+}
+_SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "one",
+        "schema": {
+            "type": "object",
+            "properties": {"a": {"const": 1}},
+            "required": ["a"],
+            "additionalProperties": False,
+        },
+    },
+}
+_STOPS = ["a", "e", "i", "o"]
+"""No three words are written without one of these."""
+
+
+class Abilities(Struct, frozen=True, kw_only=True):
+    """What came back when it was asked for."""
+
+    sampling: bool = False
+    """It takes top_k, min_p and a repetition penalty. That it heeds them is not seen."""
+    logprobs: bool = False
+    token_ids: bool = False
+    n: bool = False
+    """Several choices to one request. Not used: each row has a request and a seed of its own."""
+    seed: bool = False
+    """The same seed twice gives the same text, and two samples differ."""
+    stop: bool = False
+    json_schema: bool = False
+
+    def words(self) -> tuple[str, ...]:
+        """The names of what it can."""
+        return tuple(name for name, can in msgspec.structs.asdict(self).items() if can)
+
+    def common(self, other: Abilities) -> Abilities:
+        """What both can."""
+        both = {name: getattr(self, name) and getattr(other, name) for name in self.__struct_fields__}
+        return Abilities(**both)
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """Of the model behind a name: `known` is what the list of models says of it and does not change."""
+
+    known: dict[str, Any] = {}
+    context_tokens: int | None = None
+
+
+_LASTING = ("owned_by", "root", "max_model_len", "architecture")
+_LASTING_META = ("n_vocab", "n_embd", "n_params", "size", "ftype", "n_ctx_train")
+
+
+def facts(server: Server, name: str) -> Facts:
+    """Raises: Fault where it does not answer; EngineError where it has no such model, or wants a key."""
+    try:
+        listed = told(server.ask("GET", MODELS))
+    except Fault as fault:
+        if fault.retry:
+            raise
+        if fault.status == 401:
+            raise EngineError(f"{server.address}: {fault.why}\n{KEY}") from None
+        return Facts()  # not every server has such a list
+    data = listed.get("data") if isinstance(listed, dict) else None
+    models = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
+    if not models:
+        return Facts()
+    for one in models:
+        if name in (one.get("id"), *(one.get("aliases") or ())):
+            said = one.get("meta")
+            meta: dict[str, Any] = said if isinstance(said, dict) else {}
+            known = {key: one[key] for key in _LASTING if key in one}
+            known |= {key: meta[key] for key in _LASTING_META if key in meta}
+            room = meta.get("n_ctx") or one.get("max_model_len")
+            return Facts(known=known, context_tokens=room if isinstance(room, int) else None)
+    # Some servers answer to any name, with whatever model they have.
+    names = ", ".join(str(one.get("id"))[:80] for one in models[:8])
+    raise EngineError(f"{server.address} has no model {name[:80]!r}; it has: {names}")
+
+
+KEY = "give its key by the environment variable that engine.key_env names, or by engine.key_file"
+
+
+def abilities(server: Server, name: str) -> Abilities:
+    """Raises: Fault where it does not answer; EngineError where it answers no chat."""
+    base = {"model": name, **_ASKED}
+    full = base | NEUTRAL | {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 1}
+    first = _asked(server, full)
+    sampling = first is not None
+    extra = NEUTRAL if sampling else {}
+    if first is None:  # it refuses a field that it does not know
+        first = _asked(server, {key: value for key, value in full.items() if key not in NEUTRAL})
+    if first is None:
+        first = _asked(server, base | {"seed": 1})
+    if first is None:
+        first = _asked(server, base, must=True)
+    assert first is not None
+    tokens = first.choices[0].tokens
+    logprobs = bool(tokens) and all(one.logprob is not None for one in tokens)
+    return Abilities(
+        sampling=sampling,
+        logprobs=logprobs,
+        token_ids=logprobs and all(one.id is not None for one in tokens),
+        n=len(first.choices) == 2,
+        seed=_heeds_seed(server, base | extra),
+        stop=_heeds_stop(server, base | extra),
+        json_schema=_heeds_schema(server, base | extra),
+    )
+
+
+def alive(server: Server, name: str) -> bool:
+    """Whether it answers a request that cannot be at fault."""
+    try:
+        return _asked(server, {"model": name, **_ASKED, "max_tokens": 1}) is not None
+    except Fault:
+        return False
+
+
+def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Reply | None:
+    """None where it refuses this. Raises: Fault; EngineError where it `must` be answered."""
+    try:
+        return reply(server.ask("POST", CHAT, payload))
+    except Fault as fault:
+        if fault.retry:
+            raise
+        if must or fault.status in (401, 403):
+            more = f"\n{KEY}" if fault.status in (401, 403) else ""
+            raise EngineError(f"{server.address}: {fault.why}{more}") from None
+        return None
+
+
+def _texts(found: Reply | None) -> list[str]:
+    return [choice.message.content or "" for choice in found.choices] if found else []
+
+
+def _heeds_seed(server: Server, base: dict[str, Any]) -> bool:
+    one, again, other = (_texts(_asked(server, base | {"seed": seed})) for seed in (1, 1, 2))
+    return bool(one) and one == again and one != other
+
+
+def _heeds_stop(server: Server, base: dict[str, Any]) -> bool:
+    found = _asked(server, base | {"stop": _STOPS, "seed": 1})
+    return bool(found) and not any(stop in text for text in _texts(found) for stop in _STOPS)
+
+
+def _heeds_schema(server: Server, base: dict[str, Any]) -> bool:
+    asked = base | {"response_format": _SCHEMA, "max_tokens": 32, "temperature": 0}
+    texts = _texts(_asked(server, asked))
+    return bool(texts) and told(texts[0].encode()) == {"a": 1}
