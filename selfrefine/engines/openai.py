@@ -23,7 +23,7 @@ from selfrefine.engines.base import Capability, Completion, Engine, Request, mak
 from selfrefine.engines.openai_answers import completion, reply
 from selfrefine.engines.openai_http import Fault, Server, addresses, is_local, read_key
 from selfrefine.engines.openai_pool import Pool
-from selfrefine.engines.openai_probe import CHAT, NEUTRAL, Abilities, Facts, abilities, alive, facts
+from selfrefine.engines.openai_probe import CHAT, NEUTRAL, Abilities, Facts, abilities, check, facts
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message
 from selfrefine.runfolder.manifest import EngineFacts
@@ -48,7 +48,7 @@ class Served(Engine):
         key = read_key(own)
         self.name = name
         self.servers = [Server(address, own, key) for address in addresses(own.base_url, base_key)]
-        self._pool = Pool(self.servers, own, lambda server: alive(server, name), options.say)
+        self._pool = Pool(self.servers, own, lambda server: check(server, name), options.say)
         found = [one for server in self.servers if (one := _looked_at(server, name, options)) is not None]
         if not found:
             raise EngineError(f"openai:{name}: no server answers ({own.base_url}); is it started?")
@@ -56,6 +56,7 @@ class Served(Engine):
         self.abilities = reduce(Abilities.common, (can for _, can in found))
         if self.abilities.logprobs and self.abilities.token_ids:
             self.capabilities = frozenset[Capability]({"sample", "logprobs"})
+        self._answered = False
         self._said = tuple(_notes(self.servers, self.abilities, has_key=key is not None))
 
     @property
@@ -116,8 +117,14 @@ class Served(Engine):
             chat = [{"role": one.role, "content": one.content} for one in requests[at].messages]
             return server.ask("POST", CHAT, base | seeded | {"messages": chat})
 
+        why = ""
         for number, found in self._pool.run(len(rows), ask):
-            yield [_read(*rows[number], found, sampling.stop)]
+            answer = _read(*rows[number], found, sampling.stop)
+            self._answered |= answer.error is None
+            why = why or answer.error or ""
+            yield [answer]
+        if rows and not self._answered:  # before they are committed: it is no row's fault
+            raise EngineError(f"openai:{self.name}: no answer to any of {len(rows):,} requests: {why}")
 
     def score(
         self,

@@ -1,8 +1,10 @@
 """Many requests shared among servers by their free slots. A server that fails is left alone for a while.
 
-A request is asked again, after the others, of whichever server is free then. Where all its tries are used up
-and a server still answers something else, the request is at fault, and its row says so. Where none does, the
-work ends with an error: rows that only say so would be committed, and never asked for again.
+A request is asked again, after the others, of whichever server is free then. A server that failed gets no
+request of the plan until it has answered a small one, so that a dead one does not use up a row's tries.
+Where they are used up and a server still answers something else, the request is at fault, and its row says
+so. Where none does, the work ends with an error: rows that only say so would be committed, and never asked
+for again.
 """
 
 from __future__ import annotations
@@ -49,9 +51,11 @@ class Host(Generic[S]):
     server: S
     busy: int = 0
     faults: int = 0
-    """In a row."""
+    """In a row. Above 0, it is first asked whether it is back."""
     until: float = 0.0
     """Monotonic time up to which it is left alone."""
+    checked: bool = False
+    """Is it being asked right now whether it is back?"""
 
 
 @dataclass
@@ -67,6 +71,8 @@ class Work:
     """The jobs of one call, and where their results go."""
 
     jobs: deque[Job]
+    left: int
+    """Jobs without a result."""
     done: queue.SimpleQueue[tuple[int, bytes | Fault] | str | BaseException] = field(
         default_factory=queue.SimpleQueue
     )
@@ -74,18 +80,18 @@ class Work:
 
 
 class Pool(Generic[S]):
-    """`alive(server)`: whether it answers a request that cannot be at fault."""
+    """`check(server)` asks what cannot be at fault itself; it raises Fault where that is not answered."""
 
     def __init__(
         self,
         servers: Sequence[S],
         settings: EngineConfig,
-        alive: Callable[[S], bool],
+        check: Callable[[S], object],
         say: Callable[[str], object] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.hosts = [Host(server) for server in servers]
-        self._settings, self._alive, self._say, self._clock = settings, alive, say, clock
+        self._settings, self._check, self._say, self._clock = settings, check, say, clock
         self._free = threading.Condition()
 
     def run(self, n: int, ask: Callable[[S, int], bytes]) -> Iterator[tuple[int, bytes | Fault]]:
@@ -94,7 +100,7 @@ class Pool(Generic[S]):
 
         Raises: EngineError where no server answers any more.
         """
-        work = Work(deque(map(Job, range(n))))
+        work = Work(deque(map(Job, range(n))), n)
         workers = min(n, len(self.hosts) * self._settings.connections)
         for _ in range(workers):
             # Daemons: an interrupted command does not wait for what it asked.
@@ -119,86 +125,96 @@ class Pool(Generic[S]):
         """One thread: jobs until there are none."""
         try:
             while (taken := self._take(work)) is not None:
-                self._do(work, ask, *taken)
+                host, job = taken
+                began = self._clock()
+                fault, body = None, b""
+                try:
+                    body = b"" if job is None else ask(host.server, job.number)
+                    if job is None:
+                        self._check(host.server)
+                except Fault as error:
+                    fault = error
+                with self._free:
+                    host.busy, host.checked = host.busy - 1, host.checked and job is not None
+                    self._settle(work, host, began, fault, checked=job is None)
+                    self._free.notify_all()
+                if job is not None:
+                    self._deliver(work, host, job, body if fault is None else fault)
         except BaseException as error:  # noqa: BLE001 - it would be lost here; the caller raises it
             work.done.put(error)
 
-    def _take(self, work: Work) -> tuple[Host[S], Job] | None:
-        """The next job and a free server for it, waited for; None where there is no job any more."""
+    def _take(self, work: Work) -> tuple[Host[S], Job | None] | None:
+        """A free server and the next job, waited for, or a server that is to be looked at and None; None where
+        there is no job any more."""
         with self._free:
-            while True:
-                # A job that another thread is asking may come back.
-                if work.stopped or (not work.jobs and not self._pending(work)):
-                    return None
+            while not work.stopped and work.left:
                 now = self._clock()
-                free = [host for host in self.hosts if self._slots(host, now)]
+                for back in self.hosts:
+                    if back.faults and not back.checked and back.until <= now:
+                        back.busy, back.checked = back.busy + 1, True
+                        return back, None
+                free = [host for host in self.hosts if not host.faults and self._slots(host)]
                 if work.jobs and free:
-                    host = max(free, key=lambda one: self._slots(one, now))
+                    host = max(free, key=self._slots)
                     host.busy += 1
                     return host, work.jobs.popleft()
                 waits = [host.until - now for host in self.hosts if host.until > now]
-                self._free.wait(min(waits) if work.jobs and waits else None)
+                self._free.wait(min(waits, default=None))
+            return None
 
-    def _pending(self, work: Work) -> bool:
-        return any(host.busy for host in self.hosts)
+    def _slots(self, host: Host[S]) -> int:
+        """How many more requests it may get."""
+        return self._settings.connections - host.busy
 
-    def _slots(self, host: Host[S], now: float) -> int:
-        """How many more requests it may get. One, where it has failed: to see whether it is back."""
-        if now < host.until:
-            return 0
-        return max(0, (1 if host.faults else self._settings.connections) - host.busy)
-
-    def _do(self, work: Work, ask: Callable[[S, int], bytes], host: Host[S], job: Job) -> None:
-        began = self._clock()
-        fault, body = None, b""
-        try:
-            body = ask(host.server, job.number)
-        except Fault as error:
-            fault = error
-        finally:
-            with self._free:
-                host.busy -= 1
-                self._free.notify_all()
-        if fault is None or not fault.retry:  # it answers, if only with a refusal
-            with self._free:
-                if host.faults:
-                    work.done.put(f"{host.server.address}: answers again")
-                host.faults, host.until = 0, 0.0
-                self._free.notify_all()
-            work.done.put((job.number, body if fault is None else fault))
+    def _settle(self, work: Work, host: Host[S], began: float, fault: Fault | None, *, checked: bool) -> None:
+        """What an answer, or none, says of the server."""
+        if fault is None or (not fault.retry and not checked):  # it answers, if only with a refusal
+            if host.faults:
+                work.done.put(f"{host.server.address}: answers again")
+            host.faults, host.until = 0, 0.0
             return
-        job.tries += 1
-        with self._free:
-            self._set_aside(work, host, fault, began)
-            if job.tries <= self._settings.retries:
-                work.jobs.append(job)
-                self._free.notify_all()
-                return
-        work.done.put(self._given_up(host, job, fault))
-
-    def _set_aside(self, work: Work, host: Host[S], fault: Fault, began: float) -> None:
-        """Requests that were under way together fail together, which is one fault."""
         now = self._clock()
         if host.faults and began < host.until:
-            return
+            return  # requests that were under way together fail together, which is one fault
         host.faults += 1
         wait = pause_s(self._settings, host.server.address, host.faults)
         if fault.after_s is not None:
             wait = fault.after_s
         host.until = now + wait
+        tries = f"{fault.why}; asked {host.faults} times"
         if wait > LONGEST_WAIT_S:
-            work.done.put(
-                EngineError(f"{host.server.address}: {fault.why}; it asks to wait {wait:,.0f} s\n{AGAIN}")
-            )
+            why = f"{fault.why}; it asks to wait {wait:,.0f} s"
+            work.done.put(EngineError(f"{host.server.address}: {why}\n{AGAIN}"))
+        elif all(one.faults > self._settings.retries for one in self.hosts):
+            work.done.put(EngineError(f"{host.server.address}: {tries}\n{AGAIN}"))
         elif host.faults == 1:
             work.done.put(f"{host.server.address}: {fault.why}; asking again in {wait:.1f} s")
 
-    def _given_up(self, host: Host[S], job: Job, fault: Fault) -> tuple[int, Fault] | EngineError:
-        """The row's own fault where a server answers something else."""
-        tried = fault.why if job.tries == 1 else f"{fault.why}; asked {job.tries} times"
-        if not fault.busy and any(self._alive(one.server) for one in self.hosts):
-            return job.number, Fault(tried)
-        return EngineError(f"{host.server.address}: {tried}\n{AGAIN}")
+    def _deliver(self, work: Work, host: Host[S], job: Job, found: bytes | Fault) -> None:
+        """The result, or the job back to the others while it has tries left."""
+        job.tries += 1
+        if isinstance(found, Fault) and found.retry:
+            if job.tries <= self._settings.retries:
+                with self._free:
+                    work.jobs.append(job)
+                    self._free.notify_all()
+                return
+            tried = found.why if job.tries == 1 else f"{found.why}; asked {job.tries} times"
+            if found.busy or not any(self._answers(one.server) for one in self.hosts):
+                work.done.put(EngineError(f"{host.server.address}: {tried}\n{AGAIN}"))
+                return
+            found = Fault(tried)
+        with self._free:
+            work.left -= 1
+            self._free.notify_all()
+        work.done.put((job.number, found))
+
+    def _answers(self, server: S) -> bool:
+        try:
+            self._check(server)
+        except Fault:
+            return False
+        return True
 
 
 AGAIN = "what is written stays; give the same command again when the server answers"

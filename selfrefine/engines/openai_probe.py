@@ -133,12 +133,9 @@ def abilities(server: Server, name: str) -> Abilities:
     )
 
 
-def alive(server: Server, name: str) -> bool:
-    """Whether it answers a request that cannot be at fault."""
-    try:
-        return _asked(server, {"model": name, **_ASKED, "max_tokens": 1}) is not None
-    except Fault:
-        return False
+def check(server: Server, name: str) -> None:
+    """A request that cannot be at fault itself. Raises: Fault where it is not answered."""
+    reply(server.ask("POST", CHAT, {"model": name, **_ASKED, "max_tokens": 1}))
 
 
 def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Reply | None:

@@ -1,0 +1,305 @@
+"""The engine on servers: what each fault of a server comes to. A real client, real sockets, a server that
+fails on purpose (faulty.py); backoff is 0, so nothing waits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from faulty import Do, Faulty, faulty, last
+
+from selfrefine.config import Sampling
+from selfrefine.engines import LoadOptions
+from selfrefine.engines.base import Completion, Request, exact_logprobs
+from selfrefine.engines.openai import Served
+from selfrefine.errors import ConfigError, EngineError
+from selfrefine.records import Message
+from selfrefine.serving import EngineConfig
+
+
+def settings(*servers: Faulty, **more: Any) -> EngineConfig:
+    own = {"connections": 2, "retries": 2, "backoff_s": 0.0, "timeout_s": 5.0} | more
+    return EngineConfig(base_url=",".join(server.url for server in servers), **own)
+
+
+def engine(*servers: Faulty, say: Callable[[str], object] = lambda line: None, **more: Any) -> Served:
+    return Served("m", LoadOptions(servers=settings(*servers, **more), say=say))
+
+
+def requests(*texts: str, n: int = 1) -> list[Request]:
+    """Row k of prompt i has seed 10 i + k."""
+    return [
+        Request(
+            prompt_token_ids=(),
+            seeds=tuple(10 * i + k for k in range(n)),
+            messages=(Message(role="user", content=text),),
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def answers(
+    made: Served, *texts: str, n: int = 1, sampling: Sampling = Sampling(max_new_tokens=8)
+) -> dict[tuple[int, int], Completion]:
+    found = [one for batch in made.generate(requests(*texts, n=n), sampling) for one in batch]
+    assert len({(one.request, one.index) for one in found}) == len(found)
+    return {(one.request, one.index): one for one in found}
+
+
+def once(fault: Do, text: str = "b") -> Callable[[int, dict[str, Any]], Do | None]:
+    """The fault for the first request with this text, and answers after it."""
+    left = [fault]
+    return lambda number, payload: left.pop() if last(payload) == text and left else None
+
+
+def always(fault: Do, text: str = "b") -> Callable[[int, dict[str, Any]], Do | None]:
+    return lambda number, payload: fault if last(payload) == text else None
+
+
+def test_each_row_is_a_request_with_its_chat_its_settings_and_its_own_seed() -> None:
+    with faulty(answer=lambda payload: f"{last(payload)}{payload['seed']}") as server:
+        made = engine(server)
+        found = answers(made, "a", "b", n=2, sampling=Sampling(max_new_tokens=8, top_p=0.9, stop=("\n",)))
+    assert {key: one.text for key, one in found.items()} == {
+        (0, 0): "a0",
+        (0, 1): "a1",
+        (1, 0): "b10",
+        (1, 1): "b11",
+    }
+    sent = next(one for one in server.asked if one["seed"] == 11)
+    assert sent["messages"] == [{"role": "user", "content": "b"}]
+    assert (sent["max_tokens"], sent["top_p"], sent["temperature"], sent["stop"]) == (8, 0.9, 1.0, ["\n"])
+    # llama.cpp samples with top_k 40 and min_p 0.05 if these are not sent.
+    assert (sent["top_k"], sent["min_p"], sent["repeat_penalty"]) == (0, 0.0, 1.0)
+
+
+def test_seeds_are_cut_to_31_bits() -> None:
+    """2^53 - 1 became 2^32 - 1 in llama.cpp, which draws a seed then: two requests gave two answers."""
+    with faulty() as server:
+        big = Request(prompt_token_ids=(), seeds=(2**53 - 1,), messages=(Message(role="user", content="a"),))
+        list(engine(server).generate([big], Sampling()))
+    assert server.asked[0]["seed"] == 2**31 - 1
+
+
+def test_what_a_server_does_not_give_is_seen_and_not_asked_for() -> None:
+    """`transformers serve` takes n and logprobs, says 200 and gives neither."""
+    with faulty(can=("stop",), answer=lambda payload: "three") as server:
+        made = engine(server)
+        [found] = answers(made, "a").values()
+    assert made.abilities.words() == ("sampling", "stop")
+    assert found.token_ids == () and found.logprobs is None
+    assert found.n_tokens == 6  # "three" and its end, by the server's own count
+    assert not {"seed", "logprobs", "n"} & server.asked[0].keys()
+    assert made.signature == "openai|server|none|sampling stop|m"
+    assert not exact_logprobs(made.signature)
+    assert "logprobs" not in made.capabilities
+    [note] = made.notes
+    assert "logprobs" in note and "a seed" in note
+
+
+def test_fields_that_a_server_refuses_are_left_out_and_settings_that_need_them_are_refused() -> None:
+    refuses = ("top_k", "min_p", "repeat_penalty", "repetition_penalty", "response_format")
+    with faulty(refuses=refuses) as server:
+        made = engine(server)
+        assert made.abilities.words() == ("logprobs", "n", "seed", "stop")
+        assert len(answers(made, "a")) == 1
+        assert "top_k" not in server.asked[0]
+        with pytest.raises(ConfigError, match="refuses top_k"):
+            answers(made, "a", sampling=Sampling(top_k=5))
+
+
+def test_ids_and_logprobs_are_kept_where_they_are_the_whole_answer() -> None:
+    with faulty(can=("logprobs", "token_ids", "seed"), answer=lambda payload: last(payload)) as server:
+        made = engine(server)
+        whole, cut = (answers(made, "ab.c", sampling=Sampling(stop=stop))[0, 0] for stop in ((), (".",)))
+    assert made.capabilities == {"sample", "logprobs"}
+    assert whole.token_ids == (97, 98, 46, 99, 0) and whole.logprobs == (-0.5, -0.5, -0.5, -0.5, -0.1)
+    # The server does not heed stop texts: cut here, and without ids, which would not end the turn.
+    assert (cut.text, cut.finish_reason, cut.token_ids, cut.logprobs) == ("ab", "stop", (), None)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Do(500, "oops"),
+        Do(503, "loading", {"Retry-After": "0"}),
+        Do(429, "slow down", {"Retry-After": "0"}),
+        Do(429, "slow down", {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+        Do(408, ""),
+        Do(hang_up=True),
+        Do(body='{"choices": [{"mess', half=True),
+    ],
+    ids=["500", "503", "429", "429-date", "408", "hang-up", "half-a-body"],
+)
+def test_what_passes_is_asked_again(fault: Do) -> None:
+    said: list[str] = []
+    with faulty(once(fault)) as server:
+        found = answers(engine(server, say=said.append), "a", "b", "c")
+    assert [found[i, 0].text for i in range(3)] == ["3", "3", "3"]
+    assert len(server.asked) == 4
+    assert "asking again" in said[0] and said[-1] == f"{server.url}: answers again"
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        (
+            Do(400, json.dumps({"error": {"message": "9,031 tokens exceed the context"}})),
+            "9,031 tokens exceed",
+        ),
+        (Do(404, json.dumps({"error": {"message": "The model `m` does not exist"}})), "does not exist"),
+        (Do(422, json.dumps({"detail": "bad"})), "HTTP 422: bad"),
+        (Do(307, "", {"Location": "http://elsewhere/v1"}), "sends you to http://elsewhere/v1"),
+        (Do(200, "<!doctype html><title>Log in</title>"), "an HTML page (Log in) instead of JSON"),
+        (Do(200, '{"choices": [}'), "no JSON"),
+        (Do(200, ""), "an empty body"),
+        (Do(200, "[1]"), "no chat completion"),
+        (Do(200, '{"choices": []}'), "no choices"),
+        (Do(200, '{"object": "list"}'), "no chat completion"),
+        (Do(200, '{"choices": [{"finish_reason": "stop", "message": {"content": ""}}]}'), "is empty"),
+        (Do(200, '{"choices": [{"finish_reason": "stop", "message": {"content": null}}]}'), "is empty"),
+        (
+            Do(200, '{"choices": [{"finish_reason": "length", "message": {"reasoning_content": "hm"}}]}'),
+            "all its tokens went into reasoning",
+        ),
+        (
+            Do(200, '{"choices": [{"finish_reason": "stop", "message": {"refusal": "I cannot"}}]}'),
+            "refused: I cannot",
+        ),
+        (
+            Do(200, '{"choices": [{"finish_reason": "content_filter", "message": {"content": "x"}}]}'),
+            "content_filter",
+        ),
+        (Do(200, '{"choices": [{"finish_reason": "tool_calls", "message": {}}]}'), "tool_calls"),
+    ],
+)
+def test_an_answer_that_is_none_is_a_row_with_its_reason_and_not_asked_again(fault: Do, why: str) -> None:
+    with faulty(always(fault)) as server:
+        found = answers(engine(server), "a", "b", "c")
+    assert [found[i, 0].finish_reason for i in range(3)] == ["stop", "error", "stop"]
+    assert why in (found[1, 0].error or "")
+    assert len(server.asked) == 3
+
+
+def test_a_cut_off_answer_says_so() -> None:
+    body = '{"choices": [{"finish_reason": "length", "message": {"content": "3 and"}}]}'
+    with faulty(always(Do(200, body))) as server:
+        found = answers(engine(server), "a", "b")
+    assert (found[1, 0].text, found[1, 0].finish_reason, found[1, 0].error) == ("3 and", "length", None)
+
+
+def test_a_request_that_breaks_the_server_each_time_is_a_row_while_the_others_are_answered() -> None:
+    with faulty(always(Do(500, "segfault"))) as server:
+        found = answers(engine(server), "a", "b", "c")
+    assert found[1, 0].error == "HTTP 500: no JSON: segfault; asked 3 times"
+    assert found[0, 0].text == found[2, 0].text == "3"
+
+
+def test_a_server_that_is_gone_for_good_ends_the_work_and_makes_no_rows() -> None:
+    with faulty() as server:
+        made = engine(server)
+        server.kill()
+        with pytest.raises(EngineError, match="asked 3 times\nwhat is written stays"):
+            answers(made, "a", "b")
+
+
+def test_no_answer_to_anything_is_an_error() -> None:
+    with (
+        faulty(lambda number, payload: Do(404, "gone")) as server,
+        pytest.raises(EngineError, match=r"no answer to any of 2 requests: HTTP 404: no JSON: gone"),
+    ):
+        answers(engine(server), "a", "b")
+
+
+def test_a_busy_server_is_no_rows_fault() -> None:
+    """Trap: a rate limit that outlasts the tries would become rows that are never asked for again."""
+    with (
+        faulty(always(Do(429, "slow down"))) as server,
+        pytest.raises(EngineError, match="HTTP 429: no JSON: slow down; asked 3 times"),
+    ):
+        answers(engine(server), "a", "b", "c")
+
+
+def test_a_server_that_asks_to_wait_for_a_day_is_not_waited_for() -> None:
+    with (
+        faulty(always(Do(429, "quota", {"Retry-After": "86400"}))) as server,
+        pytest.raises(EngineError, match="it asks to wait 86,400 s"),
+    ):
+        answers(engine(server), "a", "b")
+
+
+def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
+    with faulty(once(Do(200, "{}", slow_s=0.6))) as server:
+        found = answers(engine(server, timeout_s=0.3), "a", "b")
+    assert found[1, 0].text == "3" and len(server.asked) == 3
+
+
+def test_two_servers_share_the_work_and_one_that_is_killed_in_the_middle_loses_nothing() -> None:
+    """Each request is answered once, whoever is asked; rows say which prompt and seed they answer."""
+
+    def kills(number: int, payload: dict[str, Any]) -> Do | None:
+        if number < 5:
+            return None
+        first.http.socket.close()  # no further connections
+        return Do(hang_up=True)
+
+    said: list[str] = []
+    reads = {"answer": lambda payload: f"{last(payload)}:{payload['seed']}"}
+    with faulty(kills, **reads) as first, faulty(**reads) as second:
+        made = engine(first, second, say=said.append)
+        texts = [f"t{i}" for i in range(30)]
+        found = answers(made, *texts, n=2)
+    assert {key: one.text for key, one in found.items()} == {
+        (i, k): f"t{i}:{10 * i + k}" for i in range(30) for k in range(2)
+    }
+    assert len(second.asked) >= 60 - 5 and len(first.asked) >= 5
+    assert any(line.startswith(first.url) and "asking again" in line for line in said)
+
+
+def test_no_server_gets_more_requests_at_once_than_it_may() -> None:
+    with faulty(lambda number, payload: Do(200, "{}", slow_s=0.01) and None) as server:
+        answers(engine(server, connections=3), *"abcdefghijkl")
+    assert 1 <= server.most_at_once <= 3
+
+
+def test_servers_that_lack_the_model_or_want_a_key_or_do_not_answer_are_refused_when_loaded() -> None:
+    with (
+        faulty(models=("other", "third")) as server,
+        pytest.raises(EngineError, match="it has: other, third"),
+    ):
+        engine(server)
+    denied = Do(401, json.dumps({"error": {"message": "no key"}}))
+    with faulty(models=denied) as server, pytest.raises(EngineError, match="key_env"):
+        engine(server)
+    with faulty() as server:
+        server.kill()
+        with pytest.raises(EngineError, match="no server answers"):
+            engine(server)
+
+
+def test_of_two_servers_one_may_be_down_when_the_work_begins() -> None:
+    said: list[str] = []
+    with faulty() as first, faulty() as second:
+        first.kill()
+        made = engine(first, second, say=said.append)
+        assert [one.text for one in answers(made, "a", "b").values()] == ["3", "3"]
+    assert said[0].startswith(first.url)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("", "needs the address"),
+        ("ftp://x", "not an address"),
+        ("http://user:secret@x/v1", "no user, password or query"),
+        ("http://x/v1?key=secret", "no user, password or query"),
+        ("http://x:port", "not an address"),
+        ("http://x/v1,http://x/v1/", "named twice"),
+    ],
+)
+def test_addresses_that_are_none(url: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as error:
+        Served("m", LoadOptions(servers=EngineConfig(base_url=url)))
+    assert "secret" not in str(error.value)
