@@ -62,6 +62,8 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
     prompt_token_ids: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
+    counted_tokens: Count | UnsetType = UNSET
+    """How many were sampled, where a server counted them and told no ids."""
     keep: Count | UnsetType = UNSET
     """Characters of the text before its first fault, where the critic placed one."""
     votes: tuple[Critique, ...] | UnsetType = UNSET
@@ -74,7 +76,7 @@ class Critique(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def sampled_tokens(self) -> int:
-        return sum(len(one.token_ids) for one in self.voices)
+        return sum(_sampled(one) for one in self.voices)
 
 
 class Reward(Struct, frozen=True, kw_only=True, gc=False):
@@ -126,12 +128,23 @@ class Sample(Struct, frozen=True, kw_only=True, gc=False):
     logprobs: tuple[float, ...] | None = None
     """Nats under the sampling policy at temperature 1, one per *sampled* token: where a stop string cut
     the answer, the appended end-of-turn has none, so this may be shorter than `token_ids`."""
+    counted_tokens: Count | UnsetType = UNSET
+    """How many were sampled, where a server counted them and told no ids."""
     extra: Extra = msgspec.field(default=UNSET, name="selfrefine:extra")
+
+    @property
+    def sampled_tokens(self) -> int:
+        """0 where that is not known."""
+        return _sampled(self)
 
     @property
     def context(self) -> tuple[Message, ...]:
         """The messages that `text` answers."""
         return self.messages or self.task.prompt
+
+
+def _sampled(of: Sample | Critique) -> int:
+    return len(of.token_ids) or (0 if of.counted_tokens is UNSET else of.counted_tokens)
 
 
 def unless_prompt(messages: tuple[Message, ...], task: Task) -> tuple[Message, ...] | UnsetType:

@@ -11,6 +11,7 @@ from selfrefine.compute import adapter_files
 from selfrefine.config import Config
 from selfrefine.errors import ConfigError, EngineError, RunFolderError
 from selfrefine.layers import Settings
+from selfrefine.registry import split
 
 
 def verb(settings: Settings) -> None:
@@ -43,6 +44,7 @@ def run(config: Config) -> None:
 def models(config: Config) -> None:
     """Raises: EngineError, ConfigError where a model or an adapter is not in the folder that is named."""
     critic, adapter = config.critique.critic_model, config.adapter
+    _servers(config)
     if critic is not None and critic != config.model:
         try:
             _model(critic, scripts=True)  # the policy's is read next, the critic's after it
@@ -56,13 +58,34 @@ def models(config: Config) -> None:
             raise ConfigError(f"--adapter {error}") from None
 
 
+def _servers(config: Config) -> None:
+    """Raises: ConfigError for addresses that are none, keys that cannot be read, and both where no model is
+    a server's."""
+    from selfrefine.cli.common import of_critic
+    from selfrefine.engines.openai_http import addresses, read_key
+
+    own, asked = config.critique, config.critique.critic_model or ""
+    policy, critic = (split(name)[0] == "openai" for name in (config.model, asked))
+    if policy:
+        addresses(config.engine.base_url, "--base-url (engine.base_url)")
+        read_key(config.engine)
+    if critic:
+        addresses(of_critic(config).base_url, "critique.base_url")
+        read_key(of_critic(config))
+    for key, set_, taken, what in (
+        ("engine.base_url", config.engine.base_url, policy or critic, "a model of openai:NAME"),
+        ("critique.base_url", own.base_url, critic, "a critique.critic_model of openai:NAME"),
+    ):
+        if set_ and not taken:
+            raise ConfigError(f"{key} is not used without {what}; leave it out")
+
+
 def _model(name: str, *, scripts: bool = False) -> bool:
     """Whether it is one of transformers. Raises: EngineError, ConfigError where it is not there."""
     if name == Config().model:
         return True
     from selfrefine.engines import ENGINES, LoadOptions
     from selfrefine.engines.load import resolve
-    from selfrefine.registry import split
 
     kind, _, rest = split(name)
     if ".py:" in kind or ("/" not in kind and kind in ENGINES and kind != "local"):

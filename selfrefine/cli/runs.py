@@ -16,7 +16,15 @@ from selfrefine.cli import (
     runs_tidy,
     runs_track,
 )
-from selfrefine.cli.common import ConfigOption, JsonOption, ModelOption, RecipeOption, SeedOption, SetOption
+from selfrefine.cli.common import (
+    BaseUrlOption,
+    ConfigOption,
+    JsonOption,
+    ModelOption,
+    RecipeOption,
+    SeedOption,
+    SetOption,
+)
 from selfrefine.cli.guard import say
 from selfrefine.cli.help import App
 from selfrefine.cli.runs_rows import RunArgument
@@ -30,6 +38,7 @@ def new(
     config: ConfigOption = None,
     recipe: RecipeOption = None,
     model: ModelOption = None,
+    base_url: BaseUrlOption = None,
     seed: SeedOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -43,7 +52,8 @@ def new(
     from selfrefine.runfolder.run import check_free
 
     check_free(run_path(name))
-    resolved = common.settings(config, set_, common.flags(model=model, seed=seed, recipe=recipe))
+    given = common.flags(model=model, engine__base_url=base_url, seed=seed, recipe=recipe)
+    resolved = common.settings(config, set_, given)
     with common.reporting() as reporter:
         session = common.session(resolved, reporter, trust=False)
         run = create_run(name, resolved, session)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from selfrefine.config import LoraConfig, Sampling
 from selfrefine.errors import EngineError
@@ -28,6 +28,8 @@ Capability = Literal["sample", "logprobs", "score", "adapters", "train"]
 folder. train: `trainer` gives one, with these very weights."""
 
 EXACT = "float32"
+SERVER = "openai"
+"""The kind, in a signature, of engines whose weights are elsewhere."""
 
 
 def make_signature(kind: str, device: str, precision: str, *more: str) -> str:
@@ -50,6 +52,11 @@ def exact_logprobs(signature: str) -> bool:
     """
     fields = signature.split("|")
     return len(fields) > 2 and fields[2] == EXACT
+
+
+def from_server(signature: str) -> bool:
+    """Was a row sampled by a server, whose weights are not seen (a row's `engine`)?"""
+    return signature.partition("|")[0] == SERVER
 
 
 class Identity(Struct, frozen=True, kw_only=True):
@@ -88,8 +95,18 @@ class Completion(Struct, frozen=True, kw_only=True):
     none."""
     finish_reason: FinishReason
     error: str | None = None
-    n_tokens: int | None = None
+    counted_tokens: int | None = None
     """How many were sampled, where a server tells that and no `token_ids`."""
+
+    @property
+    def sampled_tokens(self) -> int:
+        """0 where that is not known."""
+        return len(self.token_ids) or self.counted_tokens or 0
+
+    @property
+    def count(self) -> int | UnsetType:
+        """`counted_tokens` as rows have it."""
+        return UNSET if self.counted_tokens is None else self.counted_tokens
 
 
 def refused(request: int, index: int, why: str) -> Completion:

@@ -19,7 +19,15 @@ import msgspec
 
 from selfrefine.config import Sampling
 from selfrefine.engines import EngineKind, LoadOptions
-from selfrefine.engines.base import Capability, Completion, Engine, Request, make_signature, refused
+from selfrefine.engines.base import (
+    SERVER,
+    Capability,
+    Completion,
+    Engine,
+    Request,
+    make_signature,
+    refused,
+)
 from selfrefine.engines.openai_answers import completion, reply
 from selfrefine.engines.openai_http import Fault, Server, addresses, is_local, read_key
 from selfrefine.engines.openai_pool import Pool
@@ -62,7 +70,7 @@ class Served(Engine):
     @property
     def signature(self) -> str:
         # "none": how a server rounds is not known, so no ratio of policies is built on its logprobs.
-        return make_signature("openai", "server", "none", " ".join(self.abilities.words()), self.name)
+        return make_signature(SERVER, "server", "none", " ".join(self.abilities.words()), self.name)
 
     @property
     def policy(self) -> str:

@@ -86,7 +86,7 @@ def completion(request: int, index: int, found: Reply, stop: Sequence[str]) -> C
         token_ids=ids,
         logprobs=logprobs,
         finish_reason="stop" if ended else "length",
-        n_tokens=None if ids else said,
+        counted_tokens=None if ids else said,
     )
 
 

@@ -144,8 +144,8 @@ class Pool(Generic[S]):
             work.done.put(error)
 
     def _take(self, work: Work) -> tuple[Host[S], Job | None] | None:
-        """A free server and the next job, waited for, or a server that is to be looked at and None; None where
-        there is no job any more."""
+        """A free server and the next job, waited for, or a server that is to be looked at and None; None
+        where there is no job any more."""
         with self._free:
             while not work.stopped and work.left:
                 now = self._clock()

@@ -51,12 +51,14 @@ class SeenCritique(Struct, frozen=True, gc=False):
     pass_index: int = 0
     critic: str = ""
     token_ids: Raw = Raw(b"[]")
+    counted_tokens: int = 0
     votes: tuple[SeenCritique, ...] = ()
 
     @property
     def tokens(self) -> int:
         """Sampled for it, by all who voted."""
-        return length(self.token_ids) + sum(vote.tokens for vote in self.votes)
+        own = length(self.token_ids) or self.counted_tokens
+        return own + sum(vote.tokens for vote in self.votes)
 
 
 class Seen(Struct, frozen=True, gc=False):
@@ -77,6 +79,7 @@ class Seen(Struct, frozen=True, gc=False):
     engine: str = ""
     prompt_token_ids: Raw = Raw(b"[]")
     token_ids: Raw = Raw(b"[]")
+    counted_tokens: int = 0
     kept_tokens: Any = 0
     """Of any type, since it is a column that a person's rows may have, too."""
 
@@ -88,7 +91,7 @@ class Seen(Struct, frozen=True, gc=False):
     @property
     def tokens(self) -> int:
         """Sampled ones, the stop token included; kept ones are not."""
-        return length(self.token_ids) - self.kept
+        return (length(self.token_ids) or self.counted_tokens) - self.kept
 
     @property
     def prompt(self) -> str:

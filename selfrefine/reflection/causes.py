@@ -83,7 +83,7 @@ def write(
         seeds = [(derive(seed, "causes", found.after_round, name),) for name, _ in shown]
         asked = len(shown)
         for (name, _), (_, (answer,)) in zip(shown, ask(critic, chats, seeds, sampling), strict=True):
-            tokens += len(answer.token_ids)
+            tokens += answer.sampled_tokens
             if answer.finish_reason == "error":
                 silent += 1
                 why = slices.one_line(answer.error or "no reason given", _SENTENCE)

@@ -66,7 +66,7 @@ class Hints(Generate):
         ]
         for context in self.contexts:
             rows = sampled_in(context, unit, engine, self.settings, seed, round_index=k, stage="hints")
-            bar.advance(rows=len(rows), tokens=sum(len(row.token_ids) for row in rows))
+            bar.advance(rows=len(rows), tokens=sum(row.sampled_tokens for row in rows))
             arms.append(rows)
         scored = [
             [replace(row, id=f"{row.task.id}.r{k}.t{arm}", index=arm) for row in session.scored(rows)]

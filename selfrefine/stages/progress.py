@@ -76,7 +76,7 @@ class Silent:
 def show_completions(bar: Bar, batch: Iterable[Completion], rows: int | None = None) -> None:
     """Count finished completions (or `rows`) and offer the last as an example."""
     batch = list(batch)
-    tokens = sum(len(one.token_ids) for one in batch)
+    tokens = sum(one.sampled_tokens for one in batch)
     bar.advance(
         rows=len(batch) if rows is None else rows, tokens=tokens, example=batch[-1].text if batch else None
     )

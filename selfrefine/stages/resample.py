@@ -64,7 +64,7 @@ class Resample(Generate):
 
     def _count(self, rows: list[Sample]) -> None:
         self.so_far += rows
-        self.spent += sum(len(row.token_ids) for row in rows)
+        self.spent += sum(row.sampled_tokens for row in rows)
 
     def expected(self, rows: Sequence[Task]) -> int | None:
         return None

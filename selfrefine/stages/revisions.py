@@ -170,10 +170,10 @@ def compared(rows: Sequence[Sample]) -> RevisionSums:
             fresh={arm: {key: _mean([row.reward for row in own])} for arm, own in asked_again.items()}
             if revised
             else {},
-            draft_tokens=len(thread[0].token_ids),
+            draft_tokens=thread[0].sampled_tokens,
             critique_tokens=sum(told.sampled_tokens for row in thread for told in row.critiques),
             revision_tokens=sum(map(n_sampled, thread[1:])),
-            fresh_tokens=sum(len(row.token_ids) for own in asked_again.values() for row in own),
+            fresh_tokens=sum(row.sampled_tokens for own in asked_again.values() for row in own),
         )
     return total
 

@@ -54,7 +54,14 @@ class Session:
 
     @cached_property
     def critic(self) -> Engine:
-        return self.load_critic() or self.engine
+        found = self.load_critic() or self.engine
+        if self.config.critique.verdict == "scored" and "score" not in found.capabilities:
+            who = found.facts().model["id"]
+            self.reporter.say(
+                f"critique.verdict = scored: {who} gives no probabilities of given texts, so verdicts are "
+                "parsed from what it writes"
+            )
+        return found
 
     @cached_property
     def scorers(self) -> tuple[Scorer, ...]:

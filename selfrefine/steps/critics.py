@@ -140,6 +140,7 @@ def _written(
         messages=one.chat,
         prompt_token_ids=prompt,
         token_ids=answer.token_ids,
+        counted_tokens=answer.count,
         finish_reason=answer.finish_reason,
         logprobs=answer.logprobs,
         pass_index=one.pass_index,

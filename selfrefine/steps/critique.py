@@ -23,7 +23,7 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Sampling
-from selfrefine.engines.base import Completion, Engine, require
+from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
 from selfrefine.records import Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
@@ -152,7 +152,7 @@ def critique(
     outcome += _transitions(drafts, settings.passes)
     outcome += judged([row for thread in drafts for row in thread.rows])
     outcome += Outcome(rewards=mean_sums([row for thread in drafts for row in thread.rows]))
-    outcome += Outcome(draft_tokens=sum(len(thread.rows[0].token_ids) for thread in drafts))
+    outcome += Outcome(draft_tokens=sum(thread.rows[0].sampled_tokens for thread in drafts))
     revised = [thread for thread in drafts if len(thread.rows) > 1]
     fresh = run.fresh(revised, drafts) if settings.control else {}
     for i, thread in enumerate(revised):
@@ -167,10 +167,9 @@ def critique(
 
 def _critic(engine: Engine, templates: Templates, settings: CritiqueSettings) -> Critic:
     write = written(engine, settings.critique, templates.critique)
-    if settings.verdict == "written":
+    if settings.verdict == "written" or "score" not in engine.capabilities:  # as a server, which is said
         return write
     assert templates.choice is not None
-    require(engine, "score", "critique.verdict = scored needs logprobs")
     return scored(engine, templates.choice, settings.ok_from, write if settings.revise else None)
 
 
@@ -250,9 +249,9 @@ class _Run:
                 columns = row.extra if isinstance(row.extra, dict) else {}
                 row = replace(row, extra={**columns, REVEALED: Raw(b"true")})
             thread.rows.append(replace(row, parent_id=draft.id))
-            thread.tokens += len(answer.token_ids)
+            thread.tokens += answer.sampled_tokens
             thread.live = row.finish_reason != "error"
-            n_tokens += len(answer.token_ids)
+            n_tokens += answer.sampled_tokens
         return Outcome(revision_tokens=n_tokens)
 
     def _resume(self, thread: _Thread) -> Resume | None:
@@ -269,7 +268,7 @@ class _Run:
         lengths: dict[str, list[int]] = {}
         for thread in drafts:
             draft = thread.rows[0]
-            n_tokens = len(draft.token_ids) or len(self.policy.encode_answer(draft.text))
+            n_tokens = draft.sampled_tokens or len(self.policy.encode_answer(draft.text))
             lengths.setdefault(draft.task.id, []).append(n_tokens)
         counts = []
         for thread in revised:
@@ -277,7 +276,7 @@ class _Run:
             if len(known) == 1:
                 # One short draft is no measure of a task: it would buy far more fresh samples than were paid
                 # for (seen with one draft each on 100 tasks: 27,753 tokens drawn for a cost of 13,267).
-                known = known + [len(row.token_ids) for row in thread.rows[1:]]
+                known = known + [row.sampled_tokens for row in thread.rows[1:]]
             counts.append(n_fresh(thread.tokens, known))
         drafting = own.drafting or own.revision
         arms: dict[Arm, list[list[Sample]]] = {"drafts": self._drawn(revised, counts, drafting, "f", "fresh")}
@@ -372,6 +371,7 @@ class _Run:
             text=answer.text,
             finish_reason=answer.finish_reason,
             token_ids=answer.token_ids,
+            counted_tokens=answer.count,
             logprobs=answer.logprobs,
             seed=seed,
             policy=self.policy.policy,

@@ -304,7 +304,7 @@ def transition(before: Sample, after: Sample) -> PassOutcome:
 def comparison(rows: Sequence[Sample], tokens: int, fresh: Mapping[Arm, Sequence[Sample]]) -> Outcome:
     """One revised draft: `rows` from it to its last revision, what they cost, the fresh samples by arm."""
     drawn = {
-        str(arm): FreshSums(samples=len(own), tokens=sum(len(row.token_ids) for row in own))
+        str(arm): FreshSums(samples=len(own), tokens=sum(row.sampled_tokens for row in own))
         for arm, own in fresh.items()
     }
     outcome = Outcome(fresh=drawn, budget_tokens=tokens if fresh else 0)

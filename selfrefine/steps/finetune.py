@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.config import ObjectiveConfig, TrainConfig
-from selfrefine.engines.base import Trainer
-from selfrefine.errors import NothingToLearnError, TrainingError
+from selfrefine.engines.base import Trainer, from_server
+from selfrefine.errors import DataError, NothingToLearnError, TrainingError
 from selfrefine.layers import objective_settings
 from selfrefine.objectives import OBJECTIVES
 from selfrefine.prompts import Template
@@ -191,6 +191,7 @@ def _learnable(
     kind, own = OBJECTIVES.get(objective.name), objective_settings(objective)
     stale = 0
     if kind.needs_old_logprobs:
+        _refuse_servers(samples, kind)
         given, stale = _with_known_policy(samples, given)
     fitting, dropped = _unequal(samples, kind, *fit(given, kind, own))
     if kind.teacher is not None:
@@ -201,6 +202,16 @@ def _learnable(
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(given), dropped))
     return fitting, (edited, foreign), dropped
+
+
+def _refuse_servers(samples: Sequence[Sample], kind: ObjectiveKind) -> None:
+    """Raises: DataError for rows whose sampling policy is not at hand, so that no ratio to it can be had."""
+    served = [row for row in samples if from_server(row.engine)]
+    if served:
+        raise DataError(
+            f"row {served[0].id}: objective {kind.name} needs logprobs of the policy that sampled, a "
+            "server's, whose weights are not at hand; use an objective without ratios, such as sft or dpo"
+        )
 
 
 def _with_teacher(fitting: list[Any], context_tokens: int) -> tuple[list[Any], dict[str, int]]:
@@ -219,6 +230,8 @@ def check_fit(samples: Sequence[Sample], objective: ObjectiveConfig) -> None:
     from selfrefine.objectives.fit import fit_rows
 
     kind = OBJECTIVES.get(objective.name)
+    if kind.needs_old_logprobs:
+        _refuse_servers(samples, kind)
     fitting, dropped = _unequal(samples, kind, *fit_rows(lessons(samples), kind))
     if not fitting:
         raise NothingToLearnError(_why_none(objective.name, len(samples), dropped))

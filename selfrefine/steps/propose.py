@@ -111,7 +111,7 @@ def read(rows: Sequence[Sample], known: Known, like: Mapping[str, Task]) -> tupl
             made.append(_refused(row, "errors"))
             total += Proposed(proposals=1, errors=1)
             continue
-        part = Proposed(proposals=1, tokens=len(row.token_ids), truncated=row.finish_reason == "length")
+        part = Proposed(proposals=1, tokens=row.sampled_tokens, truncated=row.finish_reason == "length")
         found = known.family.read(row.text, like[row.task.id])
         if isinstance(found, str):
             made.append(_refused(row, found))

@@ -84,4 +84,4 @@ def is_resumed(row: Sample) -> bool:
 def n_sampled(row: Sample) -> int:
     """The tokens of a row that were sampled for it."""
     column = row.extra.get(KEPT) if row.extra is not UNSET else None
-    return len(row.token_ids) - (msgspec.json.decode(column, type=int) if column is not None else 0)
+    return row.sampled_tokens - (msgspec.json.decode(column, type=int) if column is not None else 0)

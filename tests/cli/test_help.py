@@ -72,6 +72,7 @@ def test_a_dozen_flags_at_most_each_explained(name: str) -> None:
     """The rest is --set: 897 configuration keys on a command line help nobody. Shared flags aside."""
     shared = {"--model", "--adapter", "--seed", "--set", "--summary-json", "--allow-drift", "--json", "--run"}
     shared |= {"--output", "--help", "--trust-remote-code", "--config", "--recipe", "--or-new"}
+    shared |= {"--base-url"}
     options = [p for p in COMMANDS[name].params if p.param_type_name == "option"]
     assert all(option.help for option in options), [o.name for o in options if not o.help]
     assert len([option for option in options if not shared & set(option.opts)]) <= 12

@@ -59,6 +59,8 @@ class Faulty:
         self.heads: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
         self.drawn = 0
+        self.broken = False
+        """Nothing is answered any more, no probe either."""
         self.lock = threading.Lock()
         self._open: set[socket.socket] = set()
         outer = self
@@ -146,6 +148,8 @@ class Faulty:
         if named := [field for field in self.refuses if field in payload]:
             return Do(400, json.dumps({"error": {"message": f"Unrecognized request argument: {named[0]}"}}))
         if last(payload) == PROBE:
+            if self.broken:
+                return Do(500, "out of memory")
             return self.answered(payload, self._probe_text(payload))
         with self.lock:
             number = len(self.asked)

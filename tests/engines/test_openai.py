@@ -90,7 +90,7 @@ def test_what_a_server_does_not_give_is_seen_and_not_asked_for() -> None:
         [found] = answers(made, "a").values()
     assert made.abilities.words() == ("sampling", "stop")
     assert found.token_ids == () and found.logprobs is None
-    assert found.n_tokens == 6  # "three" and its end, by the server's own count
+    assert found.counted_tokens == 6  # "three" and its end, by the server's own count
     assert not {"seed", "logprobs", "n"} & server.asked[0].keys()
     assert made.signature == "openai|server|none|sampling stop|m"
     assert not exact_logprobs(made.signature)

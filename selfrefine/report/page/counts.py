@@ -34,10 +34,11 @@ class Row(Struct, frozen=True, gc=False):
     finish_reason: str = "stop"
     reward: float | None = None
     token_ids: Raw = Raw(b"[]")
+    counted_tokens: int = 0
 
     @property
     def tokens(self) -> int:
-        return length(self.token_ids)
+        return length(self.token_ids) or self.counted_tokens
 
 
 _decode = msgspec.json.Decoder(Row).decode
