@@ -56,7 +56,7 @@ class Served(Engine):
         key = read_key(own)
         self.name = name
         self.servers = [Server(address, own, key) for address in addresses(own.base_url, base_key)]
-        self._pool = Pool(self.servers, own, lambda server: check(server, name), options.say)
+        self._pool = Pool(self.servers, own, self._check, options.say)
         found = [one for server in self.servers if (one := _looked_at(server, name, options)) is not None]
         if not found:
             raise EngineError(f"openai:{name}: no server answers ({own.base_url}); is it started?")
@@ -66,6 +66,16 @@ class Served(Engine):
             self.capabilities = frozenset[Capability]({"sample", "logprobs"})
         self._answered = False
         self._said = tuple(_notes(self.servers, self.abilities, has_key=key is not None))
+
+    def _check(self, server: Server) -> None:
+        """Whether a server is back, with the same model. Raises: Fault."""
+        try:
+            now = facts(server, self.name)
+        except EngineError as error:  # another server may still have it
+            raise Fault(str(error)) from None
+        if now.known != self._facts.known:
+            raise Fault("it has another model by this name now")
+        check(server, self.name)
 
     @property
     def signature(self) -> str:

@@ -59,6 +59,8 @@ class Faulty:
         self.heads: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
         self.drawn = 0
+        self.owner = "faulty"
+        """What the list of models says of its model."""
         self.broken = False
         """Nothing is answered any more, no probe either."""
         self.lock = threading.Lock()
@@ -85,7 +87,7 @@ class Faulty:
             def do_GET(self) -> None:
                 outer.heads.append(dict(self.headers))
                 named = () if isinstance(outer.models, Do) else outer.models or ("m",)
-                names = [{"id": name, "object": "model"} for name in named]
+                names = [{"id": name, "owned_by": outer.owner} for name in named]
                 found = (
                     outer.models
                     if isinstance(outer.models, Do)

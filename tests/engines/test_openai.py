@@ -303,3 +303,24 @@ def test_addresses_that_are_none(url: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why) as error:
         Served("m", LoadOptions(servers=EngineConfig(base_url=url)))
     assert "secret" not in str(error.value)
+
+
+def test_a_server_that_comes_back_with_another_model_gets_no_more_work() -> None:
+    """Trap: restarted with other weights under the same name, it would answer the rest of the rows."""
+
+    def swaps(number: int, payload: dict[str, Any]) -> Do | None:
+        if len(first.asked) > 2 and first.owner != "other":
+            first.owner = "other"
+            return Do(500, "restarting")
+        return None
+
+    with (
+        faulty(swaps, lambda payload: "other" if first.owner == "other" else "3") as first,
+        faulty() as second,
+    ):
+        found = answers(engine(first, second, connections=1), *[f"t{i}" for i in range(20)])
+    assert {one.text for one in found.values()} == {"3"}
+    with faulty() as alone, faulty() as twin:
+        twin.owner = "other"
+        with pytest.raises(EngineError, match="different models by this name"):
+            engine(alone, twin)

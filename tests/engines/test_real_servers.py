@@ -1,4 +1,4 @@
-"""Real servers: llama.cpp (xllamacpp, from PyPI) with the embedded model's file, as processes of their own."""
+"""Real servers: llama.cpp (xllamacpp, from PyPI) with the embedded model's file, each a process."""
 
 from __future__ import annotations
 
