@@ -375,7 +375,6 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         says("Model to use: `smollm2` (embedded), a folder, a hub id, `openai:NAME`, or `scripted[:FILE]`."),
     ] = "smollm2"
-    engine: EngineConfig = EngineConfig()
     adapter: Annotated[str | None, says("LoRA adapter to start with.")] = None
     recipe: Annotated[
         str | None,
@@ -400,4 +399,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guards: GuardsConfig = GuardsConfig()
     alarms: AlarmsConfig = AlarmsConfig()
     reflect: ReflectConfig = ReflectConfig()
+    engine: EngineConfig = EngineConfig()
     compute: ComputeConfig = ComputeConfig()

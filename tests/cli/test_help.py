@@ -104,7 +104,7 @@ def test_options_stand_in_groups_as_wide_as_the_terminal(
     }
     assert list(inside) == ["Arguments", "Options", "Model", "Output", "Run"]
     assert inside["Options"][0] == "-n" and "--set" in inside["Options"]
-    assert inside["Model"] == ["--model", "--adapter", "--trust-remote-code"]
+    assert inside["Model"] == ["--model", "--base-url", "--adapter", "--trust-remote-code"]
     assert inside["Output"] == ["--output", "--summary-json", "--json"]
     assert inside["Run"] == ["--run", "--allow-drift"]
     assert 100 < max(map(len, shown.splitlines())) <= 130

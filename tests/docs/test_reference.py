@@ -52,7 +52,7 @@ def test_the_schema_hides_the_slot_for_foreign_columns_and_lets_them_pass() -> N
     sample, task = (json.loads(text)["$defs"][name] for name in ("Sample", "Task"))
     assert "additionalProperties" not in sample
     task_row = Task(id="a", prompt=(Message(role="user", content="?"),))
-    row = Sample(id="a.r0.s0", task=task_row, messages=task_row.prompt, lesson=Lesson())
+    row = Sample(id="a.r0.s0", task=task_row, messages=task_row.prompt, lesson=Lesson(), counted_tokens=1)
     encoded = json.loads(encode(row))
     assert set(encoded) == set(sample["properties"])
     assert set(encoded["task"]) == set(task["properties"])
