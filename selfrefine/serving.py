@@ -33,8 +33,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     retries: Annotated[
         Natural,
         says(
-            "How often a request that failed is asked again. That is after a broken connection, a timeout, and "
-            "the statuses 408, 429 and from 500 on. Other errors are not asked again."
+            "How often a request that failed is asked again. That is after a broken connection, a timeout, "
+            "and the statuses 408, 429 and from 500 on. Other errors are not asked again."
         ),
     ] = 6
     backoff_s: Annotated[
