@@ -73,7 +73,7 @@ class Served(Engine):
             now = facts(server, self.name)
         except EngineError as error:  # another server may still have it
             raise Fault(str(error)) from None
-        if now.known != self._facts.known:
+        if now.known and now.known != self._facts.known:
             raise Fault("it has another model by this name now")
         check(server, self.name)
 
@@ -218,6 +218,8 @@ def _notes(servers: Sequence[Server], can: Abilities, *, has_key: bool) -> Itera
         "stop": "stop texts (answers are cut here, and what follows is paid for)",
         "sampling": "top_k, min_p and repetition_penalty (it samples with its own)",
     }
+    if not can.draws:
+        yield "the server does not sample: at temperature 1 all answers to a prompt were the same"
     missing = [words for key, words in lacks.items() if not getattr(can, key)]
     if missing:
         yield f"the server does not give or take: {'; '.join(missing)}"

@@ -46,12 +46,14 @@ class Abilities(Struct, frozen=True, kw_only=True):
 
     sampling: bool = False
     """It takes top_k, min_p and a repetition penalty. That it heeds them is not seen."""
+    draws: bool = False
+    """At temperature 1 two answers to one prompt differ."""
     logprobs: bool = False
     token_ids: bool = False
     n: bool = False
     """Several choices to one request. Not used: each row has a request and a seed of its own."""
     seed: bool = False
-    """The same seed twice gives the same text, and two samples differ."""
+    """The same seed twice gives the same text, and another seed another."""
     stop: bool = False
     json_schema: bool = False
 
@@ -81,11 +83,11 @@ def facts(server: Server, name: str) -> Facts:
     try:
         listed = told(server.ask("GET", MODELS))
     except Fault as fault:
-        if fault.retry:
+        if fault.status == 0:
             raise
         if fault.status == 401:
             raise EngineError(f"{server.address}: {fault.why}\n{KEY}") from None
-        return Facts()  # not every server has such a list
+        return Facts()  # not every server has such a list; that of `transformers serve` fails with 500
     data = listed.get("data") if isinstance(listed, dict) else None
     models = [one for one in data if isinstance(one, dict)] if isinstance(data, list) else []
     if not models:
@@ -122,12 +124,14 @@ def abilities(server: Server, name: str) -> Abilities:
     assert first is not None
     tokens = first.choices[0].tokens
     logprobs = bool(tokens) and all(one.logprob is not None for one in tokens)
+    one, again, other = (_texts(_asked(server, base | extra | {"seed": seed})) for seed in (1, 1, 2))
     return Abilities(
         sampling=sampling,
+        draws=len({*one, *again, *other, *_texts(first)}) > 1,
         logprobs=logprobs,
         token_ids=logprobs and all(one.id is not None for one in tokens),
         n=len(first.choices) == 2,
-        seed=_heeds_seed(server, base | extra),
+        seed=bool(one) and one == again and one != other,
         stop=_heeds_stop(server, base | extra),
         json_schema=_heeds_schema(server, base | extra),
     )
@@ -153,11 +157,6 @@ def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Re
 
 def _texts(found: Reply | None) -> list[str]:
     return [choice.message.content or "" for choice in found.choices] if found else []
-
-
-def _heeds_seed(server: Server, base: dict[str, Any]) -> bool:
-    one, again, other = (_texts(_asked(server, base | {"seed": seed})) for seed in (1, 1, 2))
-    return bool(one) and one == again and one != other
 
 
 def _heeds_stop(server: Server, base: dict[str, Any]) -> bool:

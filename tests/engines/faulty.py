@@ -163,7 +163,8 @@ class Faulty:
             return '{"a": 1}' if "json_schema" in self.can else "no"
         with self.lock:
             self.drawn += 1
-        seed = payload.get("seed", 0) if "seed" in self.can else 1000 + self.drawn
+        greedy = "greedy" in self.can
+        seed = 0 if greedy else payload.get("seed", 0) if "seed" in self.can else 1000 + self.drawn
         return "" if payload.get("stop") and "stop" in self.can else f"apple tree {seed}"
 
     def answered(self, payload: dict[str, Any], text: str, **more: Any) -> Do:

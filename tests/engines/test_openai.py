@@ -88,22 +88,31 @@ def test_what_a_server_does_not_give_is_seen_and_not_asked_for() -> None:
     with faulty(can=("stop",), answer=lambda payload: "three") as server:
         made = engine(server)
         [found] = answers(made, "a").values()
-    assert made.abilities.words() == ("sampling", "stop")
+    assert made.abilities.words() == ("sampling", "draws", "stop")
     assert found.token_ids == () and found.logprobs is None
     assert found.counted_tokens == 6  # "three" and its end, by the server's own count
     assert not {"seed", "logprobs", "n"} & server.asked[0].keys()
-    assert made.signature == "openai|server|none|sampling stop|m"
+    assert made.signature == "openai|server|none|sampling draws stop|m"
     assert not exact_logprobs(made.signature)
     assert "logprobs" not in made.capabilities
     [note] = made.notes
     assert "logprobs" in note and "a seed" in note
 
 
+def test_a_server_that_answers_greedily_whatever_the_temperature_is_noticed() -> None:
+    """`transformers serve` does, with a model whose generation_config does not sample: eight equal samples of
+    each prompt, and nothing to learn from."""
+    with faulty(can=("greedy", "stop")) as server:
+        made = engine(server)
+    assert made.abilities.words() == ("sampling", "stop")
+    assert made.notes[0].startswith("the server does not sample")
+
+
 def test_fields_that_a_server_refuses_are_left_out_and_settings_that_need_them_are_refused() -> None:
     refuses = ("top_k", "min_p", "repeat_penalty", "repetition_penalty", "response_format")
     with faulty(refuses=refuses) as server:
         made = engine(server)
-        assert made.abilities.words() == ("logprobs", "n", "seed", "stop")
+        assert made.abilities.words() == ("draws", "logprobs", "n", "seed", "stop")
         assert len(answers(made, "a")) == 1
         assert "top_k" not in server.asked[0]
         with pytest.raises(ConfigError, match="refuses top_k"):
@@ -277,6 +286,13 @@ def test_servers_that_lack_the_model_or_want_a_key_or_do_not_answer_are_refused_
         server.kill()
         with pytest.raises(EngineError, match="no server answers"):
             engine(server)
+
+
+@pytest.mark.parametrize("status", [404, 500])
+def test_a_server_without_a_list_of_models_can_be_used(status: int) -> None:
+    """`transformers serve` 5.23 answers its list with 500 where a model is a folder."""
+    with faulty(models=Do(status, "Internal Server Error")) as server:
+        assert len(answers(engine(server), "a")) == 1
 
 
 def test_of_two_servers_one_may_be_down_when_the_work_begins() -> None:
