@@ -57,9 +57,16 @@ class Served(Engine):
         self.name = name
         self.servers = [Server(address, own, key) for address in addresses(own.base_url, base_key)]
         self._pool = Pool(self.servers, own, self._check, options.say)
-        found = [one for server in self.servers if (one := _looked_at(server, name, options)) is not None]
+        found, silent = [], list[str]()
+        for server in self.servers:
+            try:
+                found.append((facts(server, name), abilities(server, name)))
+            except Fault as fault:
+                silent.append(f"{server.address}: {fault.why}")
         if not found:
-            raise EngineError(f"openai:{name}: no server answers ({own.base_url}); is it started?")
+            raise EngineError(f"openai:{name}: no server answers: {'; '.join(silent)}")
+        for line in silent:
+            options.say(line)
         self._facts = _agreed(name, [one for one, _ in found])
         self.abilities = reduce(Abilities.common, (can for _, can in found))
         if self.abilities.logprobs and self.abilities.token_ids:
@@ -187,15 +194,6 @@ def _read(at: int, k: int, found: bytes | Fault, stop: Sequence[str]) -> Complet
         return completion(at, k, reply(found), stop)
     except Fault as fault:
         return refused(at, k, fault.why)
-
-
-def _looked_at(server: Server, name: str, options: LoadOptions) -> tuple[Facts, Abilities] | None:
-    """None where it does not answer, which is said. Raises: EngineError."""
-    try:
-        return facts(server, name), abilities(server, name)
-    except Fault as fault:
-        options.say(f"{server.address}: {fault.why}")
-        return None
 
 
 def _agreed(name: str, found: Sequence[Facts]) -> Facts:

@@ -69,7 +69,7 @@ def addresses(base_url: str | None, key: str) -> tuple[str, ...]:
 
 def is_local(address: str) -> bool:
     host = urlsplit(address).hostname or ""
-    return host in LOOPBACK or host.startswith("127.")
+    return host in LOOPBACK or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def read_key(settings: EngineConfig) -> str | None:
@@ -111,6 +111,7 @@ def make_client(address: str, settings: EngineConfig, key: str | None) -> Any:
         headers={"Authorization": f"Bearer {key}"} if key else {},
         timeout=httpx.Timeout(settings.timeout_s, connect=min(10.0, settings.timeout_s)),
         limits=httpx.Limits(max_connections=n, max_keepalive_connections=n),
+        verify=httpx.create_ssl_context(),  # heeds SSL_CERT_FILE, which trust_env would switch off
         # A proxy for the world outside is none for this machine, and could not reach it.
         trust_env=not is_local(address),
         follow_redirects=False,  # the key would go along

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,7 @@ class Faulty:
         can: tuple[str, ...] = ("n", "seed", "stop", "logprobs"),
         refuses: tuple[str, ...] = (),
         models: Any = (),
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.faults, self.answer, self.can, self.refuses, self.models = faults, answer, can, refuses, models
         self.asked: list[dict[str, Any]] = []
@@ -131,12 +133,15 @@ class Faulty:
                 """A client that went away."""
 
         self.http = Quiet(("127.0.0.1", 0), Handler)
+        self.tls = tls is not None
+        if tls is not None:
+            self.http.socket = tls.wrap_socket(self.http.socket, server_side=True)
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def kill(self) -> None:
         """As a process that is killed: its connections break, and nobody accepts new ones."""
