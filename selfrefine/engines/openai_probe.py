@@ -145,7 +145,7 @@ def check(server: Server, name: str) -> None:
 def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Reply | None:
     """None where it refuses this. Raises: Fault; EngineError where it `must` be answered."""
     try:
-        return reply(server.ask("POST", CHAT, payload))
+        return reply(_twice(server, payload))
     except Fault as fault:
         if fault.retry:
             raise
@@ -153,6 +153,16 @@ def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Re
             more = f"\n{KEY}" if fault.status in (401, 403) else ""
             raise EngineError(f"{server.address}: {fault.why}{more}") from None
         return None
+
+
+def _twice(server: Server, payload: dict[str, Any]) -> bytes:
+    """A server that closes a connection after an error breaks the next request, and is there all the same."""
+    try:
+        return server.ask("POST", CHAT, payload)
+    except Fault as fault:
+        if fault.status or not fault.retry:
+            raise
+        return server.ask("POST", CHAT, payload)
 
 
 def _texts(found: Reply | None) -> list[str]:

@@ -63,6 +63,8 @@ class Faulty:
         self.drawn = 0
         self.owner = "faulty"
         """What the list of models says of its model."""
+        self.break_probes = 0
+        """So many are answered by a connection that breaks."""
         self.broken = False
         """Nothing is answered any more, no probe either."""
         self.lock = threading.Lock()
@@ -155,6 +157,9 @@ class Faulty:
         if named := [field for field in self.refuses if field in payload]:
             return Do(400, json.dumps({"error": {"message": f"Unrecognized request argument: {named[0]}"}}))
         if last(payload) == PROBE:
+            if self.break_probes:
+                self.break_probes -= 1
+                return Do(hang_up=True)
             if self.broken:
                 return Do(500, "out of memory")
             return self.answered(payload, self._probe_text(payload))

@@ -295,6 +295,16 @@ def test_a_server_without_a_list_of_models_can_be_used(status: int) -> None:
         assert len(answers(engine(server), "a")) == 1
 
 
+def test_a_connection_that_breaks_while_the_server_is_looked_at_is_tried_once_more() -> None:
+    """`transformers serve` closes the connection after that error, under the next request."""
+    with faulty() as server:
+        server.break_probes = 1
+        assert len(answers(engine(server), "a")) == 1
+        server.break_probes = 2
+        with pytest.raises(EngineError, match="the connection broke"):
+            engine(server)
+
+
 def test_of_two_servers_one_may_be_down_when_the_work_begins() -> None:
     said: list[str] = []
     with faulty() as first, faulty() as second:
