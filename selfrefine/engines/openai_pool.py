@@ -104,7 +104,9 @@ class Pool(Generic[S]):
         workers = min(n, len(self.hosts) * self._settings.connections)
         for _ in range(workers):
             # Daemons: an interrupted command does not wait for what it asked.
-            threading.Thread(target=self._work, args=(work, ask), daemon=True).start()
+            threading.Thread(
+                name="selfrefine-server", target=self._work, args=(work, ask), daemon=True
+            ).start()
         left = n
         try:
             while left:
