@@ -223,39 +223,20 @@ def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing_and_nothing_is_
 
 
 def test_a_loop_whose_critic_is_a_server(tmp_path: Path, tiny_model_dir: Path) -> None:
-    """The policy is trained here; the manifest says who criticised, and a run goes on with that model only."""
+    """The policy is a model here; the manifest says who criticised it."""
     (tmp_path / "tasks.jsonl").write_bytes(TASKS)
-    begin = (
-        "--tasks",
-        "tasks.jsonl",
-        "-r",
-        "random",
-        "--measure",
-        "numeric",
-        "--gate",
-        "off",
-        "--rounds",
-        "1",
-    )
-    sizes = (
-        "--set",
-        "tasks.gate=2",
-        "--set",
-        "tasks.test=1",
-        "--set",
-        "generate.max_new_tokens=4",
-        "-n",
-        "2",
-    )
+    begin = ("--tasks", "tasks.jsonl", "-r", "random", "--measure", "numeric", "--gate", "off", "-n", "2")
+    sizes = ("--set", "tasks.gate=2", "--set", "tasks.test=1", "--set", "generate.max_new_tokens=4")
     few = ("--set", "guards.probe=false", "--set", "train.lora.r=2", "--set", "select.strategy=all")
     judged = {"answer": lambda payload: "Wrong.\nScore: 1\nVerdict: revise"}
     with faulty(**judged) as server:
-        critic = ("--critique", "1", "--set", "critique.critic_model=openai:m")
+        critic = ("--rounds", "1", "--critique", "1", "--set", "critique.critic_model=openai:m")
         where = ("--set", f"critique.base_url={server.url}", "--run", "r")
         done = selfrefine(
             "cycle", *begin, *sizes, *few, *critic, *where, "--model", tiny_model_dir, *QUICK, cwd=tmp_path
         )
-        assert done.code == 0, done.err
+        # A random model ends no answer, so there is nothing to learn; it is criticised all the same.
+        assert done.code == 8 and "nothing to learn" in done.err, done.err
         asked = len(server.asked)
     run = tmp_path / "runs" / "r"
     rows = [json.loads(line) for line in (run / "round-001" / "critique.jsonl").read_bytes().splitlines()]

@@ -49,7 +49,7 @@ def test_the_work_begins_in_the_order_of_the_plan_and_each_is_done_once() -> Non
 
 
 def test_the_server_with_more_free_slots_is_asked() -> None:
-    """One of the two answers nothing until the other has answered nearly all else: it holds its two at most."""
+    """One of the two answers nothing until the other has answered nearly all: it holds its two at most."""
     slow, fast = Named("slow"), Named("fast")
     rest = threading.Semaphore(0)
 
