@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import jsonl, refused, selfrefine, task
+from harness import environment, jsonl, refused, selfrefine, task
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "engines"))
 from faulty import Do, Faulty, faulty, last
@@ -243,3 +246,28 @@ def test_a_loop_whose_critic_is_a_server(tmp_path: Path, tiny_model_dir: Path) -
     verdicts = [told["verdict"] for row in rows for told in row["critiques"]]
     assert verdicts == ["revise"] * asked and asked == 6  # three training tasks, two drafts each
     assert json.loads((run / "manifest.json").read_bytes())["critic"]["id"] == "openai:m"
+
+
+def test_ctrl_c_does_not_wait_for_a_server(tmp_path: Path) -> None:
+    """It answers in ten minutes; a thread that waits for it must not keep the process."""
+    (tmp_path / "tasks.jsonl").write_bytes(TASKS)
+    with faulty(lambda number, payload: Do(slow_s=600.0)) as server:
+        words = [
+            sys.executable,
+            "-m",
+            "selfrefine",
+            "generate",
+            "tasks.jsonl",
+            "-o",
+            "rows.jsonl",
+            *asks(server),
+        ]
+        running = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.PIPE, env=environment())
+        while not server.asked:
+            assert running.poll() is None
+            time.sleep(0.05)
+        running.send_signal(signal.SIGINT)
+        assert running.wait(120) == 130
+        assert running.stderr is not None
+        assert b"stopped by SIGINT" in running.stderr.read()
+    assert not (tmp_path / "rows.jsonl").exists()

@@ -32,11 +32,11 @@ class Do:
         half: bool = False,
         hang_up: bool = False,
         slow_s: float = 0.0,
-        choice: dict[str, Any] | None = None,
+        drip_s: float = 0.0,
     ) -> None:
         self.status, self.headers, self.half, self.hang_up = status, headers or {}, half, hang_up
         self.body = body.encode() if isinstance(body, str) else body
-        self.slow_s, self.choice = slow_s, choice
+        self.slow_s, self.drip_s = slow_s, drip_s
 
 
 def last(payload: dict[str, Any]) -> str:
@@ -123,6 +123,12 @@ class Faulty:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(found.body)))
                 self.end_headers()
+                for at in range(len(found.body) if found.drip_s else 0):
+                    self.wfile.write(found.body[at : at + 1])
+                    self.wfile.flush()
+                    time.sleep(found.drip_s)
+                if found.drip_s:
+                    return
                 self.wfile.write(found.body[: len(found.body) // 2] if found.half else found.body)
                 self.wfile.flush()
                 if found.half:

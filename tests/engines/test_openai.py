@@ -164,6 +164,8 @@ def test_what_passes_is_asked_again(fault: Do) -> None:
         (Do(200, "<!doctype html><title>Log in</title>"), "an HTML page (Log in) instead of JSON"),
         (Do(200, '{"choices": [}'), "no JSON"),
         (Do(200, ""), "an empty body"),
+        (Do(200, "[" * 100_000), "no chat completion"),
+        (Do(200, b'{"choices": [{"message": {"content": "\xff"}}]}'), "no JSON"),
         (Do(200, "[1]"), "no chat completion"),
         (Do(200, '{"choices": []}'), "no choices"),
         (Do(200, '{"object": "list"}'), "no chat completion"),
@@ -243,6 +245,22 @@ def test_an_answer_that_takes_too_long_is_asked_for_again() -> None:
     with faulty(once(Do(200, "{}", slow_s=0.6))) as server:
         found = answers(engine(server, timeout_s=0.3), "a", "b")
     assert found[1, 0].text == "3" and len(server.asked) == 3
+
+
+def test_an_answer_that_comes_byte_by_byte_has_the_same_time_limit() -> None:
+    """The client's own limit begins again with every byte: such a server would hold a request for ever."""
+    with faulty(once(Do(200, "{" + " " * 100_000, drip_s=0.02))) as server:
+        said: list[str] = []
+        found = answers(engine(server, timeout_s=0.3, say=said.append), "a", "b")
+    assert found[1, 0].text == "3"
+    assert "no whole answer within 0.3 s" in said[0]
+
+
+def test_an_answer_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("selfrefine.engines.openai_http.MOST_BYTES", 1 << 20)
+    with faulty(always(Do(200, b" " * ((1 << 20) + 1)))) as server:
+        found = answers(engine(server), "a", "b")
+    assert found[1, 0].error == "the answer is longer than 1 MiB"
 
 
 def test_two_servers_share_the_work_and_one_that_is_killed_in_the_middle_loses_nothing() -> None:
