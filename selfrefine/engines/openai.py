@@ -123,14 +123,16 @@ class Served(Engine):
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         raise EngineError(
-            f"openai:{self.name} has its tokenizer on the server, so a text has no token ids here"
+            f"openai:{self.name}: its tokenizer is on the server, which does not count tokens either, so "
+            "costs cannot be compared; set critique.control = false"
         )
 
     def encode_answer(self, text: str) -> tuple[int, ...]:
         return self.encode_text(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        raise EngineError(f"openai:{self.name} has its tokenizer on the server, so ids cannot be read here")
+        """Nothing: ids cannot be read here, so no text is taken for theirs."""
+        return ""
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Completion]]:
         rows = [(at, k) for at, request in enumerate(requests) for k in range(len(request.seeds))]

@@ -72,8 +72,9 @@ def plan(config: Config, splits: dict[str, list[Task]] | None = None) -> str:
     if model and folder:
         lines += _memory(config, model, _load(config, splits, _counter(folder), rows))
     else:
-        scripted = config.model.partition(":")[0] == "scripted"
-        known = "none for a scripted model" if scripted else "unknown: the model is not on this machine yet"
+        elsewhere = {"scripted": "none for a scripted model", "openai": "none here: the model is on a server"}
+        unknown = "unknown: the model is not on this machine yet"
+        known = elsewhere.get(config.model.partition(":")[0], unknown)
         lines.append(f"memory         {known}")
     return "\n".join(lines) + "\n"
 

@@ -36,10 +36,12 @@ UNCOMPARED = frozenset(
         "config.critique.base_url",
         "config.critique.key_env",
         "config.critique.key_file",
+        "model.can",
+        "critic.can",
     }
 )
-"""What may differ between two commands on one run: extending a run is normal, and a server may have moved,
-but not its model. Every other setting is frozen, `cycle.patience` too: it decides which rounds there are."""
+"""What may differ between two commands on one run: extending a run is normal, and a server may have moved
+or learnt something, but not changed its model. Every other setting is frozen, `cycle.patience` too: it decides which rounds there are."""
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:

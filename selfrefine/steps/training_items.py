@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from selfrefine.engines.base import Tokeniser, exact_logprobs
+from selfrefine.engines.base import Tokeniser, exact_logprobs, from_server
 from selfrefine.prompts import Template
 from selfrefine.records import Lesson, Sample
 from selfrefine.steps.teacher import teacher_prompt
@@ -35,7 +35,7 @@ def items(
         prompt, completion = row.prompt_token_ids, row.token_ids
         logprobs = _old_logprobs(row) if exact else None
         if not completion or tokeniser.decode(completion) != row.text:
-            if _is_foreign(row, tokeniser):
+            if (completion and from_server(row.engine)) or _is_foreign(row, tokeniser):
                 foreign, prompt = foreign + 1, ()
             else:
                 edited += bool(completion)

@@ -151,6 +151,30 @@ def test_what_needs_a_model_here_is_refused_in_a_sentence(tmp_path: Path, tiny_m
     assert (told["rows"], told["edited"], told["retokenised"]) == (6, 0, 0)
 
 
+def test_ids_of_a_server_with_another_tokenizer_are_not_trained_on(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    """faulty.py's ids are code points, which here would be other tokens: the texts are encoded again."""
+    with faulty(answer=doubled, can=("seed", "logprobs", "token_ids")) as server:
+        rows = selfrefine("generate", *asks(server), "-n", "1", stdin=TASKS, cwd=tmp_path)
+    assert rows.rows[4]["token_ids"] == [ord("8"), 0]
+    model = ("--model", tiny_model_dir, "--set", "train.lora.r=2", "--summary-json", "s.json")
+    scored = selfrefine("reward", "-r", "random", stdin=rows.out, cwd=tmp_path)
+    done = selfrefine("finetune", *model, "--select", "all", stdin=scored.out, cwd=tmp_path)
+    assert done.code == 0, done.err
+    told = json.loads((tmp_path / "s.json").read_text())
+    assert (told["rows"], told["edited"], told["retokenised"]) == (6, 0, 6)
+
+
+def test_a_loop_on_a_server_is_planned_and_refused_before_it_begins(tmp_path: Path) -> None:
+    words = ("cycle", "--tasks", "gym:chain_sum", "-r", "gym", "--run", "r")
+    with faulty() as server:
+        plan = selfrefine(*words, *asks(server), "--dry-run", cwd=tmp_path)
+        refused(selfrefine(*words, *asks(server), cwd=tmp_path), 6, "cannot be trained")
+    assert b"none here: the model is on a server" in plan.out
+    assert not (tmp_path / "runs" / "r").exists()
+
+
 def test_a_server_criticises_what_a_model_here_wrote(tmp_path: Path) -> None:
     """And with a scored verdict, which it cannot give, its text is read, and that is said."""
 
@@ -181,7 +205,7 @@ def test_a_run_goes_on_with_another_address_but_not_with_another_model(tmp_path:
     with faulty(answer=doubled) as first:
         assert selfrefine("cycle", *begin, *more, *asks(first), cwd=tmp_path).code == 0
         asked = len(first.asked)
-    with faulty(answer=doubled) as second:
+    with faulty(answer=doubled, can=("stop",)) as second:
         again = selfrefine("cycle", "--run", "r", "--base-url", second.url, cwd=tmp_path)
         other = selfrefine(
             "cycle", "--run", "r", "--base-url", second.url, "--model", "openai:x", cwd=tmp_path

@@ -61,6 +61,8 @@ class Faulty:
         self.heads: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
         self.drawn = 0
+        self.accepted = 0
+        """Connections, so far."""
         self.owner = "faulty"
         """What the list of models says of its model."""
         self.break_probes = 0
@@ -79,6 +81,7 @@ class Faulty:
 
             def setup(self) -> None:
                 super().setup()
+                outer.accepted += 1
                 outer._open.add(self.connection)
 
             def finish(self) -> None:

@@ -15,8 +15,9 @@ from selfrefine.engines import LoadOptions
 from selfrefine.engines.base import Completion, Request, exact_logprobs
 from selfrefine.engines.openai import Served
 from selfrefine.errors import ConfigError, EngineError
-from selfrefine.records import Message
+from selfrefine.records import Message, Sample, Task
 from selfrefine.serving import EngineConfig
+from selfrefine.steps.resume import resume
 
 
 def settings(*servers: Faulty, **more: Any) -> EngineConfig:
@@ -81,6 +82,13 @@ def test_seeds_are_cut_to_31_bits() -> None:
         big = Request(prompt_token_ids=(), seeds=(2**53 - 1,), messages=(Message(role="user", content="a"),))
         list(engine(server).generate([big], Sampling()))
     assert server.asked[0]["seed"] == 2**31 - 1
+
+
+def test_a_revision_of_a_servers_draft_is_written_anew() -> None:
+    """Its ids cannot be read here, so nothing of it can be kept up to a fault."""
+    draft = Sample(id="a.r0.s0", task=Task(id="a", prompt=()), text="1, 2, 4", token_ids=(5, 6, 7))
+    with faulty() as server:
+        assert resume(draft, draft, 4, engine(server)) is None
 
 
 def test_what_a_server_does_not_give_is_seen_and_not_asked_for() -> None:
@@ -289,6 +297,14 @@ def test_no_server_gets_more_requests_at_once_than_it_may() -> None:
     with faulty(lambda number, payload: Do(200, "{}", slow_s=0.01) and None) as server:
         answers(engine(server, connections=3), *"abcdefghijkl")
     assert 1 <= server.most_at_once <= 3
+
+
+def test_connections_are_kept() -> None:
+    """Two for the work, which the looking before it may have opened; a new one for each of 27 requests costs
+    a handshake each."""
+    with faulty() as server:
+        answers(engine(server), *(f"t{i}" for i in range(20)))
+    assert len(server.heads) > 20 and server.accepted <= 2
 
 
 def test_servers_that_lack_the_model_or_want_a_key_or_do_not_answer_are_refused_when_loaded() -> None:
