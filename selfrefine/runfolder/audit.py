@@ -41,7 +41,8 @@ UNCOMPARED = frozenset(
     }
 )
 """What may differ between two commands on one run: extending a run is normal, and a server may have moved
-or learnt something, but not changed its model. Every other setting is frozen, `cycle.patience` too: it decides which rounds there are."""
+or learnt something, but not changed its model. Every other setting is frozen, `cycle.patience` too: it
+decides which rounds there are."""
 
 
 def drift(old: RunManifest, new: RunManifest) -> list[str]:
