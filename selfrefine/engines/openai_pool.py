@@ -22,6 +22,7 @@ from selfrefine.engines.openai_http import Fault
 from selfrefine.errors import EngineError
 from selfrefine.serving import EngineConfig
 
+SUSPECT = frozenset({401, 402, 403, 404})
 LONGEST_PAUSE_S = 30.0
 LONGEST_WAIT_S = 900.0
 """What a server may ask to wait. A quota that comes back tomorrow is no pause."""
@@ -135,7 +136,7 @@ class Pool(Generic[S]):
                     if job is None:
                         self._check(host.server)
                 except Fault as error:
-                    fault = error
+                    fault = error if job is None else self._judged(host, error)
                 with self._free:
                     host.busy, host.checked = host.busy - 1, host.checked and job is not None
                     self._settle(work, host, began, fault, checked=job is None)
@@ -210,6 +211,13 @@ class Pool(Generic[S]):
             work.left -= 1
             self._free.notify_all()
         work.done.put((job.number, found))
+
+    def _judged(self, host: Host[S], fault: Fault) -> Fault:
+        """The fault, as one of the server where it refuses everything: a key that was revoked, a model that
+        was unloaded. As the rows' own, it would become all the rows that are left."""
+        if fault.retry or fault.status not in SUSPECT or self._answers(host.server):
+            return fault
+        return Fault(fault.why, retry=True, status=fault.status)
 
     def _answers(self, server: S) -> bool:
         try:

@@ -93,7 +93,8 @@ def facts(server: Server, name: str) -> Facts:
     if not models:
         return Facts()
     for one in models:
-        if name in (one.get("id"), *(one.get("aliases") or ())):
+        aliases = one.get("aliases")
+        if name == one.get("id") or (isinstance(aliases, list) and name in aliases):
             said = one.get("meta")
             meta: dict[str, Any] = said if isinstance(said, dict) else {}
             known = {key: one[key] for key in _LASTING if key in one}

@@ -228,7 +228,7 @@ def test_a_server_that_dies_in_the_middle_of_a_run_loses_nothing_and_nothing_is_
     (tmp_path / "g.jsonl").write_bytes(jsonl(task("g", "What is 9 + 9?", "18")))
 
     def dies(number: int, payload: dict[str, Any]) -> Do | None:
-        first.broken = first.broken or number >= 1 + 32 + 5
+        first.broken = 500 if number >= 1 + 32 + 5 else first.broken
         return Do(500, "out of memory") if first.broken else None
 
     with faulty(dies, doubled) as first:

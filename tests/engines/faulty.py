@@ -67,8 +67,8 @@ class Faulty:
         """What the list of models says of its model."""
         self.break_probes = 0
         """So many are answered by a connection that breaks."""
-        self.broken = False
-        """Nothing is answered any more, no probe either."""
+        self.broken = 0
+        """The status with which all is refused, probes too."""
         self.lock = threading.Lock()
         self._open: set[socket.socket] = set()
         outer = self
@@ -170,7 +170,7 @@ class Faulty:
                 self.break_probes -= 1
                 return Do(hang_up=True)
             if self.broken:
-                return Do(500, "out of memory")
+                return Do(self.broken, "out of memory")
             return self.answered(payload, self._probe_text(payload))
         with self.lock:
             number = len(self.asked)

@@ -224,6 +224,16 @@ def test_a_server_that_is_gone_for_good_ends_the_work_and_makes_no_rows() -> Non
             answers(made, "a", "b")
 
 
+@pytest.mark.parametrize("status", [401, 402, 403, 404])
+def test_a_key_that_is_revoked_or_a_model_that_is_unloaded_on_the_way_makes_no_rows(status: int) -> None:
+    def ends(number: int, payload: dict[str, Any]) -> Do | None:
+        server.broken = status if number >= 3 else server.broken
+        return Do(status, "no more") if server.broken else None
+
+    with faulty(ends) as server, pytest.raises(EngineError, match=f"HTTP {status}"):
+        answers(engine(server, connections=1), *"abcdef")
+
+
 def test_no_answer_to_anything_is_an_error() -> None:
     with (
         faulty(lambda number, payload: Do(404, "gone")) as server,
