@@ -82,7 +82,7 @@ class Served(Engine):
             raise Fault(str(error)) from None
         if now.known and now.known != self._facts.known:
             raise Fault("it has another model by this name now")
-        check(server, self.name)
+        check(server, self.name, self.abilities.limit)
 
     @property
     def signature(self) -> str:
@@ -166,7 +166,7 @@ class Served(Engine):
         """What all requests have in common. Raises: ConfigError for settings that the server refuses."""
         own: dict[str, Any] = {
             "model": self.name,
-            "max_tokens": sampling.max_new_tokens,
+            self.abilities.limit: sampling.max_new_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }

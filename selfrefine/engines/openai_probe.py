@@ -21,7 +21,6 @@ NEUTRAL = {"top_k": 0, "min_p": 0, "repeat_penalty": 1, "repetition_penalty": 1}
 min_p 0.05). repeat_penalty is llama.cpp's name, repetition_penalty that of vLLM."""
 _ASKED: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Write three random words."}],
-    "max_tokens": 8,
     "temperature": 1,
     "top_p": 1,
 }
@@ -56,6 +55,13 @@ class Abilities(Struct, frozen=True, kw_only=True):
     """The same seed twice gives the same text, and another seed another."""
     stop: bool = False
     json_schema: bool = False
+    max_completion_tokens: bool = False
+    """It wants the limit by this name, as OpenAI's newer models do."""
+
+    @property
+    def limit(self) -> str:
+        """The field with the most tokens of an answer."""
+        return "max_completion_tokens" if self.max_completion_tokens else "max_tokens"
 
     def words(self) -> tuple[str, ...]:
         """The names of what it can."""
@@ -111,49 +117,61 @@ KEY = "give its key by the environment variable that engine.key_env names, or by
 
 def abilities(server: Server, name: str) -> Abilities:
     """Raises: Fault where it does not answer; EngineError where it answers no chat."""
-    base = {"model": name, **_ASKED}
-    full = base | NEUTRAL | {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 1}
-    first = _asked(server, full)
-    sampling = first is not None
-    extra = NEUTRAL if sampling else {}
-    if first is None:  # it refuses a field that it does not know
-        first = _asked(server, {key: value for key, value in full.items() if key not in NEUTRAL})
-    if first is None:
-        first = _asked(server, base | {"seed": 1})
-    if first is None:
-        first = _asked(server, base, must=True)
-    assert first is not None
+    first, extra, limit = _first(server, {"model": name, **_ASKED})
+    base = {"model": name, **_ASKED, **extra, limit: 8}
     tokens = first.choices[0].tokens
     logprobs = bool(tokens) and all(one.logprob is not None for one in tokens)
-    one, again, other = (_texts(_asked(server, base | extra | {"seed": seed})) for seed in (1, 1, 2))
+    one, again, other = (_texts(_asked(server, base | {"seed": seed})) for seed in (1, 1, 2))
     return Abilities(
-        sampling=sampling,
+        sampling=bool(extra),
         draws=len({*one, *again, *other, *_texts(first)}) > 1,
         logprobs=logprobs,
         token_ids=logprobs and all(one.id is not None for one in tokens),
         n=len(first.choices) == 2,
         seed=bool(one) and one == again and one != other,
-        stop=_heeds_stop(server, base | extra),
-        json_schema=_heeds_schema(server, base | extra),
+        stop=_heeds_stop(server, base),
+        json_schema=_heeds_schema(server, base | {limit: 32}),
+        max_completion_tokens=limit != "max_tokens",
     )
 
 
-def check(server: Server, name: str) -> None:
-    """A request that cannot be at fault itself. Raises: Fault where it is not answered."""
-    reply(server.ask("POST", CHAT, {"model": name, **_ASKED, "max_tokens": 1}))
+def _first(server: Server, base: dict[str, Any]) -> tuple[Reply, dict[str, Any], str]:
+    """The answer to the most that is accepted, what of NEUTRAL that is, and the name of the limit."""
+    wide = {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 1}
+    for limit in ("max_tokens", "max_completion_tokens"):
+        for extra, more in ((NEUTRAL, wide), ({}, wide), ({}, {"seed": 1}), ({}, {})):
+            found = _asked(server, {**base, **extra, **more, limit: 8})
+            if found is not None:
+                return found, extra, limit
+    return _must(server, {**base, "max_tokens": 8}), {}, "max_tokens"
 
 
-def _asked(server: Server, payload: dict[str, Any], *, must: bool = False) -> Reply | None:
-    """None where it refuses this. Raises: Fault; EngineError where it `must` be answered."""
+def check(server: Server, name: str, limit: str) -> None:
+    """A request that cannot be at fault itself. `limit`: see `Abilities`. Raises: Fault where it is not
+    answered."""
+    reply(server.ask("POST", CHAT, {"model": name, **_ASKED, limit: 1}))
+
+
+def _asked(server: Server, payload: dict[str, Any]) -> Reply | None:
+    """None where it refuses this. Raises: Fault; EngineError where it refuses everything."""
     try:
         return reply(_twice(server, payload))
     except Fault as fault:
         if fault.retry:
             raise
-        if must or fault.status in (401, 403):
-            more = f"\n{KEY}" if fault.status in (401, 403) else ""
-            raise EngineError(f"{server.address}: {fault.why}{more}") from None
+        if fault.status in (401, 403):
+            raise EngineError(f"{server.address}: {fault.why}\n{KEY}") from None
         return None
+
+
+def _must(server: Server, payload: dict[str, Any]) -> Reply:
+    """Raises: Fault; EngineError with the reason why it is refused."""
+    try:
+        return reply(_twice(server, payload))
+    except Fault as fault:
+        if fault.retry:
+            raise
+        raise EngineError(f"{server.address}: {fault.why}") from None
 
 
 def _twice(server: Server, payload: dict[str, Any]) -> bytes:
@@ -176,6 +194,5 @@ def _heeds_stop(server: Server, base: dict[str, Any]) -> bool:
 
 
 def _heeds_schema(server: Server, base: dict[str, Any]) -> bool:
-    asked = base | {"response_format": _SCHEMA, "max_tokens": 32, "temperature": 0}
-    texts = _texts(_asked(server, asked))
+    texts = _texts(_asked(server, base | {"response_format": _SCHEMA, "temperature": 0}))
     return bool(texts) and told(texts[0].encode()) == {"a": 1}

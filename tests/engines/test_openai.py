@@ -127,6 +127,21 @@ def test_fields_that_a_server_refuses_are_left_out_and_settings_that_need_them_a
             answers(made, "a", sampling=Sampling(top_k=5))
 
 
+def test_the_limit_has_the_name_that_the_server_wants() -> None:
+    """OpenAI's newer models refuse max_tokens."""
+    refuses = ("max_tokens", "top_k", "logprobs")
+    with faulty(once(Do(500, "oops")), refuses=refuses) as server:
+        made = engine(server)
+        assert len(answers(made, "a", "b", sampling=Sampling(max_new_tokens=5))) == 2
+    assert made.abilities.words() == ("draws", "seed", "stop", "max_completion_tokens")
+    assert {one["max_completion_tokens"] for one in server.asked} == {5}
+
+
+def test_a_server_that_refuses_every_chat_says_why() -> None:
+    with faulty(refuses=("messages",)) as server, pytest.raises(EngineError, match="argument: messages"):
+        engine(server)
+
+
 def test_ids_and_logprobs_are_kept_where_they_are_the_whole_answer() -> None:
     with faulty(can=("logprobs", "token_ids", "seed"), answer=lambda payload: last(payload)) as server:
         made = engine(server)
