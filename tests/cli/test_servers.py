@@ -193,6 +193,9 @@ def test_a_server_criticises_what_a_model_here_wrote(tmp_path: Path) -> None:
         [told] = row["critiques"]
         assert (told["verdict"], told["score"], told["counted_tokens"]) == ("ok", 1.0, 32)
         assert told["critic"].startswith("openai|server|none|")
+    # Its judgement is a reward, as any critic's.
+    judged = selfrefine("reward", "-r", "critic", stdin=plain.out, cwd=tmp_path)
+    assert [row["reward"] for row in judged.rows] == [1.0] * 6
     assert "verdicts are parsed from what it writes" in other.err
     assert "are parsed" not in plain.err
 
