@@ -29,7 +29,7 @@ from selfrefine.engines.base import (
     refused,
 )
 from selfrefine.engines.openai_answers import completion, reply
-from selfrefine.engines.openai_http import Fault, Server, addresses, is_local, read_key
+from selfrefine.engines.openai_http import Clean, Fault, Server, addresses, is_local, read_key
 from selfrefine.engines.openai_pool import Pool
 from selfrefine.engines.openai_probe import CHAT, NEUTRAL, Abilities, Facts, abilities, check, facts
 from selfrefine.errors import ConfigError, EngineError
@@ -146,7 +146,8 @@ class Served(Engine):
 
         why = ""
         for number, found in self._pool.run(len(rows), ask):
-            answer = _read(*rows[number], found, sampling.stop)
+            # They have one key, so whichever answered: its own is taken out.
+            answer = _read(*rows[number], found, sampling.stop, self.servers[0].clean)
             self._answered |= answer.error is None
             why = why or answer.error or ""
             yield [answer]
@@ -189,11 +190,11 @@ class Served(Engine):
         return own
 
 
-def _read(at: int, k: int, found: bytes | Fault, stop: Sequence[str]) -> Completion:
+def _read(at: int, k: int, found: bytes | Fault, stop: Sequence[str], clean: Clean) -> Completion:
     if isinstance(found, Fault):
         return refused(at, k, found.why)
     try:
-        return completion(at, k, reply(found), stop)
+        return completion(at, k, reply(found, clean), stop, clean)
     except Fault as fault:
         return refused(at, k, fault.why)
 

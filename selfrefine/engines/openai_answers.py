@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from selfrefine.engines.base import Completion, refused
-from selfrefine.engines.openai_http import Fault, what_text
+from selfrefine.engines.openai_http import Clean, Fault, what_text
 
 
 class Message(Struct):
@@ -49,27 +49,29 @@ class Reply(Struct):
     usage: Usage | None = None
 
 
-def reply(body: bytes) -> Reply:
-    """Raises: Fault for a body that is no chat completion. It is not asked for again."""
+def reply(body: bytes, clean: Clean = str) -> Reply:
+    """`clean`: see `Server`. Raises: Fault for a body that is no chat completion, which is not asked for
+    again."""
     try:
         found = msgspec.json.decode(body, type=Reply)
     except msgspec.ValidationError as error:
-        raise Fault(f"the answer is no chat completion: {error}") from None
+        raise Fault(f"the answer is no chat completion: {clean(str(error))}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise Fault(f"the answer is {what_text(body.decode(errors='replace').strip())}") from None
+        said = what_text(body.decode(errors="replace").strip(), clean)
+        raise Fault(f"the answer is {said}") from None
     if not found.choices:
         raise Fault("the answer has no choices")
     return found
 
 
-def completion(request: int, index: int, found: Reply, stop: Sequence[str]) -> Completion:
+def completion(request: int, index: int, found: Reply, stop: Sequence[str], clean: Clean = str) -> Completion:
     """The first choice. Cut before a text of `stop` that the server did not heed.
 
     Ids and logprobs are kept where they are the whole answer: of one that a stop text ended the token that
     ends a turn is not known, and trained on as they are they would teach the model to go on.
     """
     choice = found.choices[0]
-    if why := _none(choice):
+    if why := _none(choice, clean):
         return refused(request, index, why)
     text = choice.message.content or ""
     ended = choice.finish_reason == "stop"
@@ -90,15 +92,15 @@ def completion(request: int, index: int, found: Reply, stop: Sequence[str]) -> C
     )
 
 
-def _none(choice: Choice) -> str | None:
+def _none(choice: Choice, clean: Clean) -> str | None:
     """Why a choice is no answer."""
     said, reason = choice.message, choice.finish_reason
     if said.refusal:
-        return f"the server refused: {' '.join(said.refusal.split())[:200]}"
+        return f"the server refused: {' '.join(clean(said.refusal).split())[:200]}"
     if reason == "content_filter":
         return "the server refused (finish_reason content_filter)"
     if reason not in ("stop", "length"):
-        return f"the answer did not end as an answer does (finish_reason {str(reason)[:50]})"
+        return f"the answer did not end as an answer does (finish_reason {clean(str(reason))[:50]})"
     if not said.content:
         thought = "; all its tokens went into reasoning" if said.reasoning_content else ""
         return f"the answer is empty (finish_reason {reason}{thought})"

@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -155,11 +156,11 @@ class Server:
                 "it does not accept connections" if connecting else self._late(), retry=True
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise Fault(self.clean(_broken(error)), retry=isinstance(error, httpx.TransportError)) from None
+            raise Fault(_broken(error, self.clean), retry=isinstance(error, httpx.TransportError)) from None
         if status == 200:
             return bytes(body)
         raise Fault(
-            f"HTTP {status}: {self.clean(why_refused(bytes(body), sent.get('location')))}",
+            f"HTTP {status}: {why_refused(bytes(body), sent.get('location'), self.clean)}",
             retry=status in RETRIED,
             after_s=retry_after_s(sent.get("retry-after"), datetime.now(UTC)) if status in RETRIED else None,
             status=status,
@@ -169,12 +170,16 @@ class Server:
         return f"no whole answer within {self._timeout_s:g} s (engine.timeout_s)"
 
     def clean(self, text: str) -> str:
-        """What a server says, without the key: some repeat it."""
+        """What a server says, without the key: some repeat it. Before it is shortened, which could leave the
+        first half of a key."""
         return text.replace(self._key, "***") if self._key else text
 
 
-def _broken(error: Exception) -> str:
-    said = next(iter(str(error).splitlines()), "")[:200]
+Clean = Callable[[str], str]
+
+
+def _broken(error: Exception, clean: Clean) -> str:
+    said = next(iter(clean(str(error)).splitlines()), "")[:200]
     return f"the connection broke ({said or type(error).__name__})"
 
 
@@ -191,25 +196,26 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
     return max(0.0, (when.replace(tzinfo=when.tzinfo or UTC) - now).total_seconds())
 
 
-def why_refused(body: bytes, location: str | None = None) -> str:
-    """What a body that comes with an error says, in at most 300 characters."""
+def why_refused(body: bytes, location: str | None = None, clean: Clean = str) -> str:
+    """What a body that comes with an error says, in at most 300 characters. `clean`: see `Server`."""
     if location:
-        return f"it sends you to {location[:200]}; use that address"
+        return f"it sends you to {clean(location)[:200]}; use that address"
     text = body.decode(errors="replace").strip()
     try:
         found = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return what_text(text)
+        return what_text(text, clean)
     for key in ("error", "message", "detail"):
         if isinstance(found, dict) and key in found:
             found = found[key]
     if isinstance(found, str):
-        return " ".join(found.split())[:300]
-    return " ".join(text.split())[:300]
+        return " ".join(clean(found).split())[:300]
+    return " ".join(clean(text).split())[:300]
 
 
-def what_text(text: str) -> str:
+def what_text(text: str, clean: Clean = str) -> str:
     """What stands there instead of JSON."""
+    text = clean(text)
     if not text:
         return "an empty body"
     if "<html" in text[:2000].lower() or text.lower().startswith("<!doctype"):

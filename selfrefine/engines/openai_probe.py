@@ -108,7 +108,7 @@ def facts(server: Server, name: str) -> Facts:
             room = meta.get("n_ctx") or one.get("max_model_len")
             return Facts(known=known, context_tokens=room if isinstance(room, int) else None)
     # Some servers answer to any name, with whatever model they have.
-    names = ", ".join(str(one.get("id"))[:80] for one in models[:8])
+    names = ", ".join(server.clean(str(one.get("id")))[:80] for one in models[:8])
     raise EngineError(f"{server.address} has no model {name[:80]!r}; it has: {names}")
 
 
@@ -149,13 +149,13 @@ def _first(server: Server, base: dict[str, Any]) -> tuple[Reply, dict[str, Any],
 def check(server: Server, name: str, limit: str) -> None:
     """A request that cannot be at fault itself. `limit`: see `Abilities`. Raises: Fault where it is not
     answered."""
-    reply(server.ask("POST", CHAT, {"model": name, **_ASKED, limit: 1}))
+    reply(server.ask("POST", CHAT, {"model": name, **_ASKED, limit: 1}), server.clean)
 
 
 def _asked(server: Server, payload: dict[str, Any]) -> Reply | None:
     """None where it refuses this. Raises: Fault; EngineError where it refuses everything."""
     try:
-        return reply(_twice(server, payload))
+        return reply(_twice(server, payload), server.clean)
     except Fault as fault:
         if fault.retry:
             raise
@@ -167,7 +167,7 @@ def _asked(server: Server, payload: dict[str, Any]) -> Reply | None:
 def _must(server: Server, payload: dict[str, Any]) -> Reply:
     """Raises: Fault; EngineError with the reason why it is refused."""
     try:
-        return reply(_twice(server, payload))
+        return reply(_twice(server, payload), server.clean)
     except Fault as fault:
         if fault.retry:
             raise

@@ -217,6 +217,30 @@ def test_an_answer_that_is_none_is_a_row_with_its_reason_and_not_asked_again(fau
     assert len(server.asked) == 3
 
 
+SECRET = "sk-" + "0123456789" * 5
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Do(200, f"bad key {SECRET}"),
+        Do(200, f"<html><title>{SECRET}</title>"),
+        Do(200, f'{{"choices": [{{"finish_reason": "stop", "message": {{"refusal": "not {SECRET}"}}}}]}}'),
+        Do(200, f'{{"choices": [{{"finish_reason": "{SECRET}", "message": {{"content": "3"}}}}]}}'),
+        Do(400, json.dumps({"error": {"message": "x" * 280 + SECRET}})),
+        Do(400, "x" * 80 + SECRET),
+        Do(307, "", {"Location": "http://x/" + "x" * 180 + SECRET}),
+    ],
+    ids=["no JSON", "HTML", "refusal", "finish_reason", "cut error", "cut text", "cut address"],
+)
+def test_no_row_has_the_key_whole_or_in_part(fault: Do, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traps: status 200, and an error that is shortened in the middle of the key."""
+    monkeypatch.setenv("SELFREFINE_API_KEY", SECRET)
+    with faulty(always(fault)) as server:
+        error = answers(engine(server), "a", "b")[1, 0].error
+    assert error and SECRET[:4] not in error
+
+
 def test_a_cut_off_answer_says_so() -> None:
     body = '{"choices": [{"finish_reason": "length", "message": {"content": "3 and"}}]}'
     with faulty(always(Do(200, body))) as server:
