@@ -56,19 +56,20 @@ class Served(Engine):
         key = read_key(own)
         self.name = name
         self.servers = [Server(address, own, key) for address in addresses(own.base_url, base_key)]
-        self._pool = Pool(self.servers, own, self._check, options.say)
-        found, silent = [], list[str]()
+        found, silent, self._unseen = [], list[str](), set[Server]()
         for server in self.servers:
             try:
                 found.append((facts(server, name), abilities(server, name)))
             except Fault as fault:
                 silent.append(f"{server.address}: {fault.why}")
+                self._unseen.add(server)
         if not found:
             raise EngineError(f"openai:{name}: no server answers: {'; '.join(silent)}")
         for line in silent:
             options.say(line)
         self._facts = _agreed(name, [one for one, _ in found])
         self.abilities = reduce(Abilities.common, (can for _, can in found))
+        self._pool = Pool(self.servers, own, self._check, options.say, doubted=tuple(self._unseen))
         if self.abilities.logprobs and self.abilities.token_ids:
             self.capabilities = frozenset[Capability]({"sample", "logprobs"})
         self._answered = False
@@ -78,11 +79,16 @@ class Served(Engine):
         """Whether a server is back, with the same model. Raises: Fault."""
         try:
             now = facts(server, self.name)
+            if server in self._unseen:
+                lacks = set(self.abilities.words()) - set(abilities(server, self.name).words())
+                if lacks:
+                    raise Fault(f"it cannot do what the others can: {', '.join(sorted(lacks))}")
         except EngineError as error:  # another server may still have it
             raise Fault(str(error)) from None
         if now.known and now.known != self._facts.known:
             raise Fault("it has another model by this name now")
         check(server, self.name, self.abilities.limit)
+        self._unseen.discard(server)
 
     @property
     def signature(self) -> str:

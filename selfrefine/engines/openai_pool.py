@@ -1,7 +1,7 @@
 """Many requests shared among servers by their free slots. A server that fails is left alone for a while.
 
-A request is asked again, after the others, of whichever server is free then. A server that failed gets no
-request of the plan until it has answered a small one, so that a dead one does not use up a row's tries.
+A request is asked again, after the others, of another server where there is one. A server that failed gets
+no request of the plan until it has answered a small one, so that a dead one does not use up a row's tries.
 Where they are used up and a server still answers something else, the request is at fault, and its row says
 so. Where none does, the work ends with an error: rows that only say so would be committed, and never asked
 for again.
@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -55,6 +55,8 @@ class Host(Generic[S]):
     """In a row. Above 0, it is first asked whether it is back."""
     until: float = 0.0
     """Monotonic time up to which it is left alone."""
+    why: str = ""
+    """What was last said to be wrong with it."""
     checked: bool = False
     """Is it being asked right now whether it is back?"""
 
@@ -65,6 +67,8 @@ class Job:
 
     number: int
     tries: int = 0
+    failed_on: object = None
+    """The host that failed on it last."""
 
 
 @dataclass
@@ -90,8 +94,10 @@ class Pool(Generic[S]):
         check: Callable[[S], object],
         say: Callable[[str], object] = lambda line: None,
         clock: Callable[[], float] = time.monotonic,
+        doubted: Collection[S] = (),
     ) -> None:
-        self.hosts = [Host(server) for server in servers]
+        """`doubted`: servers that are to be looked at before they get work."""
+        self.hosts = [Host(server, faults=int(server in doubted)) for server in servers]
         self._settings, self._check, self._say, self._clock = settings, check, say, clock
         self._free = threading.Condition()
 
@@ -129,7 +135,6 @@ class Pool(Generic[S]):
         try:
             while (taken := self._take(work)) is not None:
                 host, job = taken
-                began = self._clock()
                 fault, body = None, b""
                 try:
                     body = b"" if job is None else ask(host.server, job.number)
@@ -139,7 +144,7 @@ class Pool(Generic[S]):
                     fault = error if job is None else self._judged(host, error)
                 with self._free:
                     host.busy, host.checked = host.busy - 1, host.checked and job is not None
-                    self._settle(work, host, began, fault, checked=job is None)
+                    self._settle(work, host, fault, job)
                     self._free.notify_all()
                 if job is not None:
                     self._deliver(work, host, job, body if fault is None else fault)
@@ -151,51 +156,75 @@ class Pool(Generic[S]):
         where there is no job any more."""
         with self._free:
             while not work.stopped and work.left:
+                # Work first: who looks at a dead server may be held up for as long as a request may take.
+                if (taken := self._next(work)) is not None:
+                    return taken
                 now = self._clock()
                 for back in self.hosts:
                     if back.faults and not back.checked and back.until <= now:
                         back.busy, back.checked = back.busy + 1, True
                         return back, None
-                free = [host for host in self.hosts if not host.faults and self._slots(host)]
-                if work.jobs and free:
-                    host = max(free, key=self._slots)
-                    host.busy += 1
-                    return host, work.jobs.popleft()
                 waits = [host.until - now for host in self.hosts if host.until > now]
                 self._free.wait(min(waits, default=None))
             return None
+
+    def _next(self, work: Work) -> tuple[Host[S], Job] | None:
+        """The first job that a free server may have. One that failed on it gets it again only where no other
+        is there: a server that is always too busy would use up its tries."""
+        free = [host for host in self.hosts if not host.faults and self._slots(host) > 0]
+        for at, job in enumerate(work.jobs if free else ()):
+            others = [host for host in self.hosts if host is not job.failed_on and not host.faults]
+            able = [host for host in free if host is not job.failed_on or not others]
+            if able:
+                host = max(able, key=self._slots)
+                host.busy += 1
+                del work.jobs[at]
+                return host, job
+        return None
 
     def _slots(self, host: Host[S]) -> int:
         """How many more requests it may get."""
         return self._settings.connections - host.busy
 
-    def _settle(self, work: Work, host: Host[S], began: float, fault: Fault | None, *, checked: bool) -> None:
-        """What an answer, or none, says of the server."""
-        if fault is None or (not fault.retry and not checked):  # it answers, if only with a refusal
+    def _settle(self, work: Work, host: Host[S], fault: Fault | None, job: Job | None) -> None:
+        """What an answer, or none, says of the server. `job`: None where it was only looked at."""
+        failed = fault is not None and (fault.retry or job is None)  # otherwise it answers, if with a refusal
+        if job is not None and host.faults:
+            # Under way when another failed. That is one fault, which an answer does not end: the server has
+            # asked for its pause since. A longer one counts.
+            if fault is not None and failed and (fault.busy or fault.after_s is not None):
+                self._pause(work, host, fault, job)
+            return
+        if fault is None or not failed:
             if host.faults:
                 work.done.put(f"{host.server.address}: answers again")
-            host.faults, host.until = 0, 0.0
+            host.faults, host.until, host.why = 0, 0.0, ""
             return
-        now = self._clock()
-        if host.faults and began < host.until:
-            return  # requests that were under way together fail together, which is one fault
-        host.faults += 1
-        wait = pause_s(self._settings, host.server.address, host.faults)
+        host.faults, host.until = host.faults + 1, 0.0
+        wait = self._pause(work, host, fault, job)
+        if all(one.faults > self._settings.retries for one in self.hosts):
+            tries = f"{fault.why}; asked {host.faults} times"
+            work.done.put(EngineError(f"{host.server.address}: {tries}\n{AGAIN}"))
+        elif host.why != fault.why:  # as where it is back with another model
+            host.why = fault.why
+            work.done.put(f"{host.server.address}: {fault.why}; asking again in {wait:.1f} s")
+
+    def _pause(self, work: Work, host: Host[S], fault: Fault, job: Job | None) -> float:
+        """Leaves a server alone; for how long."""
+        # A small request may be answered where the work is too much, so the faults in a row do not tell.
+        times = max(host.faults, job.tries + 1 if job is not None and fault.busy else 1)
+        wait = pause_s(self._settings, host.server.address, times)
         if fault.after_s is not None:
             wait = fault.after_s
-        host.until = now + wait
-        tries = f"{fault.why}; asked {host.faults} times"
+        host.until = max(host.until, self._clock() + wait)
         if wait > LONGEST_WAIT_S:
             why = f"{fault.why}; it asks to wait {wait:,.0f} s"
             work.done.put(EngineError(f"{host.server.address}: {why}\n{AGAIN}"))
-        elif all(one.faults > self._settings.retries for one in self.hosts):
-            work.done.put(EngineError(f"{host.server.address}: {tries}\n{AGAIN}"))
-        elif host.faults == 1:
-            work.done.put(f"{host.server.address}: {fault.why}; asking again in {wait:.1f} s")
+        return wait
 
     def _deliver(self, work: Work, host: Host[S], job: Job, found: bytes | Fault) -> None:
         """The result, or the job back to the others while it has tries left."""
-        job.tries += 1
+        job.tries, job.failed_on = job.tries + 1, host
         if isinstance(found, Fault) and found.retry:
             if job.tries <= self._settings.retries:
                 with self._free:

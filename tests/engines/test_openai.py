@@ -398,6 +398,26 @@ def test_of_two_servers_one_may_be_down_when_the_work_begins() -> None:
 
 
 @pytest.mark.parametrize(
+    ("owner", "can", "why"),
+    [
+        ("other", ("n", "seed", "stop", "logprobs"), "another model"),
+        ("faulty", ("stop",), "logprobs, n, seed"),
+    ],
+)
+def test_a_server_that_was_down_when_the_work_began_is_looked_at_before_it_gets_any(
+    owner: str, can: tuple[str, ...], why: str
+) -> None:
+    """It was not asked what it has and can: rows would be another model's, or lack their seed."""
+    said: list[str] = []
+    with faulty(can=can) as first, faulty() as second:
+        first.owner, first.break_probes = owner, 2
+        made = engine(first, second, say=said.append)
+        assert len(answers(made, *(f"t{i}" for i in range(20)))) == 20
+    assert first.asked == [] and len(second.asked) == 20
+    assert any(line.startswith(first.url) and why in line for line in said[1:])
+
+
+@pytest.mark.parametrize(
     ("url", "why"),
     [
         ("", "needs the address"),

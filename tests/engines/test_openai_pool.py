@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import pytest
 
 from selfrefine.engines.openai_http import Fault, retry_after_s, what_text, why_refused
 from selfrefine.engines.openai_pool import LONGEST_PAUSE_S, Pool, pause_s
+from selfrefine.errors import EngineError
 from selfrefine.serving import EngineConfig
 
 
@@ -101,6 +103,69 @@ def test_a_server_gets_no_work_before_it_has_answered_the_check() -> None:
     found = dict(Pool([dead, alive], own, check).run(200, ask))
     assert all(body == b"" for body in found.values()) and len(found) == 200
     assert len(dead.asked) == 1 and len(alive.asked) == 200
+
+
+def test_a_pause_that_a_server_asks_for_is_kept_though_others_of_its_answers_arrive() -> None:
+    """Trap: with several requests under way, one is refused with Retry-After and the next is answered."""
+    refused_at, begun = [], {}
+    refused, both = threading.Event(), threading.Barrier(2, timeout=60)
+
+    def ask(server: Named, number: int) -> bytes:
+        begun.setdefault(number, time.monotonic())
+        if number < 2 and not refused.is_set():
+            both.wait()
+        if number == 1:
+            assert refused.wait(60)
+            time.sleep(0.05)
+        elif not refused.is_set():
+            refused_at.append(time.monotonic())
+            refused.set()
+            raise Fault("HTTP 429", retry=True, after_s=0.4, status=429)
+        return b""
+
+    found = dict(Pool([Named("a")], EngineConfig(connections=2, backoff_s=0.0), nothing).run(6, ask))
+    assert len(found) == 6
+    assert all(begun[number] >= refused_at[0] + 0.4 for number in range(2, 6))
+
+
+def test_pauses_of_a_busy_server_double_although_it_answers_small_requests() -> None:
+    """A limit of tokens per minute lets those pass, so the faults in a row never were more than one."""
+
+    def ask(server: Named, number: int) -> bytes:
+        raise Fault("HTTP 429", retry=True, status=429)
+
+    own = EngineConfig(connections=1, retries=3, backoff_s=0.02)
+    began = time.monotonic()
+    with pytest.raises(EngineError, match="asked 4 times"):
+        list(Pool([Named("a")], own, nothing).run(1, ask))
+    assert time.monotonic() - began >= sum(pause_s(own, "a", times) for times in (1, 2, 3))
+
+
+def test_a_request_that_failed_is_asked_of_another_server() -> None:
+    """One that is always too busy has always a free slot: it used up a request's tries beside one that
+    could answer everything."""
+    busy, able = Named("busy"), Named("able")
+
+    def ask(server: Named, number: int) -> bytes:
+        server.asked.append(number)
+        if server is busy:
+            raise Fault("HTTP 429", retry=True, status=429)
+        time.sleep(0.001)
+        return b""
+
+    own = EngineConfig(connections=2, retries=2, backoff_s=0.0)
+    assert len(dict(Pool([busy, able], own, nothing).run(100, ask))) == 100
+    assert Counter(able.asked) == Counter(range(100))
+    assert max(Counter(busy.asked).values()) == 1
+
+
+def test_work_is_not_held_up_by_a_look_at_a_server_that_does_not_answer() -> None:
+    """One request has one thread; the look may take as long as a request may."""
+    dead, alive = Named("dead"), Named("alive")
+    looked: list[str] = []
+    pool = Pool([dead, alive], EngineConfig(), lambda server: looked.append(server.address), doubted=[dead])
+    assert list(pool.run(1, lambda server, number: server.address.encode())) == [(0, b"alive")]
+    assert looked == []
 
 
 def test_what_breaks_in_a_thread_is_raised_where_the_work_was_asked_for() -> None:
