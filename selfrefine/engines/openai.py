@@ -85,7 +85,7 @@ class Served(Engine):
                     raise Fault(f"it cannot do what the others can: {', '.join(sorted(lacks))}")
         except EngineError as error:  # another server may still have it
             raise Fault(str(error)) from None
-        if now.known and now.known != self._facts.known:
+        if now.known and self._facts.known and now.known != self._facts.known:
             raise Fault("it has another model by this name now")
         check(server, self.name, self.abilities.limit)
         self._unseen.discard(server)
@@ -191,7 +191,7 @@ class Served(Engine):
             )
         if self.abilities.logprobs:
             own |= {"logprobs": True}
-        if sampling.stop:
+        if sampling.stop and self.abilities.stop:  # answers are cut here anyway, and some refuse it
             own |= {"stop": list(sampling.stop)}
         return own
 
@@ -207,11 +207,11 @@ def _read(at: int, k: int, found: bytes | Fault, stop: Sequence[str], clean: Cle
 
 def _agreed(name: str, found: Sequence[Facts]) -> Facts:
     """Raises: EngineError where one name stands for two models."""
-    for one in found[1:]:
-        if one.known != found[0].known:
-            raise EngineError(f"openai:{name}: the servers have different models by this name")
+    told = [one.known for one in found if one.known]  # not every server says something of its models
+    if any(known != told[0] for known in told):
+        raise EngineError(f"openai:{name}: the servers have different models by this name")
     rooms = [one.context_tokens for one in found if one.context_tokens]
-    return Facts(known=found[0].known, context_tokens=min(rooms, default=None))
+    return Facts(known=told[0] if told else {}, context_tokens=min(rooms, default=None))
 
 
 def _notes(servers: Sequence[Server], can: Abilities, *, has_key: bool) -> Iterator[str]:

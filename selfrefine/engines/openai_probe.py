@@ -117,33 +117,36 @@ KEY = "give its key by the environment variable that engine.key_env names, or by
 
 def abilities(server: Server, name: str) -> Abilities:
     """Raises: Fault where it does not answer; EngineError where it answers no chat."""
-    first, extra, limit = _first(server, {"model": name, **_ASKED})
+    first, extra, limit, seeded = _first(server, {"model": name, **_ASKED})
     base = {"model": name, **_ASKED, **extra, limit: 8}
+    # Some refuse a seed; they are asked without one what else they can.
+    seeds = [{"seed": seed} if seeded else {} for seed in (1, 1, 2)]
     tokens = first.choices[0].tokens
     logprobs = bool(tokens) and all(one.logprob is not None for one in tokens)
-    one, again, other = (_texts(_asked(server, base | {"seed": seed})) for seed in (1, 1, 2))
+    one, again, other = (_texts(_asked(server, base | seed)) for seed in seeds)
     return Abilities(
         sampling=bool(extra),
         draws=len({*one, *again, *other, *_texts(first)}) > 1,
         logprobs=logprobs,
         token_ids=logprobs and all(one.id is not None for one in tokens),
         n=len(first.choices) == 2,
-        seed=bool(one) and one == again and one != other,
-        stop=_heeds_stop(server, base),
+        seed=seeded and bool(one) and one == again and one != other,
+        stop=_heeds_stop(server, base | seeds[0]),
         json_schema=_heeds_schema(server, base | {limit: 32}),
         max_completion_tokens=limit != "max_tokens",
     )
 
 
-def _first(server: Server, base: dict[str, Any]) -> tuple[Reply, dict[str, Any], str]:
-    """The answer to the most that is accepted, what of NEUTRAL that is, and the name of the limit."""
+def _first(server: Server, base: dict[str, Any]) -> tuple[Reply, dict[str, Any], str, bool]:
+    """The answer to the most that is accepted, what of NEUTRAL that is, the name of the limit, and whether a
+    seed is accepted."""
     wide = {"n": 2, "seed": 1, "logprobs": True, "top_logprobs": 1}
     for limit in ("max_tokens", "max_completion_tokens"):
         for extra, more in ((NEUTRAL, wide), ({}, wide), ({}, {"seed": 1}), ({}, {})):
             found = _asked(server, {**base, **extra, **more, limit: 8})
             if found is not None:
-                return found, extra, limit
-    return _must(server, {**base, "max_tokens": 8}), {}, "max_tokens"
+                return found, extra, limit, "seed" in more
+    return _must(server, {**base, "max_tokens": 8}), {}, "max_tokens", False
 
 
 def check(server: Server, name: str, limit: str) -> None:
@@ -189,7 +192,7 @@ def _texts(found: Reply | None) -> list[str]:
 
 
 def _heeds_stop(server: Server, base: dict[str, Any]) -> bool:
-    found = _asked(server, base | {"stop": _STOPS, "seed": 1})
+    found = _asked(server, base | {"stop": _STOPS})
     return bool(found) and not any(stop in text for text in _texts(found) for stop in _STOPS)
 
 

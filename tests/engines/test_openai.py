@@ -127,6 +127,22 @@ def test_fields_that_a_server_refuses_are_left_out_and_settings_that_need_them_a
             answers(made, "a", sampling=Sampling(top_k=5))
 
 
+def test_a_server_that_refuses_a_seed_is_asked_without_one_what_else_it_can() -> None:
+    """Every question had one, so it was said not to sample and to ignore stop texts."""
+    with faulty(can=("stop",), refuses=("seed", "top_k")) as server:
+        made = engine(server)
+        assert len(answers(made, "a", "b")) == 2
+    assert made.abilities.words() == ("draws", "stop")
+    assert not any("does not sample" in note for note in made.notes)
+
+
+def test_stop_texts_are_not_sent_where_they_are_refused() -> None:
+    """As by OpenAI's models that reason: each request would be refused. Answers are cut here."""
+    with faulty(refuses=("stop",), answer=lambda payload: "ab.c") as server:
+        found = answers(engine(server), "a", "b", sampling=Sampling(stop=(".",)))
+    assert [one.text for one in found.values()] == ["ab", "ab"]
+
+
 def test_the_limit_has_the_name_that_the_server_wants() -> None:
     """OpenAI's newer models refuse max_tokens."""
     refuses = ("max_tokens", "top_k", "logprobs")
@@ -376,6 +392,17 @@ def test_a_server_without_a_list_of_models_can_be_used(status: int) -> None:
     """`transformers serve` 5.23 answers its list with 500 where a model is a folder."""
     with faulty(models=Do(status, "Internal Server Error")) as server:
         assert len(answers(engine(server), "a")) == 1
+
+
+def test_one_of_two_servers_without_a_list_of_models_is_no_other_model() -> None:
+    """Nor is one whose list is there when it is looked at later."""
+    with faulty() as first, faulty(models=Do(503, "busy")) as second:
+        assert engine(first, second).policy == engine(second, first).policy == engine(first).policy
+        said: list[str] = []
+        made = engine(second, say=said.append)
+        second.models, second.faults = (), once(Do(500, "oops"))
+        assert len(answers(made, "a", "b")) == 2
+    assert not any("another model" in line for line in said)
 
 
 def test_a_connection_that_breaks_while_the_server_is_looked_at_is_tried_once_more() -> None:
