@@ -12,6 +12,9 @@ from msgspec import Struct
 from selfrefine.engines.base import Completion, refused
 from selfrefine.engines.openai_http import Clean, Fault, what_text
 
+MOST_TOKENS = 1 << 31
+"""Of an answer, and of a vocabulary: other numbers are none that rows could be read with."""
+
 
 class Message(Struct):
     content: str | None = None
@@ -81,6 +84,8 @@ def completion(request: int, index: int, found: Reply, stop: Sequence[str], clea
         text, ended = text[:cut], True
     ids, logprobs = _sampled(tokens, text, ended=ended)
     said = found.usage.completion_tokens if found.usage and len(found.choices) == 1 else None
+    if said is not None and not 0 < said < MOST_TOKENS:  # no count of this text
+        said = None
     return Completion(
         request=request,
         index=index,
@@ -112,7 +117,7 @@ def _sampled(
 ) -> tuple[tuple[int, ...], tuple[float, ...] | None]:
     """Ids and logprobs (nats). None of an answer whose ids are not exactly its text and, where it has ended,
     the token that ends it."""
-    ids = [one.id for one in tokens if one.id is not None]
+    ids = [one.id for one in tokens if one.id is not None and 0 <= one.id < MOST_TOKENS]
     logprobs = [one.logprob for one in tokens if one.logprob is not None and _is_logprob(one.logprob)]
     said = "".join(one.token for one in tokens)
     whole = bool(ids) and len(ids) == len(tokens) and (not ended or tokens[-1].token == "")

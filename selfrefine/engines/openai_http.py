@@ -54,6 +54,7 @@ def addresses(base_url: str | None, key: str) -> tuple[str, ...]:
         try:
             parts = urlsplit(address)
             usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port or 1)
+            (parts.hostname or "").encode("idna")  # what cannot be a host's name fails when it is looked up
         except ValueError:
             usable, parts = None, urlsplit("")
         if "@" in address or parts.query or parts.fragment:

@@ -233,6 +233,19 @@ def test_an_answer_that_is_none_is_a_row_with_its_reason_and_not_asked_again(fau
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize("count", [-5, 0, 10**30])
+def test_a_count_of_tokens_that_is_none_is_null(count: int) -> None:
+    """A row with -5 could not be read again, one with 10^30 not be written, and 0 is no count of a text."""
+    said = {"finish_reason": "stop", "message": {"content": "3"}}
+    body = {"choices": [said], "usage": {"completion_tokens": count}}
+    tokens = [{"token": "3", "logprob": -0.5, "id": count or -1}, {"token": "", "logprob": -0.5, "id": 2}]
+    with faulty(always(Do(200, json.dumps(body)))) as server:
+        assert answers(engine(server), "a", "b")[1, 0].counted_tokens is None
+    body["choices"] = [said | {"logprobs": {"content": tokens}}]
+    with faulty(always(Do(200, json.dumps(body)))) as server:
+        assert answers(engine(server), "a", "b")[1, 0].token_ids == ()
+
+
 SECRET = "sk-" + "0123456789" * 5
 
 
@@ -452,6 +465,8 @@ def test_a_server_that_was_down_when_the_work_began_is_looked_at_before_it_gets_
         ("http://user:secret@x/v1", "no user, password or query"),
         ("http://x/v1?key=secret", "no user, password or query"),
         ("http://x:port", "not an address"),
+        ("http://a..b/v1", "not an address"),
+        (f"http://{'x' * 64}.org/v1", "not an address"),
         ("http://x/v1,http://x/v1/", "named twice"),
     ],
 )
