@@ -4,6 +4,7 @@ fails on purpose (faulty.py); backoff is 0, so nothing waits."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -448,13 +449,25 @@ def test_a_server_that_was_down_when_the_work_began_is_looked_at_before_it_gets_
     owner: str, can: tuple[str, ...], why: str
 ) -> None:
     """It was not asked what it has and can: rows would be another model's, or lack their seed."""
-    said: list[str] = []
-    with faulty(can=can) as first, faulty() as second:
+    looked, said = threading.Event(), list[str]()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith(first.url) and why in line:
+            looked.set()
+
+    def waits(number: int, payload: dict[str, Any]) -> None:
+        looked.wait(60)
+
+    with (
+        faulty(can=can) as first,
+        faulty(waits) as second,
+    ):
         first.owner, first.break_probes = owner, 2
-        made = engine(first, second, say=said.append)
+        made = engine(first, second, say=say, timeout_s=90.0)
         assert len(answers(made, *(f"t{i}" for i in range(20)))) == 20
     assert first.asked == [] and len(second.asked) == 20
-    assert any(line.startswith(first.url) and why in line for line in said[1:])
+    assert looked.is_set(), said
 
 
 @pytest.mark.parametrize(
