@@ -12,6 +12,7 @@ from selfrefine.config import Config
 from selfrefine.errors import ConfigError, EngineError, RunFolderError
 from selfrefine.layers import Settings
 from selfrefine.registry import split
+from selfrefine.serving import CRITIC_KEY_ENV
 
 
 def verb(settings: Settings) -> None:
@@ -72,9 +73,16 @@ def _servers(config: Config) -> None:
     if critic:
         addresses(of_critic(config).base_url, "critique.base_url")
         read_key(of_critic(config))
+    shared = policy or (critic and not own.base_url)
+    no_model = "a critique.critic_model of openai:NAME"
+    no_address = "critique.base_url: the critic's server is that of engine.base_url, and has its key"
+    why = no_address if critic else no_model
     for key, set_, taken, what in (
-        ("engine.base_url", config.engine.base_url, policy or critic, "a model of openai:NAME"),
-        ("critique.base_url", own.base_url, critic, "a critique.critic_model of openai:NAME"),
+        ("engine.base_url", config.engine.base_url, shared, "a model of openai:NAME at this address"),
+        ("engine.key_file", config.engine.key_file, shared, "a model of openai:NAME at engine.base_url"),
+        ("critique.base_url", own.base_url, critic, no_model),
+        ("critique.key_file", own.key_file, critic and own.base_url, why),
+        ("critique.key_env", own.key_env != CRITIC_KEY_ENV, critic and own.base_url, why),
     ):
         if set_ and not taken:
             raise ConfigError(f"{key} is not used without {what}; leave it out")

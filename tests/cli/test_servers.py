@@ -123,6 +123,15 @@ def test_what_cannot_be_used_is_refused_before_anything_is_asked(
     refused(refusal("--model", "openai:m", "--adapter", "x", *at), 3, "a server loads its adapters itself")
     refused(refusal("--model", "openai:m", *at, "--set", f"engine.key_env={KEY}"), 3, "engine.key_env")
     assert KEY not in refusal("--model", "openai:m", *at, "--set", f"engine.key_env={KEY}").err
+    # A key or an address that nobody is asked with or at: said, not passed over.
+    refused(refusal("--set", "engine.key_file=k"), 3, "engine.key_file is not used without")
+    critic = ("--set", "critique.critic_model=openai:c")
+    apart = (*critic, "--set", "critique.base_url=http://127.0.0.1:2/v1")
+    refused(refusal("--model", "scripted", *at, *apart), 3, "engine.base_url is not used without")
+    for own in ("critique.key_file=k", "critique.key_env=MINE"):
+        done = refusal("--model", "openai:m", *at, *critic, "--set", own)
+        refused(done, 3, f"{own.partition('=')[0]} is not used without critique.base_url")
+        refused(refusal("--set", own), 3, "is not used without a critique.critic_model")
     monkeypatch.setenv("SELFREFINE_API_KEY", "two words")
     done = refusal("--model", "openai:m", *at)
     refused(done, 3, "$SELFREFINE_API_KEY: holds no key")
