@@ -23,7 +23,8 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Sampling
-from selfrefine.engines.base import Completion, Engine
+from selfrefine.engines.base import Completion, Engine, from_server
+from selfrefine.errors import EngineError
 from selfrefine.prompts import Template
 from selfrefine.records import Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
@@ -165,6 +166,19 @@ def critique(
     )
 
 
+def _uncounted(thread: _Thread) -> bool:
+    """Was something of it sampled by a server that does not say how many tokens it took? Taken for 0, they
+    would buy too few fresh samples."""
+    said = [(row.engine, row.text, row.sampled_tokens) for row in thread.rows[1:]]
+    said += [
+        (one.critic, one.text, one.sampled_tokens)
+        for row in thread.rows
+        for told in row.critiques
+        for one in told.voices
+    ]
+    return any(text and not tokens and from_server(who) for who, text, tokens in said)
+
+
 def _critic(engine: Engine, templates: Templates, settings: CritiqueSettings) -> Critic:
     write = written(engine, settings.critique, templates.critique)
     if settings.verdict == "written" or "score" not in engine.capabilities:  # as a server, which is said
@@ -265,6 +279,11 @@ class _Run:
     def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> dict[Arm, list[list[Sample]]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""
         own = self.settings
+        if any(map(_uncounted, revised)):
+            raise EngineError(
+                "a server tells neither ids nor a count of its tokens, so what critiques and revisions cost "
+                "cannot be compared; set critique.control = false"
+            )
         lengths: dict[str, list[int]] = {}
         for thread in drafts:
             draft = thread.rows[0]

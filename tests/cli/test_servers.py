@@ -209,6 +209,22 @@ def test_a_server_criticises_what_a_model_here_wrote(tmp_path: Path) -> None:
     assert "are parsed" not in plain.err
 
 
+def test_what_a_server_does_not_count_is_not_compared_as_nothing(tmp_path: Path) -> None:
+    """Trap: critiques that cost 0 tokens buy one fresh sample, and revisions win against it."""
+    body = {"finish_reason": "stop", "message": {"content": "Wrong.\nScore: 1\nVerdict: revise"}}
+    uncounted = Do(200, json.dumps({"choices": [body]}))
+    rows = selfrefine("generate", "--model", "scripted", "-n", "1", stdin=TASKS, cwd=tmp_path).out
+    with faulty(lambda number, payload: uncounted, can=("seed", "stop")) as server:
+        critic = ("--set", "critique.critic_model=openai:m", "--set", f"critique.base_url={server.url}")
+        by = ("critique", "--model", "scripted", *critic, *QUICK)
+        compared = selfrefine(*by, "--set", "critique.control=true", stdin=rows, cwd=tmp_path)
+        alone = selfrefine(*by, "--set", "critique.control=false", stdin=rows, cwd=tmp_path)
+    assert compared.code == 6 and compared.out == b""
+    assert "cannot be compared; set critique.control = false" in compared.err
+    assert alone.code == 0, alone.err
+    assert "counted_tokens" not in alone.rows[0]["critiques"][0]
+
+
 def test_a_run_goes_on_with_another_address_but_not_with_another_model(tmp_path: Path) -> None:
     """Each task is answered once: what the first command committed is not asked for again."""
     (tmp_path / "tasks.jsonl").write_bytes(TASKS)
