@@ -31,7 +31,7 @@ from selfrefine.engines.base import (
 from selfrefine.engines.openai_answers import completion, reply
 from selfrefine.engines.openai_http import Clean, Fault, Server, addresses, is_local, read_key
 from selfrefine.engines.openai_pool import Pool
-from selfrefine.engines.openai_probe import CHAT, NEUTRAL, Abilities, Facts, abilities, check, facts
+from selfrefine.engines.openai_probe import CHAT, NEUTRAL, Abilities, Facts, Patient, abilities, check, facts
 from selfrefine.errors import ConfigError, EngineError
 from selfrefine.records import Message
 from selfrefine.runfolder.manifest import EngineFacts
@@ -59,7 +59,8 @@ class Served(Engine):
         found, silent, self._unseen = [], list[str](), set[Server]()
         for server in self.servers:
             try:
-                found.append((facts(server, name), abilities(server, name)))
+                patient = Patient(server, own, options.say)
+                found.append((facts(patient, name), abilities(patient, name)))
             except Fault as fault:
                 silent.append(f"{server.address}: {fault.why}")
                 self._unseen.add(server)

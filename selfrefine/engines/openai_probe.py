@@ -6,14 +6,18 @@ what comes back.
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
 from selfrefine.engines.openai_answers import Reply, reply, told
 from selfrefine.engines.openai_http import Fault, Server
+from selfrefine.engines.openai_pool import LONGEST_WAIT_S, pause_s
 from selfrefine.errors import EngineError
+from selfrefine.serving import EngineConfig
 
 CHAT, MODELS = "/chat/completions", "/models"
 NEUTRAL = {"top_k": 0, "min_p": 0, "repeat_penalty": 1, "repetition_penalty": 1}
@@ -71,6 +75,32 @@ class Abilities(Struct, frozen=True, kw_only=True):
         """What both can."""
         both = {name: getattr(self, name) and getattr(other, name) for name in self.__struct_fields__}
         return Abilities(**both)
+
+
+class Patient(Server):
+    """A server that is asked again while it says that it is busy: there may be a limit to requests a minute.
+    What else it fails with is known at once."""
+
+    def __init__(self, server: Server, settings: EngineConfig, say: Callable[[str], object]) -> None:
+        self.address = server.address
+        self._server, self._settings, self._say = server, settings, say
+
+    def clean(self, text: str) -> str:
+        return self._server.clean(text)
+
+    def ask(self, method: Literal["GET", "POST"], path: str, payload: Any = None) -> bytes:
+        """Raises: Fault."""
+        for tries in range(1, self._settings.retries + 1):
+            try:
+                return self._server.ask(method, path, payload)
+            except Fault as fault:
+                wait = pause_s(self._settings, self.address, tries)
+                wait = wait if fault.after_s is None else fault.after_s
+                if not fault.busy or wait > LONGEST_WAIT_S:
+                    raise
+                self._say(f"{self.address}: {fault.why}; asking again in {wait:.1f} s")
+                time.sleep(wait)
+        return self._server.ask(method, path, payload)
 
 
 class Facts(Struct, frozen=True, kw_only=True):

@@ -67,6 +67,8 @@ class Faulty:
         """What the list of models says of its model."""
         self.break_probes = 0
         """So many are answered by a connection that breaks."""
+        self.busy_probes = 0
+        """So many are answered with 429."""
         self.broken = 0
         """The status with which all is refused, probes too."""
         self.lock = threading.Lock()
@@ -169,6 +171,9 @@ class Faulty:
             if self.break_probes:
                 self.break_probes -= 1
                 return Do(hang_up=True)
+            if self.busy_probes:
+                self.busy_probes -= 1
+                return Do(429, "slow down", {"Retry-After": "0"})
             if self.broken:
                 return Do(self.broken, "out of memory")
             return self.answered(payload, self._probe_text(payload))

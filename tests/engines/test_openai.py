@@ -429,6 +429,18 @@ def test_a_connection_that_breaks_while_the_server_is_looked_at_is_tried_once_mo
             engine(server)
 
 
+def test_a_server_that_is_busy_while_it_is_looked_at_is_waited_for() -> None:
+    """A key with few requests a minute does not get through seven at once."""
+    said: list[str] = []
+    with faulty() as server:
+        server.busy_probes = 2
+        assert "seed" in engine(server, say=said.append).abilities.words()
+        assert said == [f"{server.url}: HTTP 429: no JSON: slow down; asking again in 0.0 s"] * 2
+        server.busy_probes = 3
+        with pytest.raises(EngineError, match="HTTP 429"):
+            engine(server)
+
+
 def test_of_two_servers_one_may_be_down_when_the_work_begins() -> None:
     said: list[str] = []
     with faulty() as first, faulty() as second:
