@@ -149,7 +149,9 @@ class Served(Engine):
             at, k = rows[number]
             seeded = {"seed": requests[at].seeds[k] & SEED_MASK} if self.abilities.seed else {}
             chat = [{"role": one.role, "content": one.content} for one in requests[at].messages]
-            return server.ask("POST", CHAT, base | seeded | {"messages": chat})
+            body = server.ask("POST", CHAT, base | seeded | {"messages": chat})
+            reply(body, server.clean)  # a page in place of an answer may be all that comes from now on
+            return body
 
         why = ""
         for number, found in self._pool.run(len(rows), ask):

@@ -22,7 +22,6 @@ from selfrefine.engines.openai_http import Fault
 from selfrefine.errors import EngineError
 from selfrefine.serving import EngineConfig
 
-SUSPECT = frozenset({401, 402, 403, 404})
 LONGEST_PAUSE_S = 30.0
 LONGEST_WAIT_S = 900.0
 """What a server may ask to wait. A quota that comes back tomorrow is no pause."""
@@ -243,8 +242,9 @@ class Pool(Generic[S]):
 
     def _judged(self, host: Host[S], fault: Fault) -> Fault:
         """The fault, as one of the server where it refuses everything: a key that was revoked, a model that
-        was unloaded. As the rows' own, it would become all the rows that are left."""
-        if fault.retry or fault.status not in SUSPECT or self._answers(host.server):
+        was unloaded, money that is used up, a page of a proxy in its place. As the rows' own, it would become
+        all the rows that are left."""
+        if fault.retry or self._answers(host.server):
             return fault
         return Fault(fault.why, retry=True, status=fault.status)
 

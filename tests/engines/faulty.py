@@ -69,8 +69,8 @@ class Faulty:
         """So many are answered by a connection that breaks."""
         self.busy_probes = 0
         """So many are answered with 429."""
-        self.broken = 0
-        """The status with which all is refused, probes too."""
+        self.broken: int | Do = 0
+        """The status with which all is refused, probes too, or the answer."""
         self.lock = threading.Lock()
         self._open: set[socket.socket] = set()
         outer = self
@@ -175,7 +175,7 @@ class Faulty:
                 self.busy_probes -= 1
                 return Do(429, "slow down", {"Retry-After": "0"})
             if self.broken:
-                return Do(self.broken, "out of memory")
+                return self.broken if isinstance(self.broken, Do) else Do(self.broken, "out of memory")
             return self.answered(payload, self._probe_text(payload))
         with self.lock:
             number = len(self.asked)

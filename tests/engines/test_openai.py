@@ -303,6 +303,26 @@ def test_a_key_that_is_revoked_or_a_model_that_is_unloaded_on_the_way_makes_no_r
         answers(engine(server, connections=1), *"abcdef")
 
 
+@pytest.mark.parametrize(
+    ("page", "why"),
+    [
+        (Do(200, "<html><title>Maintenance</title>"), r"an HTML page \(Maintenance\)"),
+        (Do(302, "", {"Location": "http://login"}), "sends you to http://login"),
+        (Do(400, '{"error": {"message": "Your credit balance is too low"}}'), "credit balance"),
+    ],
+    ids=["page", "redirect", "400"],
+)
+def test_a_page_or_a_refusal_in_place_of_all_answers_makes_no_rows(page: Do, why: str) -> None:
+    """Trap: a proxy's page has status 200. Each of the rows that are left would be committed as an error."""
+
+    def ends(number: int, payload: dict[str, Any]) -> Do | None:
+        server.broken = page if number >= 3 else server.broken
+        return page if server.broken else None
+
+    with faulty(ends) as server, pytest.raises(EngineError, match=why):
+        answers(engine(server, connections=1), *"abcdef")
+
+
 def test_no_answer_to_anything_is_an_error() -> None:
     with (
         faulty(lambda number, payload: Do(404, "gone")) as server,
