@@ -41,7 +41,8 @@ class EngineConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         NonNegative,
         says(
             "How long a server is left alone after a fault, in seconds. It doubles with each fault in a row, "
-            "up to 30 s, times 0.5 to 1.5. A `Retry-After` of the server counts instead."
+            "and with each 429 to one request, up to 30 s, times 0.5 to 1.5. A `Retry-After` of the server "
+            "counts instead."
         ),
     ] = 0.5
     key_env: Annotated[
