@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from selfrefine.errors import ConfigError, EngineError
-from selfrefine.serving import EngineConfig
+from selfrefine.serving import CRITIC_KEY_ENV, KEY_ENV, EngineConfig
 
 MOST_BYTES = 64 << 20
 """Of one answer: a server that sends more is broken, and would fill the memory."""
@@ -96,6 +96,8 @@ def read_key(settings: EngineConfig) -> str | None:
     else:
         key, where = os.environ.get(settings.key_env, "").strip(), f"${settings.key_env}"
     if not key and settings.key_file is None:
+        if settings.key_env not in (KEY_ENV, CRITIC_KEY_ENV):  # the name may be a key, put there by mistake
+            raise ConfigError("key_env names an environment variable that is not set")
         return None
     if not re.fullmatch(r"[!-~]+", key):
         raise ConfigError(f"{where}: holds no key: one word of printable ASCII is expected")

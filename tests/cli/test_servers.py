@@ -123,6 +123,10 @@ def test_what_cannot_be_used_is_refused_before_anything_is_asked(
     refused(refusal("--model", "openai:m", "--adapter", "x", *at), 3, "a server loads its adapters itself")
     refused(refusal("--model", "openai:m", *at, "--set", f"engine.key_env={KEY}"), 3, "engine.key_env")
     assert KEY not in refusal("--model", "openai:m", *at, "--set", f"engine.key_env={KEY}").err
+    # Some keys could be names of variables: requests without a key, and the key in the manifest.
+    alike = refusal("--model", "openai:m", *at, "--set", "engine.key_env=hf_AbCdEf0123456789")
+    refused(alike, 3, "key_env names an environment variable that is not set")
+    assert "hf_" not in alike.err
     # A key or an address that nobody is asked with or at: said, not passed over.
     refused(refusal("--set", "engine.key_file=k"), 3, "engine.key_file is not used without")
     critic = ("--set", "critique.critic_model=openai:c")
