@@ -23,8 +23,7 @@ from msgspec import UNSET, Raw, Struct
 from msgspec.structs import replace
 
 from selfrefine.config import Sampling
-from selfrefine.engines.base import Completion, Engine, from_server
-from selfrefine.errors import EngineError
+from selfrefine.engines.base import Completion, Engine
 from selfrefine.prompts import Template
 from selfrefine.records import Message, Sample, unless_prompt
 from selfrefine.seeds import row_seed
@@ -36,10 +35,10 @@ from selfrefine.steps.critique_outcome import (
     PassOutcome,
     comparison,
     judged,
-    n_fresh,
     nearness,
     transition,
 )
+from selfrefine.steps.fresh import fresh_counts
 from selfrefine.steps.jury import Member, jury, members
 from selfrefine.steps.resume import Resume, resume, resumed
 from selfrefine.steps.reward import mean_sums
@@ -166,19 +165,6 @@ def critique(
     )
 
 
-def _uncounted(thread: _Thread) -> bool:
-    """Was something of it sampled by a server that does not say how many tokens it took? Taken for 0, they
-    would buy too few fresh samples."""
-    said = [(row.engine, row.text, row.sampled_tokens) for row in thread.rows[1:]]
-    said += [
-        (one.critic, one.text, one.sampled_tokens)
-        for row in thread.rows
-        for told in row.critiques
-        for one in told.voices
-    ]
-    return any(text and not tokens and from_server(who) for who, text, tokens in said)
-
-
 def _critic(engine: Engine, templates: Templates, settings: CritiqueSettings) -> Critic:
     write = written(engine, settings.critique, templates.critique)
     if settings.verdict == "written" or "score" not in engine.capabilities:  # as a server, which is said
@@ -279,24 +265,8 @@ class _Run:
     def fresh(self, revised: list[_Thread], drafts: list[_Thread]) -> dict[Arm, list[list[Sample]]]:
         """Scored fresh samples per revised thread, as many as its critiques and revisions would pay for."""
         own = self.settings
-        if any(map(_uncounted, revised)):
-            raise EngineError(
-                "a server tells neither ids nor a count of its tokens, so what critiques and revisions cost "
-                "cannot be compared; set critique.control = false"
-            )
-        lengths: dict[str, list[int]] = {}
-        for thread in drafts:
-            draft = thread.rows[0]
-            n_tokens = draft.sampled_tokens or len(self.policy.encode_answer(draft.text))
-            lengths.setdefault(draft.task.id, []).append(n_tokens)
-        counts = []
-        for thread in revised:
-            known = lengths[thread.rows[0].task.id]
-            if len(known) == 1:
-                # One short draft is no measure of a task: it would buy far more fresh samples than were paid
-                # for (seen with one draft each on 100 tasks: 27,753 tokens drawn for a cost of 13,267).
-                known = known + [row.sampled_tokens for row in thread.rows[1:]]
-            counts.append(n_fresh(thread.tokens, known))
+        threads = [(thread.rows, thread.tokens) for thread in revised]
+        counts = fresh_counts(threads, [thread.rows[0] for thread in drafts], self.policy)
         drafting = own.drafting or own.revision
         arms: dict[Arm, list[list[Sample]]] = {"drafts": self._drawn(revised, counts, drafting, "f", "fresh")}
         if own.revision != drafting:

@@ -1,12 +1,8 @@
 """What a critique pass came to, as sums that can be added window by window.
 
 The honest comparison. Asking again costs tokens too, so each revised draft is put beside fresh samples of
-its own prompt: n = cost / mean length, at least 1 and at most MAX_FRESH, where cost is the sampled tokens of
-all its critiques and revisions and mean length is over the drafts of the same task, or over a single draft
-and its revisions. n is fixed before the
-first fresh sample: drawing "until the tokens are used up" would stop late after short answers and early
-after long ones, and where wrong answers are longer (or shorter) the mean would be biased. A fresh sample's
-right-rate is the mean over its draft's n; `best` is the oracle, any of the n. Where revisions are sampled
+its own prompt, as many as its critiques and revisions would have paid for (`fresh.py`). A fresh sample's
+right-rate is the mean over its draft's; `best` is the oracle, any of the n. Where revisions are sampled
 otherwise than drafts (cooler), fresh samples are drawn both ways, and the better of the two is the one that
 revising must beat: a cooler second answer alone may be better than a draft. All figures of the comparison
 are over the same drafts: those where draft, last revision and a fresh sample of each kind have a reward. A
@@ -33,7 +29,6 @@ from selfrefine.steps.similarity import similarity
 from selfrefine.steps.votes import Agreement, AgreementSums, agreed
 from selfrefine.sums import Sums
 
-MAX_FRESH = 64
 RIGHT = 1.0 - 1e-9
 
 
@@ -384,12 +379,6 @@ def nearness(rows: Sequence[Sample], fresh: Mapping[Arm, Sequence[Sample]]) -> O
     if again:
         near += NearSums(beside_fresh=1, own=alike, fresh=sum(again) / len(again))
     return Outcome(near=near)
-
-
-def n_fresh(cost_tokens: int, draft_lengths: Sequence[int]) -> int:
-    """How many fresh samples `cost_tokens` would pay for: to the nearest, within 1 and MAX_FRESH."""
-    mean_length = sum(draft_lengths) / len(draft_lengths)
-    return min(max(1, round(cost_tokens / mean_length)), MAX_FRESH)
 
 
 def is_right(reward: float) -> bool:

@@ -15,15 +15,14 @@ from selfrefine.engines.scripted import Scripted
 from selfrefine.seeds import row_seed
 from selfrefine.steps.critique import CritiqueSettings, critique
 from selfrefine.steps.critique_outcome import (
-    MAX_FRESH,
     Arms,
     Outcome,
     PassOutcome,
     Tokens,
-    n_fresh,
     nearness,
     summary,
 )
+from selfrefine.steps.fresh import MAX_FRESH, n_fresh
 
 
 def test_fresh_samples_are_as_many_as_the_tokens_would_pay_for() -> None:
