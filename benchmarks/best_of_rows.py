@@ -17,7 +17,7 @@ from selfrefine.config import Config
 from selfrefine.engines.base import Engine
 from selfrefine.errors import DataError
 from selfrefine.prompts import Template, load
-from selfrefine.records import Sample, Task, decode_sample, encode, groups
+from selfrefine.records import Sample, Task, decode_sample, encode
 from selfrefine.rewards import p_true
 from selfrefine.runfolder.jsonl import atomic_write
 from selfrefine.steps.best_of import finished, judged
@@ -111,15 +111,15 @@ def _answers(tasks: Sequence[Task], engine: Engine, config: Config) -> tuple[lis
 def _judgements(rows: Sequence[Sample], engine: Engine, choice: Template) -> dict[str, Judged]:
     """By row id. Equal answers are asked about once, and have the same figures."""
     yes, _ = judged(rows, engine)
+    first = {(row.task.id, row.text): row for row in rows if finished(row)}
+    told = dict(zip(first, p_ok(engine, choice, [judging(row) for row in first.values()]), strict=True))
+    read = {key: len(engine.encode_chat(p_true.asked(row.task, row.text))) for key, row in first.items()}
     found = {}
-    for group in groups(rows):
-        asked: dict[str, tuple[float | None, int]] = {}
-        for row in group:
-            if finished(row) and row.text not in asked:
-                asked[row.text] = p_ok(engine, choice, [judging(row)])[0]
-            ok, by_critic = asked[row.text] if finished(row) else (None, 0)
-            read = len(engine.encode_chat(p_true.asked(row.task, row.text))) if finished(row) else 0
-            found[row.id] = Judged(p_yes=yes.get(row.id), read=read, p_ok=ok, read_by_critic=by_critic)
+    for row in rows:
+        key = row.task.id, row.text
+        ok, by_critic = told[key] if finished(row) else (None, 0)
+        asked = read[key] if finished(row) else 0
+        found[row.id] = Judged(p_yes=yes.get(row.id), read=asked, p_ok=ok, read_by_critic=by_critic)
     return found
 
 
